@@ -1,0 +1,181 @@
+"""Every refusal Tollway can answer, as RFC 9457 problems.
+
+One subclass per cause. It knows its HTTP status, its stable `type` (a URI path documented in docs/problems.md and
+served at that path) and its title. `detail` says what was wrong with this request and what to do; extra keyword
+arguments become machine-readable members. Nothing secret may be put into either: both are sent to the caller.
+
+What does not live here: mapping to a response (admin_api/kit/problems.py, gateway/proxy/problems.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+
+class Problem(Exception):
+    """A refusal with a public explanation. Raise a subclass, never this class itself."""
+
+    status: ClassVar[int] = 500
+    name: ClassVar[str] = "internal-error"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str, *, headers: Mapping[str, str] | None = None, **fields: object) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.fields = fields
+        self.headers: dict[str, str] = dict(headers or {})
+
+    def document(self, instance: str | None = None) -> dict[str, object]:
+        """Return the problem document (RFC 9457 section 3). `instance` is the request id."""
+        body: dict[str, object] = {
+            "type": f"/problems/{self.name}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+        }
+        if instance is not None:
+            body["instance"] = instance
+        body.update(self.fields)
+        return body
+
+
+class InternalError(Problem):
+    """A fault of ours. The log has the cause under the same request id; the answer never does."""
+
+
+class InvalidRequest(Problem):
+    """The request is malformed: `errors` lists each field with what was wrong."""
+
+    status, name, title = 400, "invalid-request", "Invalid request"
+
+
+class InvalidTarget(Problem):
+    """The request target could be read in more than one way, or leaves the publisher's base path."""
+
+    status, name, title = 400, "invalid-target", "Invalid request target"
+
+
+class NotEligible(Problem):
+    """The caller may not do this yet (for instance a second daily claim on one day)."""
+
+    status, name, title = 400, "not-eligible", "Not eligible"
+
+
+class Unauthenticated(Problem):
+    """No credential, or one that is unknown, malformed, expired or revoked. Deliberately not told apart."""
+
+    status, name, title = 401, "unauthenticated", "Unauthenticated"
+
+    def __init__(self, detail: str, **fields: object) -> None:
+        super().__init__(detail, headers={"WWW-Authenticate": 'Bearer realm="tollway"'}, **fields)
+
+
+class PaymentRequired(Problem):
+    """The balance does not cover the price. On publisher calls the body is x402's instead of a problem."""
+
+    status, name, title = 402, "payment-required", "Payment required"
+
+
+class Forbidden(Problem):
+    """The caller is known but lacks the permission, or is not a member of the organization."""
+
+    status, name, title = 403, "forbidden", "Forbidden"
+
+
+class EndpointProtected(Problem):
+    """The publisher has protected this endpoint; `detail` carries its reason."""
+
+    status, name, title = 403, "endpoint-protected", "Endpoint protected"
+
+
+class NotFound(Problem):
+    """No such object, or one of another tenant: the two are answered alike."""
+
+    status, name, title = 404, "not-found", "Not found"
+
+
+class UnknownPublisher(Problem):
+    """No active publisher has this slug."""
+
+    status, name, title = 404, "unknown-publisher", "Unknown publisher"
+
+
+class EndpointNotOffered(Problem):
+    """The publisher sells only documented endpoints (default_deny) and this is none of them."""
+
+    status, name, title = 404, "endpoint-not-offered", "Endpoint not offered"
+
+
+class MethodNotAllowed(Problem):
+    """The path exists but not with this method; `Allow` lists those that do."""
+
+    status, name, title = 405, "method-not-allowed", "Method not allowed"
+
+
+class Conflict(Problem):
+    """The state of the object forbids it: a taken slug, a bonus already claimed, a charge already refunded."""
+
+    status, name, title = 409, "conflict", "Conflict"
+
+
+class PayloadTooLarge(Problem):
+    """The body is larger than the limit that `detail` names."""
+
+    status, name, title = 413, "payload-too-large", "Payload too large"
+
+
+class UriTooLong(Problem):
+    """The request target is longer than the limit that `detail` names."""
+
+    status, name, title = 414, "uri-too-long", "URI too long"
+
+
+class HeadersTooLarge(Problem):
+    """The request's header section is larger than the limit that `detail` names."""
+
+    status, name, title = 431, "headers-too-large", "Request header fields too large"
+
+
+class RateLimited(Problem):
+    """Too many requests; Retry-After says in whole seconds when one passes again."""
+
+    status, name, title = 429, "rate-limited", "Rate limited"
+
+
+class RailNotAvailable(Problem):
+    """This gateway has no such payment rail configured. Nothing was started and nothing was charged."""
+
+    status, name, title = 501, "rail-not-available", "Payment rail not available"
+
+
+class UpstreamUnreachable(Problem):
+    """The publisher's server could not be reached. Nothing was charged."""
+
+    status, name, title = 502, "upstream-unreachable", "Upstream unreachable"
+
+
+class UpstreamInvalid(Problem):
+    """The publisher's server broke the protocol or closed before an answer. Nothing was charged."""
+
+    status, name, title = 502, "upstream-invalid", "Invalid upstream response"
+
+
+class UpstreamTimeout(Problem):
+    """The publisher's server did not answer in time. Nothing was charged."""
+
+    status, name, title = 504, "upstream-timeout", "Upstream timeout"
+
+
+class Unavailable(Problem):
+    """A dependency of ours (ledger, limiter) cannot answer now; nothing was done. Retry-After says when to try."""
+
+    status, name, title = 503, "unavailable", "Temporarily unavailable"
+
+    def __init__(self, detail: str, *, retry_after: int = 1, **fields: object) -> None:
+        super().__init__(detail, headers={"Retry-After": str(retry_after)}, **fields)
+
+
+def every_problem() -> list[type[Problem]]:
+    """Return all problem classes, for the documentation page and the test that keeps it complete."""
+    return sorted(Problem.__subclasses__(), key=lambda kind: (kind.status, kind.name))

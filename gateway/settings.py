@@ -1,0 +1,247 @@
+"""Settings: one frozen tree, read once at start from TOML and the environment.
+
+Order, later wins: built-in defaults, the TOML file named by TOLLWAY_CONFIG, environment variables. Every field has the
+environment name TOLLWAY_<SECTION>_<FIELD> (TOLLWAY_SERVER_PORT); the ones people type have a short name as well
+(TOLLWAY_PORT). A wrong value stops the start with one line that names the setting, the value (masked where secret) and
+the fix. Durations are seconds, sizes bytes, money atomic units of the default asset, unless the field says otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+SHORT_NAMES = {
+    "TOLLWAY_HOST": ("server", "host"),
+    "TOLLWAY_PORT": ("server", "port"),
+    "TOLLWAY_WORKERS": ("server", "workers"),
+    "TOLLWAY_SERVER": ("server", "kind"),
+    "TOLLWAY_PUBLIC_URL": ("server", "public_url"),
+    "TOLLWAY_DATA": ("server", "data"),
+    "TOLLWAY_DATABASE_URL": ("database", "url"),
+    "TOLLWAY_REDIS_URL": ("redis", "url"),
+    "TOLLWAY_SECRET_KEYS": ("secrets", "keys"),
+    "TOLLWAY_LOG_LEVEL": ("logging", "level"),
+}
+SECRET_FIELDS = {("database", "url"), ("redis", "url"), ("secrets", "keys")}
+# Environment variables with our prefix that are not settings but switches of tools (Makefile, tests, dev).
+NOT_SETTINGS = re.compile(r"^TOLLWAY_(CONFIG|PYTHON|TEST_.*|FAULT|CHAIN_.*|BENCH_.*|DEV_.*)$")
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Bytes = Annotated[int, Field(ge=1)]
+
+
+class SettingsError(ValueError):
+    """The configuration is wrong. The message is one line per fault, safe to print."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServerSettings(_Section):
+    """Where and how to listen."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8402, ge=0, le=65_535)
+    workers: int = Field(1, ge=1, le=256)
+    kind: Literal["granian", "uvicorn", "hypercorn"] = "granian"
+    public_url: str = Field("", description="Base URL that callers see; default http://host:port")
+    data: Path = Field(Path(".tollway"), description="Development data, and where the CLI looks for dev.json")
+    drain: Seconds = Field(30.0, description="How long calls in flight may finish after SIGTERM")
+    trusted_proxies: tuple[str, ...] = Field((), description="CIDRs whose X-Forwarded-* are believed; default none")
+
+    @field_validator("public_url")
+    @classmethod
+    def _http_url(cls, value: str) -> str:
+        if value and urlsplit(value).scheme not in ("http", "https"):
+            raise ValueError("must start with http:// or https://")
+        return value.rstrip("/")
+
+
+class DatabaseSettings(_Section):
+    """The ledger's and catalog's PostgreSQL (15 or newer)."""
+
+    url: str = "postgresql://tollway@127.0.0.1:5432/tollway"
+    pool: int = Field(8, ge=2, le=200, description="Connections per worker beside the two that are held")
+    command_timeout: Seconds = 30.0
+    connect_timeout: Seconds = 10.0
+
+    @field_validator("url")
+    @classmethod
+    def _postgres_url(cls, value: str) -> str:
+        if urlsplit(value).scheme not in ("postgresql", "postgres"):
+            raise ValueError("must be postgresql://user:password@host:port/database")
+        return value
+
+
+class RedisSettings(_Section):
+    """Valkey or Redis (7 or newer), for limits only: no money and no state that must survive."""
+
+    url: str = "redis://127.0.0.1:6379/0"
+    connect_timeout: Seconds = 2.0
+    command_timeout: Seconds = 0.5
+
+    @field_validator("url")
+    @classmethod
+    def _redis_url(cls, value: str) -> str:
+        if urlsplit(value).scheme not in ("redis", "rediss", "unix"):
+            raise ValueError("must be redis://, rediss:// or unix://")
+        return value
+
+
+class LimitSettings(_Section):
+    """Requests per minute. `when_unavailable` decides while Valkey is away (docs/operations.md)."""
+
+    per_key: int = Field(6_000, ge=1, description="Calls per minute and API key")
+    per_address: int = Field(600, ge=1, description="Unauthenticated requests per minute and client address")
+    registrations: int = Field(30, ge=1, description="New agents per hour and client address")
+    guesses: int = Field(10, ge=1, description="Failed keys or recovery codes per minute and client address")
+    when_unavailable: Literal["local", "allow", "deny"] = "local"
+
+
+class ProxySettings(_Section):
+    """Bounds and timeouts of the paid path."""
+
+    max_target: Bytes = 8_192
+    max_header_bytes: Bytes = 65_536
+    connect_timeout: Seconds = 5.0
+    first_byte_timeout: Seconds = 60.0
+    idle_timeout: Seconds = 60.0
+    total_timeout: Seconds = 3_600.0
+    connections_per_upstream: int = Field(256, ge=1)
+    idle_connections_per_upstream: int = Field(64, ge=0)
+    allow_addresses: tuple[str, ...] = Field((), description="CIDRs exempt from the egress guard; development only")
+
+
+class MoneySettings(_Section):
+    """Credits and fees. Amounts are atomic units of the default asset (USDC: 1,000,000 = $1)."""
+
+    signup_bonus: int = Field(1_000_000, ge=0)
+    payment_method_bonus: int = Field(5_000_000, ge=0)
+    daily_claim: int = Field(100_000, ge=0)
+    daily_claims_per_month: int = Field(10, ge=0)
+    bonus_expiry_days: int = Field(90, ge=1)
+    daily_expiry_days: int = Field(30, ge=1)
+    referral_reward: int = Field(500_000, ge=0)
+    refund_grace_days: int = Field(7, ge=1)
+    minimum_deposit_cents: int = Field(500, ge=1)
+    hold_ttl: Seconds = Field(7_200.0, description="An open exchange older than this is the reconciler's")
+
+
+class SecretSettings(_Section):
+    """Keys that encrypt publishers' credentials at rest: 'id:base64(32 bytes)', comma-separated, first encrypts."""
+
+    keys: str = ""
+
+
+class LoggingSettings(_Section):
+    """Structured logs on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "text"] = "json"
+    access: bool = Field(False, description="One line per publisher call; costs about 20 microseconds each")
+
+
+class Settings(_Section):
+    """The whole tree. Built by `load`; tests build it directly."""
+
+    server: ServerSettings = ServerSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    redis: RedisSettings = RedisSettings()
+    limits: LimitSettings = LimitSettings()
+    proxy: ProxySettings = ProxySettings()
+    money: MoneySettings = MoneySettings()
+    secrets: SecretSettings = SecretSettings()
+    logging: LoggingSettings = LoggingSettings()
+
+    @property
+    def public_url(self) -> str:
+        """Return the base URL that answers name, without a trailing slash."""
+        return self.server.public_url or f"http://{self.server.host}:{self.server.port}"
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read settings from TOLLWAY_CONFIG (TOML) and the environment.
+
+    Raises SettingsError with one line per fault, naming the setting, its value and the fix.
+    """
+    env = os.environ if environ is None else environ
+    tree, origin = _from_file(env.get("TOLLWAY_CONFIG"))
+    for name, value in sorted(env.items()):
+        if not name.startswith("TOLLWAY_") or NOT_SETTINGS.match(name):
+            continue
+        place = SHORT_NAMES.get(name) or _long_name(name)
+        if place is None:
+            raise SettingsError(f"{name}: no such setting; `tollway config check --list` prints them all")
+        section = tree.setdefault(place[0], {})
+        section[place[1]] = value.split(",") if _is_list(place) else value
+        origin[place] = name
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(fault, origin) for fault in error.errors())) from None
+
+
+def setting_names() -> dict[str, tuple[str, str]]:
+    """Return every environment name with the (section, field) it sets; short names included."""
+    names = {
+        f"TOLLWAY_{section}_{field}".upper(): (section, field)
+        for section, holder in Settings.model_fields.items()
+        for field in _fields(holder.annotation)
+    }
+    return {**names, **SHORT_NAMES}
+
+
+def _fields(section: Any) -> dict[str, Any]:
+    return section.model_fields
+
+
+def _long_name(name: str) -> tuple[str, str] | None:
+    return setting_names().get(name)
+
+
+def _is_list(place: tuple[str, str]) -> bool:
+    section: Any = Settings.model_fields[place[0]].annotation
+    return "tuple" in str(section.model_fields[place[1]].annotation)
+
+
+def _from_file(name: str | None) -> tuple[dict[str, Any], dict[tuple[str, str], str]]:
+    if not name:
+        return {}, {}
+    path = Path(name)
+    try:
+        tree: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"TOLLWAY_CONFIG={name}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"TOLLWAY_CONFIG={name}: not valid TOML: {error}") from None
+    origin = {
+        (section, field): f"{name} [{section}] {field}"
+        for section, holder in tree.items()
+        if isinstance(holder, dict)
+        for field in holder
+    }
+    return tree, origin
+
+
+def _explain(fault: Any, origin: Mapping[tuple[str, str], str]) -> str:
+    place = tuple(str(part) for part in fault["loc"][:2])
+    name = origin.get(place, ".".join(place)) if len(place) == 2 else ".".join(place)
+    if fault["type"] == "extra_forbidden":
+        return f"{name}: no such setting; `tollway config check --list` prints them all"
+    value = _mask(fault["input"]) if place in SECRET_FIELDS else repr(fault["input"])
+    return f"{name}={value}: {fault['msg'].removeprefix('Value error, ')}"
+
+
+def _mask(value: object) -> str:
+    """Show where a URL points without its password; anything else is hidden whole."""
+    text = str(value)
+    return repr(re.sub(r"(//[^:/@]*):[^@]*@", r"\1:***@", text)) if "://" in text else "'***'"
