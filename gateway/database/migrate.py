@@ -1,0 +1,59 @@
+"""Schema migrations: numbered SQL files, each applied once in its own transaction, one migrator at a time.
+
+A file never changes after it has landed: its checksum is stored, and a difference stops the start rather than leaving
+two gateways with different ideas of one schema.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+
+import asyncpg
+
+LOCK = 0x746F6C6C776179  # "tollway": one migrator at a time, across hosts
+
+
+class MigrationError(RuntimeError):
+    """The schema cannot be brought to this version."""
+
+
+def migrations() -> list[tuple[str, str]]:
+    """Return (name, SQL) of every migration in order."""
+    folder = files("gateway.database") / "migrations"
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
+    return [(name, (folder / name).read_text(encoding="utf-8")) for name in names]
+
+
+async def migrate(database_url: str) -> list[str]:
+    """Apply what is missing and return the names applied. Raises MigrationError when history disagrees."""
+    connection = await asyncpg.connect(database_url, timeout=30)
+    try:
+        await connection.execute("SELECT pg_advisory_lock($1)", LOCK)
+        await connection.execute(
+            "CREATE TABLE IF NOT EXISTS public.tollway_migration"
+            " (name text PRIMARY KEY, checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+        )
+        done = {
+            row["name"]: row["checksum"] for row in await connection.fetch("SELECT * FROM public.tollway_migration")
+        }
+        known = migrations()
+        unknown = sorted(done.keys() - {name for name, _ in known})
+        if unknown:
+            raise MigrationError(f"the database is newer than this program: it has {', '.join(unknown)}")
+        applied: list[str] = []
+        for name, sql in known:
+            checksum = hashlib.sha256(sql.encode()).hexdigest()
+            if name in done:
+                if done[name] != checksum:
+                    raise MigrationError(f"{name} was changed after it had been applied")
+                continue
+            async with connection.transaction():
+                await connection.execute(sql)
+                await connection.execute(
+                    "INSERT INTO public.tollway_migration (name, checksum) VALUES ($1, $2)", name, checksum
+                )
+            applied.append(name)
+        return applied
+    finally:
+        await connection.close()

@@ -1,0 +1,154 @@
+"""Connections to PostgreSQL: a bounded pool for everything, held connections for the hot path and for LISTEN.
+
+Leasing from the pool costs one more round trip (asyncpg resets the connection on release), so the ledger's group
+commit and the change listener hold theirs through `Held`, which reconnects after a lost server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import orjson
+
+from gateway.errors import Unavailable
+from gateway.settings import DatabaseSettings
+
+log = logging.getLogger(__name__)
+
+Connection = Any  # asyncpg.Connection or its pool proxy: they share methods, not a base class that its stubs know
+UniqueViolation = asyncpg.UniqueViolationError
+CheckViolation = asyncpg.CheckViolationError
+# What a lost, refused or shut-down server looks like from asyncpg.
+LOST = (
+    OSError,
+    asyncio.TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+)
+
+
+async def prepare_connection(connection: Connection) -> None:
+    """Teach a new connection our types: jsonb as Python objects through orjson."""
+    for name in ("json", "jsonb"):
+        await connection.set_type_codec(
+            name, encoder=lambda value: orjson.dumps(value).decode(), decoder=orjson.loads, schema="pg_catalog"
+        )
+
+
+async def connect(settings: DatabaseSettings) -> Connection:
+    """Open one connection outside the pool."""
+    connection = await asyncpg.connect(
+        settings.url,
+        timeout=settings.connect_timeout,
+        command_timeout=settings.command_timeout,
+        statement_cache_size=512,
+        server_settings={"application_name": "tollway"},
+    )
+    await prepare_connection(connection)
+    return connection
+
+
+class Database:
+    """The pool. `start` before use; `acquire` and `transaction` lease a connection for a short time."""
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        self.settings = settings
+        self._pool: asyncpg.Pool[Any] | None = None
+
+    async def start(self) -> None:
+        """Open the pool. Raises OSError or asyncpg errors when the server does not answer."""
+        self._pool = await asyncpg.create_pool(
+            self.settings.url,
+            min_size=1,
+            max_size=self.settings.pool,
+            timeout=self.settings.connect_timeout,
+            command_timeout=self.settings.command_timeout,
+            statement_cache_size=512,
+            init=prepare_connection,
+            server_settings={"application_name": "tollway"},
+        )
+
+    async def stop(self) -> None:
+        """Close the pool, waiting briefly for leases."""
+        if self._pool is None:
+            return
+        try:
+            await asyncio.wait_for(self._pool.close(), 5)
+        except (TimeoutError, asyncio.TimeoutError):
+            self._pool.terminate()
+
+    @property
+    def pool(self) -> asyncpg.Pool[Any]:
+        """Return the open pool."""
+        if self._pool is None:
+            raise RuntimeError("the database pool is not started")
+        return self._pool
+
+    def gauges(self) -> dict[str, int]:
+        """Return pool sizes for the metrics."""
+        pool = self.pool
+        return {"size": pool.get_size(), "idle": pool.get_idle_size(), "max": pool.get_max_size()}
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Connection]:
+        """Lease a connection. Raises Unavailable when the server is away or the pool is exhausted."""
+        try:
+            connection = await self.pool.acquire(timeout=self.settings.connect_timeout)
+        except LOST as error:
+            log.warning("database unavailable: %s", type(error).__name__)
+            raise Unavailable("The database cannot be reached; nothing was changed. Try again.") from error
+        try:
+            yield connection
+        finally:
+            await self.pool.release(connection)
+
+    @asynccontextmanager
+    async def transaction(
+        self, *, isolation: str = "read_committed", readonly: bool = False
+    ) -> AsyncIterator[Connection]:
+        """Lease a connection inside one transaction; rolled back when the block raises."""
+        async with self.acquire() as connection, connection.transaction(isolation=isolation, readonly=readonly):
+            yield connection
+
+
+class Held:
+    """One connection kept for one purpose, reconnected on demand.
+
+    `prepare` runs after every (re)connect, for instance LISTEN. Not for concurrent use: the owner serialises.
+    """
+
+    def __init__(
+        self, settings: DatabaseSettings, prepare: Callable[[Connection], Awaitable[None]] | None = None
+    ) -> None:
+        self._settings = settings
+        self._prepare = prepare
+        self._connection: Connection | None = None
+
+    async def get(self) -> Connection:
+        """Return the live connection, opening one if there is none. Raises one of LOST when that fails."""
+        if self._connection is None or self._connection.is_closed():
+            connection = await connect(self._settings)
+            if self._prepare is not None:
+                await self._prepare(connection)
+            self._connection = connection
+        return self._connection
+
+    def drop(self) -> None:
+        """Forget the connection at once: its state is unknown."""
+        connection, self._connection = self._connection, None
+        if connection is not None and not connection.is_closed():
+            connection.terminate()
+
+    async def close(self) -> None:
+        """Close politely."""
+        connection, self._connection = self._connection, None
+        if connection is not None and not connection.is_closed():
+            await connection.close(timeout=2)

@@ -1,0 +1,194 @@
+"""From an Authorization header to a principal: parse, look up, compare in constant time, cache.
+
+A key is `seren_<key_id>_<secret>`; the database holds sha256(secret). Found keys are cached in each worker: a
+revocation reaches the cache by NOTIFY at its commit, and while the listener is away entries live at most
+STALE_SECONDS, so that "revoked" is honoured everywhere within a second. Unknown keys are cached too, briefly and
+bounded, so that guessing does not become a database load.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+from gateway.database.pool import Database
+from gateway.database.statement import Command, Statement
+from gateway.errors import Unauthenticated
+
+KEY = re.compile(r"seren_([0-9a-f]{16})_([A-Za-z0-9]{43})", re.ASCII)
+FRESH_SECONDS = 300.0
+STALE_SECONDS = 1.0
+UNKNOWN_SECONDS = 5.0
+CACHE_SIZE = 20_000
+
+_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A caller who has proven who it is. `organization_id` is the one its key belongs to."""
+
+    account_id: UUID
+    organization_id: UUID
+    api_key_id: UUID
+    key_id: str
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """What the database says of a key."""
+
+    api_key_id: UUID
+    key_id: str
+    secret_hash: bytes
+    organization_id: UUID
+    account_id: UUID
+    name: str
+    kind: str
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A fresh API key. `text` is shown to its owner once and kept nowhere."""
+
+    text: str
+    key_id: str
+    secret_hash: bytes
+
+
+@dataclass(slots=True)
+class _Entry:
+    record: KeyRecord | None
+    principal: Principal | None
+    loaded: float
+
+
+FIND_KEY = Statement(
+    """
+    SELECT k.id AS api_key_id, k.key_id, k.secret_hash, k.organization_id, k.account_id, a.name, a.kind, k.expires_at
+      FROM identity.api_key k
+      JOIN identity.account a ON a.id = k.account_id
+      JOIN identity.organization o ON o.id = k.organization_id
+      JOIN identity.membership m ON m.organization_id = k.organization_id AND m.account_id = k.account_id
+     WHERE k.key_id = $1 AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
+       AND a.status = 'active' AND o.deleted_at IS NULL
+    """,
+    KeyRecord,
+)
+TOUCH_KEYS = Command(
+    """
+    UPDATE identity.api_key SET last_used_at = now()
+     WHERE key_id = ANY ($1::text[]) AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')
+    """
+)
+
+
+def new_key() -> NewKey:
+    """Make a key with a 64-bit public id and 256 bits of secret."""
+    key_id = secrets.token_hex(8)
+    secret = "".join(secrets.choice(_ALPHABET) for _ in range(43))
+    return NewKey(f"seren_{key_id}_{secret}", key_id, hashlib.sha256(secret.encode()).digest())
+
+
+def _refused() -> Unauthenticated:
+    return Unauthenticated("The API key is unknown, expired or revoked. Send `Authorization: Bearer seren_…`.")
+
+
+class Identities:
+    """Resolves credentials to principals. One per worker."""
+
+    def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
+        self._database = database
+        self._clock = clock
+        self._entries: dict[str, _Entry] = {}
+        self._used: set[str] = set()
+        self.listening = False
+        self.hits = 0
+        self.misses = 0
+
+    async def resolve(self, authorization: str | None) -> Principal:
+        """Return the principal of an Authorization field value. Raises Unauthenticated; all failures read alike."""
+        if authorization is None:
+            raise Unauthenticated(
+                "This needs an API key: send `Authorization: Bearer seren_…`. POST /auth/agent makes one."
+            )
+        scheme, _, token = authorization.partition(" ")
+        match = KEY.fullmatch(token.strip()) if scheme.lower() == "bearer" else None
+        if match is None:
+            raise _refused()
+        key_id, secret = match[1], match[2]
+        entry = self._entries.get(key_id)
+        if entry is None or self._is_old(entry):
+            entry = await self._load(key_id)
+        else:
+            self.hits += 1
+        record = entry.record
+        digest = hashlib.sha256(secret.encode()).digest()
+        if record is None or entry.principal is None or not hmac.compare_digest(digest, record.secret_hash):
+            raise _refused()
+        if record.expires_at is not None and record.expires_at <= datetime.now(UTC):
+            raise _refused()
+        self._used.add(key_id)
+        return entry.principal
+
+    def forget(self, key_id: str | None = None) -> None:
+        """Drop one key, or all of them, from the cache."""
+        if key_id is None:
+            self._entries.clear()
+        else:
+            self._entries.pop(key_id, None)
+
+    def told(self, payload: str) -> None:
+        """Handle a NOTIFY on `tollway_identity`: 'key:<key_id>' or 'account:<uuid>'."""
+        kind, _, value = payload.partition(":")
+        if kind == "key":
+            self.forget(value)
+            return
+        for key_id, entry in list(self._entries.items()):
+            if entry.record is not None and str(entry.record.account_id) == value:
+                self.forget(key_id)
+
+    async def flush_used(self) -> None:
+        """Write last-used times of the keys seen since the last flush (a job, never the hot path)."""
+        used, self._used = list(self._used), set()
+        if used:
+            async with self._database.acquire() as connection:
+                await TOUCH_KEYS.run(connection, used)
+
+    @property
+    def size(self) -> int:
+        """Return how many keys are cached."""
+        return len(self._entries)
+
+    def _is_old(self, entry: _Entry) -> bool:
+        if entry.record is None:
+            limit = UNKNOWN_SECONDS
+        else:
+            limit = FRESH_SECONDS if self.listening else STALE_SECONDS
+        return self._clock() - entry.loaded > limit
+
+    async def _load(self, key_id: str) -> _Entry:
+        self.misses += 1
+        started = self._clock()
+        async with self._database.acquire() as connection:
+            record = await FIND_KEY.first(connection, key_id)
+        principal = None
+        if record is not None:
+            principal = Principal(
+                record.account_id, record.organization_id, record.api_key_id, record.key_id, record.name, record.kind
+            )
+        entry = _Entry(record, principal, started)
+        if len(self._entries) >= CACHE_SIZE:
+            self._entries.pop(next(iter(self._entries)))
+        self._entries[key_id] = entry
+        return entry

@@ -1,0 +1,127 @@
+"""The money of single exchanges: exact charges, refunds, holds, and finding those that a crash left open.
+
+Every function is one statement and one transaction of the `ledger` schema, and returns a named verdict.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+from uuid import UUID
+
+from gateway.database.pool import Connection
+from gateway.database.statement import Command, Statement
+
+Verdict = Literal["posted", "short", "replayed", "conflict", "unknown_wallet"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChargeVerdict:
+    """What happened to one charge; amounts in atomic units.
+
+    `available` is what the wallet can still spend at this publisher: after the charge when it was posted, and what
+    there is instead when it was short. The three parts say what was drawn.
+    """
+
+    verdict: Verdict
+    available: int
+    deposit: int = 0
+    promotional: int = 0
+    funded: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("available", "deposit", "promotional", "funded"):
+            object.__setattr__(self, name, int(getattr(self, name)))
+
+    @property
+    def paid(self) -> bool:
+        """Return whether the exchange is charged, now or by an earlier try of the same exchange."""
+        return self.verdict in ("posted", "replayed")
+
+
+@dataclass(frozen=True, slots=True)
+class Refunded:
+    """`refunded` moved `amount` back; `repeated` says how much an earlier refund moved; else nothing moved."""
+
+    verdict: Literal["refunded", "repeated", "unknown", "settled"]
+    amount: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "amount", int(self.amount))
+
+
+@dataclass(frozen=True, slots=True)
+class HoldVerdict:
+    """The outcome of placing or ending a hold; see ledger.place_hold and ledger.end_hold."""
+
+    verdict: Literal[
+        "held", "short", "captured", "voided", "repeated", "conflict", "excess", "unknown", "unknown_wallet"
+    ]
+    available: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "available", int(self.available))
+
+
+@dataclass(frozen=True, slots=True)
+class OpenExchange:
+    """An exchange whose money moved and whose end nobody recorded, left by a worker that is gone."""
+
+    exchange_id: UUID
+    kind: Literal["charge", "hold"]
+
+
+POST_CHARGE = Statement(
+    """
+    SELECT verdict, available::text, coalesce(deposit, 0)::text AS deposit, coalesce(promotional, 0)::text AS promotional,
+           coalesce(funded, 0)::text AS funded
+      FROM ledger.post_charge($1, $2, $3, $4, $5::text::numeric, $6::text::numeric, $7)
+    """,
+    ChargeVerdict,
+)
+REFUND = Statement("SELECT verdict, amount FROM ledger.refund($1, $2, $3, $4, $5)", Refunded)
+PLACE_HOLD = Statement(
+    "SELECT verdict, available FROM ledger.place_hold($1, $2, $3, $4, $5::text::numeric, $6)", HoldVerdict
+)
+END_HOLD = Statement(
+    "SELECT verdict, available FROM ledger.end_hold($1, $2::text::numeric, $3::text::numeric, $4, $5, $6, $7, $8)",
+    HoldVerdict,
+)
+EARNINGS_ACCOUNT = Statement("SELECT ledger.earnings_account($1, $2)", int, scalar=True)
+# Only recent exchanges can be open: the primary key is time-ordered, so this reads a tail, not the table.
+FIND_ORPHANS = Statement(
+    """
+    SELECT t.cause_id AS exchange_id, t.kind::text AS kind
+      FROM ledger.transfer t LEFT JOIN ledger.worker w ON w.id = t.worker_id
+     WHERE t.cause_id >= $1 AND t.kind IN ('charge', 'hold') AND t.leg = 0
+       AND NOT EXISTS (SELECT FROM ledger.settlement s WHERE s.exchange_id = t.cause_id)
+       AND (w.id IS NULL OR w.stopped_at IS NOT NULL OR w.seen_at < now() - $2::interval)
+     ORDER BY t.cause_id LIMIT $3
+    """,
+    OpenExchange,
+)
+COUNT_OPEN = Statement(
+    """
+    SELECT count(*) FROM ledger.transfer t
+     WHERE t.cause_id >= $1 AND t.kind IN ('charge', 'hold') AND t.leg = 0
+       AND NOT EXISTS (SELECT FROM ledger.settlement s WHERE s.exchange_id = t.cause_id)
+    """,
+    int,
+    scalar=True,
+)
+COUNT_HOLDS = Statement("SELECT count(*) FROM ledger.hold WHERE status = 'pending'", int, scalar=True)
+START_WORKER = Statement("INSERT INTO ledger.worker DEFAULT VALUES RETURNING id", int, scalar=True)
+SEE_WORKER = Command("UPDATE ledger.worker SET seen_at = now() WHERE id = $1 AND stopped_at IS NULL")
+STOP_WORKER = Command("UPDATE ledger.worker SET stopped_at = now() WHERE id = $1")
+
+
+async def refund(
+    connection: Connection, exchange_id: UUID, *, reason: str, status: int | None, grace: timedelta, only_open: bool
+) -> Refunded:
+    """Undo a charge or captured hold, whole, to the lots it came from.
+
+    With `only_open` an exchange that has ended stays as it is (verdict `settled`): the pipeline and the reconciler
+    use it so that neither can undo what the other has finished.
+    """
+    return await REFUND.one(connection, exchange_id, reason, status, grace, only_open)

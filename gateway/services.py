@@ -1,0 +1,32 @@
+"""The parts that a worker holds, in one typed bag: built in gateway.app, handed to the pipeline and the admin API."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.catalog.snapshot import Catalog
+from gateway.database.pool import Database
+from gateway.identity.principals import Identities
+from gateway.ledger.group_commit import GroupCommit
+from gateway.limits.limiter import RateLimiter
+from gateway.settings import Settings
+from gateway.telemetry.metrics import Metrics
+from gateway.upstreams.credentials import CredentialBox
+from gateway.upstreams.egress import EgressGuard
+from gateway.upstreams.http.client import UpstreamClient
+
+
+@dataclass(slots=True)
+class Services:
+    """Everything a request may need. Lifetimes are `gateway.app`'s business."""
+
+    settings: Settings
+    database: Database
+    identities: Identities
+    catalog: Catalog
+    limiter: RateLimiter
+    ledger: GroupCommit
+    guard: EgressGuard
+    upstreams: UpstreamClient
+    box: CredentialBox
+    metrics: Metrics
