@@ -1,0 +1,1 @@
+"""Tests of gateway/limits, all against a real Valkey."""
