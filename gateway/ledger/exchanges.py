@@ -74,8 +74,8 @@ class OpenExchange:
 
 POST_CHARGE = Statement(
     """
-    SELECT verdict, available::text, coalesce(deposit, 0)::text AS deposit, coalesce(promotional, 0)::text AS promotional,
-           coalesce(funded, 0)::text AS funded
+    SELECT verdict, available::text, coalesce(deposit, 0)::text AS deposit,
+           coalesce(promotional, 0)::text AS promotional, coalesce(funded, 0)::text AS funded
       FROM ledger.post_charge($1, $2, $3, $4, $5::text::numeric, $6::text::numeric, $7)
     """,
     ChargeVerdict,

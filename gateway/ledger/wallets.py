@@ -112,7 +112,8 @@ HISTORY = Statement(
       FROM ledger.transfer t JOIN ledger.account a ON a.id = t.credit_account
      WHERE t.wallet_id = $1 AND t.kind = 'grant'
     UNION ALL
-    SELECT t.cause_id, t.kind::text, CASE t.kind WHEN 'refund' THEN 'refund' WHEN 'expire' THEN 'expiry' ELSE 'api_call' END,
+    SELECT t.cause_id, t.kind::text,
+           CASE t.kind WHEN 'refund' THEN 'refund' WHEN 'expire' THEN 'expiry' ELSE 'api_call' END,
            sum(CASE WHEN t.kind = 'refund' THEN t.amount ELSE -t.amount END), 0, min(t.created_at), NULL,
            max(p.slug)
       FROM ledger.transfer t

@@ -310,15 +310,40 @@ BEGIN
     END IF;
 END $$;
 
--- Charge many exchanges in one transaction (group commit). Arrays in, one verdict per item out, in order. When every
--- item fits and no wallet has a publisher-scoped deposit, sums and range overlaps decide all of them at once; else each
+-- Record how exchanges ended. The first word stands: a late worker cannot unsay what the reconciler decided. Alone it
+-- need not wait for the disk (p_relaxed): a lost row leaves its exchange open, and the reconciler ends it.
+CREATE FUNCTION ledger.settle(
+    p_exchange uuid[], p_reason text[], p_status smallint[], p_bytes_in bigint[], p_bytes_out bigint[], p_relaxed boolean
+) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_relaxed THEN
+        PERFORM set_config('synchronous_commit', 'off', true);
+    END IF;
+    INSERT INTO ledger.settlement (exchange_id, outcome, reason, status, bytes_in, bytes_out)
+    SELECT e, 'settled', r, s, i, o FROM unnest(p_exchange, p_reason, p_status, p_bytes_in, p_bytes_out) AS u (e, r, s, i, o)
+    ON CONFLICT (exchange_id) DO NOTHING;
+END $$;
+
+-- Charge many exchanges in one transaction (group commit), and record the ends of others in the same one. Arrays in, one
+-- verdict per charge out, in order. When every item fits and no wallet has a publisher-scoped deposit, sums and range overlaps decide all of them at once; else each
 -- item goes through post_charge in arrival order, so that one that does not fit fails alone.
 CREATE FUNCTION ledger.post_charges(
     p_exchange uuid[], p_wallet bigint[], p_publisher uuid[], p_account bigint[], p_amount numeric[], p_fee numeric[],
-    p_worker integer
+    p_worker integer, p_ended uuid[], p_reason text[], p_status smallint[], p_bytes_in bigint[], p_bytes_out bigint[]
 ) RETURNS TABLE (verdict text, available text, deposit text, promotional text, funded text) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 BEGIN
+    IF cardinality(p_ended) > 0 THEN
+        PERFORM ledger.settle(p_ended, p_reason, p_status, p_bytes_in, p_bytes_out, false);
+    END IF;
+    IF cardinality(p_exchange) = 1 THEN  -- alone, the exact path is the cheaper one
+        RETURN QUERY
+        SELECT c.verdict, c.available::text, coalesce(c.deposit, 0)::text, coalesce(c.promotional, 0)::text,
+               coalesce(c.funded, 0)::text
+          FROM ledger.post_charge(p_exchange[1], p_wallet[1], p_publisher[1], p_account[1], p_amount[1], p_fee[1],
+                                  p_worker) c;
+        RETURN;
+    END IF;
     PERFORM FROM ledger.wallet w WHERE w.id = ANY (p_wallet) ORDER BY w.id FOR UPDATE;
     RETURN QUERY
     WITH item AS MATERIALIZED (
@@ -382,15 +407,6 @@ BEGIN
         END LOOP;
     END IF;
 END $$;
-
--- Record how exchanges ended. The first word stands: a late worker cannot unsay what the reconciler decided.
-CREATE FUNCTION ledger.settle(
-    p_exchange uuid[], p_reason text[], p_status smallint[], p_bytes_in bigint[], p_bytes_out bigint[]
-) RETURNS void LANGUAGE sql AS $$
-    INSERT INTO ledger.settlement (exchange_id, outcome, reason, status, bytes_in, bytes_out)
-    SELECT e, 'settled', r, s, i, o FROM unnest(p_exchange, p_reason, p_status, p_bytes_in, p_bytes_out) AS u (e, r, s, i, o)
-    ON CONFLICT (exchange_id) DO NOTHING
-$$;
 
 -- Give money back to the lot it came from. A lot that has expired meanwhile lives again for the grace period, without
 -- what had expired in it.

@@ -1,0 +1,209 @@
+"""The proof: recompute everything from the transfers and compare.
+
+`verify` runs in one repeatable-read snapshot, so it is exact while the gateway serves. Each rule is one query that
+returns the rows which break it; a sound ledger returns none. Source: DESIGN.md section 3, "Proof".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gateway.database.pool import Connection
+from gateway.database.statement import Statement
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One row that breaks a rule, in words; amounts are atomic units."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class AssetTotals:
+    """All money of one asset: what was debited and credited, and what customers and publishers hold."""
+
+    asset: str
+    debits: int
+    credits: int
+    customers: int
+    publishers: int
+    fees: int
+
+    def __post_init__(self) -> None:
+        for name in ("debits", "credits", "customers", "publishers", "fees"):
+            object.__setattr__(self, name, int(getattr(self, name)))
+
+
+@dataclass(slots=True)
+class Report:
+    """The outcome of a proof. `sound` is true when no rule was broken."""
+
+    transfers: int = 0
+    accounts: int = 0
+    open_exchanges: int = 0
+    pending_holds: int = 0
+    assets: list[AssetTotals] = field(default_factory=list[AssetTotals])
+    violations: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+
+    @property
+    def sound(self) -> bool:
+        """Return whether every rule held."""
+        return not self.violations
+
+
+COUNTS = Statement(
+    """
+    SELECT (SELECT count(*) FROM ledger.transfer) AS transfers, (SELECT count(*) FROM ledger.account) AS accounts,
+           (SELECT count(*) FROM ledger.transfer t WHERE t.kind IN ('charge', 'hold') AND t.leg = 0
+               AND NOT EXISTS (SELECT FROM ledger.settlement s WHERE s.exchange_id = t.cause_id)) AS open_exchanges,
+           (SELECT count(*) FROM ledger.hold WHERE status = 'pending') AS pending_holds
+    """,
+    dict,
+)
+TOTALS = Statement(
+    """
+    SELECT a.asset_id::text AS asset, sum(p.debit) AS debits, sum(p.credit) AS credits,
+           coalesce(sum(p.credit - p.debit) FILTER (WHERE a.wallet_id IS NOT NULL), 0) AS customers,
+           coalesce(sum(p.credit - p.debit) FILTER (WHERE a.publisher_id IS NOT NULL AND a.wallet_id IS NULL), 0)
+               AS publishers,
+           coalesce(sum(p.credit - p.debit) FILTER (WHERE a.purpose = 'fees'), 0) AS fees
+      FROM ledger.posting p JOIN ledger.account a ON a.id = p.account_id GROUP BY a.asset_id ORDER BY 1
+    """,
+    AssetTotals,
+)
+
+RULES: dict[str, Statement[Violation]] = {
+    "debits equal credits per asset": Statement(
+        """
+        SELECT format('asset %s: debits %s, credits %s', a.asset_id, sum(p.debit), sum(p.credit)) AS detail
+          FROM ledger.posting p JOIN ledger.account a ON a.id = p.account_id
+         GROUP BY a.asset_id HAVING sum(p.debit) <> sum(p.credit) LIMIT 20
+        """,
+        Violation,
+    ),
+    "both sides of a transfer exist and are of one asset": Statement(
+        """
+        SELECT format('transfer %s %s/%s', t.cause_id, t.kind, t.leg) AS detail FROM ledger.transfer t
+          LEFT JOIN ledger.account d ON d.id = t.debit_account LEFT JOIN ledger.account c ON c.id = t.credit_account
+         WHERE d.id IS NULL OR c.id IS NULL OR d.asset_id <> c.asset_id LIMIT 20
+        """,
+        Violation,
+    ),
+    "customer balances equal their transfers": Statement(
+        """
+        SELECT format('account %s: balance %s, transfers %s', a.id, a.balance, coalesce(s.net, 0)) AS detail
+          FROM ledger.account a
+          LEFT JOIN (SELECT account_id, sum(credit - debit) AS net FROM ledger.posting GROUP BY account_id) s
+                 ON s.account_id = a.id
+         WHERE a.balance IS NOT NULL AND a.balance <> coalesce(s.net, 0) LIMIT 20
+        """,
+        Violation,
+    ),
+    "sharded balances equal their transfers": Statement(
+        """
+        SELECT format('account %s: shards %s/%s, transfers %s/%s',
+                      a.id, s.debits, s.credits, p.debits, p.credits) AS detail
+          FROM ledger.account a
+          LEFT JOIN (SELECT account_id, sum(debits) AS debits, sum(credits) AS credits FROM ledger.shard
+                      GROUP BY account_id) s ON s.account_id = a.id
+          LEFT JOIN (SELECT account_id, sum(debit) AS debits, sum(credit) AS credits FROM ledger.posting
+                      GROUP BY account_id) p ON p.account_id = a.id
+         WHERE a.balance IS NULL AND (coalesce(s.debits, 0), coalesce(s.credits, 0))
+                                  <> (coalesce(p.debits, 0), coalesce(p.credits, 0)) LIMIT 20
+        """,
+        Violation,
+    ),
+    "no customer account is below zero": Statement(
+        "SELECT format('account %s: %s', id, balance) AS detail FROM ledger.account WHERE balance < 0 LIMIT 20",
+        Violation,
+    ),
+    "empty lots are marked spent and others are not": Statement(
+        """
+        SELECT format('lot %s: balance %s, spent %s', id, balance, spent) AS detail FROM ledger.account
+         WHERE granted IS NOT NULL AND spent <> (balance = 0) LIMIT 20
+        """,
+        Violation,
+    ),
+    "held money equals pending holds": Statement(
+        """
+        SELECT format('wallet %s: held %s, holds %s', a.wallet_id, a.balance, coalesce(h.amount, 0)) AS detail
+          FROM ledger.account a
+          LEFT JOIN (SELECT wallet_id, sum(amount) AS amount FROM ledger.hold WHERE status = 'pending'
+                      GROUP BY wallet_id) h ON h.wallet_id = a.wallet_id
+         WHERE a.purpose = 'held' AND a.balance <> coalesce(h.amount, 0) LIMIT 20
+        """,
+        Violation,
+    ),
+    "a hold ends in exactly what it held": Statement(
+        """
+        SELECT format('hold %s: held %s, captured %s, released %s',
+                      h.exchange_id, h.amount, c.amount, r.amount) AS detail
+          FROM ledger.hold h
+          CROSS JOIN LATERAL (SELECT coalesce(sum(amount), 0) AS amount FROM ledger.transfer
+                               WHERE cause_id = h.exchange_id AND kind = 'hold') d
+          CROSS JOIN LATERAL (SELECT coalesce(sum(amount), 0) AS amount FROM ledger.transfer
+                               WHERE cause_id = h.exchange_id AND kind = 'capture') c
+          CROSS JOIN LATERAL (SELECT coalesce(sum(amount), 0) AS amount FROM ledger.transfer
+                               WHERE cause_id = h.exchange_id AND kind = 'release') r
+         WHERE d.amount <> h.amount OR c.amount <> h.captured
+            OR (h.status = 'pending' AND c.amount + r.amount <> 0)
+            OR (h.status <> 'pending' AND c.amount + r.amount <> h.amount) LIMIT 20
+        """,
+        Violation,
+    ),
+    "a refund is whole and of an existing charge": Statement(
+        """
+        SELECT format('exchange %s: taken %s, refunded %s', r.cause_id, coalesce(c.amount, 0), r.amount) AS detail
+          FROM (SELECT cause_id, sum(amount) AS amount, sum(fee) AS fee FROM ledger.transfer WHERE kind = 'refund'
+                 GROUP BY cause_id) r
+          LEFT JOIN (SELECT cause_id, sum(amount) AS amount, sum(fee) AS fee FROM ledger.transfer
+                      WHERE kind IN ('charge', 'capture') GROUP BY cause_id) c ON c.cause_id = r.cause_id
+         WHERE c.cause_id IS NULL OR (c.amount, c.fee) <> (r.amount, r.fee) LIMIT 20
+        """,
+        Violation,
+    ),
+    "refunded exchanges have their refund, settled ones have none": Statement(
+        """
+        SELECT format('exchange %s: %s but refunded %s of %s', s.exchange_id, s.outcome, r.amount, c.amount) AS detail
+          FROM ledger.settlement s
+          CROSS JOIN LATERAL (SELECT coalesce(sum(amount), 0) AS amount FROM ledger.transfer
+                               WHERE cause_id = s.exchange_id AND kind = 'refund') r
+          CROSS JOIN LATERAL (SELECT coalesce(sum(amount), 0) AS amount FROM ledger.transfer
+                               WHERE cause_id = s.exchange_id AND kind IN ('charge', 'capture')) c
+         WHERE (s.outcome = 'refunded' AND r.amount <> c.amount) OR (s.outcome = 'settled' AND r.amount <> 0) LIMIT 20
+        """,
+        Violation,
+    ),
+    "every settlement has its charge or hold": Statement(
+        """
+        SELECT format('exchange %s', s.exchange_id) AS detail FROM ledger.settlement s
+         WHERE NOT EXISTS (SELECT FROM ledger.transfer t WHERE t.cause_id = s.exchange_id
+                              AND t.kind IN ('charge', 'hold')) LIMIT 20
+        """,
+        Violation,
+    ),
+    "every lot has the grant that opened it": Statement(
+        """
+        SELECT format('lot %s: granted %s, credited %s', a.id, a.granted, coalesce(sum(t.amount), 0)) AS detail
+          FROM ledger.account a LEFT JOIN ledger.transfer t ON t.credit_account = a.id AND t.kind = 'grant'
+         WHERE a.granted IS NOT NULL GROUP BY a.id HAVING coalesce(sum(t.amount), 0) <> a.granted LIMIT 20
+        """,
+        Violation,
+    ),
+}
+
+
+async def verify(connection: Connection) -> Report:
+    """Check every rule in one snapshot and return what was found. Reads only."""
+    report = Report()
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        counts = await COUNTS.one(connection)
+        report.transfers, report.accounts = counts["transfers"], counts["accounts"]
+        report.open_exchanges, report.pending_holds = counts["open_exchanges"], counts["pending_holds"]
+        report.assets = await TOTALS.all(connection)
+        for rule, statement in RULES.items():
+            broken = await statement.all(connection)
+            if broken:
+                report.violations[rule] = [violation.detail for violation in broken]
+    return report
