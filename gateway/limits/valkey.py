@@ -1,6 +1,6 @@
 """One pipelined connection to Valkey (or Redis): RESP2 on an asyncio protocol, parsed by hiredis.
 
-Commands issued in one turn of the event loop leave in one write; replies are matched in order. A server that closes,
+Commands do not wait for each other's replies, which are matched in order. A server that closes,
 hangs or talks nonsense fails every pending command with `ValkeyUnavailable`, so a caller waits for the command timeout
 at most and never forever. The next command reconnects, and while reconnecting keeps failing it fails at once until a
 growing pause is over. What does not live here: what is sent (gcra.py) and what to do without it (limiter.py).
@@ -99,7 +99,6 @@ class _Session(asyncio.Protocol):
         self._timeout = timeout
         self._transport: asyncio.Transport | None = None
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
-        self._outbox: list[bytes] = []
         self._pending: deque[tuple[asyncio.Future[object], float]] = deque()
         self._watch: asyncio.TimerHandle | None = None
         self._closed = self._loop.create_future()
@@ -124,14 +123,13 @@ class _Session(asyncio.Protocol):
             self._closed.set_result(None)
 
     def send(self, command: tuple[Argument, ...]) -> asyncio.Future[object]:
-        """Queue a command for this turn's write and return the future of its reply."""
+        """Write a command and return the future of its reply."""
         future: asyncio.Future[object] = self._loop.create_future()
-        if self.lost:
+        if self.lost or self._transport is None:
             future.set_exception(ValkeyUnavailable("Valkey closed the connection"))
             return future
-        self._outbox.append(_pack(command))
-        if len(self._outbox) == 1:
-            self._loop.call_soon(self._flush)
+        # No outbox of our own: uvloop already joins the writes of one turn, and waiting a turn costs a lone batch 10 %.
+        self._transport.write(_pack(command))
         self._pending.append((future, self._loop.time() + self._timeout))
         if self._watch is None:
             # One timer for the oldest command instead of one per command; it re-arms itself for the next oldest.
@@ -151,20 +149,12 @@ class _Session(asyncio.Protocol):
             if not future.done():
                 future.set_exception(ValkeyUnavailable(reason))
         self._pending.clear()
-        self._outbox.clear()
 
     async def close(self) -> None:
         """Drop the connection and wait until its socket is closed."""
         self.abort("the connection to Valkey was closed by us")
         if self._transport is not None:
             await self._closed
-
-    def _flush(self) -> None:
-        if self.lost or self._transport is None:
-            return
-        data = self._outbox[0] if len(self._outbox) == 1 else b"".join(self._outbox)
-        self._outbox.clear()
-        self._transport.write(data)
 
     def _resolve(self, reply: object) -> None:
         future, _ = self._pending.popleft()
