@@ -1,0 +1,146 @@
+"""The upstream HTTP/1.1 client: one `send` per call of the paid path.
+
+Lives here: the order of things (validate, take a connection, write, wait for the head) and the one retry. Not here:
+HTTP itself (connection.py) or the egress rules. Prevents paying twice: a request is repeated only when it is
+idempotent, has no body, and a pooled connection died without a single response byte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+
+from gateway.upstreams.egress import EgressGuard
+from gateway.upstreams.http.connection import Connection
+from gateway.upstreams.http.dial import Dialer
+from gateway.upstreams.http.errors import ConnectError, Disconnected
+from gateway.upstreams.http.pool import OriginPool, PoolCounts
+from gateway.upstreams.http.request import EncodedRequest, Headers, encode
+from gateway.upstreams.http.response import UpstreamResponse
+from gateway.upstreams.http.timeouts import Timeouts
+from gateway.upstreams.http.upload import require_empty, upload
+from gateway.upstreams.origin import Origin
+
+# Pools without connections are forgotten when there are this many, not at once: churn would cost more than they do.
+_MANY_POOLS = 1024
+
+
+class UpstreamClient:
+    """Pools per origin. Belongs to one event loop; close it with `aclose`."""
+
+    def __init__(
+        self,
+        guard: EgressGuard,
+        *,
+        max_connections: int,
+        max_idle: int,
+        idle_seconds: float = 30.0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._dialer = Dialer(guard, tls)
+        self._max_connections = max_connections
+        self._max_idle = max_idle
+        self._idle_seconds = idle_seconds
+        self._pools: dict[Origin, OriginPool] = {}
+        self._closed = False
+
+    @property
+    def counts(self) -> PoolCounts:
+        """Gauges over all origins."""
+        return sum((pool.counts for pool in self._pools.values()), PoolCounts())
+
+    async def send(
+        self,
+        origin: Origin,
+        method: bytes,
+        target: bytes,
+        headers: Headers,
+        body: bytes | AsyncIterator[bytes] | None,
+        timeouts: Timeouts,
+    ) -> UpstreamResponse:
+        """Send one request and return its response once the head is there. Raises UpstreamError.
+
+        Headers are written as given plus framing: Content-Length for bytes; for an iterator the caller's
+        Content-Length, enforced, or else chunked. Read the response to its end or `aclose` it.
+        """
+        request = encode(method, target, headers, body)
+        if request.stream is not None and request.length == 0:
+            await require_empty(request.stream)
+            request.stream, request.has_body = None, False
+        now = asyncio.get_running_loop().time()
+        ends = now + timeouts.total
+        pool = self._pools.get(origin) or self._new_pool(origin)
+        connection = pool.take(now)
+        if connection is None:
+            connection = await pool.acquire(min(timeouts.connect, timeouts.total))
+            now = asyncio.get_running_loop().time()
+        stale_possible = connection.served > 0
+        first = connection.begin(request, timeouts, now, ends)
+        try:
+            if request.stream is None:
+                return await first
+            return await _send_streaming(connection, request, first)
+        except Disconnected as error:
+            if not stale_possible or not request.repeatable or error.received:
+                raise
+        except BaseException:
+            _give_up(connection, first)
+            raise
+        return await self._send_again(origin, request, timeouts, ends)
+
+    async def aclose(self) -> None:
+        """Close all connections, those in use included, and wait for their sockets."""
+        self._closed = True
+        pools = list(self._pools.values())
+        await asyncio.gather(*(pool.aclose() for pool in pools))
+
+    async def _send_again(
+        self, origin: Origin, request: EncodedRequest, timeouts: Timeouts, ends: float
+    ) -> UpstreamResponse:
+        """Repeat the request on a new connection, once: this time an early end is the upstream's answer."""
+        loop = asyncio.get_running_loop()
+        pool = self._pools.get(origin) or self._new_pool(origin)
+        connection = await pool.acquire(max(min(timeouts.connect, ends - loop.time()), 0.001), fresh=True)
+        first = connection.begin(request, timeouts, loop.time(), ends)
+        try:
+            return await first
+        except BaseException:
+            _give_up(connection, first)
+            raise
+
+    def _new_pool(self, origin: Origin) -> OriginPool:
+        if self._closed:
+            raise ConnectError("the client is closed")
+        if len(self._pools) >= _MANY_POOLS:
+            self._pools = {key: pool for key, pool in self._pools.items() if not pool.unused}
+
+        async def dial(pool: OriginPool, timeout: float) -> Connection:
+            return await self._dialer.open(origin, lambda: Connection(pool), timeout)
+
+        pool = OriginPool(dial, limit=self._max_connections, max_idle=self._max_idle, idle_seconds=self._idle_seconds)
+        self._pools[origin] = pool
+        return pool
+
+
+async def _send_streaming(
+    connection: Connection, request: EncodedRequest, first: asyncio.Future[UpstreamResponse]
+) -> UpstreamResponse:
+    """Upload beside waiting, since the answer may come first. The caller's iterator is at rest on return."""
+    assert request.stream is not None
+    task = asyncio.get_running_loop().create_task(upload(connection, request.stream, request.length))
+    try:
+        return await first
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait((task,))
+
+
+def _give_up(connection: Connection, first: asyncio.Future[UpstreamResponse]) -> None:
+    """Close what an exception (usually cancellation) leaves behind, unless the connection already serves others."""
+    if first.done() and not first.cancelled():
+        if first.exception() is None:
+            connection.abandon(first.result())
+    else:
+        connection.give_up(first)
