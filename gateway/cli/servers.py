@@ -1,0 +1,156 @@
+"""Running the ASGI application on granian, uvicorn or hypercorn, with the same behaviour as far as each allows.
+
+Everywhere: uvloop, no access log, patient keep-alive, a shutdown that lets calls in flight finish, and no Server or
+Date header of the server's own, because an upstream's passes through unchanged. The application is
+gateway/app.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Generator
+
+from gateway.devservices.processes import ServiceError, port_is_free
+from gateway.settings import Settings
+
+APPLICATION = "gateway.app:application"
+BACKLOG = 2048
+# Longer than the idle timeout of common load balancers (60 s), so that they close first and never meet a closing door.
+KEEP_ALIVE_SECONDS = 75
+UNLIMITED_REQUESTS = 2**31
+
+
+def run(settings: Settings, target: str = APPLICATION) -> int:
+    """Serve `target` until SIGTERM or SIGINT and return the exit status. Raises ServiceError when it cannot listen."""
+    host, port = settings.server.host, settings.server.port
+    if port and not port_is_free(port, host):
+        # Asked first: a server that sets SO_REUSEPORT would silently share the port with another gateway.
+        raise ServiceError(f"port {port} on {host} is taken: stop what listens there, or set TOLLWAY_PORT")
+    with shared_metrics(settings.server.workers):
+        return SERVERS[settings.server.kind](settings, target)
+
+
+@contextlib.contextmanager
+def shared_metrics(workers: int) -> Generator[None]:
+    """Let several workers add up their metrics, in files of a fresh directory.
+
+    Before anything imports prometheus_client, which reads the variable once. Files of an earlier run would be counted.
+    """
+    if workers == 1:
+        os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+        yield
+        return
+    directory = tempfile.mkdtemp(prefix="tollway-metrics-")
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
+    owner = os.getpid()
+    try:
+        yield
+    finally:
+        if os.getpid() == owner:  # a forked worker that leaves through here must not take it away from the others
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _granian(settings: Settings, target: str) -> int:
+    from granian.constants import HTTPModes, Interfaces, Loops
+    from granian.http import HTTP1Settings
+    from granian.log import LogLevels
+    from granian.server import Server
+
+    server = Server(
+        target,
+        address=settings.server.host,
+        port=settings.server.port,
+        interface=Interfaces.ASGI,
+        workers=settings.server.workers,
+        loop=Loops.uvloop,
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=KEEP_ALIVE_SECONDS * 1_000),
+        websockets=False,
+        backlog=BACKLOG,
+        log_access=False,
+        log_level=LogLevels.warning,
+        # A lone worker that dies ends the service at once, and whoever runs it sees why.
+        respawn_failed_workers=settings.server.workers > 1,
+        workers_kill_timeout=_whole(settings.server.drain),
+    )
+    server.serve()
+    return 0
+
+
+def _uvicorn(settings: Settings, target: str) -> int:
+    import uvicorn
+    from uvicorn.supervisors import Multiprocess
+
+    config = uvicorn.Config(
+        target,
+        host=settings.server.host,
+        port=settings.server.port,
+        workers=settings.server.workers,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,  # whom to believe is decided by settings.server.trusted_proxies, not here
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_whole(settings.server.drain),
+    )
+    if settings.server.workers > 1:
+        parent = Multiprocess(config, sockets=[config.bind_socket()])
+        parent.run()
+        # uvicorn itself exits 0 when its workers could not start.
+        return 1 if any(worker.exitcode not in (0, None) for worker in parent.processes) else 0
+    # uvicorn raises the signal again when it has finished; without a handler that would end us with -15 instead of 0.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _done)
+    server = uvicorn.Server(config)
+    server.run()
+    return 0 if server.started else 1
+
+
+def _hypercorn(settings: Settings, target: str) -> int:
+    from hypercorn.config import Config
+    from hypercorn.run import run as serve_alone
+
+    from gateway.cli import prefork
+
+    config = Config()
+    config.application_path = target
+    host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
+    config.bind = [f"{host}:{settings.server.port}"]
+    # 0 means in this process.
+    config.workers = 0 if settings.server.workers == 1 else settings.server.workers
+    config.worker_class = "uvloop"
+    config.backlog = BACKLOG
+    config.accesslog = None
+    config.loglevel = "WARNING"
+    config.include_server_header = False
+    config.include_date_header = False
+    config.keep_alive_timeout = KEEP_ALIVE_SECONDS
+    config.keep_alive_max_requests = UNLIMITED_REQUESTS
+    config.graceful_timeout = settings.server.drain
+    return prefork.run(config) if config.workers else serve_alone(config)
+
+
+def _done(_number: int, _frame: object) -> None:
+    """Do nothing: the server has already stopped."""
+
+
+def _whole(seconds: float) -> int:
+    return max(1, math.ceil(seconds))
+
+
+SERVERS: dict[str, Callable[[Settings, str], int]] = {
+    "granian": _granian,
+    "uvicorn": _uvicorn,
+    "hypercorn": _hypercorn,
+}

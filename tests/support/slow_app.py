@@ -1,0 +1,31 @@
+"""A trivial ASGI application for tests of the servers and of the supervisor: no gateway, no database."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+
+async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Answer at once, or after three seconds on /slow, or in six pieces over three seconds on /stream."""
+    if scope["type"] == "lifespan":
+        while True:
+            message = await receive()
+            await send({"type": f"{message['type']}.complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+    pieces = 1
+    if scope["path"] == "/slow":
+        await asyncio.sleep(3)
+    elif scope["path"] == "/stream":
+        pieces = 6
+    elif scope["path"] == "/crash":
+        os._exit(7)
+    headers = [(b"content-type", b"text/plain"), (b"x-worker", str(os.getpid()).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    for number in range(pieces):
+        if pieces > 1:
+            await asyncio.sleep(0.5)
+        await send({"type": "http.response.body", "body": b"piece %d\n" % number, "more_body": True})
+    await send({"type": "http.response.body", "body": b"done\n"})
