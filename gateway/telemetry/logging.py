@@ -1,0 +1,129 @@
+"""Logs on standard error: one line per event, JSON or text, with the request id and without secrets.
+
+Modules log through `logging.getLogger(__name__)` as usual; this file sets up where that goes. What does not live here:
+what counts as a secret (redact.py), metrics. It prevents a credential in a log file (a message, its arguments, an
+exception's text) and a caller who writes log lines of his own by sending line breaks.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import TextIO
+
+import orjson
+
+from gateway.settings import LoggingSettings
+from gateway.telemetry.redact import redact
+
+# Set once per request by the server side; every line logged under it carries it.
+request_id: ContextVar[str | None] = ContextVar("tollway_request_id", default=None)
+
+# What every record has; whatever else is on it came through `extra=` and belongs in the line.
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+# They bring handlers of their own, past which a line would go out as it is.
+_SERVERS = (
+    "_granian",
+    "granian.access",
+    "uvicorn",
+    "uvicorn.error",
+    "uvicorn.access",
+    "hypercorn.error",
+    "hypercorn.access",
+)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
+
+
+class RedactingFilter(logging.Filter):
+    """Masks secrets in a record before any formatter sees it: message, arguments and extra fields."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Replace the record's texts by masked ones. Never drops a record."""
+        record.msg, record.args = redact(_message(record)), None
+        for name, value in vars(record).items():
+            if name not in _STANDARD and not isinstance(value, bool | int | float | None):
+                setattr(record, name, redact(str(value)))
+        return True
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line: time, level, logger, message, request_id, extra fields, exception."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line without its line break."""
+        line: dict[str, object] = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if (request := request_id.get()) is not None:
+            line["request_id"] = request
+        line.update(_extras(record))
+        if (trace := _trace(self, record)) is not None:
+            line["exception"] = trace
+        # A lone surrogate (from undecodable bytes) is no UTF-8; losing that character is better than the line.
+        safe = {name: _utf8(value) for name, value in line.items()}
+        return orjson.dumps(safe, default=str, option=orjson.OPT_PASSTHROUGH_DATACLASS).decode()
+
+
+class TextFormatter(logging.Formatter):
+    """One readable line, then the exception's own lines. For terminals."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line; control characters from outside are escaped, so one event stays one line."""
+        words = [_time(record), record.levelname.ljust(7), record.name]
+        if (request := request_id.get()) is not None:
+            words.append(f"[{request}]")
+        words.append(record.getMessage())
+        words += [f"{name}={value}" for name, value in _extras(record).items()]
+        line = _CONTROL.sub(lambda found: repr(found.group())[1:-1], " ".join(words))
+        trace = _trace(self, record)
+        return str(_utf8(line if trace is None else f"{line}\n{trace}"))
+
+
+def setup(settings: LoggingSettings, stream: TextIO | None = None) -> logging.Handler:
+    """Send all logging to `stream` (standard error), replacing what an earlier call or the server set up.
+
+    Returns the handler. Call it in every worker, after the server has configured its own logging.
+    """
+    handler = logging.StreamHandler(sys.stderr if stream is None else stream)
+    handler.addFilter(RedactingFilter())
+    handler.setFormatter(JsonFormatter() if settings.format == "json" else TextFormatter())
+    root = logging.getLogger()
+    for logger in (root, *map(logging.getLogger, _SERVERS)):
+        logger.handlers.clear()
+        logger.propagate = True
+    root.addHandler(handler)
+    root.setLevel(settings.level.upper())
+    return handler
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # noqa: BLE001 - a wrong format string or a broken __str__ must not fail the call that logs
+        return f"{record.msg} (its arguments could not be formatted)"
+
+
+def _extras(record: logging.LogRecord) -> dict[str, object]:
+    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+
+
+def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str | None:
+    """Return exception and stack as masked text. Not kept in record.exc_text, which other handlers would reuse."""
+    parts = [formatter.formatException(record.exc_info)] if record.exc_info else []
+    if record.stack_info:
+        parts.append(formatter.formatStack(record.stack_info))
+    return redact("\n".join(parts)) if parts else None
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _utf8(value: object) -> object:
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value

@@ -1,0 +1,281 @@
+"""Metrics for Prometheus: what is counted, under which labels, and how the workers' numbers come together.
+
+Every label value is bounded: publishers that do not exist are "unknown", and past 1,000 distinct ones "other", so that
+a scan of invented slugs costs one series and not the monitoring system. The hot path looks children up in dicts of its
+own and adds to plain integers (tally.py). What does not live here: who calls these methods, alert rules (config/).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+    values,
+)
+from prometheus_client.multiprocess import (
+    MultiProcessCollector,
+    mark_process_dead,  # pyright: ignore[reportUnknownVariableType]
+)
+
+from gateway.telemetry.multiprocess import VARIABLE
+from gateway.telemetry.tally import Count, Sheet, Spread
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+MOST_VALUES = 1_000
+UNKNOWN, OTHER = "unknown", "other"
+
+SECONDS = (
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+)
+BATCHES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
+
+LimitOutcome = Literal["allowed", "refused", "unavailable"]
+
+
+class Bounded:
+    """Lets at most `most` distinct values become label values."""
+
+    def __init__(self, most: int = MOST_VALUES) -> None:
+        self._most = most
+        self._known: set[str] = set()
+
+    def label(self, value: str | None) -> str:
+        """Return the label for a value: itself while there is room, None as "unknown", the rest as "other"."""
+        if value is None:
+            return UNKNOWN
+        if value not in self._known:
+            if len(self._known) >= self._most:
+                return OTHER
+            self._known.add(value)
+        return value
+
+
+class _Counters:
+    """A counter or gauge with its children by label values."""
+
+    def __init__(self, metric: Counter | Gauge, sheet: Sheet) -> None:
+        self._metric, self._sheet = metric, sheet
+        self._children: dict[tuple[str, ...], Count] = {}
+
+    def add(self, amount: int, *labels: str) -> None:
+        child = self._children.get(labels)
+        if child is None:
+            child = self._children[labels] = Count(self._metric.labels(*labels), self._sheet)
+        child.add(amount)
+
+
+class _Gauges:
+    """A gauge that is set, with its children by label values."""
+
+    def __init__(self, metric: Gauge) -> None:
+        self._metric = metric
+        self._children: dict[tuple[str, ...], Gauge] = {}
+
+    def set(self, value: float, *labels: str) -> None:
+        child = self._children.get(labels)
+        if child is None:
+            child = self._children[labels] = self._metric.labels(*labels)
+        child.set(value)
+
+
+class Metrics:
+    """All of Tollway's metrics. One instance per process: in multi-process mode two would write one file."""
+
+    def __init__(self) -> None:
+        self.multiprocess = VARIABLE in os.environ
+        if self.multiprocess is (values.ValueClass is values.MutexValue):
+            raise RuntimeError(
+                f"{VARIABLE} changed after prometheus_client was imported; set it before the workers start"
+            )
+        # The library would add a _created series to every other one: twice the size for a date nobody plots.
+        disable_created_metrics()
+        self._registry = CollectorRegistry()
+        self._sheet = Sheet()
+        self._publishers, self._assets, self._pools, self._policies = Bounded(), Bounded(100), Bounded(), Bounded(100)
+        self._declare_calls()
+        self._declare_parts()
+        self._build_info()
+
+    def _declare_calls(self) -> None:
+        counter, gauge = self._counter, self._sum_gauge
+        self._requests = counter("requests_total", "Publisher calls.", "publisher", "status_class", "outcome")
+        self._revenue = counter(
+            "revenue_atomic_total",
+            "Charged, in atomic units of the asset (approximate above 2^53).",
+            "publisher",
+            "asset",
+        )
+        self._upstream_errors = counter("upstream_errors_total", "Failed upstream calls.", "publisher", "kind")
+        self._verdicts = counter("limit_verdicts_total", "Rate limit verdicts.", "policy", "verdict")
+        self._exchanges = Count(gauge("open_exchanges", "Calls being served."), self._sheet)
+        self._holds = Count(gauge("open_holds", "Holds not yet captured or released."), self._sheet)
+        self._stages = self._histogram("stage_seconds", "Duration of each stage of a call.", SECONDS, "stage")
+        self._stage: dict[str, Spread] = {}
+
+    def _declare_parts(self) -> None:
+        self._pool = _Gauges(self._sum_gauge("pool", "Connections of a pool by state.", "pool", "state"))
+        self._cache_events = self._counter("cache_events_total", "Cache hits, misses and so on.", "cache", "event")
+        self._cache_entries = _Gauges(self._sum_gauge("cache_entries", "Entries in a cache, all workers.", "cache"))
+        sizes = self._histogram("ledger_batch_size", "Charges in one commit.", BATCHES)
+        seconds = self._histogram("ledger_batch_seconds", "Duration of one commit.", SECONDS)
+        self._batch_size, self._batch_seconds = (
+            Spread(sizes, BATCHES, self._sheet),
+            Spread(seconds, SECONDS, self._sheet),
+        )
+
+    def observe_call(
+        self,
+        publisher: str | None,
+        status: int,
+        outcome: str,
+        asset: str | None = None,
+        amount: int = 0,
+        stages: Iterable[tuple[str, float]] = (),
+    ) -> None:
+        """Count one finished publisher call.
+
+        `publisher` is None unless the slug exists. `status` 0 means that nothing was answered. `outcome` and the stage
+        names are words of our code, never of the caller. `amount` is what was charged, in atomic units of `asset`.
+        """
+        label = self._publishers.label(publisher)
+        self._requests.add(1, label, _STATUS_CLASSES.get(status // 100, "none"), outcome)
+        if amount:
+            self._revenue.add(amount, label, self._assets.label(asset))
+        for name, seconds in stages:
+            self.observe_stage(name, seconds)
+
+    def observe_stage(self, name: str, seconds: float) -> None:
+        """Add one stage's duration."""
+        spread = self._stage.get(name)
+        if spread is None:
+            spread = self._stage[name] = Spread(self._stages.labels(name), SECONDS, self._sheet)
+        spread.observe(seconds)
+
+    def upstream_error(self, publisher: str | None, kind: str) -> None:
+        """Count a failed upstream call; `kind` is a word of our code (unreachable, timeout, invalid...)."""
+        self._upstream_errors.add(1, self._publishers.label(publisher), kind)
+
+    def limit_verdict(self, policy: str, verdict: LimitOutcome) -> None:
+        """Count a rate limit verdict."""
+        self._verdicts.add(1, self._policies.label(policy), verdict)
+
+    def open_exchanges(self, change: int) -> None:
+        """Add to (or take from) the calls being served by this worker."""
+        self._exchanges.add(change)
+
+    def open_holds(self, change: int) -> None:
+        """Add to (or take from) the holds that this worker has open."""
+        self._holds.add(change)
+
+    def set_pool(self, pool: str, state: str, connections: int) -> None:
+        """Set how many of this worker's connections of a pool are in a state."""
+        self._pool.set(connections, self._pools.label(pool), state)
+
+    def cache_event(self, cache: str, event: str, times: int = 1) -> None:
+        """Count hits, misses, evictions... of a cache; both are words of our code."""
+        self._cache_events.add(times, cache, event)
+
+    def set_cache_entries(self, cache: str, entries: int) -> None:
+        """Set how many entries this worker's cache holds."""
+        self._cache_entries.set(entries, cache)
+
+    def ledger_batch(self, size: int, seconds: float) -> None:
+        """Add one group commit."""
+        self._batch_size.observe(size)
+        self._batch_seconds.observe(seconds)
+
+    def flush(self) -> None:
+        """Publish what was counted in the last quarter second. Call it when the worker ends."""
+        self._sheet.flush()
+
+    def render(self) -> bytes:
+        """Return the text exposition, the sum of all workers. Other workers' numbers are a quarter second old at most.
+
+        Reads every worker's files in multi-process mode (milliseconds): not for the hot path.
+        """
+        self.flush()
+        if not self.multiprocess:
+            return generate_latest(self._registry)
+        _forget_dead(Path(os.environ[VARIABLE]))
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)
+        return generate_latest(registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> _Counters:
+        return _Counters(Counter(f"tollway_{name}", text, labels, registry=self._registry), self._sheet)
+
+    def _sum_gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        # "live": a worker that died has no open exchanges and no connections any more.
+        return Gauge(f"tollway_{name}", text, labels, registry=self._registry, multiprocess_mode="livesum")
+
+    def _histogram(self, name: str, text: str, bounds: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(f"tollway_{name}", text, labels, registry=self._registry, buckets=bounds)
+
+    def _build_info(self) -> None:
+        # prometheus_client's Info does not exist in multi-process mode.
+        info = Gauge(
+            "tollway_build_info", "Always 1.", ("version", "python"), registry=self._registry, multiprocess_mode="max"
+        )
+        info.labels(_own_version(), platform.python_version()).set(1)
+
+
+def mark_dead(worker: int) -> None:
+    """Forget the gauges of a worker (its pid) that has ended; its counters stay. No-op in single-process mode."""
+    if VARIABLE in os.environ:
+        mark_process_dead(worker)
+
+
+_STATUS_CLASSES = {number: f"{number}xx" for number in range(1, 6)}
+
+
+def _forget_dead(directory: Path) -> None:
+    """Mark workers dead that nobody marked: after a SIGKILL their open exchanges would count for ever."""
+    for file in directory.glob("gauge_live*_*.db"):
+        pid = file.stem.rpartition("_")[2]
+        if pid.isdigit() and not _alive(int(pid)):
+            mark_process_dead(int(pid))
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _own_version() -> str:
+    try:
+        return version("tollway")
+    except PackageNotFoundError:
+        return "unknown"
