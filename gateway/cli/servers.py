@@ -84,6 +84,7 @@ def _granian(settings: Settings, target: str) -> int:
 
 def _uvicorn(settings: Settings, target: str) -> int:
     import uvicorn
+    from uvicorn.config import STARTUP_FAILURE
     from uvicorn.supervisors import Multiprocess
 
     config = uvicorn.Config(
@@ -108,7 +109,7 @@ def _uvicorn(settings: Settings, target: str) -> int:
         parent = Multiprocess(config, sockets=[config.bind_socket()])
         parent.run()
         # uvicorn itself exits 0 when its workers could not start.
-        return 1 if any(worker.exitcode not in (0, None) for worker in parent.processes) else 0
+        return 1 if any(worker.exitcode == STARTUP_FAILURE for worker in parent.processes) else 0
     # uvicorn raises the signal again when it has finished; without a handler that would end us with -15 instead of 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _done)

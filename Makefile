@@ -1,0 +1,31 @@
+# `make` or `make help` lists what there is. Every target can be run first: it creates .venv from a lock file when needed.
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+MAKEFLAGS += --no-print-directory
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+run: ## Run everything on this machine: database, cache, demo publishers, gateway (TOLLWAY_PORT, TOLLWAY_DATA)
+	@scripts/bootstrap
+	@exec $(BIN)/tollway dev
+
+test: ## Run all tests on a real PostgreSQL and Valkey (ARGS="tests/cli -k drain" selects)
+	@scripts/bootstrap dev
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+lint: ## Check style, format, types and the dependency rule
+	@scripts/bootstrap dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/basedpyright
+	@$(BIN)/lint-imports
+
+ci: ## Everything that must hold before a change lands (.ci/run)
+	@exec .ci/run
+
+clean: ## Remove caches and build products; keeps .venv and the data in .tollway
+	@rm -rf build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
+	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+
+.PHONY: help run test lint ci clean
