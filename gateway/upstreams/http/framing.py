@@ -2,7 +2,7 @@
 
 httptools (llhttp, strict) already refuses Content-Length with Transfer-Encoding, repeated or malformed lengths, bare
 LF, folded headers and NUL. Here is what it lets pass and a metering proxy must not: other transfer codings, codings
-under HTTP/1.0, and stray line ends behind a message. Not here: the bytes' way to the caller (connection.py, response.py).
+under HTTP/1.0, and stray line ends behind a message. Not here: the bytes' way to the caller (connection.py).
 """
 
 from __future__ import annotations
