@@ -22,7 +22,8 @@ local tat, dirty, result = {}, {}, {}
 if #KEYS > 0 then
   local stored = redis.call('MGET', unpack(KEYS))
   for c = 1, #KEYS do
-    tat[KEYS[c]] = tonumber(stored[c] or now)
+    -- What is no number was not written here; failing on it would fail every call of the batch.
+    tat[KEYS[c]] = tonumber(stored[c] or now) or now
   end
 end
 

@@ -1,9 +1,9 @@
 """One pipelined connection to Valkey (or Redis): RESP2 on an asyncio protocol, parsed by hiredis.
 
-Commands do not wait for each other's replies, which are matched in order. A server that closes,
-hangs or talks nonsense fails every pending command with `ValkeyUnavailable`, so a caller waits for the command timeout
-at most and never forever. The next command reconnects, and while reconnecting keeps failing it fails at once until a
-growing pause is over. What does not live here: what is sent (gcra.py) and what to do without it (limiter.py).
+Commands do not wait for each other's replies, which are matched in order. A server that closes, hangs or talks nonsense
+fails every pending command with `ValkeyUnavailable`, so a caller waits for the command timeout at most and never
+forever. The next command reconnects; when that fails, commands fail at once until a growing pause is over.
+What does not live here: what is sent (gcra.py) and what to do without it (limiter.py).
 """
 
 from __future__ import annotations
@@ -104,6 +104,11 @@ class _Session(asyncio.Protocol):
         self._closed = self._loop.create_future()
         self.lost = False
 
+    @property
+    def usable(self) -> bool:
+        """Say whether a command may be written. After the server's end of stream uvloop's write would raise."""
+        return not self.lost and self._transport is not None and not self._transport.is_closing()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         if self.lost:  # given up while the connection was being made
@@ -125,7 +130,7 @@ class _Session(asyncio.Protocol):
     def send(self, command: tuple[Argument, ...]) -> asyncio.Future[object]:
         """Write a command and return the future of its reply."""
         future: asyncio.Future[object] = self._loop.create_future()
-        if self.lost or self._transport is None:
+        if self._transport is None or not self.usable:
             future.set_exception(ValkeyUnavailable("Valkey closed the connection"))
             return future
         # No outbox of our own: uvloop already joins the writes of one turn, and waiting a turn costs a lone batch 10 %.
@@ -192,7 +197,7 @@ class Valkey:
 
     async def connect(self) -> None:
         """Connect if needed, with the connect timeout. Raises ValkeyUnavailable."""
-        if self._session is None or self._session.lost:
+        if self._session is None or not self._session.usable:
             await self._connected(self._connect_timeout)
 
     async def execute(self, *command: Argument) -> object:
@@ -202,7 +207,7 @@ class Valkey:
         stand behind this. The attempt itself goes on and serves a later command.
         """
         session = self._session
-        if session is None or session.lost:
+        if session is None or not session.usable:
             session = await self._connected(self._command_timeout)
         return await session.send(command)
 

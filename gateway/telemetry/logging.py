@@ -62,12 +62,10 @@ class JsonFormatter(logging.Formatter):
         }
         if (request := request_id.get()) is not None:
             line["request_id"] = request
-        line.update(_extras(record))
         if (trace := _trace(self, record)) is not None:
             line["exception"] = trace
-        # A lone surrogate (from undecodable bytes) is no UTF-8; losing that character is better than the line.
-        safe = {name: _utf8(value) for name, value in line.items()}
-        return orjson.dumps(safe, default=str, option=orjson.OPT_PASSTHROUGH_DATACLASS).decode()
+        line = {**_extras(record), **line}  # an extra field never takes the place of a field of ours
+        return orjson.dumps({name: _encodable(value) for name, value in line.items()}, default=str).decode()
 
 
 class TextFormatter(logging.Formatter):
@@ -82,7 +80,7 @@ class TextFormatter(logging.Formatter):
         words += [f"{name}={value}" for name, value in _extras(record).items()]
         line = _CONTROL.sub(lambda found: repr(found.group())[1:-1], " ".join(words))
         trace = _trace(self, record)
-        return str(_utf8(line if trace is None else f"{line}\n{trace}"))
+        return _utf8(line if trace is None else f"{line}\n{trace}")
 
 
 def setup(settings: LoggingSettings, stream: TextIO | None = None) -> logging.Handler:
@@ -125,5 +123,13 @@ def _time(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _utf8(value: object) -> object:
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+def _encodable(value: object) -> object:
+    """Return what orjson takes: text that is UTF-8, and integers of more than 64 bits (wei) as text."""
+    if isinstance(value, str):
+        return _utf8(value)
+    return str(value) if isinstance(value, int) and value.bit_length() > 63 else value
+
+
+def _utf8(text: str) -> str:
+    """Escape lone surrogates (from undecodable bytes): better a strange character than a lost line."""
+    return text.encode("utf-8", "backslashreplace").decode()

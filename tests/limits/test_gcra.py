@@ -170,6 +170,15 @@ async def test_flushed_scripts_are_sent_again(valkey: Valkey, server, principal:
     assert server.command("INFO commandstats").count(b"cmdstat_eval:") == 1
 
 
+@pytest.mark.parametrize("foreign", ["SET {} nonsense", "LPUSH {} 1"])
+async def test_a_key_that_somebody_else_wrote_fails_no_batch(
+    valkey: Valkey, server, principal: str, foreign: str
+) -> None:
+    server.command(foreign.format(f"tw:{{{principal}}}:key"))
+    calls = [as_call(Check(who, Policy("key", 2, 60))) for who in (principal, f"{principal}-other")]
+    assert [verdict.remaining for verdict in await decide(valkey, calls)] == [1, 1]
+
+
 async def test_a_batch_of_the_largest_size_fits_one_script_call(valkey: Valkey, principal: str) -> None:
     calls = [
         as_call(*(Check(f"{principal}-{n}", Policy(f"p{k}", 10, 60)) for k in range(8))) for n in range(512)

@@ -172,7 +172,7 @@ async def test_a_frozen_valkey_is_away_after_the_command_timeout_and_calls_stop_
                 await limits.check(check)
                 slowest = max(slowest, time.monotonic() - started)
                 await asyncio.sleep(0.02)
-            assert slowest < 0.1
+            assert slowest < 0.2
         finally:
             server.thaw()
         await until(lambda: limits.available)

@@ -94,7 +94,11 @@ def test_no_argument_makes_logging_fail(stream: io.StringIO, kind: str) -> None:
     setup(LoggingSettings.model_validate({"format": kind}), stream)
     log.info("%s", Broken())
     log.info("bytes %s", "\udcff")
-    assert len(stream.getvalue().splitlines()) == 2
+    log.info("wei", extra={"wei": 10**30, "level": "forged", "raw": b"x"})
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 3
+    assert kind == "text" or json.loads(lines[2])["level"] == "info"
+    assert "1" + "0" * 30 in lines[2]
     stream.getvalue().encode()
 
 
