@@ -149,6 +149,12 @@ class RailNotAvailable(Problem):
     status, name, title = 501, "rail-not-available", "Payment rail not available"
 
 
+class KindNotServed(Problem):
+    """The publisher is of a kind (database, MCP, compute) that this gateway does not serve yet. Nothing was charged."""
+
+    status, name, title = 501, "kind-not-served", "Publisher kind not served"
+
+
 class UpstreamUnreachable(Problem):
     """The publisher's server could not be reached. Nothing was charged."""
 

@@ -7,6 +7,11 @@ import time
 import uuid
 
 
+def floor_at(unix_milliseconds: int) -> uuid.UUID:
+    """Return the smallest UUIDv7 of a moment, for range searches."""
+    return uuid.UUID(int=unix_milliseconds << 80 | 0x7 << 76 | 0x2 << 62)
+
+
 def uuid7() -> uuid.UUID:
     """Return a new UUIDv7: 48 bits of Unix milliseconds, 74 random bits."""
     random = int.from_bytes(os.urandom(10))

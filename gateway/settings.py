@@ -12,11 +12,12 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 SHORT_NAMES = {
     "TOLLWAY_HOST": ("server", "host"),
@@ -42,6 +43,19 @@ class SettingsError(ValueError):
     """The configuration is wrong. The message is one line per fault, safe to print."""
 
 
+def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Check a list of CIDRs. Raises ValueError naming the wrong one."""
+    for value in values:
+        try:
+            ip_network(value.strip())
+        except ValueError:
+            raise ValueError(f"{value!r} is not a network such as 127.0.0.0/8") from None
+    return tuple(value.strip() for value in values)
+
+
+Networks = Annotated[tuple[str, ...], AfterValidator(_networks)]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,7 +70,7 @@ class ServerSettings(_Section):
     public_url: str = Field("", description="Base URL that callers see; default http://host:port")
     data: Path = Field(Path(".tollway"), description="Development data, and where the CLI looks for dev.json")
     drain: Seconds = Field(30.0, description="How long calls in flight may finish after SIGTERM")
-    trusted_proxies: tuple[str, ...] = Field((), description="CIDRs whose X-Forwarded-* are believed; default none")
+    trusted_proxies: Networks = Field((), description="CIDRs whose X-Forwarded-* are believed; default none")
 
     @field_validator("public_url")
     @classmethod
@@ -118,7 +132,7 @@ class ProxySettings(_Section):
     total_timeout: Seconds = 3_600.0
     connections_per_upstream: int = Field(256, ge=1)
     idle_connections_per_upstream: int = Field(64, ge=0)
-    allow_addresses: tuple[str, ...] = Field((), description="CIDRs exempt from the egress guard; development only")
+    allow_addresses: Networks = Field((), description="CIDRs exempt from the egress guard; development only")
 
 
 class MoneySettings(_Section):

@@ -66,10 +66,18 @@ class HoldVerdict:
 
 @dataclass(frozen=True, slots=True)
 class OpenExchange:
-    """An exchange whose money moved and whose end nobody recorded, left by a worker that is gone."""
+    """An exchange whose money moved and whose end nobody recorded."""
 
     exchange_id: UUID
     kind: Literal["charge", "hold"]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadWorker:
+    """A process that is gone; its exchanges from `settled_through` on may be open."""
+
+    id: int
+    settled_through: UUID
 
 
 POST_CHARGE = Statement(
@@ -89,31 +97,32 @@ END_HOLD = Statement(
     HoldVerdict,
 )
 EARNINGS_ACCOUNT = Statement("SELECT ledger.earnings_account($1, $2)", int, scalar=True)
-# Only recent exchanges can be open: the primary key is time-ordered, so this reads a tail, not the table.
+# Exchanges of one dead worker: its own word says from where on they can be open, so this reads a short tail.
 FIND_ORPHANS = Statement(
     """
-    SELECT t.cause_id AS exchange_id, t.kind::text AS kind
-      FROM ledger.transfer t LEFT JOIN ledger.worker w ON w.id = t.worker_id
-     WHERE t.cause_id >= $1 AND t.kind IN ('charge', 'hold') AND t.leg = 0
+    SELECT t.cause_id AS exchange_id, t.kind::text AS kind FROM ledger.transfer t
+     WHERE t.cause_id >= $2 AND t.worker_id = $1 AND t.kind IN ('charge', 'hold') AND t.leg = 0
        AND NOT EXISTS (SELECT FROM ledger.settlement s WHERE s.exchange_id = t.cause_id)
-       AND (w.id IS NULL OR w.stopped_at IS NOT NULL OR w.seen_at < now() - $2::interval)
      ORDER BY t.cause_id LIMIT $3
     """,
     OpenExchange,
 )
-COUNT_OPEN = Statement(
+FIND_DEAD_WORKERS = Statement(
     """
-    SELECT count(*) FROM ledger.transfer t
-     WHERE t.cause_id >= $1 AND t.kind IN ('charge', 'hold') AND t.leg = 0
-       AND NOT EXISTS (SELECT FROM ledger.settlement s WHERE s.exchange_id = t.cause_id)
+    SELECT id, settled_through FROM ledger.worker
+     WHERE reconciled_at IS NULL AND (stopped_at IS NOT NULL OR seen_at < now() - $1::interval)
+     ORDER BY id FOR UPDATE SKIP LOCKED LIMIT 16
     """,
-    int,
-    scalar=True,
+    DeadWorker,
 )
+WORKER_RECONCILED = Command("UPDATE ledger.worker SET reconciled_at = now() WHERE id = $1")
 COUNT_HOLDS = Statement("SELECT count(*) FROM ledger.hold WHERE status = 'pending'", int, scalar=True)
-START_WORKER = Statement("INSERT INTO ledger.worker DEFAULT VALUES RETURNING id", int, scalar=True)
-SEE_WORKER = Command("UPDATE ledger.worker SET seen_at = now() WHERE id = $1 AND stopped_at IS NULL")
-STOP_WORKER = Command("UPDATE ledger.worker SET stopped_at = now() WHERE id = $1")
+START_WORKER = Statement("INSERT INTO ledger.worker (settled_through) VALUES ($1) RETURNING id", int, scalar=True)
+# A worker that was taken for dead stays so: it registers anew (see jobs.heartbeat).
+SEE_WORKER = Command(
+    "UPDATE ledger.worker SET seen_at = now(), settled_through = $2 WHERE id = $1 AND reconciled_at IS NULL"
+)
+STOP_WORKER = Command("UPDATE ledger.worker SET stopped_at = now(), settled_through = $2 WHERE id = $1")
 
 
 async def refund(

@@ -27,6 +27,7 @@ from uuid import UUID
 from gateway.database.pool import LOST, Connection, Held, UniqueViolation
 from gateway.database.statement import Command, Statement
 from gateway.errors import Unavailable
+from gateway.ids import floor_at
 from gateway.ledger.exchanges import POST_CHARGE, REFUND, ChargeVerdict, Refunded
 from gateway.settings import DatabaseSettings
 
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 BATCH = 512
 MAX_WAITING = 20_000
 FLUSH_SECONDS = 0.02
+SLACK_MS = 60_000  # how long a call may take from its id to its charge
 RETRY_SECONDS = (0.0, 0.05, 0.2, 0.5, 1.0, 2.0)
 
 POST_CHARGES = Statement(
@@ -87,8 +89,8 @@ class GroupCommit:
         self._flusher: asyncio.TimerHandle | None = None
         self._background: set[asyncio.Task[Any]] = set()
         self._using = asyncio.Lock()
+        self._open: dict[UUID, None] = {}
         self.worker_id: int | None = None
-        self.open_exchanges = 0
 
     async def charge(self, charge: Charge) -> ChargeVerdict:
         """Post one charge durably and return its verdict. Raises Unavailable when the ledger cannot answer."""
@@ -111,9 +113,21 @@ class GroupCommit:
 
     async def refund(self, exchange_id: UUID, *, reason: str, status: int | None) -> Refunded:
         """Undo an exchange's charge durably. Raises Unavailable when the ledger stays away (the reconciler will)."""
-        return await self._exactly(
+        refunded: Refunded = await self._exactly(
             lambda connection: REFUND.one(connection, exchange_id, reason, status, self._grace, True)
         )
+        self._open.pop(exchange_id, None)
+        return refunded
+
+    @property
+    def open_exchanges(self) -> int:
+        """Return how many exchanges of this worker are charged and not yet ended durably."""
+        return len(self._open)
+
+    def settled_through(self, now_ms: int) -> UUID:
+        """Return an exchange id before which everything of this worker has ended (see ledger.worker)."""
+        waiting = [charge.exchange_id for charge, _ in self._charges]
+        return min([floor_at(now_ms - SLACK_MS), *self._open, *waiting])
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run ledger work that outlives its caller; `stop` waits for it."""
@@ -176,9 +190,8 @@ class GroupCommit:
                 raise
             log.exception("ledger batch failed")
             return
-        for (_, future), verdict in zip(batch, verdicts, strict=True):
-            if not future.done():
-                future.set_result(verdict)
+        for (charge, future), verdict in zip(batch, verdicts, strict=True):
+            self._resolve(charge, future, verdict)
         if self._observe is not None:
             self._observe(len(batch), asyncio.get_running_loop().time() - started)
 
@@ -221,8 +234,13 @@ class GroupCommit:
                 if not future.done():
                     future.set_exception(error)
                 continue
-            if not future.done():
-                future.set_result(verdict)
+            self._resolve(charge, future, verdict)
+
+    def _resolve(self, charge: Charge, future: asyncio.Future[ChargeVerdict], verdict: ChargeVerdict) -> None:
+        if verdict.paid:
+            self._open[charge.exchange_id] = None
+        if not future.done():
+            future.set_result(verdict)
 
     async def _exactly(self, work: Callable[[Connection], Coroutine[Any, Any, Any]]) -> Any:
         """Run idempotent work, again after each lost connection, until the retries are used up."""
@@ -250,6 +268,8 @@ class GroupCommit:
         """Take what was written off the list, and only now: a lost connection keeps it for the next try."""
         if ends:
             self._settlements = self._settlements[len(ends) :]
+            for end in ends:
+                self._open.pop(end.exchange_id, None)
 
     def _undo_abandoned(self, charge: Charge, done: asyncio.Future[ChargeVerdict]) -> None:
         """Refund a charge whose caller went away before its verdict came."""

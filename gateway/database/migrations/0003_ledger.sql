@@ -68,13 +68,17 @@ CREATE TABLE ledger.shard (
     PRIMARY KEY (account_id, shard)
 ) WITH (fillfactor = 50);
 
--- A gateway process. One that has not been seen for a while no longer owns its open exchanges.
+-- A gateway process. One that has not been seen for a while no longer owns its open exchanges; what it says of itself
+-- keeps the reconciler's search short: exchanges of its own before `settled_through` have all ended.
 CREATE TABLE ledger.worker (
-    id          integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    started_at  timestamptz NOT NULL DEFAULT now(),
-    seen_at     timestamptz NOT NULL DEFAULT now(),
-    stopped_at  timestamptz
+    id              integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    started_at      timestamptz NOT NULL DEFAULT now(),
+    seen_at         timestamptz NOT NULL DEFAULT now(),
+    settled_through uuid NOT NULL,
+    stopped_at      timestamptz,
+    reconciled_at   timestamptz
 );
+CREATE INDEX worker_unreconciled ON ledger.worker (seen_at) WHERE reconciled_at IS NULL;
 
 -- Every movement of money, for ever. One row debits one account and credits another; where a fee is due, the
 -- platform's part of a charge or capture goes to the fee account of the credited earnings account, and comes back

@@ -1,0 +1,189 @@
+"""The composition root: every part of a worker, made in one place with its lifetime, and the ASGI door.
+
+`Gateway` is the ASGI application. Publisher calls go down the pipeline without a router; everything else goes to the
+admin application, which is passed in as a factory because it stands on a higher step. Built by gateway.cli.asgi.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from ipaddress import ip_network
+
+from gateway.catalog.snapshot import Catalog
+from gateway.database.pool import Database
+from gateway.identity.principals import Identities
+from gateway.jobs.expire import expire_lots
+from gateway.jobs.heartbeat import Heartbeat
+from gateway.jobs.listener import CHECK_SECONDS, Listener
+from gateway.jobs.reconcile import Reconciler
+from gateway.jobs.runner import Runner
+from gateway.ledger.group_commit import GroupCommit
+from gateway.limits.limiter import RateLimiter
+from gateway.proxy.exchange import Exchange, Receive, Scope, Send
+from gateway.proxy.intake import PREFIX
+from gateway.proxy.pipeline import Pipeline
+from gateway.services import Services
+from gateway.settings import Settings
+from gateway.telemetry.logging import setup as setup_logging
+from gateway.telemetry.metrics import Metrics
+from gateway.upstreams.credentials import CredentialBox
+from gateway.upstreams.egress import EgressGuard
+from gateway.upstreams.http.client import UpstreamClient
+
+log = logging.getLogger(__name__)
+
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+HEARTBEAT_SECONDS = 5.0
+RECONCILE_SECONDS = 5.0
+EXPIRE_SECONDS = 30.0
+FLUSH_SECONDS = 10.0
+GAUGE_SECONDS = 5.0
+# What stands below /publishers/<slug> and is ours: exactly these methods and paths, everything else is the upstream's.
+STORE = {(b"", "GET"), (b"", "HEAD"), (b"/logo", "GET"), (b"/logo", "HEAD"), (b"/estimate", "POST")}
+
+
+def build_services(settings: Settings) -> Services:
+    """Make the parts. Nothing is connected yet."""
+    database = Database(settings.database)
+    box = CredentialBox.from_setting(settings.secrets.keys)
+    guard = EgressGuard([ip_network(network) for network in settings.proxy.allow_addresses])
+    metrics = Metrics()
+    return Services(
+        settings=settings,
+        database=database,
+        identities=Identities(database),
+        catalog=Catalog(database, box.open),
+        limiter=RateLimiter(settings.redis, settings.limits, workers=settings.server.workers),
+        ledger=GroupCommit(
+            settings.database,
+            grace=timedelta(days=settings.money.refund_grace_days),
+            observe=metrics.ledger_batch,
+        ),
+        guard=guard,
+        upstreams=UpstreamClient(
+            guard,
+            max_connections=settings.proxy.connections_per_upstream,
+            max_idle=settings.proxy.idle_connections_per_upstream,
+        ),
+        box=box,
+        metrics=metrics,
+    )
+
+
+class Worker:
+    """Starts and stops the parts in order: what others need first starts first and stops last."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self._grace = timedelta(days=services.settings.money.refund_grace_days)
+        self._runner = Runner()
+        self._heartbeat = Heartbeat(services.database, services.ledger)
+        self._listener = Listener(services.settings.database, services.catalog, services.identities)
+        self._reconciler = Reconciler(services.database, self._grace)
+
+    async def start(self) -> None:
+        """Connect, load the catalog, begin the jobs. Raises when the database cannot be reached."""
+        services = self.services
+        await services.database.start()
+        await services.limiter.start()
+        await self._heartbeat.start()
+        await self._listener.check()
+        self._runner.every(HEARTBEAT_SECONDS, self._heartbeat.beat, "heartbeat")
+        self._runner.every(CHECK_SECONDS, self._listener.check, "listener")
+        self._runner.every(RECONCILE_SECONDS, self._reconciler.run, "reconciler")
+        self._runner.every(EXPIRE_SECONDS, lambda: expire_lots(services.database), "expiry")
+        self._runner.every(FLUSH_SECONDS, services.identities.flush_used, "last-used")
+        self._runner.every(GAUGE_SECONDS, self._sample, "gauges")
+
+    async def stop(self) -> None:
+        """Stop the jobs, write what waits, close. The server has drained its calls before."""
+        services = self.services
+        await self._runner.stop()
+        await services.upstreams.aclose()
+        await services.ledger.stop()
+        try:
+            await self._heartbeat.stop()
+        except Exception as error:
+            log.warning("could not sign off: %s", type(error).__name__)
+        await self._listener.stop()
+        await services.limiter.stop()
+        await services.database.stop()
+        services.metrics.flush()
+
+    async def _sample(self) -> None:
+        """Set the gauges that nobody counts on the hot path."""
+        services, metrics = self.services, self.services.metrics
+        for state, number in services.database.gauges().items():
+            metrics.set_pool("database", state, number)
+        counts = services.upstreams.counts
+        for state in ("open", "idle", "in_use", "waiting"):
+            metrics.set_pool("upstream", state, getattr(counts, state))
+        metrics.set_cache_entries("catalog", services.catalog.size)
+        metrics.set_cache_entries("identity", services.identities.size)
+
+
+class Gateway:
+    """The ASGI application of one worker."""
+
+    def __init__(self, settings: Settings, admin: Callable[[Services], Application]) -> None:
+        self.settings = settings
+        self._make_admin = admin
+        self._worker: Worker | None = None
+        self._pipeline: Pipeline | None = None
+        self._admin: Application | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Route by the first bytes of the path: the pipeline, or the admin API."""
+        kind = scope["type"]
+        if kind == "http":
+            if is_paid_path(scope) and self._pipeline is not None:
+                await self._pipeline.serve(Exchange(scope, receive, send))
+            else:
+                await self._admin_app()(scope, receive, send)
+        elif kind == "lifespan":
+            await self._lifespan(receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008, "reason": "WebSockets are not served here"})
+
+    async def start(self) -> None:
+        """Build and start the worker."""
+        setup_logging(self.settings.logging)
+        services = build_services(self.settings)
+        self._worker = Worker(services)
+        await self._worker.start()
+        self._pipeline = Pipeline.build(services)
+        self._admin = self._make_admin(services)
+
+    async def stop(self) -> None:
+        """Stop the worker."""
+        if self._worker is not None:
+            await self._worker.stop()
+
+    def _admin_app(self) -> Application:
+        if self._admin is None:
+            raise RuntimeError("the gateway has not been started")
+        return self._admin
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self.start()
+        except Exception as error:
+            log.exception("cannot start")
+            await send({"type": "lifespan.startup.failed", "message": f"{type(error).__name__}: {error}"})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def is_paid_path(scope: Scope) -> bool:
+    """Return whether a request is a publisher call rather than a look at the store."""
+    path: bytes = scope.get("raw_path") or scope["path"].encode()
+    if not path.startswith(PREFIX):
+        return False
+    slug, slash, rest = path[len(PREFIX) :].partition(b"/")
+    return bool(slug) and slug != b"suggest" and (slash + rest, scope["method"]) not in STORE

@@ -1,0 +1,277 @@
+"""The catalog in memory: every publisher ready to price and forward, no query on the hot path.
+
+Loaded whole at start; a commit that changes a publisher or its prices notifies every worker, which reads that one
+again. While the listener is away changes would be missed, so when it is back everything is loaded again; `listening`
+says which it is. What does not live here: validation (publishers.py) and the meaning of prices (pricing/).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import orjson
+
+from gateway.catalog.assets import LIST_ASSETS, Asset
+from gateway.catalog.endpoints import Endpoint, EndpointTable
+from gateway.database.pool import Connection, Database
+from gateway.database.statement import Statement
+from pricing.money import MoneyError, parse_amount, parse_ratio, percent_to_ppm
+from pricing.usage import PriceList
+
+log = logging.getLogger(__name__)
+
+HeaderList = tuple[tuple[bytes, bytes], ...]
+
+# What an agent's request may always bring to an upstream: negotiation, representation, conditions, tracing. Everything
+# else needs the publisher's allow-list ("*" for all but credentials).
+STANDARD_PASSTHROUGH = frozenset(
+    b"accept accept-charset accept-encoding accept-language cache-control content-disposition content-encoding"
+    b" content-language content-length content-location content-md5 content-range content-type digest if-match"
+    b" if-modified-since if-none-match if-range if-unmodified-since last-event-id pragma prefer range traceparent"
+    b" tracestate user-agent want-digest x-requested-with".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How to reach an HTTP upstream: where, below which path, with which fields and query of the publisher's."""
+
+    scheme: str
+    host: str
+    port: int
+    base_path: bytes
+    headers: HeaderList
+    query: tuple[str, bytes] | None
+
+    @property
+    def own_names(self) -> frozenset[bytes]:
+        """Return the lower-case names of the publisher's fields: a caller's fields of these names are dropped."""
+        return frozenset(name.lower() for name, _ in self.headers)
+
+
+@dataclass(frozen=True, slots=True)
+class AssetPrice:
+    """A publisher's prices in one asset and the ledger account that earns them."""
+
+    asset: Asset
+    prices: PriceList
+    prepaid: bool
+    account_id: int
+    max_per_minute: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Publisher:
+    """One active publisher, immutable: a change makes a new object."""
+
+    id: UUID
+    slug: str
+    name: str
+    category: str
+    integration_type: str | None
+    billing_model: str
+    default_deny: bool
+    passthrough: frozenset[bytes]
+    passthrough_all: bool
+    content_type: bytes
+    endpoints: EndpointTable
+    prices: tuple[AssetPrice, ...]
+    route: Route | None
+    route_names: frozenset[bytes] = field(default_factory=frozenset[bytes])
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherRow:
+    """What the database says of a publisher; `pricing` has one object per accepted asset, primary first."""
+
+    id: UUID
+    slug: str
+    name: str
+    category: str
+    active: bool
+    document: dict[str, Any]
+    credentials: bytes | None
+    pricing: list[dict[str, Any]]
+
+
+_COLUMNS = """
+    SELECT p.id, p.slug, p.name, p.category, p.is_active AND p.deleted_at IS NULL AS active, p.document, p.credentials,
+           coalesce((
+               SELECT jsonb_agg(jsonb_build_object(
+                          'asset_id', r.asset_id, 'account', ledger.earnings_account(p.id, a.ledger_asset_id),
+                          'per_call', r.price_per_call::text, 'min', r.min_charge::text, 'max', r.max_charge::text,
+                          'prepaid', r.prepaid_enabled, 'max_per_minute', r.max_queries_per_minute,
+                          'per_method', jsonb_strip_nulls(jsonb_build_object(
+                              'GET', r.price_per_get::text, 'POST', r.price_per_post::text,
+                              'PUT', r.price_per_put::text, 'PATCH', r.price_per_patch::text,
+                              'DELETE', r.price_per_delete::text)))
+                      ORDER BY r.asset_id <> p.primary_asset_id, r.asset_id)
+                 FROM catalog.pricing r JOIN catalog.asset a ON a.id = r.asset_id
+                WHERE r.publisher_id = p.id), '[]'::jsonb) AS pricing
+      FROM catalog.publisher p
+"""
+LOAD_ALL = Statement(_COLUMNS + "WHERE p.deleted_at IS NULL AND p.is_active", PublisherRow)
+LOAD_ONE = Statement(_COLUMNS + "WHERE p.id = $1", PublisherRow)
+
+
+class Catalog:
+    """The snapshot. One per worker; reads are plain dictionary look-ups.
+
+    `unseal(sealed, context)` opens stored credentials; it is passed in because the box belongs to an upper step.
+    """
+
+    def __init__(self, database: Database, unseal: Callable[[bytes, bytes], bytes]) -> None:
+        self._database = database
+        self._unseal = unseal
+        self._by_slug: dict[str, Publisher] = {}
+        self._slug_of: dict[UUID, str] = {}
+        self.assets: dict[UUID, Asset] = {}
+        self.listening = False
+        self.reloads = 0
+
+    async def load(self) -> None:
+        """Read everything. Raises what the database raises."""
+        async with self._database.acquire() as connection:
+            self.assets = {asset.id: asset for asset in await LIST_ASSETS.all(connection)}
+            rows = await LOAD_ALL.all(connection)
+        publishers = [publisher for row in rows if (publisher := self._compiled(row)) is not None]
+        self._by_slug = {publisher.slug: publisher for publisher in publishers}
+        self._slug_of = {publisher.id: publisher.slug for publisher in publishers}
+        self.reloads += 1
+
+    async def refresh(self, publisher_id: UUID, connection: Connection | None = None) -> None:
+        """Read one publisher again and put it in place, or take it out when it is gone or inactive."""
+        if connection is None:
+            async with self._database.acquire() as leased:
+                row = await LOAD_ONE.first(leased, publisher_id)
+        else:
+            row = await LOAD_ONE.first(connection, publisher_id)
+        publisher = self._compiled(row) if row is not None and row.active else None
+        slug = self._slug_of.pop(publisher_id, None)
+        if slug is not None:
+            self._by_slug.pop(slug, None)
+        if publisher is not None:
+            self._by_slug[publisher.slug] = publisher
+            self._slug_of[publisher.id] = publisher.slug
+        self.reloads += 1
+
+    def find(self, slug: str) -> Publisher | None:
+        """Return the active publisher of a slug."""
+        return self._by_slug.get(slug)
+
+    @property
+    def default_asset(self) -> Asset:
+        """Return the asset of prepaid dollars."""
+        return next(asset for asset in self.assets.values() if asset.is_default)
+
+    @property
+    def size(self) -> int:
+        """Return how many publishers are in the snapshot."""
+        return len(self._by_slug)
+
+    def _compiled(self, row: PublisherRow) -> Publisher | None:
+        """Compile a row; one that cannot be read is left out and logged, so that it cannot stop the others."""
+        try:
+            return compile_publisher(row, self.assets, self._unseal)
+        except (ValueError, KeyError, TypeError, LookupError) as error:
+            log.error("publisher %s cannot be served: %s: %s", row.slug, type(error).__name__, error)
+            return None
+
+
+def compile_publisher(
+    row: PublisherRow, assets: Mapping[UUID, Asset], unseal: Callable[[bytes, bytes], bytes]
+) -> Publisher:
+    """Turn a stored publisher into the form that the hot path reads."""
+    document = row.document
+    fee_ppm = percent_to_ppm(parse_ratio(str(document.get("gateway_fee_percent") or "0"), places=4, maximum=100))
+    prices = tuple(_asset_price(entry, assets, fee_ppm) for entry in row.pricing)
+    secrets: dict[str, Any] = orjson.loads(unseal(row.credentials, row.id.bytes)) if row.credentials else {}
+    allowed = [str(name).lower() for name in document.get("allowed_passthrough_headers") or []]
+    route = _route(document, secrets) if document.get("api_url") else None
+    return Publisher(
+        id=row.id,
+        slug=row.slug,
+        name=row.name,
+        category=row.category,
+        integration_type=document.get("integration_type"),
+        billing_model=document.get("billing_model") or "prepaid_credits",
+        default_deny=document.get("undocumented_endpoint_policy") == "default_deny",
+        passthrough=STANDARD_PASSTHROUGH | {name.encode() for name in allowed},
+        passthrough_all="*" in allowed,
+        content_type=str(document.get("request_content_type") or "application/json").encode(),
+        endpoints=EndpointTable(_endpoints(document.get("endpoints") or [], prices)),
+        prices=prices,
+        route=route,
+        route_names=route.own_names if route else frozenset(),
+    )
+
+
+def _asset_price(entry: Mapping[str, Any], assets: Mapping[UUID, Asset], fee_ppm: int) -> AssetPrice:
+    def amount(value: str | None) -> int | None:
+        return None if value is None else int(value)
+
+    prices = PriceList(
+        per_call=amount(entry["per_call"]),
+        per_method=tuple((method, int(price)) for method, price in entry["per_method"].items()),
+        minimum=int(entry["min"]),
+        maximum=amount(entry["max"]),
+        fee_ppm=fee_ppm,
+    )
+    return AssetPrice(
+        assets[UUID(entry["asset_id"])], prices, entry["prepaid"], entry["account"], entry["max_per_minute"]
+    )
+
+
+def _endpoints(definitions: Sequence[Mapping[str, Any]], prices: Sequence[AssetPrice]) -> list[Endpoint]:
+    decimals = prices[0].asset.decimals if prices else 6
+    compiled: list[Endpoint] = []
+    for definition in definitions:
+        text = definition.get("price")
+        try:
+            price = None if text in (None, "") else parse_amount(str(text), decimals)
+        except MoneyError as error:
+            raise ValueError(f"endpoint {definition['path']}: price {error}") from None
+        compiled.append(
+            Endpoint(
+                method=definition["method"],
+                path=definition["path"],
+                price=price,
+                is_protected=bool(definition.get("is_protected")),
+                protection_reason=definition.get("protection_reason"),
+            )
+        )
+    return compiled
+
+
+def _route(document: Mapping[str, Any], secrets: Mapping[str, Any]) -> Route:
+    url = urlsplit(str(document["api_url"]))
+    if url.hostname is None or url.scheme not in ("http", "https"):
+        raise ValueError("api_url is not an http(s) URL")
+    headers = [*_pairs(document.get("upstream_headers")), *_pairs(secrets.get("api_headers"))]
+    query: tuple[str, bytes] | None = None
+    key = secrets.get("upstream_api_key")
+    if key and document.get("api_key_query_param"):
+        query = (str(document["api_key_query_param"]), str(key).encode())
+    elif key:
+        name = str(document.get("api_key_header") or "Authorization")
+        value = f"Bearer {key}" if name.lower() == "authorization" and " " not in str(key) else str(key)
+        headers.append((name.encode(), value.encode()))
+    return Route(
+        scheme=url.scheme,
+        host=url.hostname,
+        port=url.port or (443 if url.scheme == "https" else 80),
+        base_path=url.path.rstrip("/").encode(),
+        headers=tuple(headers),
+        query=query,
+    )
+
+
+def _pairs(value: object) -> list[tuple[bytes, bytes]]:
+    if not isinstance(value, dict):
+        return []
+    return [(str(name).encode(), str(text).encode()) for name, text in cast("dict[str, Any]", value).items()]

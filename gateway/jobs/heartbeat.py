@@ -1,0 +1,41 @@
+"""Says that this worker lives, and from where on its exchanges can be open (see ledger.worker)."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from gateway.database.pool import Database
+from gateway.ledger.exchanges import SEE_WORKER, START_WORKER, STOP_WORKER
+from gateway.ledger.group_commit import GroupCommit
+
+log = logging.getLogger(__name__)
+
+
+class Heartbeat:
+    """Registers the worker at `start`, renews it by `beat`, and signs off at `stop`."""
+
+    def __init__(self, database: Database, ledger: GroupCommit) -> None:
+        self._database = database
+        self._ledger = ledger
+
+    async def start(self) -> None:
+        """Register. The ledger marks every charge of this worker with its number."""
+        async with self._database.acquire() as connection:
+            self._ledger.worker_id = await START_WORKER.one(connection, self._through())
+
+    async def beat(self) -> None:
+        """Renew. A worker that was stalled so long that it counted as dead registers again for what comes."""
+        async with self._database.acquire() as connection:
+            seen = await SEE_WORKER.run(connection, self._ledger.worker_id, self._through())
+        if not seen:
+            log.warning("worker %s was taken for dead; its open exchanges were refunded", self._ledger.worker_id)
+            await self.start()
+
+    async def stop(self) -> None:
+        """Sign off, after the ledger's last write."""
+        async with self._database.acquire() as connection:
+            await STOP_WORKER.run(connection, self._ledger.worker_id, self._through())
+
+    def _through(self) -> object:
+        return self._ledger.settled_through(time.time_ns() // 1_000_000)

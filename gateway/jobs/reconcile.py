@@ -1,0 +1,64 @@
+"""The reconciler: ends the exchanges that a dead worker left open.
+
+A charged exchange without a recorded end may or may not have been delivered: the process died in between. The rule
+favours the agent: it is refunded, and a pending hold is voided. Each decision is the ledger's own atomic refund, so two
+reconcilers, or one and a worker that was only slow, cannot both move money.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+from gateway.database.pool import Connection, Database
+from gateway.ledger.exchanges import (
+    END_HOLD,
+    FIND_DEAD_WORKERS,
+    FIND_ORPHANS,
+    WORKER_RECONCILED,
+    DeadWorker,
+    OpenExchange,
+    refund,
+)
+
+log = logging.getLogger(__name__)
+
+DEAD_AFTER = timedelta(seconds=15)
+ROUND = 500
+
+
+class Reconciler:
+    """Periodic job; any number of workers may run it, a row lock lets one of them do each dead worker."""
+
+    def __init__(self, database: Database, grace: timedelta, dead_after: timedelta = DEAD_AFTER) -> None:
+        self._database = database
+        self._grace = grace
+        self._dead_after = dead_after
+        self.resolved = 0
+
+    async def run(self) -> int:
+        """Reconcile every dead worker and return how many exchanges were ended."""
+        ended = 0
+        async with self._database.transaction() as connection:
+            for worker in await FIND_DEAD_WORKERS.all(connection, self._dead_after):
+                ended += await self._reconcile(connection, worker)
+        self.resolved += ended
+        return ended
+
+    async def _reconcile(self, connection: Connection, worker: DeadWorker) -> int:
+        orphans = await FIND_ORPHANS.all(connection, worker.id, worker.settled_through, ROUND)
+        for orphan in orphans:
+            await self._end(connection, orphan)
+        if len(orphans) < ROUND:
+            await WORKER_RECONCILED.run(connection, worker.id)
+        if orphans:
+            log.warning("reconciled %d open exchanges of worker %d: refunded", len(orphans), worker.id)
+        return len(orphans)
+
+    async def _end(self, connection: Connection, orphan: OpenExchange) -> None:
+        if orphan.kind == "hold":
+            await END_HOLD.one(connection, orphan.exchange_id, "0", "0", "reconciled", None, 0, 0, self._grace)
+        else:
+            await refund(
+                connection, orphan.exchange_id, reason="reconciled", status=None, grace=self._grace, only_open=True
+            )

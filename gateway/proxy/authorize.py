@@ -1,0 +1,67 @@
+"""Step 6, authorize: the price is paid, durably, before the upstream hears of the call."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from gateway.database.pool import Database
+from gateway.errors import PaymentRequired
+from gateway.ledger.group_commit import Charge, GroupCommit
+from gateway.ledger.wallets import FIND_WALLET
+from gateway.proxy.exchange import Exchange
+
+CACHE_SIZE = 200_000
+
+
+class Shortfall(PaymentRequired):
+    """Not enough, or no payer. `available` is atomic units; answered as x402's 402, not as a problem."""
+
+    def __init__(self, detail: str, available: int) -> None:
+        super().__init__(detail)
+        self.available = available
+
+
+class WalletNumbers:
+    """Which wallet an account has in an asset. Wallets are never renumbered, so found ones are kept."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known: dict[tuple[UUID, UUID], int] = {}
+
+    async def find(self, account_id: UUID, asset_id: UUID) -> int | None:
+        """Return the wallet's number, or None when the account has none in this asset."""
+        key = (account_id, asset_id)
+        number = self._known.get(key)
+        if number is None:
+            async with self._database.acquire() as connection:
+                wallet = await FIND_WALLET.first(connection, account_id, asset_id)
+            if wallet is None:
+                return None
+            if len(self._known) >= CACHE_SIZE:
+                self._known.clear()
+            number = self._known[key] = wallet.id
+        return number
+
+    @property
+    def size(self) -> int:
+        """Return how many are cached."""
+        return len(self._known)
+
+
+async def authorize(exchange: Exchange, ledger: GroupCommit, wallets: WalletNumbers) -> None:
+    """Post the charge. Free calls pass. Raises Shortfall or Unavailable; then nothing has moved."""
+    price, offer = exchange.asset_price, exchange.quote
+    if price is None or offer.amount == 0:
+        return
+    if exchange.principal is None:
+        raise Shortfall("This call has a price: send an API key (Authorization: Bearer) that has funds.", 0)
+    if not price.prepaid:
+        raise Shortfall("This publisher does not take prepaid balances in this asset.", 0)
+    wallet = await wallets.find(exchange.principal.account_id, price.asset.ledger_asset_id)
+    if wallet is None:
+        raise Shortfall(f"You have no {price.asset.symbol} balance.", 0)
+    publisher = exchange.sold
+    verdict = await ledger.charge(Charge(exchange.id, wallet, publisher.id, price.account_id, offer.amount, offer.fee))
+    if not verdict.paid:
+        raise Shortfall("The balance does not cover this call.", verdict.available)
+    exchange.charge = verdict

@@ -1,0 +1,134 @@
+"""Step 8, deliver: the upstream's answer to the caller, as it arrives, metered on the way.
+
+Status, fields and body bytes go through as they came, less what is hop-by-hop and plus the cost of the call. A body
+that is here whole goes out at once; a longer one is streamed under backpressure while we watch for the caller leaving.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from email.utils import formatdate
+from functools import lru_cache
+
+from gateway.billing.prepaid_credits import Ending
+from gateway.limits.policy import headers as limit_headers
+from gateway.proxy.exchange import Exchange, HeaderPairs
+from gateway.proxy.forward import HOP_BY_HOP, VIA, connection_options
+from gateway.upstreams.http.errors import UpstreamError
+from gateway.upstreams.http.response import UpstreamResponse
+from pricing.money import format_amount
+
+# Said by us on every answer, so an upstream's own of these names are dropped: it cannot claim a cost.
+OURS = frozenset(b"x-cost x-cost-asset x-cost-drawn x-balance x-request-id ratelimit ratelimit-policy".split())
+
+
+async def deliver(exchange: Exchange, answer: UpstreamResponse, *, refunded: bool) -> Ending:
+    """Send the answer on and return how that ended: delivered, client_gone or broken_off."""
+    headers = response_headers(exchange, answer, refunded=refunded)
+    exchange.head_sent = True
+    exchange.answered = answer.status
+    await exchange.send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    body = answer.complete_body
+    if body is not None:
+        exchange.bytes_out = len(body)
+        await exchange.send({"type": "http.response.body", "body": body})
+        return "delivered"
+    return await _stream(exchange, answer)
+
+
+async def _stream(exchange: Exchange, answer: UpstreamResponse) -> Ending:
+    """Pump pieces until the end, the caller's leaving, or the upstream's breaking off."""
+    pump = asyncio.ensure_future(_pump(exchange, answer))
+    gone = asyncio.ensure_future(_disconnected(exchange))
+    try:
+        await asyncio.wait((pump, gone), return_when=asyncio.FIRST_COMPLETED)
+        if pump.done():
+            return pump.result()
+        return "client_gone"
+    finally:
+        for task in (pump, gone):
+            task.cancel()
+        with contextlib.suppress(BaseException):
+            await asyncio.gather(pump, gone, return_exceptions=True)
+        await answer.aclose()
+
+
+async def _pump(exchange: Exchange, answer: UpstreamResponse) -> Ending:
+    send = exchange.send
+    try:
+        while piece := await answer.read():
+            exchange.bytes_out += len(piece)
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    except UpstreamError:
+        return "broken_off"
+    except OSError:
+        return "client_gone"
+    await send({"type": "http.response.body", "body": b""})
+    return "delivered"
+
+
+async def _disconnected(exchange: Exchange) -> None:
+    """Return when the caller has left. The request body has been read by now, so nothing else can come."""
+    while (await exchange.receive())["type"] != "http.disconnect":
+        pass
+
+
+def response_headers(exchange: Exchange, answer: UpstreamResponse, *, refunded: bool) -> HeaderPairs:
+    """Return the answer's fields: the upstream's end-to-end ones in order, then ours."""
+    listed = connection_options(answer.headers)
+    headers: HeaderPairs = []
+    dated = False
+    for raw_name, value in answer.headers:
+        name = raw_name.lower()
+        if name in HOP_BY_HOP or name in OURS or name in listed:
+            continue
+        if name == b"date":
+            dated = True
+        headers.append((name, value))
+    if not dated:
+        headers.append((b"date", http_date()))
+    headers.append(VIA)
+    headers.append((b"x-request-id", str(exchange.id).encode()))
+    headers.extend(cost_headers(exchange, refunded=refunded))
+    if exchange.limit is not None:
+        headers.extend(limit_headers(exchange.limit))
+    return headers
+
+
+def cost_headers(exchange: Exchange, *, refunded: bool) -> HeaderPairs:
+    """Return what the call cost and what is left, in decimals of the asset (docs/agents.md)."""
+    charge, price = exchange.charge, exchange.asset_price
+    if charge is None or price is None:
+        return [(b"x-cost", b"0")]
+    decimals = price.asset.decimals
+    amount = 0 if refunded else exchange.quote.amount
+    left = charge.available + (exchange.quote.amount if refunded else 0)
+    headers = [
+        (b"x-cost", format_amount(amount, decimals).encode()),
+        (b"x-cost-asset", price.asset.symbol.encode()),
+        (b"x-balance", format_amount(left, decimals).encode()),
+    ]
+    if not refunded:
+        parts = [
+            f"{name}={format_amount(part, decimals)}"
+            for name, part in (
+                ("deposit", charge.deposit),
+                ("promotional", charge.promotional),
+                ("funded", charge.funded),
+            )
+            if part
+        ]
+        headers.append((b"x-cost-drawn", ", ".join(parts).encode()))
+    return headers
+
+
+def http_date() -> bytes:
+    """Return the Date field value of this second (RFC 9110 section 6.6.1)."""
+    return _date_of(int(time.time()))
+
+
+@lru_cache(maxsize=2)
+def _date_of(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode()

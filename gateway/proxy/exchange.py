@@ -1,0 +1,89 @@
+"""One paid call from its first byte to its booked end: the object that every step fills in further."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from gateway.catalog.snapshot import AssetPrice, Publisher
+from gateway.ids import uuid7
+from pricing.quote import FREE, Quote
+
+if TYPE_CHECKING:
+    from gateway.identity.principals import Principal
+    from gateway.ledger.exchanges import ChargeVerdict
+    from gateway.limits.policy import Verdict
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+HeaderPairs = list[tuple[bytes, bytes]]
+
+
+class Exchange:
+    """The state of one call. Steps run in order; each field is set by the step that its comment names."""
+
+    __slots__ = (
+        "answered",
+        "asset_price",
+        "bytes_in",
+        "bytes_out",
+        "charge",
+        "fields",
+        "head_sent",
+        "id",
+        "limit",
+        "marks",
+        "method",
+        "outcome",
+        "path",
+        "principal",
+        "publisher",
+        "query",
+        "quote",
+        "receive",
+        "scope",
+        "send",
+        "slug",
+        "started",
+        "status",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.id: UUID = uuid7()
+        self.scope = scope
+        self.receive = receive
+        self.send = send
+        self.started = time.perf_counter()
+        self.marks: list[tuple[str, float]] = []
+        self.method: str = scope["method"]
+        self.slug = ""  # intake
+        self.path = b""  # intake: raw bytes below the slug
+        self.query = b""  # intake: raw query string
+        self.fields: dict[bytes, bytes] = {}  # intake: the few request fields that we read ourselves
+        self.publisher: Publisher | None = None  # match
+        self.principal: Principal | None = None  # identify
+        self.limit: Verdict | None = None  # limit
+        self.asset_price: AssetPrice | None = None  # quote
+        self.quote: Quote = FREE  # quote
+        self.charge: ChargeVerdict | None = None  # authorize: set when money moved
+        self.status: int | None = None  # forward: what the upstream answered
+        self.answered = 0  # deliver: the status that the caller got
+        self.bytes_in = 0  # meter
+        self.bytes_out = 0  # meter
+        self.head_sent = False  # deliver
+        self.outcome = "refused"  # settle: free, settled, refunded, refused
+
+    def mark(self, stage: str) -> None:
+        """Note that a stage ended now, for the latency-by-stage metric."""
+        self.marks.append((stage, time.perf_counter()))
+
+    @property
+    def sold(self) -> Publisher:
+        """Return the matched publisher."""
+        if self.publisher is None:
+            raise RuntimeError("match has not run")
+        return self.publisher

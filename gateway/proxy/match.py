@@ -1,0 +1,37 @@
+"""Step 2, match: the slug's publisher and the documented endpoints that the path may name."""
+
+from __future__ import annotations
+
+from gateway.catalog.endpoints import AmbiguousPath, Endpoint, read_path
+from gateway.catalog.snapshot import Catalog
+from gateway.errors import EndpointNotOffered, EndpointProtected, InvalidTarget, KindNotServed, UnknownPublisher
+from gateway.proxy.exchange import Exchange
+
+Candidates = tuple[Endpoint | None, ...]
+UNDOCUMENTED: Candidates = (None,)
+
+
+def match(exchange: Exchange, catalog: Catalog) -> Candidates:
+    """Set the publisher and return the endpoints whose prices may apply (see catalog.endpoints).
+
+    Raises UnknownPublisher, KindNotServed, InvalidTarget, EndpointProtected or EndpointNotOffered.
+    """
+    publisher = catalog.find(exchange.slug)
+    if publisher is None:
+        raise UnknownPublisher("No publisher has this slug. GET /publishers lists those that there are.")
+    exchange.publisher = publisher
+    if publisher.route is None or publisher.category != "integration" or publisher.integration_type == "mcp":
+        raise KindNotServed(f"{publisher.slug} is not an HTTP API; this gateway cannot call it yet.")
+    try:
+        reading = read_path(exchange.path)
+    except AmbiguousPath as error:
+        raise InvalidTarget(f"The path cannot be forwarded: {error}.") from None
+    candidates = publisher.endpoints.match(exchange.method, reading) if publisher.endpoints else UNDOCUMENTED
+    for endpoint in candidates:
+        if endpoint is not None and endpoint.is_protected:
+            raise EndpointProtected(endpoint.protection_reason or "The publisher has protected this endpoint.")
+    if publisher.default_deny and all(endpoint is None for endpoint in candidates):
+        raise EndpointNotOffered(
+            f"{publisher.slug} sells only documented endpoints; GET /publishers/{publisher.slug} lists them."
+        )
+    return candidates

@@ -1,0 +1,169 @@
+"""The paid path, top to bottom: this file is its documentation.
+
+intake -> match -> identify -> limit -> quote -> authorize -> forward -> deliver -> settle. Each step fills in the
+exchange or raises one Problem. Whatever happens, an exchange whose money moved ends settled or refunded; what a crash
+leaves open is the reconciler's (jobs/reconcile.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from gateway.billing.prepaid_credits import Ending
+from gateway.errors import Problem, Unavailable, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
+from gateway.limits.policy import Policy
+from gateway.proxy.authorize import Shortfall, WalletNumbers, authorize
+from gateway.proxy.deliver import deliver
+from gateway.proxy.exchange import Exchange
+from gateway.proxy.forward import ClientGone, forward
+from gateway.proxy.identify import identify
+from gateway.proxy.intake import intake
+from gateway.proxy.limit import limit
+from gateway.proxy.match import match
+from gateway.proxy.problems import answer_internal_error, answer_payment_required, answer_problem
+from gateway.proxy.quote import quote
+from gateway.proxy.settle import settle
+from gateway.services import Services
+from gateway.upstreams.http.errors import (
+    ConnectError,
+    ConnectTimeout,
+    FirstByteTimeout,
+    IdleTimeout,
+    PoolTimeout,
+    TotalTimeout,
+    UpstreamError,
+)
+from gateway.upstreams.http.timeouts import Timeouts
+
+log = logging.getLogger(__name__)
+
+
+class Truncated(Exception):
+    """The answer broke off after its head had gone out: the server must cut the connection, not end it cleanly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """The steps with the parts that they need, made once per worker."""
+
+    services: Services
+    wallets: WalletNumbers
+    per_key: Policy
+    per_address: Policy
+    guesses: Policy
+    timeouts: Timeouts
+
+    @classmethod
+    def build(cls, services: Services) -> Pipeline:
+        """Derive limits and timeouts from the settings."""
+        limits, proxy = services.settings.limits, services.settings.proxy
+        return cls(
+            services,
+            WalletNumbers(services.database),
+            Policy("key", limits.per_key, 60),
+            Policy("address", limits.per_address, 60),
+            Policy("guesses", limits.guesses, 60),
+            Timeouts(proxy.connect_timeout, proxy.first_byte_timeout, proxy.idle_timeout, proxy.total_timeout),
+        )
+
+    async def serve(self, exchange: Exchange) -> None:
+        """Walk one call to its booked end and answer it. Raises only Truncated, and cancellation."""
+        services = self.services
+        try:
+            await self._walk(exchange)
+        except Shortfall as shortfall:
+            await answer_payment_required(
+                exchange, services.settings.public_url, available=shortfall.available, error=shortfall.detail
+            )
+        except ClientGone:
+            await settle(exchange, services.ledger, "client_gone")
+        except Problem as problem:
+            if exchange.charge is not None:
+                await settle(exchange, services.ledger, "refused")
+            await answer_problem(exchange, problem)
+        except Truncated:
+            raise
+        except asyncio.CancelledError:
+            # The server gave up on the caller. The money still has to end, after this task.
+            services.ledger.spawn(settle(exchange, services.ledger, "client_gone"))
+            raise
+        except Exception:
+            log.exception("call failed", extra={"request_id": str(exchange.id)})
+            await settle(exchange, services.ledger, "refused")
+            if exchange.head_sent:
+                raise Truncated from None
+            await answer_internal_error(exchange)
+        finally:
+            self._observe(exchange)
+
+    async def _walk(self, exchange: Exchange) -> None:
+        services = self.services
+        intake(exchange, services.settings.proxy)
+        candidates = match(exchange, services.catalog)
+        await identify(exchange, services.identities, services.limiter, self.guesses)
+        await limit(exchange, services.limiter, self.per_key, self.per_address)
+        exchange.mark("limit")
+        quote(exchange, candidates)
+        await authorize(exchange, services.ledger, self.wallets)
+        exchange.mark("authorize")
+        await self._buy(exchange)
+
+    async def _buy(self, exchange: Exchange) -> None:
+        """Forward, deliver and settle: from here on the exchange may be paid."""
+        services = self.services
+        try:
+            answer = await forward(exchange, services.upstreams, self.timeouts)
+        except UpstreamError as error:
+            services.metrics.upstream_error(exchange.sold.slug, type(error).__name__)
+            if isinstance(error.__cause__, ClientGone):
+                raise ClientGone from None
+            ending, problem = _failure(error)
+            await settle(exchange, services.ledger, ending)
+            raise problem from error
+        exchange.mark("upstream")
+        exchange.status = answer.status
+        # The refund of a failed call is durable before the caller reads that it cost nothing.
+        refunded = answer.status >= 500 and await settle(exchange, services.ledger, "delivered")
+        try:
+            ending = await deliver(exchange, answer, refunded=refunded)
+        finally:
+            await answer.aclose()
+        exchange.mark("deliver")
+        await settle(exchange, services.ledger, ending)
+        if ending == "broken_off":
+            services.metrics.upstream_error(exchange.sold.slug, "BrokenBody")
+            raise Truncated
+
+    def _observe(self, exchange: Exchange) -> None:
+        price = exchange.asset_price
+        stages: list[tuple[str, float]] = []
+        before = exchange.started
+        for name, moment in exchange.marks:
+            stages.append((name, moment - before))
+            before = moment
+        metrics = self.services.metrics
+        metrics.observe_call(
+            exchange.publisher.slug if exchange.publisher else None,
+            exchange.answered,
+            exchange.outcome,
+            price.asset.symbol if price else None,
+            exchange.quote.amount if exchange.outcome == "settled" else 0,
+            stages,
+        )
+        if exchange.limit is not None:
+            metrics.limit_verdict(exchange.limit.policy.name, "allowed" if exchange.limit.allowed else "refused")
+
+
+def _failure(error: UpstreamError) -> tuple[Ending, Problem]:
+    """Return how the exchange ends and what the caller reads, for a call without an answer."""
+    if isinstance(error, PoolTimeout):
+        return "refused", Unavailable("All connections to this publisher are busy; you were not charged.")
+    if isinstance(error, ConnectTimeout):
+        return "unreachable", UpstreamTimeout("The publisher's server accepted no connection in time; not charged.")
+    if isinstance(error, ConnectError):
+        return "unreachable", UpstreamUnreachable("The publisher's server cannot be reached; you were not charged.")
+    if isinstance(error, FirstByteTimeout | IdleTimeout | TotalTimeout):
+        return "timeout", UpstreamTimeout("The publisher's server did not answer in time; you were not charged.")
+    return "upstream_error", UpstreamInvalid("The publisher's server gave no valid answer; you were not charged.")

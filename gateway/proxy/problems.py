@@ -1,0 +1,109 @@
+"""Refusals as answers: RFC 9457 problems, and the contract's 402 with its prepaid accept.
+
+The 402 body is x402 v2's PaymentRequired with the contract's `seren` block: it says what the call costs, what there is,
+what is missing and where to top up.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import orjson
+
+from gateway.catalog.snapshot import AssetPrice
+from gateway.errors import InternalError, Problem
+from gateway.proxy.exchange import Exchange, HeaderPairs
+from pricing.money import format_amount
+
+OFFER_SECONDS = 300
+
+
+async def answer_problem(exchange: Exchange, problem: Problem) -> None:
+    """Send a refusal. Only before the head has gone out."""
+    request_id = str(exchange.id)
+    body = orjson.dumps(problem.document(request_id))
+    headers: HeaderPairs = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"cache-control", b"no-store"),
+        (b"x-request-id", request_id.encode()),
+        (b"x-cost", b"0"),
+    ]
+    headers.extend((name.lower().encode(), value.encode()) for name, value in problem.headers.items())
+    await _send(exchange, problem.status, headers, body)
+
+
+async def answer_internal_error(exchange: Exchange) -> None:
+    """Send the answer to a fault of ours: a request id, and nothing of the cause."""
+    await answer_problem(exchange, InternalError("Something failed on our side; you were not charged."))
+
+
+async def answer_payment_required(exchange: Exchange, public_url: str, *, available: int, error: str) -> None:
+    """Send 402 with the prepaid accept (amounts exact, in decimals and atomic units of the priced asset)."""
+    body = orjson.dumps(payment_required(exchange, public_url, available=available, error=error))
+    headers: HeaderPairs = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"cache-control", b"no-store"),
+        (b"x-request-id", str(exchange.id).encode()),
+        (b"x-cost", b"0"),
+    ]
+    await _send(exchange, 402, headers, body)
+
+
+def payment_required(exchange: Exchange, public_url: str, *, available: int, error: str) -> dict[str, Any]:
+    """Return the 402 body for an exchange whose quote is known."""
+    price = exchange.asset_price
+    if price is None:
+        raise RuntimeError("a call without a price cannot need a payment")
+    publisher = exchange.sold
+    return {
+        "x402Version": 2,
+        "error": error,
+        "resource": {
+            "url": f"{public_url}/publishers/{publisher.slug}{exchange.path.decode('latin-1')}",
+            "description": f"{exchange.method} {publisher.name}",
+            "mimeType": "application/json",
+        },
+        "accepts": [_prepaid_accept(price, exchange.quote.amount, available, public_url)],
+        "availableBalanceAtomic": available,
+        "seren": {
+            "payment_request_id": str(exchange.id),
+            "publisher_id": str(publisher.id),
+            "expires": int(time.time()) + OFFER_SECONDS,
+        },
+    }
+
+
+def _prepaid_accept(price: AssetPrice, required: int, available: int, public_url: str) -> dict[str, Any]:
+    decimals = price.asset.decimals
+    deficit = max(required - available, 0)
+    return {
+        "scheme": "prepaid",
+        "network": price.asset.network_id,
+        "asset": price.asset.contract_address or price.asset.symbol,
+        "amount": str(required),
+        "payTo": "tollway",
+        "maxTimeoutSeconds": OFFER_SECONDS,
+        "extra": {
+            "requiredAmount": format_amount(required, decimals),
+            "availableBalance": format_amount(available, decimals),
+            "availableBalanceAtomic": available,
+            "deficit": format_amount(deficit, decimals),
+            "deficitAtomic": deficit,
+            "assetSymbol": price.asset.symbol,
+            "decimals": decimals,
+            "topUp": {
+                "balanceEndpoint": f"{public_url}/wallet/balance",
+                "depositEndpoint": f"{public_url}/wallet/deposit",
+            },
+        },
+    }
+
+
+async def _send(exchange: Exchange, status: int, headers: HeaderPairs, body: bytes) -> None:
+    exchange.head_sent = True
+    exchange.answered = status
+    await exchange.send({"type": "http.response.start", "status": status, "headers": headers})
+    await exchange.send({"type": "http.response.body", "body": b"" if exchange.method == "HEAD" else body})

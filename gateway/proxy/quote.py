@@ -1,0 +1,34 @@
+"""Step 5, quote: what the call costs, before anything is paid or sent. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.catalog.endpoints import Endpoint
+from gateway.catalog.snapshot import AssetPrice, Publisher
+from gateway.proxy.exchange import Exchange
+from pricing.quote import FREE, Quote
+from pricing.tariffs import per_request
+from pricing.usage import Usage
+
+
+def quote(exchange: Exchange, candidates: Sequence[Endpoint | None]) -> None:
+    """Set the quote in the publisher's primary asset: the dearest of what the request may name."""
+    publisher = exchange.sold
+    price = prepaid_price(publisher)
+    if price is None:
+        return
+    usage = Usage(method=exchange.method)
+    quotes = [per_request.quote(price.prices, usage, endpoint.price if endpoint else None) for endpoint in candidates]
+    exchange.asset_price = price
+    exchange.quote = dearest(quotes)
+
+
+def dearest(quotes: Sequence[Quote]) -> Quote:
+    """Return the highest quote; one entry is the common case."""
+    return quotes[0] if len(quotes) == 1 else max(quotes, key=lambda offer: offer.amount, default=FREE)
+
+
+def prepaid_price(publisher: Publisher) -> AssetPrice | None:
+    """Return the prices that a prepaid call pays: those of the primary asset, which stands first."""
+    return publisher.prices[0] if publisher.prices else None

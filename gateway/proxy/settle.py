@@ -1,0 +1,37 @@
+"""Step 9, settle: every exchange ends settled or refunded, by the rule in billing/.
+
+A kept charge is noted and written with the next batch. A refund is durable before the caller is told of it; when the
+ledger cannot be reached the exchange stays open and the reconciler refunds it.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from gateway.billing import prepaid_credits
+from gateway.billing.prepaid_credits import Ending
+from gateway.errors import Unavailable
+from gateway.ledger.group_commit import GroupCommit, Settlement
+from gateway.proxy.exchange import Exchange
+
+log = logging.getLogger(__name__)
+
+
+async def settle(exchange: Exchange, ledger: GroupCommit, ending: Ending) -> bool:
+    """End the exchange once and return whether its charge was given back."""
+    if exchange.outcome in ("settled", "refunded"):
+        return exchange.outcome == "refunded"
+    if exchange.charge is None:
+        exchange.outcome = "free"
+        return False
+    decision = prepaid_credits.settle(ending, exchange.status, answered=exchange.head_sent)
+    if decision.action == "keep":
+        exchange.outcome = "settled"
+        ledger.settle(Settlement(exchange.id, decision.reason, exchange.status, exchange.bytes_in, exchange.bytes_out))
+        return False
+    exchange.outcome = "refunded"
+    try:
+        await ledger.refund(exchange.id, reason=decision.reason, status=exchange.status)
+    except Unavailable:
+        log.warning("refund of %s is left to the reconciler: the ledger is away", exchange.id)
+    return True
