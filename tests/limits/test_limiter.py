@@ -178,6 +178,29 @@ async def test_a_frozen_valkey_is_away_after_the_command_timeout_and_calls_stop_
         await until(lambda: limits.available)
 
 
+async def test_who_queues_behind_a_lost_batch_does_not_wait_for_a_second_timeout(server, principal: str) -> None:
+    check = Check(principal, Policy("key", 10_000, 3_600))
+    async with limiter(server.settings(command_timeout=0.5)) as limits:
+        await limits.check(check)
+        server.freeze()
+        try:
+            started = time.monotonic()
+            in_flight = asyncio.create_task(many(limits, check, 10))
+            await asyncio.sleep(0.1)
+            await many(limits, check, 10)
+            assert time.monotonic() - started < 0.9
+            await in_flight
+            assert (limits.stats.batches, limits.stats.unavailable) == (2, 20)
+        finally:
+            server.thaw()
+
+
+async def test_a_second_start_tells_nothing_twice(caplog) -> None:
+    async with limiter(NOWHERE) as limits:
+        await limits.start()
+        assert len(lines(caplog)) == 1
+
+
 async def test_an_unreachable_address_delays_no_call(policy: Policy) -> None:
     """Connecting hangs (a full accept queue of a socket that nobody serves); calls are decided meanwhile."""
     async with hanging_port() as port:
