@@ -202,7 +202,10 @@ class Connection(Wire):
         if state is _WAITING:
             self._overhead += len(data)
             self._parse(data)
-            if self._state is _WAITING and self._overhead > MAX_HEAD:
+            if self._state is _BODY:  # the body goes on: from here its silence counts
+                self._last = self._loop.time()
+                self._arm(min(self._last + self._timeouts.idle, self._ends))
+            elif self._state is _WAITING and self._overhead > MAX_HEAD:
                 self.fail(ProtocolError(f"response header section exceeds {MAX_HEAD} bytes", sent=True))
         elif state is _BODY:
             self._last = self._loop.time()
