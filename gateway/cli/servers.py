@@ -78,6 +78,9 @@ def _granian(settings: Settings, target: str) -> int:
         respawn_failed_workers=settings.server.workers > 1,
         workers_kill_timeout=_whole(settings.server.drain),
     )
+    # A forked worker inherits the parent's handlers, which in it do nothing: a SIGTERM before it has its own would be
+    # lost, and the end would take the whole drain. With the default action it just ends; it has served nobody yet.
+    os.register_at_fork(after_in_child=_default_signals)
     server.serve()
     return 0
 
@@ -140,6 +143,11 @@ def _hypercorn(settings: Settings, target: str) -> int:
     config.keep_alive_max_requests = UNLIMITED_REQUESTS
     config.graceful_timeout = settings.server.drain
     return prefork.run(config) if config.workers else serve_alone(config)
+
+
+def _default_signals() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _done(_number: int, _frame: object) -> None:

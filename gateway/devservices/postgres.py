@@ -13,7 +13,9 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -231,21 +233,42 @@ def _run(place: Place, program: str, *arguments: str | Path, stdin: str = "") ->
 
 
 def _forget_dead_postmaster(place: Place) -> None:
-    """Remove a lock file whose pid belongs to something else now.
+    """Remove a lock file whose pid is a zombie or something else than a server now (Linux).
 
-    PostgreSQL takes any live process of the same user under that pid for itself and refuses to start; in a container
-    that was killed and started again the same few pids are always in use. A real server there is left alone: the start
-    then fails with PostgreSQL's own message.
+    PostgreSQL takes any process under that pid for itself and refuses to start. In a container that was killed and
+    started again the same few pids are always in use, and an init that reaps nobody leaves zombies. The lock also keeps
+    a new server from the shared memory that backends of the dead one still hold, so it goes only when nobody is in the
+    cluster's directory, where every backend has its working directory.
     """
     lock = place.cluster / "postmaster.pid"
-    with contextlib.suppress(OSError, ValueError, IndexError):
+    try:
         pid = int(lock.read_text(encoding="utf-8").splitlines()[0])
-        if start_time(pid) is not None and "postgres" not in _command_of(pid):
-            lock.unlink()
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return  # PostgreSQL sees that itself
+    except (OSError, ValueError, IndexError):
+        pid = 0  # EPERM: somebody else's process. No file: nothing to forget
+    if sys.platform != "linux" or not lock.exists() or (pid and _is_server(pid)):
+        return
+    deadline = time.monotonic() + 10.0
+    while _somebody_in(place.cluster):
+        if time.monotonic() > deadline:
+            return  # PostgreSQL will say what it thinks of that
+        time.sleep(0.05)
+    shutil.rmtree(place.home / "sockets", ignore_errors=True)  # its lock names the same pid
+    lock.unlink(missing_ok=True)
 
 
-def _command_of(pid: int) -> str:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace").split("\0", 1)[0]
-    listed = subprocess.run(["ps", "-o", "comm=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return listed.stdout
+def _is_server(pid: int) -> bool:
+    if start_time(pid) is None:
+        return False
+    return b"postgres" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0", 1)[0]
+
+
+def _somebody_in(directory: Path) -> bool:
+    place = str(directory.resolve())
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(link) == place:
+                return True
+    return False

@@ -20,12 +20,20 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
         await asyncio.sleep(3)
     elif scope["path"] == "/stream":
         pieces = 6
-    elif scope["path"] == "/crash":
-        os._exit(7)
     headers = [(b"content-type", b"text/plain"), (b"x-worker", str(os.getpid()).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
+    if scope["path"] == "/metrics-directory":
+        directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "none")
+        await send({"type": "http.response.body", "body": directory.encode() + b"\n", "more_body": True})
     for number in range(pieces):
         if pieces > 1:
             await asyncio.sleep(0.5)
         await send({"type": "http.response.body", "body": b"piece %d\n" % number, "more_body": True})
     await send({"type": "http.response.body", "body": b"done\n"})
+
+
+async def refusing(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Fail to start."""
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no database"})

@@ -1,0 +1,115 @@
+"""Each server, alone and with two workers: a call in flight is answered, the exit status is 0, nobody is left."""
+
+from __future__ import annotations
+
+import http.client
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.dev import Program, in_sessions, start_program, tollway
+
+SERVERS = [(kind, workers) for kind in ("granian", "uvicorn", "hypercorn") for workers in (1, 2)]
+every_server = pytest.mark.parametrize(("kind", "workers"), SERVERS, ids=lambda value: str(value))
+
+
+@contextmanager
+def serve(tmp_path: Path, kind: str, workers: int, **env: str) -> Iterator[Program]:
+    """Run `tollway serve`."""
+    program = start_program("serve", tmp_path, TOLLWAY_SERVER=kind, TOLLWAY_WORKERS=str(workers), **env)
+    try:
+        program.wait_listening()
+        yield program
+    finally:
+        program.end(signal.SIGKILL)
+
+
+@every_server
+@pytest.mark.parametrize("path", ["/slow", "/stream"])
+def test_a_call_in_flight_is_answered_whole_after_sigterm(tmp_path: Path, kind: str, workers: int, path: str) -> None:
+    answers: list[tuple[int, bytes]] = []
+    with serve(tmp_path, kind, workers) as program:
+        idle = socket.create_connection(("127.0.0.1", program.port))  # must not hold up the end
+        caller = threading.Thread(target=lambda: answers.append(program.get(path)))
+        caller.start()
+        time.sleep(0.5)
+        assert program.end() == 0
+        caller.join()
+        idle.close()
+        assert answers == [(200, answers[0][1])]
+        assert answers[0][1].endswith(b"done\n")
+        assert in_sessions([program.process.pid]) == []
+
+
+@every_server
+def test_a_call_longer_than_the_drain_does_not_hold_up_the_end(tmp_path: Path, kind: str, workers: int) -> None:
+    with serve(tmp_path, kind, workers, TOLLWAY_SERVER_DRAIN="1") as program:
+        caller = threading.Thread(target=lambda: _cut_off(program))
+        caller.start()
+        time.sleep(0.5)
+        began = time.monotonic()
+        assert program.end() == 0
+        assert time.monotonic() - began < 2.4
+        caller.join()
+
+
+def _cut_off(program: Program) -> None:
+    try:
+        assert program.get("/slow")[0] >= 500
+    except (OSError, http.client.HTTPException):
+        return
+
+
+@every_server
+def test_headers_are_the_applications(tmp_path: Path, kind: str, workers: int) -> None:
+    with serve(tmp_path, kind, workers) as program:
+        connection = http.client.HTTPConnection("127.0.0.1", program.port, timeout=10)
+        connection.request("GET", "/")
+        names = {name.lower() for name, _ in connection.getresponse().getheaders()}
+        connection.close()
+    # granian adds both where the application sends none; with a date or server of an upstream it adds nothing.
+    allowed = {"date", "server"} if kind == "granian" else set()
+    assert names - allowed == {"content-type", "transfer-encoding", "x-worker"}
+
+
+@every_server
+def test_an_application_that_cannot_start_is_a_failure(tmp_path: Path, kind: str, workers: int) -> None:
+    broken = start_program(
+        "serve",
+        tmp_path,
+        TOLLWAY_SERVER=kind,
+        TOLLWAY_WORKERS=str(workers),
+        TOLLWAY_DEV_APP="tests.support.slow_app:refusing",
+    )
+    try:
+        assert broken.process.wait(20) != 0
+        assert in_sessions([broken.process.pid]) == []
+    finally:
+        broken.end(signal.SIGKILL)
+
+
+@pytest.mark.parametrize("kind", ["granian", "uvicorn", "hypercorn"])
+def test_a_taken_port_is_refused_with_one_line(tmp_path: Path, kind: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        refused = tollway("serve", TOLLWAY_DATA=str(tmp_path), TOLLWAY_PORT=str(port), TOLLWAY_SERVER=kind)
+    assert refused.returncode == 1
+    assert (
+        refused.stderr == f"tollway: port {port} on 127.0.0.1 is taken: stop what listens there, or set TOLLWAY_PORT\n"
+    )
+
+
+@pytest.mark.parametrize("kind", ["granian", "uvicorn", "hypercorn"])
+def test_workers_share_a_fresh_metrics_directory_that_goes_at_the_end(tmp_path: Path, kind: str) -> None:
+    with serve(tmp_path, kind, 2, TMPDIR=str(tmp_path)) as program:
+        directory = program.get("/metrics-directory")[1].decode().splitlines()[0]
+        assert Path(directory).parent == tmp_path
+        assert Path(directory).is_dir()
+        assert program.end() == 0
+        assert not Path(directory).exists()

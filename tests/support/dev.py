@@ -1,0 +1,139 @@
+"""Starting `tollway dev` and `tollway serve` as a user does, and looking at which processes are left."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gateway.devservices.processes import start_time
+
+ROOT = Path(__file__).resolve().parents[2]
+TRIVIAL_APP = "tests.support.slow_app:application"
+
+
+def free_port() -> int:
+    """Return a port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Return an environment for our programs in which no setting of the caller's is left."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TOLLWAY_")}
+    return {**kept, "PYTHONPATH": str(ROOT), **changes}
+
+
+def tollway(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    command = [sys.executable, "-m", "gateway.cli.main", *arguments]
+    return subprocess.run(command, env=environment(**env), capture_output=True, text=True, check=False, timeout=60)
+
+
+@dataclass
+class Program:
+    """A running `tollway` command in a session of its own."""
+
+    process: subprocess.Popen[str]
+    port: int
+    data: Path
+
+    def line(self, start: str, seconds: float = 30.0) -> str:
+        """Read output up to a line that begins so, and return it."""
+        assert self.process.stdout is not None
+        deadline = time.monotonic() + seconds
+        seen = []
+        while time.monotonic() < deadline:
+            text = self.process.stdout.readline()
+            seen.append(text)
+            if text.startswith(start):
+                return text.strip()
+            if not text:
+                self.process.wait(10)  # the end of its output
+                break
+        raise AssertionError(f"no line {start!r} in {seen}; status {self.process.poll()}")
+
+    def document(self) -> dict[str, Any]:
+        """Return dev.json."""
+        return json.loads((self.data / "dev.json").read_text())
+
+    def get(self, path: str, timeout: float = 20.0) -> tuple[int, bytes]:
+        """Make one request."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def wait_listening(self, seconds: float = 20.0) -> None:
+        """Wait until it answers."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.process.communicate()
+            try:
+                self.get("/", timeout=5.0)
+                return
+            except (OSError, http.client.HTTPException):
+                time.sleep(0.02)
+        raise AssertionError("it does not listen")
+
+    def end(self, number: signal.Signals = signal.SIGTERM, seconds: float = 40.0) -> int:
+        """Send a signal, wait, and return the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(seconds)
+        finally:
+            if self.process.poll() is None:
+                self.process.kill()
+                self.process.wait()
+            if self.process.stdout is not None:
+                self.process.stdout.close()
+
+
+def start_program(command: str, data: Path, prefix: tuple[str, ...] = (), port: int = 0, **env: str) -> Program:
+    """Start `tollway dev` or `tollway serve` with the trivial application."""
+    port = port or free_port()
+    settings = {"TOLLWAY_DATA": str(data), "TOLLWAY_PORT": str(port), "TOLLWAY_DEV_APP": TRIVIAL_APP, **env}
+    process = subprocess.Popen(
+        [*prefix, sys.executable, "-m", "gateway.cli.main", command],
+        env=environment(**settings),
+        cwd="/",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    return Program(process, port, data)
+
+
+def still_running(pids: list[int], seconds: float = 10.0) -> list[int]:
+    """Return those of the processes that have not ended in time."""
+    deadline = time.monotonic() + seconds
+    while (left := [pid for pid in pids if start_time(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
+
+
+def in_sessions(leaders: list[int]) -> list[str]:
+    """Return every process in the sessions that these processes lead or led (Linux)."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) in leaders and fields[0] not in "ZX":
+            found.append(entry.parent.name)
+    return found
