@@ -1,8 +1,7 @@
 """Running the ASGI application on granian, uvicorn or hypercorn, with the same behaviour as far as each allows.
 
 Everywhere: uvloop, no access log, patient keep-alive, a shutdown that lets calls in flight finish, and no Server or
-Date header of the server's own, because an upstream's passes through unchanged. The application is
-gateway/app.py.
+Date header of the server's own, because an upstream's passes through unchanged. The application is gateway/cli/asgi.py.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from collections.abc import Callable, Generator
 from gateway.devservices.processes import ServiceError, port_is_free
 from gateway.settings import Settings
 
-APPLICATION = "gateway.app:application"
+APPLICATION = "gateway.cli.asgi:application"
 BACKLOG = 2048
 # Longer than the idle timeout of common load balancers (60 s), so that they close first and never meet a closing door.
 KEEP_ALIVE_SECONDS = 75

@@ -215,10 +215,16 @@ def stable_port(record: Path) -> int:
         kept = 0
     if kept and port_is_free(kept):
         return kept
+    port = free_port()
+    write_private(record, f"{port}\n")
+    return port
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
-    write_private(record, f"{port}\n")
     return port
 
 

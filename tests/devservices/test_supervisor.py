@@ -16,7 +16,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.support.dev import Program, free_port, in_sessions, start_program, still_running, tollway
+from gateway.devservices.processes import free_port
+from tests.support.dev import Program, in_sessions, start_program, still_running, tollway
 
 AS_ROOT = os.geteuid() == 0
 # Named by the operator, so not started, and never contacted by the trivial application: a start without initdb.
