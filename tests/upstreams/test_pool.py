@@ -202,6 +202,23 @@ async def test_cancelled_while_waiting_for_the_head():
         await up.settled()
 
 
+@pytest.mark.parametrize("wire", [OK, OK.replace(b" 2", b" 9")])
+async def test_cancelled_in_the_moment_the_answer_comes(wire):
+    async def script(peer):
+        await peer.request()
+        assert await peer.closed_by_client()
+
+    async with line(script) as up:
+        call = asyncio.ensure_future(up.send())
+        await asyncio.sleep(0.05)
+        connection = next(iter(next(iter(up.client._pools.values()))._alive))
+        call.cancel()
+        connection.data_received(wire)  # before the cancelled task has run
+        await asyncio.wait([call])
+        assert call.cancelled()
+        await up.settled()
+
+
 async def test_cancelled_while_reading_the_body():
     async def script(peer):
         await peer.request()

@@ -156,6 +156,48 @@ async def test_an_early_answer_to_large_bytes_stops_them_too():
     assert got < 32_000_000
 
 
+async def test_an_answer_while_written_bytes_still_wait_closes_the_connection():
+    got = 0
+
+    async def script(peer):
+        nonlocal got
+        await peer.reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(0.05)  # by now everything is in the client's buffers: for the uploader it is done
+        await peer.say(OK)
+        while data := await peer.reader.read(65_536):
+            got += len(data)
+
+    async with line(script) as up:
+        response = await up.send(b"POST", headers=[(b"Content-Length", b"32000000")], body=pieces(b"z" * 32_000_000))
+        assert await everything(response) == b"ok"
+        await up.settled()
+    assert got < 32_000_000
+
+
+async def test_a_body_that_fails_after_the_answer_does_not_spoil_it():
+    stopped = asyncio.Event()
+
+    async def body():
+        yield b"first"
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            stopped.set()
+            raise OSError("the caller has gone") from None
+
+    async def script(peer):
+        await peer.reader.readuntil(b"first")
+        await peer.say(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\n")
+        await asyncio.sleep(0.05)
+        await peer.say(b"big")
+
+    async with line(script) as up:
+        response = await up.send(b"POST", body=body())
+        assert stopped.is_set()
+        assert await everything(response) == b"big"
+        await up.settled()
+
+
 async def test_the_rest_of_a_long_answer_comes_after_an_aborted_upload():
     async def script(peer):
         await peer.reader.readuntil(b"\r\n\r\n")

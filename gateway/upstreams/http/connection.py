@@ -52,6 +52,7 @@ class State(enum.Enum):
 
 # Module constants: reading a global is cheaper than a class attribute, several times per call.
 _IDLE, _WAITING, _BODY, _RAW, _CLOSED = State
+_NO_REQUEST = EncodedRequest(b"")
 
 
 class Owner(Protocol):
@@ -78,14 +79,13 @@ class Connection(Wire):
         # Set by `begin` for each exchange:
         self._head: asyncio.Future[UpstreamResponse] | None = None
         self._response: UpstreamResponse | None = None
-        self._request: EncodedRequest
+        self._request = _NO_REQUEST
         self._timeouts: Timeouts
         self._ends = 0.0
         self.uploading = False
         # Set while a response is parsed:
         self._fields: list[tuple[bytes, bytes]] = []
         self._reason = b""
-        self._version = "1.1"
         self._framing: Framing = "none"
         self._overhead = 0
         self._head_inside = self._interim = self._ended = self._surplus = self._keep = False
@@ -347,6 +347,7 @@ class Connection(Wire):
         if request.is_head:
             self._parser = httptools.HttpResponseParser(self)
         self._state = _IDLE
+        self._request = _NO_REQUEST  # its body need not stay in memory while the connection is idle
         self.served += 1
         self.idle_since = now = self._loop.time()
         self._arm(now + self._owner.idle_seconds)

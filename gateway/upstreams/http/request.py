@@ -51,10 +51,12 @@ def encode(method: bytes, target: bytes, headers: Headers, body: bytes | AsyncIt
     if _TARGET.fullmatch(target) is None:
         raise UnsafeRequest("target is empty or contains a space or control character")
     length, upgrade = _inspect(headers)
-    lines = [b"%b %b HTTP/1.1\r\n" % (method, target), *[b"%b: %b\r\n" % field for field in headers]]
-    head = b"".join(lines)
+    # join() under map() stays in C: half the cost of formatting each field.
+    lines = [b"%b %b HTTP/1.1" % (method, target), *map(b": ".join, headers), b""]
+    head = b"\r\n".join(lines)
     # Every line brought exactly one CR and one LF; any other came from inside a value.
-    if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
+    ends = len(lines) - 1
+    if head.count(b"\n") != ends or head.count(b"\r") != ends or b"\0" in head:
         raise UnsafeRequest("a header value contains CR, LF or NUL")
     if body is None:
         if length:

@@ -20,11 +20,16 @@ async def upload(connection: Connection, stream: AsyncIterator[bytes], length: i
         pieces = _chunks(connection, stream) if length is None else _exactly(connection, stream, length)
         await pieces
     except UploadError as error:
-        connection.fail(error)
+        _fail(connection, error)
     except Exception as error:  # noqa: BLE001 - whatever the caller's iterator raises is told to the waiting send()
         failure = UploadError(f"the request body failed ({type(error).__name__})", sent=True)
         failure.__cause__ = error
-        connection.fail(failure)
+        _fail(connection, failure)
+
+
+def _fail(connection: Connection, error: UploadError) -> None:
+    if not connection.answered:  # an answer that is already there counts, whatever became of the rest of the body
+        connection.fail(error)
 
 
 async def require_empty(stream: AsyncIterator[bytes]) -> None:
