@@ -472,16 +472,16 @@ CREATE FUNCTION ledger.refund(
 ) LANGUAGE plpgsql AS $$
 DECLARE
     leg record;
-    wallet bigint;
+    payer bigint;
     fee_account bigint;
 BEGIN
-    SELECT t.wallet_id INTO wallet FROM ledger.transfer t
+    SELECT t.wallet_id INTO payer FROM ledger.transfer t
      WHERE t.cause_id = p_exchange AND t.kind IN ('charge', 'capture') LIMIT 1;
-    IF wallet IS NULL THEN
+    IF payer IS NULL THEN
         verdict := 'unknown'; amount := 0;
         RETURN;
     END IF;
-    PERFORM FROM ledger.wallet WHERE id = wallet FOR UPDATE;
+    PERFORM FROM ledger.wallet WHERE id = payer FOR UPDATE;
     SELECT sum(t.amount) INTO amount FROM ledger.transfer t WHERE t.cause_id = p_exchange AND t.kind = 'refund';
     IF amount IS NOT NULL THEN
         verdict := 'repeated';
@@ -507,7 +507,7 @@ BEGIN
     LOOP
         PERFORM ledger.return_to_lot(leg.lot, leg.amount, p_grace);
         INSERT INTO ledger.transfer (cause_id, kind, leg, debit_account, credit_account, wallet_id, amount, fee)
-        VALUES (p_exchange, 'refund', leg.leg, leg.earnings, leg.lot, wallet, leg.amount, leg.fee);
+        VALUES (p_exchange, 'refund', leg.leg, leg.earnings, leg.lot, payer, leg.amount, leg.fee);
         PERFORM ledger.add_to_shard(leg.earnings, leg.amount - leg.fee, 0);
         IF leg.fee > 0 THEN
             SELECT a.fee_account_id INTO STRICT fee_account FROM ledger.account a WHERE a.id = leg.earnings;

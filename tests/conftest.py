@@ -1,0 +1,107 @@
+"""Fixtures of the whole suite: real servers, once; a fresh database per module; a gateway process where one is needed.
+
+Nothing is mocked. Tests that speak HTTP talk to a gateway process over a socket, and its upstream is a server of
+tests/support that records the bytes it was sent.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
+from pathlib import Path
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from gateway.catalog.assets import store_assets
+from gateway.database.migrate import migrate
+from gateway.database.pool import Connection, connect
+from gateway.ledger import proof
+from gateway.settings import DatabaseSettings
+from tests.support.gateway import RunningGateway, start_gateway
+from tests.support.services import Services, temporary_services
+from tests.support.upstream import RecordingUpstream
+from tests.support.world import World
+
+_numbers = count(1)
+TEMPLATE = "tollway_template"
+
+
+@pytest.fixture(scope="session")
+def services() -> Iterator[Services]:
+    """One PostgreSQL and one Valkey for the whole run (fsync off: nothing here measures or crashes them)."""
+    with temporary_services(durable=False) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="session")
+async def template(services: Services) -> str:
+    """The name of a migrated database that others are copied from."""
+    connection = await asyncpg.connect(services.database_url)
+    await connection.execute(f'CREATE DATABASE "{TEMPLATE}"')
+    await connection.close()
+    url = replaced(services.database_url, TEMPLATE)
+    await migrate(url)
+    connection = await connect(DatabaseSettings(url=url))
+    await store_assets(connection)
+    await connection.close()
+    return TEMPLATE
+
+
+def replaced(url: str, database: str) -> str:
+    """Return a database URL with another database name."""
+    return f"{url.rsplit('/', 1)[0]}/{database}"
+
+
+@pytest_asyncio.fixture(scope="module")
+async def database_url(services: Services, template: str) -> AsyncIterator[str]:
+    """A fresh, migrated database for this module."""
+    name = f"tw_{next(_numbers)}"
+    connection = await asyncpg.connect(services.database_url)
+    await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    yield replaced(services.database_url, name)
+    await connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    await connection.close()
+
+
+@pytest_asyncio.fixture(scope="module")
+async def connection(database_url: str) -> AsyncIterator[Connection]:
+    """A connection to this module's database."""
+    opened = await connect(DatabaseSettings(url=database_url))
+    yield opened
+    await opened.close()
+
+
+@pytest_asyncio.fixture(scope="module")
+async def upstream() -> AsyncIterator[RecordingUpstream]:
+    """A publisher's server that records what reaches it."""
+    server = RecordingUpstream()
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest_asyncio.fixture(scope="module")
+async def gateway(services: Services, database_url: str) -> AsyncIterator[RunningGateway]:
+    """A gateway process on this module's database, by the default server, with one worker."""
+    running = await start_gateway(services, database_url)
+    yield running
+    await running.stop()
+
+
+@pytest_asyncio.fixture(scope="module")
+async def world(connection: Connection, upstream: RecordingUpstream) -> World:
+    """Makes agents and publishers on this module's database."""
+    return World(connection, upstream.url)
+
+
+@pytest_asyncio.fixture
+async def sound_books(connection: Connection) -> AsyncIterator[None]:
+    """Whatever the test did, the books balance afterwards."""
+    yield
+    report = await proof.verify(connection)
+    assert report.sound, report.violations

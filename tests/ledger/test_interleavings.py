@@ -1,0 +1,164 @@
+"""Any interleaving of grant, charge, hold, capture, refund and expiry keeps every rule of the proof.
+
+Hypothesis drives the real functions on a real PostgreSQL beside a model that is a page of integers.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.database.pool import Connection
+from gateway.ids import uuid7
+from gateway.ledger import proof, wallets
+from gateway.ledger.exchanges import END_HOLD, PLACE_HOLD, POST_CHARGE, refund
+from gateway.ledger.group_commit import POST_CHARGES
+from tests.support.world import World
+
+GRACE = timedelta(days=7)
+amounts = st.integers(1, 60)
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("grant"), amounts, st.booleans()),
+        st.tuples(st.just("promo"), amounts, st.booleans()),
+        st.tuples(st.just("deposit"), amounts, st.booleans()),
+        st.tuples(st.just("charge"), amounts, st.booleans()),
+        st.tuples(st.just("batch"), st.lists(amounts, min_size=2, max_size=5), st.booleans()),
+        st.tuples(st.just("hold"), amounts, st.booleans()),
+        st.tuples(st.just("end"), st.integers(0, 60), st.booleans()),
+        st.tuples(st.just("refund"), st.integers(0, 5), st.booleans()),
+        st.tuples(st.just("expire"), st.just(0), st.booleans()),
+    ),
+    max_size=25,
+)
+
+
+class Model:
+    """What must come out, in integers: spendable money per shop, open holds, what each exchange took."""
+
+    def __init__(self) -> None:
+        self.general = 0
+        self.deposits = [0, 0]
+        self.holds: dict[object, int] = {}
+        self.taken: dict[object, int] = {}
+        self.parts: dict[object, tuple[int, int]] = {}
+        self.earned = 0
+
+    def take(self, amount: int, shop: int) -> tuple[int, int] | None:
+        """Draw deposit first; return (deposit, general) or None when it does not fit."""
+        if self.general + self.deposits[shop] < amount:
+            return None
+        deposit = min(self.deposits[shop], amount)
+        self.deposits[shop] -= deposit
+        self.general -= amount - deposit
+        return deposit, amount - deposit
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(plan=steps)
+async def test_every_interleaving_keeps_the_books(plan, connection: Connection, world: World) -> None:
+    await play(plan, connection, world)
+
+
+async def play(plan, connection: Connection, world: World) -> None:
+    agent, shops, model = await world.agent(), [await world.publisher(), await world.publisher()], Model()
+    for number, (kind, value, flag) in enumerate(plan):
+        index = int(flag)
+        shop = shops[index]
+        if kind in ("grant", "promo"):
+            source = "fiat_purchase" if kind == "grant" else "promo_code"
+            later = datetime.now(UTC) + timedelta(days=1 + number) if flag else None
+            await wallets.grant(
+                connection, agent.wallet_id, source=source, reference=str(number), amount=value, expires_at=later
+            )
+            model.general += value
+        elif kind == "deposit":
+            await wallets.deposit(
+                connection,
+                agent.wallet_id,
+                publisher_id=shop.id,
+                reference=str(number),
+                amount=value,
+                rail="eip155:8453",
+            )
+            model.deposits[index] += value
+        elif kind == "charge":
+            await charge(connection, agent, shop, index, model, value)
+        elif kind == "batch":
+            await batch(connection, agent, shop, index, model, value)
+        elif kind == "hold":
+            exchange = uuid7()
+            verdict = await PLACE_HOLD.one(
+                connection, exchange, agent.wallet_id, shop.id, shop.account_id, str(value), None
+            )
+            parts = model.take(value, index)
+            assert verdict.verdict == ("short" if parts is None else "held")
+            if parts is not None:
+                model.holds[exchange], model.parts[exchange] = value, (index, parts[0])
+        elif kind == "end" and model.holds:
+            await end(connection, model, value)
+        elif kind == "refund" and model.taken:
+            exchange = list(model.taken)[value % len(model.taken)]
+            undone = await refund(connection, exchange, reason="x", status=None, grace=GRACE, only_open=False)
+            assert (undone.verdict, undone.amount) == ("refunded", model.taken.pop(exchange))
+            where, deposit = model.parts[exchange]
+            model.deposits[where] += deposit
+            model.general += undone.amount - deposit
+            model.earned -= undone.amount
+        elif kind == "expire":
+            lost = await connection.fetchval(
+                "UPDATE ledger.account SET expires_at = now() WHERE id = (SELECT min(id) FROM ledger.account"
+                " WHERE wallet_id = $1 AND purpose = 'promotional' AND NOT spent) RETURNING balance",
+                agent.wallet_id,
+            )
+            await wallets.EXPIRE_LOTS.one(connection, 100)
+            model.general -= int(lost or 0)
+    assert await world.balance(agent) == model.general + sum(model.deposits)
+    assert await world.earned(shops[0]) + await world.earned(shops[1]) == model.earned
+    report = await proof.verify(connection)
+    assert report.sound, report.violations
+
+
+async def charge(connection, agent, shop, index, model, value) -> None:
+    exchange = uuid7()
+    verdict = await POST_CHARGE.one(
+        connection, exchange, agent.wallet_id, shop.id, shop.account_id, str(value), "0", None
+    )
+    record(model, exchange, verdict, model.take(value, index), index, value)
+
+
+async def batch(connection, agent, shop, index, model, values) -> None:
+    exchanges, n = [uuid7() for _ in values], len(values)
+    verdicts = await POST_CHARGES.all(
+        connection, exchanges, [agent.wallet_id] * n, [shop.id] * n, [shop.account_id] * n, [str(v) for v in values],
+        ["0"] * n, None, [], [], [], [], [],
+    )  # fmt: skip
+    for exchange, verdict, value in zip(exchanges, verdicts, values, strict=True):
+        record(model, exchange, verdict, model.take(value, index), index, value)
+
+
+def record(model, exchange, verdict, parts, index, value) -> None:
+    assert verdict.verdict == ("short" if parts is None else "posted")
+    if parts is not None:
+        assert (verdict.deposit, verdict.promotional + verdict.funded) == parts
+        model.taken[exchange], model.parts[exchange] = value, (index, parts[0])
+        model.earned += value
+
+
+async def end(connection, model, value) -> None:
+    exchange, held = next(iter(model.holds.items()))
+    verdict = await END_HOLD.one(connection, exchange, str(value), "0", "x", None, 0, 0, GRACE)
+    if value > held:
+        assert verdict.verdict == "excess"
+        return
+    assert verdict.verdict == ("captured" if value else "voided")
+    del model.holds[exchange]
+    index, deposit = model.parts[exchange]
+    kept = min(deposit, value)
+    model.deposits[index] += deposit - kept
+    model.general += held - value - (deposit - kept)
+    if value:
+        model.taken[exchange], model.parts[exchange] = value, (index, kept)
+        model.earned += value

@@ -1,0 +1,107 @@
+"""A gateway process for tests: started on a free port, spoken to over its socket, ended by us alone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from gateway.upstreams.credentials import generate_key
+from tests.support.services import Services
+
+ROOT = Path(__file__).resolve().parents[2]
+SECRET_KEYS = f"test:{generate_key().rsplit(':', 1)[-1]}"
+PROBE = "/publishers/-/-"  # answered 404 by the pipeline as soon as it serves
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class RunningGateway:
+    """A gateway process and its environment. `client` is a plain httpx client with its base URL set."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    environment: dict[str, str]
+    log: Path
+    client: httpx.AsyncClient = field(repr=False)
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rsplit(":", 1)[1])
+
+    def output(self) -> str:
+        """Return everything it has printed so far."""
+        return self.log.read_text(errors="replace")
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Signal the process, wait for its end and return its exit status."""
+        await self.client.aclose()
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return await asyncio.to_thread(self.process.wait, 30)
+
+    async def kill(self) -> None:
+        """End it and all its workers as a power cut would."""
+        await self.client.aclose()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        await asyncio.to_thread(self.process.wait, 30)
+
+
+async def start_gateway(services: Services, database_url: str, **settings: str) -> RunningGateway:
+    """Start `tollway serve`; keyword arguments are environment names without TOLLWAY_ (SERVER="uvicorn")."""
+    port = free_port()
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("TOLLWAY_")},
+        "TOLLWAY_PORT": str(port),
+        "TOLLWAY_DATABASE_URL": database_url,
+        "TOLLWAY_REDIS_URL": services.redis_url,
+        "TOLLWAY_SECRET_KEYS": SECRET_KEYS,
+        "TOLLWAY_PROXY_ALLOW_ADDRESSES": "127.0.0.0/8",
+        "TOLLWAY_LIMITS_PER_KEY": "1000000",
+        "TOLLWAY_LIMITS_PER_ADDRESS": "1000000",
+        "TOLLWAY_LIMITS_GUESSES": "1000000",
+        "TOLLWAY_LIMITS_REGISTRATIONS": "1000000",
+        **{f"TOLLWAY_{name}": value for name, value in settings.items()},
+    }
+    log = Path(tempfile.mkstemp(prefix="tw-gateway-", suffix=".log")[1])
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gateway.cli.main", "serve"],
+            cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    limits = httpx.Limits(max_connections=400, max_keepalive_connections=400)
+    client = httpx.AsyncClient(base_url=url, timeout=30, limits=limits)
+    running = RunningGateway(process, url, environment, log, client)
+    await _until_ready(running)
+    return running
+
+
+async def _until_ready(running: RunningGateway) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if running.process.poll() is not None:
+            break
+        with contextlib.suppress(httpx.TransportError):
+            if (await running.client.get(PROBE)).status_code == 404:
+                return
+        await asyncio.sleep(0.05)
+    running.process.kill()
+    raise AssertionError(f"the gateway did not start:\n{running.output()}")
