@@ -12,7 +12,8 @@ from datetime import timedelta
 from ipaddress import ip_network
 
 from gateway.catalog.snapshot import Catalog
-from gateway.database.pool import Database
+from gateway.database.pool import LOST, Database
+from gateway.errors import Unavailable
 from gateway.identity.principals import Identities
 from gateway.jobs.expire import expire_lots
 from gateway.jobs.heartbeat import Heartbeat
@@ -105,7 +106,7 @@ class Worker:
         await services.ledger.stop()
         try:
             await self._heartbeat.stop()
-        except Exception as error:
+        except (*LOST, Unavailable) as error:
             log.warning("could not sign off: %s", type(error).__name__)
         await self._listener.stop()
         await services.limiter.stop()

@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -64,13 +64,13 @@ class ServerSettings(_Section):
     """Where and how to listen."""
 
     host: str = "127.0.0.1"
-    port: int = Field(8402, ge=0, le=65_535)
-    workers: int = Field(1, ge=1, le=256)
+    port: int = Field(default=8402, ge=0, le=65_535)
+    workers: int = Field(default=1, ge=1, le=256)
     kind: Literal["granian", "uvicorn", "hypercorn"] = "granian"
-    public_url: str = Field("", description="Base URL that callers see; default http://host:port")
-    data: Path = Field(Path(".tollway"), description="Development data, and where the CLI looks for dev.json")
-    drain: Seconds = Field(30.0, description="How long calls in flight may finish after SIGTERM")
-    trusted_proxies: Networks = Field((), description="CIDRs whose X-Forwarded-* are believed; default none")
+    public_url: str = Field(default="", description="Base URL that callers see; default http://host:port")
+    data: Path = Field(default=Path(".tollway"), description="Development data, and where the CLI looks for dev.json")
+    drain: Seconds = Field(default=30.0, description="How long calls in flight may finish after SIGTERM")
+    trusted_proxies: Networks = Field(default=(), description="CIDRs whose X-Forwarded-* are believed; default none")
 
     @field_validator("public_url")
     @classmethod
@@ -84,7 +84,7 @@ class DatabaseSettings(_Section):
     """The ledger's and catalog's PostgreSQL (15 or newer)."""
 
     url: str = "postgresql://tollway@127.0.0.1:5432/tollway"
-    pool: int = Field(8, ge=2, le=200, description="Connections per worker beside the two that are held")
+    pool: int = Field(default=8, ge=2, le=200, description="Connections per worker beside the two that are held")
     command_timeout: Seconds = 30.0
     connect_timeout: Seconds = 10.0
 
@@ -114,10 +114,10 @@ class RedisSettings(_Section):
 class LimitSettings(_Section):
     """Requests per minute. `when_unavailable` decides while Valkey is away (docs/operations.md)."""
 
-    per_key: int = Field(6_000, ge=1, description="Calls per minute and API key")
-    per_address: int = Field(600, ge=1, description="Unauthenticated requests per minute and client address")
-    registrations: int = Field(30, ge=1, description="New agents per hour and client address")
-    guesses: int = Field(10, ge=1, description="Failed keys or recovery codes per minute and client address")
+    per_key: int = Field(default=6_000, ge=1, description="Calls per minute and API key")
+    per_address: int = Field(default=600, ge=1, description="Unauthenticated requests per minute and client address")
+    registrations: int = Field(default=30, ge=1, description="New agents per hour and client address")
+    guesses: int = Field(default=10, ge=1, description="Failed keys or recovery codes per minute and client address")
     when_unavailable: Literal["local", "allow", "deny"] = "local"
 
 
@@ -130,24 +130,24 @@ class ProxySettings(_Section):
     first_byte_timeout: Seconds = 60.0
     idle_timeout: Seconds = 60.0
     total_timeout: Seconds = 3_600.0
-    connections_per_upstream: int = Field(256, ge=1)
-    idle_connections_per_upstream: int = Field(64, ge=0)
-    allow_addresses: Networks = Field((), description="CIDRs exempt from the egress guard; development only")
+    connections_per_upstream: int = Field(default=256, ge=1)
+    idle_connections_per_upstream: int = Field(default=64, ge=0)
+    allow_addresses: Networks = Field(default=(), description="CIDRs exempt from the egress guard; development only")
 
 
 class MoneySettings(_Section):
     """Credits and fees. Amounts are atomic units of the default asset (USDC: 1,000,000 = $1)."""
 
-    signup_bonus: int = Field(1_000_000, ge=0)
-    payment_method_bonus: int = Field(5_000_000, ge=0)
-    daily_claim: int = Field(100_000, ge=0)
-    daily_claims_per_month: int = Field(10, ge=0)
-    bonus_expiry_days: int = Field(90, ge=1)
-    daily_expiry_days: int = Field(30, ge=1)
-    referral_reward: int = Field(500_000, ge=0)
-    refund_grace_days: int = Field(7, ge=1)
-    minimum_deposit_cents: int = Field(500, ge=1)
-    hold_ttl: Seconds = Field(7_200.0, description="An open exchange older than this is the reconciler's")
+    signup_bonus: int = Field(default=1_000_000, ge=0)
+    payment_method_bonus: int = Field(default=5_000_000, ge=0)
+    daily_claim: int = Field(default=100_000, ge=0)
+    daily_claims_per_month: int = Field(default=10, ge=0)
+    bonus_expiry_days: int = Field(default=90, ge=1)
+    daily_expiry_days: int = Field(default=30, ge=1)
+    referral_reward: int = Field(default=500_000, ge=0)
+    refund_grace_days: int = Field(default=7, ge=1)
+    minimum_deposit_cents: int = Field(default=500, ge=1)
+    hold_ttl: Seconds = Field(default=7_200.0, description="An open exchange older than this is the reconciler's")
 
 
 class SecretSettings(_Section):
@@ -161,7 +161,7 @@ class LoggingSettings(_Section):
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["json", "text"] = "json"
-    access: bool = Field(False, description="One line per publisher call; costs about 20 microseconds each")
+    access: bool = Field(default=False, description="One line per publisher call; costs about 20 microseconds each")
 
 
 class Settings(_Section):
@@ -237,12 +237,11 @@ def _from_file(name: str | None) -> tuple[dict[str, Any], dict[tuple[str, str], 
         raise SettingsError(f"TOLLWAY_CONFIG={name}: cannot be read ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"TOLLWAY_CONFIG={name}: not valid TOML: {error}") from None
-    origin = {
-        (section, field): f"{name} [{section}] {field}"
-        for section, holder in tree.items()
-        if isinstance(holder, dict)
-        for field in holder
-    }
+    origin: dict[tuple[str, str], str] = {}
+    for section, holder in tree.items():
+        if isinstance(holder, dict):
+            for field in cast("dict[str, Any]", holder):
+                origin[section, field] = f"{name} [{section}] {field}"
     return tree, origin
 
 

@@ -40,7 +40,8 @@ LIST_ASSETS = Statement(
     """
     SELECT a.id, a.network_id, n.name AS network_name, a.symbol, a.name, a.decimals, a.contract_address, a.is_native,
            a.is_stablecoin, a.ledger_asset_id, a.is_default
-      FROM catalog.asset a JOIN catalog.network n ON n.id = a.network_id ORDER BY a.is_default DESC, a.network_id, a.symbol
+      FROM catalog.asset a JOIN catalog.network n ON n.id = a.network_id
+     ORDER BY a.is_default DESC, a.network_id, a.symbol
     """,
     Asset,
 )

@@ -191,7 +191,8 @@ def compile_publisher(
     fee_ppm = percent_to_ppm(parse_ratio(str(document.get("gateway_fee_percent") or "0"), places=4, maximum=100))
     prices = tuple(_asset_price(entry, assets, fee_ppm) for entry in row.pricing)
     secrets: dict[str, Any] = orjson.loads(unseal(row.credentials, row.id.bytes)) if row.credentials else {}
-    allowed = [str(name).lower() for name in document.get("allowed_passthrough_headers") or []]
+    listed: list[Any] = document.get("allowed_passthrough_headers") or []
+    allowed = [str(name).lower() for name in listed]
     route = _route(document, secrets) if document.get("api_url") else None
     return Publisher(
         id=row.id,

@@ -22,6 +22,7 @@ COMMANDS = {
     "serve": ("gateway.cli.serve:serve", "Run the gateway only, against your own PostgreSQL and Valkey."),
     "migrate": ("gateway.cli.migrate:migrate", "Bring the database schema up to this version."),
     "config": ("gateway.cli.config:config", "Check and list settings."),
+    "ledger": ("gateway.cli.ledger:ledger", "Prove that the books balance."),
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -35,12 +35,14 @@ LOST = (
 )
 
 
+def _dump(value: object) -> str:
+    return orjson.dumps(value).decode()
+
+
 async def prepare_connection(connection: Connection) -> None:
     """Teach a new connection our types: jsonb as Python objects through orjson."""
     for name in ("json", "jsonb"):
-        await connection.set_type_codec(
-            name, encoder=lambda value: orjson.dumps(value).decode(), decoder=orjson.loads, schema="pg_catalog"
-        )
+        await connection.set_type_codec(name, encoder=_dump, decoder=orjson.loads, schema="pg_catalog")
 
 
 async def connect(settings: DatabaseSettings) -> Connection:
@@ -82,7 +84,7 @@ class Database:
             return
         try:
             await asyncio.wait_for(self._pool.close(), 5)
-        except (TimeoutError, asyncio.TimeoutError):
+        except TimeoutError:
             self._pool.terminate()
 
     @property
@@ -98,7 +100,7 @@ class Database:
         return {"size": pool.get_size(), "idle": pool.get_idle_size(), "max": pool.get_max_size()}
 
     @asynccontextmanager
-    async def acquire(self) -> AsyncIterator[Connection]:
+    async def acquire(self) -> AsyncGenerator[Connection]:
         """Lease a connection. Raises Unavailable when the server is away or the pool is exhausted."""
         try:
             connection = await self.pool.acquire(timeout=self.settings.connect_timeout)
@@ -113,7 +115,7 @@ class Database:
     @asynccontextmanager
     async def transaction(
         self, *, isolation: str = "read_committed", readonly: bool = False
-    ) -> AsyncIterator[Connection]:
+    ) -> AsyncGenerator[Connection]:
         """Lease a connection inside one transaction; rolled back when the block raises."""
         async with self.acquire() as connection, connection.transaction(isolation=isolation, readonly=readonly):
             yield connection

@@ -59,13 +59,17 @@ class Command(Statement[None]):
     """A statement whose rows nobody reads; `run` returns how many rows it touched."""
 
     def __init__(self, sql: LiteralString) -> None:
-        super().__init__(sql, lambda **_: None)
+        super().__init__(sql, _nothing)
 
     async def run(self, connection: Connection, *arguments: object) -> int:
         """Run and return the number of rows that the command tag names (0 when it names none)."""
         tag = await connection.execute(self.sql, *arguments)
         last = tag.rsplit(" ", 1)[-1]
         return int(last) if last.isdigit() else 0
+
+
+def _nothing(**_columns: object) -> None:
+    return None
 
 
 def texts() -> Sequence[str]:

@@ -53,11 +53,14 @@ class Listener:
     async def _listen(self, connection: Connection) -> None:
         await connection.add_listener(CATALOG, self._catalog_changed)
         await connection.add_listener(IDENTITY, self._identity_changed)
-        connection.add_termination_listener(lambda _: self._trust(heard=False))
+        connection.add_termination_listener(self._lost)
         # Only now nothing can be missed; what was missed before is read again.
         await self._catalog.load()
         self._identities.forget()
         self._trust(heard=True)
+
+    def _lost(self, _connection: Connection) -> None:
+        self._trust(heard=False)
 
     def _trust(self, *, heard: bool) -> None:
         self._catalog.listening = heard

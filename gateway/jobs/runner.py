@@ -35,7 +35,7 @@ async def _repeat(seconds: float, work: Callable[[], Awaitable[object]], name: s
             failing = False
         except asyncio.CancelledError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a failed round must not end the job
             if not failing:  # one line when it begins, not one per round
                 log.warning("job %s fails: %s: %s", name, type(error).__name__, error)
             failing = True

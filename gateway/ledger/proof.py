@@ -35,6 +35,16 @@ class AssetTotals:
             object.__setattr__(self, name, int(getattr(self, name)))
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How much there is."""
+
+    transfers: int
+    accounts: int
+    open_exchanges: int
+    pending_holds: int
+
+
 @dataclass(slots=True)
 class Report:
     """The outcome of a proof. `sound` is true when no rule was broken."""
@@ -59,7 +69,7 @@ COUNTS = Statement(
                AND NOT EXISTS (SELECT FROM ledger.settlement s WHERE s.exchange_id = t.cause_id)) AS open_exchanges,
            (SELECT count(*) FROM ledger.hold WHERE status = 'pending') AS pending_holds
     """,
-    dict,
+    Counts,
 )
 TOTALS = Statement(
     """
@@ -199,8 +209,8 @@ async def verify(connection: Connection) -> Report:
     report = Report()
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         counts = await COUNTS.one(connection)
-        report.transfers, report.accounts = counts["transfers"], counts["accounts"]
-        report.open_exchanges, report.pending_holds = counts["open_exchanges"], counts["pending_holds"]
+        report.transfers, report.accounts = counts.transfers, counts.accounts
+        report.open_exchanges, report.pending_holds = counts.open_exchanges, counts.pending_holds
         report.assets = await TOTALS.all(connection)
         for rule, statement in RULES.items():
             broken = await statement.all(connection)

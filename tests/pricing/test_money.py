@@ -6,8 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pricing.money import MAX_ATOMIC, PPM, MoneyError, fee_of, format_amount, format_usd, parse_amount, parse_ratio
-from pricing.money import percent_to_ppm, round_up
+from pricing.money import (
+    MAX_ATOMIC,
+    PPM,
+    MoneyError,
+    fee_of,
+    format_amount,
+    format_usd,
+    parse_amount,
+    parse_ratio,
+    percent_to_ppm,
+    round_up,
+)
 
 decimals = st.integers(0, 18)
 

@@ -112,7 +112,7 @@ class World:
         )
 
 
-PRICING = {
-    "price_per_get", "price_per_post", "price_per_put", "price_per_patch", "price_per_delete", "min_charge", "max_charge",
-    "max_queries_per_minute", "prepaid_enabled",
-}  # fmt: skip
+PRICING = frozenset(
+    "price_per_get price_per_post price_per_put price_per_patch price_per_delete min_charge max_charge"
+    " max_queries_per_minute prepaid_enabled".split()
+)
