@@ -283,6 +283,26 @@ async def test_backpressure_stops_an_upstream_that_is_not_read():
         await up.settled(open=1, idle=1)
 
 
+async def test_a_connection_paused_by_the_last_bytes_of_a_body_notices_its_end():
+    leave = asyncio.Event()
+
+    async def script(peer):
+        await peer.request()
+        await leave.wait()
+
+    async with line(script) as up:
+        call = asyncio.ensure_future(up.send())
+        await asyncio.sleep(0.05)
+        connection = next(iter(next(iter(up.client._pools.values()))._alive))
+        body = b"x" * (HIGH_WATER + 1)
+        connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        response = await call
+        assert up.client.counts.idle == 1
+        leave.set()
+        await up.settled()
+        assert response.complete_body == body
+
+
 async def test_closing_early_closes_the_connection_and_late_closing_does_not():
     async with line(answers(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")) as up:
         response = await up.send()
