@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+import re
 import unicodedata
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -28,6 +29,7 @@ SYMBOLS = {
 # Names the Unicode standard derives from the code point itself: noise in a search.
 DERIVED_NAMES = ("CJK UNIFIED IDEOGRAPH-", "CJK COMPATIBILITY IDEOGRAPH-", "HANGUL SYLLABLE ", "TANGUT IDEOGRAPH-")
 LAST_CODE_POINT = 0x10FFFF
+CODE_POINT = re.compile(r"(?:[Uu]\+)?([0-9A-Fa-f]{1,6})")
 FIRST_DAY = date(1990, 1, 1)
 LAST_DAY = date(2099, 12, 31)
 
@@ -38,15 +40,10 @@ class UnknownFact(LookupError):
 
 def parse_code_point(text: str) -> int:
     """Read `U+20AC`, `20ac` or the character itself. Raises UnknownFact."""
-    if len(text) == 1 and not text.isalnum():
+    if len(text) == 1 and not text.isascii():
         return ord(text)
-    digits = text[2:] if text[:2].upper() == "U+" else text
-    try:
-        value = int(digits, 16) if 1 <= len(digits) <= 6 and digits.isascii() and digits.isalnum() else -1
-    except ValueError:
-        value = -1
-    if len(text) == 1 and value < 0:
-        return ord(text)
+    match = CODE_POINT.fullmatch(text)
+    value = int(match[1], 16) if match else -1
     if not 0 <= value <= LAST_CODE_POINT:
         raise UnknownFact("a code point is written like U+20AC, up to U+10FFFF")
     return value

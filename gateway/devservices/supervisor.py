@@ -19,6 +19,7 @@ import secrets
 import select
 import signal
 import sys
+import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,7 @@ from gateway.settings import Settings, load
 
 START_SECONDS = 60.0
 SHUTDOWN_GRACE = 5.0
+SAME_REQUEST_SECONDS = 1.0
 STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -52,6 +54,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.count = 0
         self.on_second: Callable[[], None] | None = None
+        self._last = float("-inf")
         self._reader, self._writer = os.pipe()
 
     def __call__(self) -> bool:
@@ -74,7 +77,11 @@ class StopRequest:
                 signal.signal(number, handler)
 
     def _note(self, _number: int, _frame: object) -> None:
-        self.count += 1
+        now = time.monotonic()
+        # A signal to the whole group arrives twice: from its sender, and passed on by make. That is one request.
+        if now - self._last > SAME_REQUEST_SECONDS:
+            self.count += 1
+        self._last = now
         if self.count > 1 and self.on_second is not None:
             self.on_second()
 

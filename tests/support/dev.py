@@ -118,8 +118,18 @@ def still_running(pids: list[int], seconds: float = 10.0) -> list[int]:
     return left
 
 
-def in_sessions(leaders: list[int]) -> list[str]:
-    """Return every process in the sessions that these processes lead or led (Linux)."""
+def in_sessions(leaders: list[int], seconds: float = 5.0) -> list[str]:
+    """Return every process that stays in the sessions that these processes lead or led (Linux).
+
+    multiprocessing's resource tracker ends a moment after the process it served.
+    """
+    deadline = time.monotonic() + seconds
+    while (left := _in_sessions(leaders)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
+
+
+def _in_sessions(leaders: list[int]) -> list[str]:
     found = []
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:
