@@ -68,11 +68,13 @@ class Child:
 
     def complaint(self) -> str:
         """Return the most telling line it logged, for the one line the user sees."""
-        if self.log is None or not self.log.exists():
-            return ""
+        if self.log is None:
+            return "see its messages above"
+        if not self.log.exists():
+            return "it said nothing"
         tail = self.log.read_text(encoding="utf-8", errors="replace")[-8_000:].splitlines()
         loud = [line for line in tail if "FATAL" in line or "PANIC" in line or "rror" in line]
-        return (loud or tail or [""])[-1].strip()
+        return (loud or tail or ["it said nothing"])[-1].strip()
 
     def stop(self, *steps: tuple[signal.Signals, float]) -> None:
         """Send each signal in turn and wait its seconds for the end; SIGKILL when none helped."""
@@ -173,9 +175,9 @@ def wait_until(
         if stopping():
             raise Interrupted
         if not child.alive():
-            raise ServiceError(f"{what} {child.fate()}: {child.complaint() or 'it said nothing'}")
+            raise ServiceError(f"{what} {child.fate()}: {child.complaint()}")
         if time.monotonic() > deadline:
-            raise ServiceError(f"{what} was not ready within {seconds:.0f} s: {child.complaint() or 'it said nothing'}")
+            raise ServiceError(f"{what} was not ready within {seconds:.0f} s: {child.complaint()}")
         time.sleep(0.01)
 
 
