@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
+import os
 import socket
 import ssl
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from gateway.upstreams.egress import EgressGuard
 from gateway.upstreams.http import Origin, PoolCounts, Timeouts, UpstreamClient
-from gateway.upstreams.http.errors import AddressRefused, ConnectError, ConnectTimeout
+from gateway.upstreams.http.errors import AddressRefused, BrokenBody, ConnectError, ConnectTimeout
 
 from .wire import HOST, LOOPBACK, OK, PATIENT, Server, always, everything, line
 
@@ -34,33 +30,6 @@ async def call(guard: EgressGuard, origin: Origin, timeouts: Timeouts = PATIENT,
     finally:
         await client.aclose()
         assert client.counts == PoolCounts()
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    """Return the path of a self-signed certificate and key for upstream.test."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "upstream.test")])
-    now = datetime.datetime.now(datetime.UTC)
-    built = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("upstream.test")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("tls") / "upstream.pem"
-    path.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        + built.public_bytes(serialization.Encoding.PEM)
-    )
-    return path
 
 
 async def tls_listener(certificate, script):
@@ -110,6 +79,34 @@ async def test_large_bodies_over_tls(certificate):
         assert client.counts == PoolCounts(open=1, idle=1)
     finally:
         await client.aclose()
+        listener.close()
+        await server.finish()
+        await listener.wait_closed()
+
+
+@pytest.mark.parametrize("notified", [True, False])
+async def test_a_tls_body_until_close_is_whole_only_with_close_notify(certificate, notified):
+    """An attacker on the path can end a TCP connection, but not send the TLS alert."""
+
+    async def script(peer):
+        await peer.request()
+        await peer.say(b"HTTP/1.1 200 OK\r\n\r\nall of it")
+        if not notified:
+            with socket.socket(fileno=os.dup(peer.writer.get_extra_info("socket").fileno())) as raw:
+                raw.shutdown(socket.SHUT_WR)
+            await peer.reader.read()
+
+    server, listener, port, _ = await tls_listener(certificate, script)
+    try:
+        tls = ssl.create_default_context(cafile=str(certificate))
+        guard = EgressGuard(LOOPBACK, resolver=resolving("127.0.0.1"))
+        request = call(guard, Origin("https", "upstream.test", port), tls=tls)
+        if notified:
+            assert await request == b"all of it"
+        else:
+            with pytest.raises(BrokenBody):
+                await request
+    finally:
         listener.close()
         await server.finish()
         await listener.wait_closed()

@@ -212,7 +212,8 @@ async def test_the_rest_of_a_long_answer_comes_after_an_aborted_upload():
         await up.settled()
 
 
-async def test_upload_waits_for_a_slow_upstream():
+@pytest.mark.parametrize("sized", [True, False])
+async def test_upload_waits_for_a_slow_upstream(sized):
     produced = 0
     go = asyncio.Event()
 
@@ -225,11 +226,17 @@ async def test_upload_waits_for_a_slow_upstream():
     async def script(peer):
         await peer.reader.readuntil(b"\r\n\r\n")
         await go.wait()
-        await peer.reader.readexactly(32_000_000)
+        if sized:
+            await peer.reader.readexactly(32_000_000)
+        else:
+            tail = b""
+            while tail != b"\r\n0\r\n\r\n":
+                tail = (tail + await peer.reader.read(1 << 20))[-7:]
         await peer.say(OK)
 
     async with line(script) as up:
-        call = asyncio.ensure_future(up.send(b"POST", headers=[(b"Content-Length", b"32000000")], body=body()))
+        headers = [(b"Content-Length", b"32000000")] if sized else HOST
+        call = asyncio.ensure_future(up.send(b"POST", headers=headers, body=body()))
         before = -1
         while before != produced:
             before = produced

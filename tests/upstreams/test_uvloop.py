@@ -10,20 +10,23 @@ from typing import Any
 import pytest
 import uvloop
 
-from . import test_client, test_connection, test_pool, test_upload
+from . import test_client, test_connection, test_dial, test_pool, test_upload
 
 
 def scenarios() -> Iterator[Any]:
     """Yield every coroutine test with its parameters bound."""
-    for module in (test_client, test_connection, test_pool, test_upload):
+    for module in (test_client, test_connection, test_dial, test_pool, test_upload):
         for name, function in vars(module).items():
             if name.startswith("test_") and inspect.iscoroutinefunction(function) and name not in ASYNCIO_ONLY:
                 for number, arguments in enumerate(bindings(function)):
                     yield pytest.param(function, arguments, id=f"{module.__name__[-10:]}-{name}-{number}")
 
 
-# Replaces a method of the loop, which uvloop's class forbids.
-ASYNCIO_ONLY = {"test_one_timer_serves_many_calls"}
+# They replace what uvloop does not let be replaced: a method of the loop, the getaddrinfo of the socket module.
+ASYNCIO_ONLY = {
+    "test_one_timer_serves_many_calls",
+    "test_the_socket_goes_to_the_checked_address_without_a_second_resolution",
+}
 
 
 def bindings(function: Callable[..., Any]) -> list[dict[str, Any]]:
@@ -39,7 +42,9 @@ def bindings(function: Callable[..., Any]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("function", "arguments"), list(scenarios()))
-def test_on_uvloop(function, arguments):
+def test_on_uvloop(function, arguments, certificate):
+    if "certificate" in inspect.signature(function).parameters:
+        arguments = {**arguments, "certificate": certificate}
     # In a thread of its own: the session's asyncio loop stays this thread's.
     failures: list[BaseException] = []
 

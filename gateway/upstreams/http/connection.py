@@ -372,7 +372,6 @@ class Connection(Wire):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The transport is gone (asyncio callback)."""
-        self._peer_done = self._peer_done or exc is None
         self._lost("closed the connection" if exc is None else f"broke the connection ({type(exc).__name__})")
         super().connection_lost(exc)
         self._owner.gone(self)
@@ -383,7 +382,12 @@ class Connection(Wire):
             partial = self._overhead > 0
             where = "in the middle of the response head" if partial else "before a response"
             self.fail(Disconnected(f"upstream {what} {where}", sent=True, received=partial))
-        elif response is not None and self._peer_done and (state is _RAW or self._framing == "close"):
+        elif (
+            response is not None
+            and (state is _RAW or self._framing == "close")
+            and self._peer_done
+            and self.end_is_authentic()
+        ):
             self._response = None
             response.end()
         elif response is not None:

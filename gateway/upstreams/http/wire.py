@@ -7,6 +7,7 @@ read: the timer stays where it is while deadlines move later, and looks again wh
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import cast
 
 # A timer that fires this much early (loops round to milliseconds) counts as due, instead of spinning.
@@ -72,6 +73,18 @@ class Wire(asyncio.Protocol):
     def _wake_writer(self) -> None:
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
+
+    # --- The end ---
+
+    def end_is_authentic(self) -> bool:
+        """Whether the peer itself ended its stream. Over TLS an end without close_notify may be an attacker's."""
+        tls: ssl.SSLObject | None = self._transport.get_extra_info("ssl_object")
+        if tls is None:
+            return True
+        try:
+            return tls.read(1) == b""  # the loops call eof_received either way; OpenSSL knows
+        except ssl.SSLError:
+            return False
 
     # --- The timer ---
 
