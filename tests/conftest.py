@@ -94,9 +94,10 @@ async def gateway(services: Services, database_url: str) -> AsyncIterator[Runnin
 
 
 @pytest_asyncio.fixture(scope="module")
-async def world(connection: Connection, upstream: RecordingUpstream) -> World:
-    """Makes agents and publishers on this module's database."""
-    return World(connection, upstream.url)
+async def world(request: pytest.FixtureRequest, connection: Connection, upstream: RecordingUpstream) -> World:
+    """Makes agents and publishers on this module's database; waits for a gateway to hear of them where there is one."""
+    hears = "gateway" in request.fixturenames
+    return World(connection, upstream.url, pause=0.2 if hears else 0)
 
 
 @pytest_asyncio.fixture

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from gateway.catalog.endpoints import Endpoint
 from gateway.catalog.snapshot import AssetPrice, Publisher
+from gateway.errors import Unavailable
 from gateway.proxy.exchange import Exchange
 from pricing.quote import FREE, Quote
 from pricing.tariffs import per_request
@@ -16,8 +17,8 @@ def quote(exchange: Exchange, candidates: Sequence[Endpoint | None]) -> None:
     """Set the quote in the publisher's primary asset: the dearest of what the request may name."""
     publisher = exchange.sold
     price = prepaid_price(publisher)
-    if price is None:
-        return
+    if price is None:  # never free by accident
+        raise Unavailable(f"{publisher.slug} has no prices yet, so it cannot be called.", retry_after=60)
     usage = Usage(method=exchange.method)
     quotes = [per_request.quote(price.prices, usage, endpoint.price if endpoint else None) for endpoint in candidates]
     exchange.asset_price = price

@@ -5,6 +5,7 @@ Journeys use the public API instead (tests/journeys).
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -45,8 +46,9 @@ class Shop:
 class World:
     """Fills one database."""
 
-    def __init__(self, connection: Connection, upstream_url: str = "http://127.0.0.1:1") -> None:
+    def __init__(self, connection: Connection, upstream_url: str = "http://127.0.0.1:1", pause: float = 0) -> None:
         self.connection = connection
+        self.pause = pause
         self.upstream_url = upstream_url
         self._number = 0
 
@@ -76,6 +78,12 @@ class World:
 
     async def publisher(self, price: int | None = 10_000, asset: UUID = USDC, **document: Any) -> Shop:
         """Make an active HTTP publisher; keyword arguments go into its document or, if they are prices, its pricing."""
+        async with self.connection.transaction():
+            shop = await self._publisher(price, asset, document)
+        await asyncio.sleep(self.pause)
+        return shop
+
+    async def _publisher(self, price: int | None, asset: UUID, document: dict[str, Any]) -> Shop:
         owner = await self.agent()
         publisher = uuid7()
         slug = f"shop-{publisher.hex[-12:]}"
