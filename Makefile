@@ -14,6 +14,10 @@ test: ## Run all tests on a real PostgreSQL and Valkey (ARGS="tests/cli -k drain
 	@scripts/bootstrap dev
 	@exec $(BIN)/python -m pytest $(ARGS)
 
+bench: ## Measure calls against the bare upstream and nginx (ARGS="--quick", docs/benchmarks.md)
+	@scripts/bootstrap dev
+	@exec $(BIN)/python -m benchmarks $(ARGS)
+
 lint: ## Check style, format, types and the dependency rule
 	@scripts/bootstrap dev
 	@$(BIN)/ruff check .
@@ -28,4 +32,4 @@ clean: ## Remove caches and build products; keeps .venv and the data in .tollway
 	@rm -rf build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
 	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
 
-.PHONY: help run test lint ci clean
+.PHONY: help run test bench lint ci clean
