@@ -1,0 +1,94 @@
+"""The admin API as one application: resources, problems, the edge, and the OpenAPI document.
+
+Everything that is not a publisher call comes here (gateway.app). What does not live here: the paid path.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.middleware import Middleware
+
+from admin_api.kit import problems
+from admin_api.kit.edge import Edge
+from admin_api.resources import (
+    agent,
+    agent_wallet,
+    auth,
+    operations,
+    organization_publishers,
+    organizations,
+    publishers,
+)
+from gateway.services import Services
+
+TITLE = "Tollway"
+DESCRIPTION = """Agents pay per call, publishers are paid for what was delivered.
+
+Send `Authorization: Bearer <api_key>`. Refusals are RFC 9457 problems (`application/problem+json`). Amounts named
+`*_atomic` are integers of the asset's smallest unit; other amounts are decimal strings. Lists answer 400 for a limit or
+offset out of range. Every answer has `X-Request-Id`."""
+
+# The order matters where paths overlap: /organizations/default/… before /organizations/{organization_id}/…, the store's
+# own paths before the proxied ones.
+ROUTERS = (
+    operations.router,
+    agent.router,
+    agent_wallet.router,
+    auth.router,
+    organizations.router,
+    organization_publishers.router,
+    publishers.router,
+)
+
+
+def build(services: Services) -> FastAPI:
+    """Return the admin API of one worker."""
+    app = FastAPI(
+        title=TITLE,
+        version=operations.version(),
+        description=DESCRIPTION,
+        separate_input_output_schemas=False,
+        redirect_slashes=False,
+        middleware=[Middleware(Edge)],
+        redoc_url=None,
+    )
+    app.state.services = services
+    problems.install(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    app.openapi = lambda: document(app)
+    return app
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document, made once: as FastAPI sees it, with our errors instead of its own."""
+    if app.openapi_schema is None:
+        made = get_openapi(
+            title=app.title,
+            version=app.version,
+            openapi_version="3.1.0",
+            description=app.description,
+            routes=app.routes,
+            separate_input_output_schemas=app.separate_input_output_schemas,
+        )
+        schemas: dict[str, Any] = made["components"]["schemas"]
+        for name in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(name, None)
+        schemas["Problem"] = problems.SCHEMA
+        made["paths"] = {_plain(path): _ours(item) for path, item in made["paths"].items()}
+        app.openapi_schema = made
+    return app.openapi_schema
+
+
+def _plain(path: str) -> str:
+    return path.replace("{path:path}", "{path}")
+
+
+def _ours(item: dict[str, Any]) -> dict[str, Any]:
+    """Malformed input is 400 here, so FastAPI's 422 is not declared."""
+    for operation in item.values():
+        operation["responses"].pop("422", None)
+    return item

@@ -1,0 +1,98 @@
+"""Dependencies of the routes: services, the caller, and the limits that guard both.
+
+Authenticated requests count per key, all others per address, in the same budgets as publisher calls; wrong keys and
+recovery codes have a tighter limit of their own. What does not live here: what the caller may do
+(gateway/identity/permissions.py).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPBearer
+
+from gateway.errors import InvalidRequest, RateLimited, Unauthenticated
+from gateway.identity.clients import client_address, networks
+from gateway.identity.principals import Principal
+from gateway.limits.limiter import Check, Policy, headers
+from gateway.services import Services
+
+_bearer = HTTPBearer(scheme_name="bearer_auth", auto_error=False)
+
+
+def services_of(request: Request) -> Services:
+    """Return the parts of this worker."""
+    return cast("Services", request.app.state.services)
+
+
+ServicesDep = Annotated[Services, Depends(services_of)]
+
+
+def address_of(request: Request) -> str:
+    """Return the client's address as limits count it."""
+    services = services_of(request)
+    peer = request.client.host if request.client else None
+    trusted = networks(services.settings.server.trusted_proxies)
+    return client_address(peer, request.headers.getlist("x-forwarded-for"), trusted)
+
+
+async def limited(services: Services, *checks: Check) -> None:
+    """Count a request. Raises RateLimited with Retry-After and the RateLimit fields."""
+    verdict = await services.limiter.check(*checks)
+    if not verdict.allowed:
+        fields = {name.decode(): value.decode() for name, value in headers(verdict)}
+        raise RateLimited(
+            f"Too many requests ({verdict.policy.name}); try again in {verdict.retry_after} s.",
+            headers={"Retry-After": str(verdict.retry_after), **fields},
+            retry_after_seconds=verdict.retry_after,
+        )
+
+
+async def public(request: Request, services: ServicesDep) -> str:
+    """Count a request that needs no credential and return the client's address."""
+    address = address_of(request)
+    policy = Policy("address", services.settings.limits.per_address, 60)
+    await limited(services, Check(address, policy))
+    return address
+
+
+async def guess(request: Request, services: Services) -> None:
+    """Count a try at a secret, before it is looked at."""
+    policy = Policy("guesses", services.settings.limits.guesses, 60)
+    await limited(services, Check(address_of(request), policy))
+
+
+async def registration(request: Request, services: ServicesDep) -> None:
+    """Count a registration: bonuses must not be farmed from one address."""
+    limits = services.settings.limits
+    address = address_of(request)
+    await limited(
+        services,
+        Check(address, Policy("address", limits.per_address, 60)),
+        Check(address, Policy("registrations", limits.registrations, 3_600)),
+    )
+
+
+async def caller(
+    request: Request, services: ServicesDep, _documented: Annotated[object, Security(_bearer)]
+) -> Principal:
+    """Return who is calling. Raises Unauthenticated, or RateLimited for who tries keys."""
+    values = request.headers.getlist("authorization")
+    if len(values) > 1:
+        raise InvalidRequest("The request has more than one Authorization field.")
+    if not values:
+        await public(request, services)
+    try:
+        principal = await services.identities.resolve(values[0] if values else None)
+    except Unauthenticated:
+        if values:
+            await guess(request, services)
+        raise
+    policy = Policy("key", services.settings.limits.per_key, 60)
+    await limited(services, Check(principal.key_id, policy))
+    return principal
+
+
+Caller = Annotated[Principal, Depends(caller)]
+Public = Annotated[str, Depends(public)]

@@ -1,0 +1,109 @@
+"""Reading JSON bodies strictly: one meaning or none.
+
+A body that two parsers would read differently is refused before anyone acts on it: duplicate keys, NaN, invalid UTF-8,
+lone surrogates, NUL (PostgreSQL has none), and nesting that would exhaust a recursive reader.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn
+
+from fastapi import Request
+from fastapi.routing import APIRoute
+from starlette.responses import Response
+
+from gateway.errors import InvalidRequest
+
+MAX_DEPTH = 64
+# A string is matched even without its end, so that an endless one is read once and not once per quotation mark.
+_TOKENS = re.compile(rb'"(?:[^"\\]+|\\.)*"?|[\[\]{}]', re.S)
+# Text that no database column takes, in either spelling.
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def _refused(what: str) -> InvalidRequest:
+    return InvalidRequest(f"The body is not acceptable JSON: {what}.", errors=[{"field": "", "message": what}])
+
+
+def parse(raw: bytes) -> Any:
+    """Return the value of a JSON text. Raises InvalidRequest saying why it has none."""
+    _check_depth(raw)
+    try:
+        value = json.loads(
+            raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
+        )
+    except UnicodeDecodeError:
+        raise _refused("it is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise _refused(f"{error.msg} at character {error.pos}") from None
+    except (ValueError, RecursionError):
+        raise _refused("a number has too many digits") from None
+    _check_items([value])
+    return value
+
+
+def _check_depth(raw: bytes) -> None:
+    depth = 0
+    for token in _TOKENS.finditer(raw):
+        mark = token[0][:1]
+        if mark in b"[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise _refused(f"it is nested deeper than {MAX_DEPTH} levels")
+        elif mark in b"]}":
+            depth -= 1
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _refused("an object has the same key twice")
+    for key, value in pairs:
+        if _UNSTORABLE.search(key) or (isinstance(value, str) and _UNSTORABLE.search(value)):
+            raise _refused("a text contains NUL or half a character")
+        if isinstance(value, list):
+            _check_items(value)  # pyright: ignore[reportUnknownArgumentType]
+    return found
+
+
+def _check_items(items: list[Any]) -> None:
+    for item in items:
+        if isinstance(item, str) and _UNSTORABLE.search(item):
+            raise _refused("a text contains NUL or half a character")
+        if isinstance(item, list):
+            _check_items(item)  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise _refused(f"{name} is not a JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise _refused("a number is too large")
+    return value
+
+
+class StrictRequest(Request):
+    """A request whose JSON is read by `parse`."""
+
+    async def json(self) -> Any:
+        """Return the body's value. Raises InvalidRequest."""
+        return parse(await self.body())
+
+
+class StrictRoute(APIRoute):
+    """A route whose handler gets a StrictRequest."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Wrap FastAPI's handler."""
+        handler = super().get_route_handler()
+
+        async def strict(request: Request) -> Response:
+            return await handler(StrictRequest(request.scope, request.receive))
+
+        return strict

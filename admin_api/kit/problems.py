@@ -1,0 +1,142 @@
+"""From exceptions to `application/problem+json` (RFC 9457): one table for the whole admin API.
+
+Validation errors name the field and what is wrong with it, and never repeat the value: it may be a secret. What does
+not live here: the problem types themselves (gateway/errors.py).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from gateway.errors import InvalidRequest, MethodNotAllowed, NotFound, Problem
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+MAX_ERRORS = 20
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "title": "Problem",
+    "description": "RFC 9457 problem details. `type` is a path that explains the problem.",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "instance": {"type": "string", "description": "The request id."},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["field", "message"],
+                "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
+            },
+        },
+    },
+}
+DESCRIPTIONS = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    402: "Payment Required",
+    403: "Forbidden",
+    404: "Not Found",
+    409: "Conflict",
+    413: "Payload Too Large",
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+    501: "Not Implemented",
+    503: "Service Unavailable",
+}
+
+
+def problem_response(problem: Problem, instance: str) -> Response:
+    """Return the answer for a problem."""
+    body = orjson.dumps(problem.document(instance))
+    return Response(body, problem.status, {**problem.headers, "Cache-Control": "no-store"}, MEDIA_TYPE)
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the `responses` of an operation: its refusals by status, all with the problem schema."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": DESCRIPTIONS[status], "content": content} for status in statuses}
+
+
+def install(app: FastAPI) -> None:
+    """Register the handlers."""
+    app.add_exception_handler(Problem, _on_problem)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+
+
+def _identity(request: Request) -> str:
+    return str(request.scope.get("state", {}).get("request_id", ""))
+
+
+async def _on_problem(request: Request, error: Exception) -> Response:
+    return problem_response(cast("Problem", error), _identity(request))
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    return problem_response(invalid(cast("RequestValidationError", error).errors()), _identity(request))
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    """Starlette's own refusals, and problems that FastAPI wrapped while it read the body."""
+    refusal = cast("HTTPException", error)
+    if isinstance(refusal.__cause__, Problem):
+        return problem_response(refusal.__cause__, _identity(request))
+    if refusal.status_code == 405:
+        allow = (refusal.headers or {}).get("Allow", "")
+        problem: Problem = MethodNotAllowed(f"This path answers {allow} only.", headers={"Allow": allow})
+    elif refusal.status_code == 404:
+        problem = NotFound("No such path.")
+    elif refusal.status_code < 500:
+        problem = InvalidRequest("The body could not be read.")
+    else:
+        raise refusal
+    return problem_response(problem, _identity(request))
+
+
+def invalid(errors: Sequence[Any]) -> InvalidRequest:
+    """Return the problem for pydantic's findings."""
+    found: list[dict[str, str]] = []
+    for error in errors[:MAX_ERRORS]:
+        item = {"field": _field(error["loc"]), "message": _message(error)}
+        if item not in found:
+            found.append(item)
+    first = found[0]
+    detail = f"{first['field']}: {first['message']}" if first["field"] else first["message"]
+    if len(found) > 1:
+        detail += f" ({len(found)} faults in all, see errors)"
+    return InvalidRequest(detail, errors=found)
+
+
+def _field(location: Sequence[Any]) -> str:
+    """Return a field's name as the caller knows it: without "body" and the like, indexes as numbers."""
+    parts = [str(part) for part in location]
+    if parts and parts[0] in ("body", "query", "path", "header"):
+        parts = parts[1:]
+    return ".".join(parts)
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    kind = error["type"]
+    if kind == "missing":
+        return "a JSON object is required as the body" if error["loc"] == ("body",) else "is required"
+    if kind == "extra_forbidden":
+        return "no such field"
+    if kind in ("model_attributes_type", "model_type", "dict_type") and error["loc"] == ("body",):
+        return "the body must be a JSON object, sent with Content-Type: application/json"
+    if kind == "value_error":
+        return str(error["msg"]).removeprefix("Value error, ")
+    message = str(error["msg"])
+    return message.replace("Input should", "should", 1) if message.startswith("Input should") else message

@@ -1,0 +1,288 @@
+"""Category `agent-wallet`: balance, bonuses, history, recovery, referrals. Deposits wait for their rails.
+
+A deposit that no rail can carry is answered 501 after it has been checked: never a fake success, and bad input is told
+first. Amounts on the wire: `*_atomic` of the default asset, `*_usd` with a leading $.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+
+from admin_api.kit.access import Caller, Public, ServicesDep, guess, public
+from admin_api.kit.body import StrictRoute
+from admin_api.kit.envelope import Offset
+from admin_api.kit.problems import refusals
+from admin_api.resources import wallet_models as models
+from admin_api.resources.agent import agent_info, setup_instructions, skill_files
+from gateway.billing import credits
+from gateway.catalog.assets import Asset
+from gateway.catalog.prices import LIST_PRICING
+from gateway.catalog.records import FIND_ACTIVE
+from gateway.catalog.refusals import refused
+from gateway.database.pool import Connection
+from gateway.errors import Conflict, NotFound, RailNotAvailable
+from gateway.identity import codes, recovery, referrals
+from gateway.identity.accounts import load
+from gateway.identity.principals import Principal
+from gateway.ledger.wallets import BALANCES, GRANTED_TOTAL, HISTORY, HISTORY_COUNT, SourceBalance, Wallet
+from gateway.services import Services
+from pricing.money import MoneyError, format_usd, parse_amount
+
+router = APIRouter(tags=["agent-wallet"], route_class=StrictRoute)
+
+NO_RECOVERY = "No recovery is set up: if you lose your API key, this money is lost. POST /wallet/recovery makes a code."
+
+
+@router.get("/wallet/balance", operation_id="get_wallet_balance", responses=refusals(401))
+async def get_wallet_balance(caller: Caller, services: ServicesDep) -> models.WalletBalanceDataResponse:
+    """Return the spendable balance, by source. Expired credit is not balance."""
+    asset = services.catalog.default_asset
+    async with services.database.acquire() as connection:
+        wallet = await credits.wallet_of(connection, caller.account_id, asset.id)
+        account = await load(connection, caller.account_id)
+        balances = await _general(connection, wallet)
+        purchases = await GRANTED_TOTAL.one(connection, wallet.id, ["fiat_purchase"])
+    funded = sum(item.balance for item in balances if item.purpose == "funded")
+    promotional = sum(item.balance for item in balances if item.purpose == "promotional")
+    return models.WalletBalanceDataResponse(
+        data=models.WalletBalanceResponse(
+            wallet_address=wallet.address,
+            balance_atomic=funded + promotional,
+            balance_usd=_usd(funded + promotional, asset),
+            funded_balance_atomic=funded,
+            funded_balance_usd=_usd(funded, asset),
+            promotional_balance_atomic=promotional,
+            promotional_balance_usd=_usd(promotional, asset),
+            by_source=[_source(item, asset) for item in balances],
+            total_purchases_cents=purchases * 100 // 10**asset.decimals,
+            total_purchases_usd=_usd(purchases, asset),
+            has_recovery=account.has_recovery,
+            recovery_warning=None if account.has_recovery else NO_RECOVERY,
+        )
+    )
+
+
+@router.post("/wallet/bonus/signup", operation_id="claim_signup_bonus", responses=refusals(400, 401, 409))
+async def claim_signup_bonus(caller: Caller, services: ServicesDep) -> models.BonusClaimDataResponse:
+    """Grant the signup bonus, once."""
+    asset = services.catalog.default_asset
+    amount = await credits.claim_signup(services.database, caller.account_id, asset.id, services.settings.money)
+    return models.BonusClaimDataResponse(
+        data=models.BonusClaimResponse(
+            success=True, bonus_type=credits.SIGNUP, amount_atomic=amount, amount_usd=_usd(amount, asset)
+        )
+    )
+
+
+@router.post("/wallet/bonus/payment-method", operation_id="claim_payment_method_bonus", responses=refusals(401, 409))
+async def claim_payment_method_bonus(caller: Caller) -> models.BonusClaimDataResponse:
+    """Grant the bonus for a stored payment method, once. No payment method can be stored before that rail exists."""
+    raise Conflict(
+        "No payment method is stored for this account, and this gateway cannot store one yet.",
+        missing="payment_method",
+    )
+
+
+@router.get("/wallet/daily/eligibility", operation_id="check_daily_eligibility", responses=refusals(401))
+async def check_daily_eligibility(caller: Caller, services: ServicesDep) -> models.DailyClaimEligibilityDataResponse:
+    """Say whether today's credit can be claimed (UTC days), and if not, why and until when."""
+    asset, money = services.catalog.default_asset, services.settings.money
+    async with services.database.acquire() as connection:
+        state = await credits.daily_state(connection, caller.account_id, asset.id, money, datetime.now(UTC))
+    return models.DailyClaimEligibilityDataResponse(
+        data=models.DailyClaimEligibilityResponse(
+            can_claim=state.can_claim,
+            claim_amount_usd=_usd(money.daily_claim, asset) if state.can_claim else None,
+            claims_remaining_this_month=state.remaining,
+            reason=state.reason,
+            resets_in_seconds=state.resets_in_seconds,
+        )
+    )
+
+
+@router.post("/wallet/daily/claim", operation_id="claim_daily", responses=refusals(400, 401))
+async def claim_daily(caller: Caller, services: ServicesDep) -> models.DailyClaimDataResponse:
+    """Claim today's credit: once per UTC day, a limited number of times a month."""
+    asset, money = services.catalog.default_asset, services.settings.money
+    state = await credits.claim_daily(services.database, caller.account_id, asset.id, money, datetime.now(UTC))
+    async with services.database.acquire() as connection:
+        wallet = await credits.wallet_of(connection, caller.account_id, asset.id)
+        balance = sum(item.balance for item in await _general(connection, wallet))
+    return models.DailyClaimDataResponse(
+        data=models.DailyClaimResponse(
+            success=True,
+            amount_atomic=money.daily_claim,
+            amount_usd=_usd(money.daily_claim, asset),
+            balance_atomic=balance,
+            balance_usd=_usd(balance, asset),
+            claims_remaining_this_month=state.remaining,
+        )
+    )
+
+
+@router.post("/wallet/deposit", operation_id="create_deposit", responses=refusals(400, 401, 501))
+async def create_deposit(
+    body: models.DepositRequest, caller: Caller, services: ServicesDep
+) -> models.DepositDataResponse:
+    """Start a card deposit. Answers 501 until a card rail is configured; nothing is started then."""
+    least = services.settings.money.minimum_deposit_cents
+    if body.amount_cents < least:
+        raise refused("amount_cents", f"must be at least {least} (US cents)")
+    if body.referral_code is not None:
+        await _check_referral(services, caller, body.referral_code)
+    raise RailNotAvailable("Card deposits are not available on this gateway yet. Nothing was started or charged.")
+
+
+@router.post(
+    "/wallet/deposit/crypto",
+    operation_id="onchain_deposit",
+    dependencies=[Depends(public)],
+    responses={
+        **refusals(400, 404, 429, 500, 501),
+        402: {"model": models.PaymentRequiredResponseWithInfo, "description": "Payment Required"},
+    },
+)
+async def onchain_deposit(body: models.OnchainDepositRequest, services: ServicesDep) -> models.OnchainDepositResponse:
+    """Deposit on a chain for one publisher. Answers 501 until a chain rail is configured; nothing is started then."""
+    async with services.database.acquire() as connection:
+        record = await FIND_ACTIVE.first(connection, body.publisher_id)
+        if record is None:
+            raise NotFound("No active publisher has this id.")
+        prices = await LIST_PRICING.all(connection, [record.id])
+    asset_id = body.asset_id or record.primary_asset_id
+    row = next((row for row in prices if row.asset_id == asset_id), None)
+    if row is None:
+        raise refused("asset_id", "is not an asset that this publisher accepts")
+    try:
+        amount = parse_amount(body.amount, services.catalog.assets[asset_id].decimals)
+    except MoneyError as error:
+        raise refused("amount", str(error)) from None
+    if not amount:
+        raise refused("amount", "must be above 0")
+    raise RailNotAvailable("On-chain deposits are not available on this gateway yet. Nothing was started or charged.")
+
+
+@router.post("/wallet/recover", operation_id="wallet_recover", responses=refusals(400, 401, 429, 500))
+async def wallet_recover(
+    body: models.WalletRecoverRequest, request: Request, _address: Public, services: ServicesDep
+) -> models.WalletRecoverDataResponse:
+    """Exchange a recovery code for a new key and a new code. Every old key stops working at once."""
+    await guess(request, services)
+    try:
+        recovered = await recovery.recover(services.database, body.recovery_code)
+    except codes.CodeRefused as error:
+        raise refused("recovery_code", str(error)) from None
+    services.identities.told(f"account:{recovered.agent.account.id}")
+    public_url = services.settings.public_url
+    return models.WalletRecoverDataResponse(
+        data=models.WalletRecoverResponse(
+            success=True,
+            message="Recovered. Save the api_key and the new recovery code now: both are shown only once.",
+            agent=agent_info(recovered.agent),
+            new_recovery_code=recovered.code,
+            setup=setup_instructions(public_url),
+            skill_files=skill_files(public_url),
+        )
+    )
+
+
+@router.post("/wallet/recovery", operation_id="set_recovery", responses=refusals(400, 401))
+async def set_recovery(
+    body: models.SetRecoveryRequest, caller: Caller, services: ServicesDep
+) -> models.RecoveryDataResponse:
+    """Make a recovery code if there is none, shown this once; set, change or (with null) remove the contact e-mail."""
+    change = "email" in body.model_fields_set
+    state = await recovery.set_up(services.database, caller.account_id, body.email, change_email=change)
+    message = "Save the recovery code now: it is shown only once." if state.code else "Recovery is already set up."
+    return models.RecoveryDataResponse(
+        data=models.RecoveryResponse(
+            has_recovery=True, has_recovery_email=state.has_email, recovery_code=state.code, message=message
+        )
+    )
+
+
+@router.get("/wallet/referral", operation_id="get_referral_info", responses=refusals(401))
+async def get_referral_info(caller: Caller, services: ServicesDep) -> models.ReferralInfoDataResponse:
+    """Return the caller's referral code and what it has earned."""
+    asset, money = services.catalog.default_asset, services.settings.money
+    async with services.database.acquire() as connection:
+        account = await load(connection, caller.account_id)
+        wallet = await credits.wallet_of(connection, caller.account_id, asset.id)
+        earned = await GRANTED_TOTAL.one(connection, wallet.id, [credits.REFERRAL])
+        pending = await credits.pending_rewards(connection, caller.account_id) * money.referral_reward
+        count = await referrals.COUNT_REFERRED.one(connection, caller.account_id)
+    return models.ReferralInfoDataResponse(
+        data=models.ReferralInfoResponse(
+            referral_code=account.referral_code,
+            referral_url=f"{services.settings.public_url}/?ref={account.referral_code}",
+            total_referrals=count,
+            total_earnings_atomic=earned,
+            total_earnings_usd=_usd(earned, asset),
+            pending_earnings_atomic=pending,
+            pending_earnings_usd=_usd(pending, asset),
+        )
+    )
+
+
+@router.post("/wallet/referral/apply", operation_id="apply_referral_code", responses=refusals(400, 401, 409))
+async def apply_referral_code(
+    body: models.ApplyReferralRequest, caller: Caller, services: ServicesDep
+) -> dict[str, Any]:
+    """Name who referred the caller, once. The referrer is rewarded when the caller then claims its signup bonus."""
+    applied = await referrals.apply(services.database, caller.account_id, body.referral_code)
+    match applied.verdict:
+        case "unknown":
+            raise refused("referral_code", "is not a referral code of an agent here")
+        case "own":
+            raise refused("referral_code", "is your own code")
+        case "circular":
+            raise refused("referral_code", "belongs to an agent that you referred")
+        case "again":
+            raise Conflict("You have named a referrer before.")
+        case _:
+            return {}
+
+
+@router.get("/wallet/transactions", operation_id="get_transactions", responses=refusals(400, 401))
+async def get_transactions(
+    caller: Caller, services: ServicesDep, limit: Annotated[int, Query(ge=1, le=100)] = 50, offset: Offset = 0
+) -> models.WalletTransactionHistoryDataResponse:
+    """List credits (positive, with what is left of them), calls (negative), refunds and expiries; newest first."""
+    asset = services.catalog.default_asset
+    async with services.database.transaction(isolation="repeatable_read") as connection:
+        wallet = await credits.wallet_of(connection, caller.account_id, asset.id)
+        lines = await HISTORY.all(connection, wallet.id, limit, offset)
+        total = await HISTORY_COUNT.one(connection, wallet.id)
+    return models.WalletTransactionHistoryDataResponse(
+        data=models.WalletTransactionHistoryResponse(
+            transactions=[models.transaction(line, asset) for line in lines], total=total, limit=limit, offset=offset
+        )
+    )
+
+
+async def _general(connection: Connection, wallet: Wallet) -> list[SourceBalance]:
+    """Return what can be spent everywhere. A deposit for one publisher is no general balance."""
+    return [item for item in await BALANCES.all(connection, wallet.id) if item.purpose != "deposit"]
+
+
+def _source(item: SourceBalance, asset: Asset) -> models.WalletSourceBalance:
+    return models.WalletSourceBalance(
+        source=models.credit_source(item),
+        kind=models.WalletBalanceKind(item.purpose),
+        balance_atomic=item.balance,
+        balance_usd=_usd(item.balance, asset),
+    )
+
+
+async def _check_referral(services: Services, caller: Principal, code: str) -> None:
+    async with services.database.acquire() as connection:
+        referrer = await referrals.FIND_REFERRER.first(connection, codes.normalise_referral(code))
+    if referrer is None or referrer == caller.account_id:
+        raise refused("referral_code", "is not a referral code of another agent here")
+
+
+def _usd(amount: int, asset: Asset) -> str:
+    return format_usd(amount, asset.decimals)

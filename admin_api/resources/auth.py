@@ -1,0 +1,250 @@
+"""Category `Auth`, as far as it exists: who am I, and the API keys of an organization.
+
+`/organizations/default/…` are shortcuts for the caller's default organization. A key's text is in the answer that
+creates it and nowhere else.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field, StrictInt, StrictStr
+
+from admin_api.kit.access import Caller, ServicesDep
+from admin_api.kit.body import StrictRoute
+from admin_api.kit.envelope import Answer, Moment, PaginationMeta
+from admin_api.kit.problems import refusals
+from gateway.catalog.refusals import refused
+from gateway.errors import InvalidRequest
+from gateway.identity import names
+from gateway.identity.accounts import load
+from gateway.identity.api_keys import MAX_DAYS, ApiKey, create_key, list_keys, revoke_key
+from gateway.identity.organizations import default_of
+from gateway.identity.permissions import Permission, require
+from gateway.identity.principals import Principal
+from gateway.services import Services
+
+router = APIRouter(tags=["Auth"], route_class=StrictRoute)
+
+
+class UserStatus(StrEnum):
+    """Whether an account can be used."""
+
+    ACTIVE = "active"
+    DELETED = "deleted"
+    DISABLED = "disabled"
+    PAUSED = "paused"
+
+
+class UserMe(Answer):
+    """The caller's account and its default organization."""
+
+    id: UUID
+    name: str
+    email: str
+    status: UserStatus
+    avatar_url: str | None
+    created_at: Moment
+    default_organization_id: UUID
+
+
+class UserMeResponse(Answer):
+    """Envelope."""
+
+    data: UserMe
+    pagination: PaginationMeta | None = None
+
+
+class CreateApiKeyRequest(BaseModel):
+    """A new key. Without expires_in_days it does not expire."""
+
+    name: Annotated[StrictStr, Field(max_length=256)]
+    expires_in_days: Annotated[StrictInt, Field(ge=1, le=MAX_DAYS)] | None = None
+
+
+class ApiKeyInfo(Answer):
+    """A key without its secret."""
+
+    id: UUID
+    key_id: str
+    key_prefix: str
+    name: str
+    organization_id: UUID
+    created_at: Moment
+    expires_at: Moment | None
+    last_used_at: Moment | None
+    revoked_at: Moment | None
+
+
+class ApiKeysResponse(Answer):
+    """Envelope."""
+
+    data: list[ApiKeyInfo]
+    pagination: PaginationMeta | None = None
+
+
+class ApiKeyCreated(Answer):
+    """A fresh key; `api_key` is shown this once."""
+
+    id: UUID
+    key_id: str
+    api_key: str
+    name: str
+    organization_id: UUID
+    created_at: Moment
+    expires_at: Moment | None
+
+
+class ApiKeyCreatedResponse(Answer):
+    """Envelope."""
+
+    data: ApiKeyCreated
+    pagination: PaginationMeta | None = None
+
+
+@router.get("/auth/me", operation_id="get_current_user", responses=refusals(401))
+async def get_current_user(caller: Caller, services: ServicesDep) -> UserMeResponse:
+    """Return the caller's account. Agents have no mailbox: theirs is an undeliverable address."""
+    async with services.database.acquire() as connection:
+        account = await load(connection, caller.account_id)
+        default = await default_of(connection, caller.account_id)
+    return UserMeResponse(
+        data=UserMe(
+            id=account.id,
+            name=account.name,
+            email=account.contact_email,
+            status=UserStatus(account.status),
+            avatar_url=account.avatar_url,
+            created_at=account.created_at,
+            default_organization_id=default.id if default else caller.organization_id,
+        )
+    )
+
+
+@router.get(
+    "/organizations/default/api-keys", operation_id="list_default_org_api_keys", responses=refusals(400, 401, 403)
+)
+async def list_default_org_api_keys(caller: Caller, services: ServicesDep) -> ApiKeysResponse:
+    """List the keys of the caller's default organization, newest first."""
+    return await _list(services, caller, await _default(services, caller))
+
+
+@router.post(
+    "/organizations/default/api-keys",
+    status_code=201,
+    operation_id="create_default_org_api_key",
+    responses=refusals(400, 401, 403, 409),
+)
+async def create_default_org_api_key(
+    body: CreateApiKeyRequest, caller: Caller, services: ServicesDep
+) -> ApiKeyCreatedResponse:
+    """Make a key in the caller's default organization."""
+    return await _create(services, caller, await _default(services, caller), body)
+
+
+@router.delete(
+    "/organizations/default/api-keys/{key_id}",
+    operation_id="revoke_default_org_api_key",
+    responses=refusals(400, 401, 403, 404),
+)
+async def revoke_default_org_api_key(key_id: UUID, caller: Caller, services: ServicesDep) -> dict[str, Any]:
+    """Revoke a key of the caller's default organization. Revoking it again is no error."""
+    return await _revoke(services, caller, await _default(services, caller), key_id)
+
+
+@router.get(
+    "/organizations/{organization_id}/api-keys", operation_id="list_org_api_keys", responses=refusals(401, 403, 404)
+)
+async def list_org_api_keys(organization_id: UUID, caller: Caller, services: ServicesDep) -> ApiKeysResponse:
+    """List the keys of an organization, newest first."""
+    return await _list(services, caller, organization_id)
+
+
+@router.post(
+    "/organizations/{organization_id}/api-keys",
+    status_code=201,
+    operation_id="create_org_api_key",
+    responses=refusals(400, 401, 403, 404, 409),
+)
+async def create_org_api_key(
+    organization_id: UUID, body: CreateApiKeyRequest, caller: Caller, services: ServicesDep
+) -> ApiKeyCreatedResponse:
+    """Make a key in an organization; it acts as the account that made it."""
+    return await _create(services, caller, organization_id, body)
+
+
+@router.delete(
+    "/organizations/{organization_id}/api-keys/{key_id}",
+    operation_id="revoke_org_api_key",
+    responses=refusals(401, 403, 404),
+)
+async def revoke_org_api_key(
+    organization_id: UUID, key_id: UUID, caller: Caller, services: ServicesDep
+) -> dict[str, Any]:
+    """Revoke a key of an organization. Revoking it again is no error."""
+    return await _revoke(services, caller, organization_id, key_id)
+
+
+async def _default(services: Services, caller: Principal) -> UUID:
+    async with services.database.acquire() as connection:
+        found = await default_of(connection, caller.account_id)
+    if found is None:
+        raise InvalidRequest("You belong to no organization, so there is no default one.")
+    return found.id
+
+
+async def _list(services: Services, caller: Principal, organization_id: UUID) -> ApiKeysResponse:
+    async with services.database.acquire() as connection:
+        await require(connection, caller.account_id, organization_id, Permission.API_KEYS_READ)
+        keys = await list_keys(connection, organization_id)
+    return ApiKeysResponse(data=[_info(key) for key in keys])
+
+
+async def _create(
+    services: Services, caller: Principal, organization_id: UUID, body: CreateApiKeyRequest
+) -> ApiKeyCreatedResponse:
+    async with services.database.transaction() as connection:
+        await require(connection, caller.account_id, organization_id, Permission.API_KEYS_CREATE)
+        try:
+            name = names.check(body.name, longest=100)
+        except names.NameRefused as error:
+            raise refused("name", str(error)) from None
+        created = await create_key(connection, organization_id, caller.account_id, name, body.expires_in_days)
+    record = created.record
+    return ApiKeyCreatedResponse(
+        data=ApiKeyCreated(
+            id=record.id,
+            key_id=record.key_id,
+            api_key=created.text,
+            name=record.name,
+            organization_id=record.organization_id,
+            created_at=record.created_at,
+            expires_at=record.expires_at,
+        )
+    )
+
+
+async def _revoke(services: Services, caller: Principal, organization_id: UUID, key_row: UUID) -> dict[str, Any]:
+    async with services.database.transaction() as connection:
+        allowed = await require(connection, caller.account_id, organization_id, Permission.API_KEYS_READ)
+        record = await revoke_key(connection, organization_id, key_row, account_id=caller.account_id, role=allowed.role)
+    # The other workers hear of it by NOTIFY; this one need not wait for its own message.
+    services.identities.forget(record.key_id)
+    return {}
+
+
+def _info(key: ApiKey) -> ApiKeyInfo:
+    return ApiKeyInfo(
+        id=key.id,
+        key_id=key.key_id,
+        key_prefix=key.prefix,
+        name=key.name,
+        organization_id=key.organization_id,
+        created_at=key.created_at,
+        expires_at=key.expires_at,
+        last_used_at=key.last_used_at,
+        revoked_at=key.revoked_at,
+    )

@@ -1,0 +1,147 @@
+"""What is not in the contract and operators or newcomers need: health, metrics, problem pages, the front page.
+
+All of it is marked `x-extension` in the OpenAPI document.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import Any
+
+from fastapi import APIRouter, Response
+from starlette.responses import JSONResponse, PlainTextResponse
+
+from admin_api.kit.access import ServicesDep
+from admin_api.kit.problems import refusals
+from gateway.database.migrate import migrations
+from gateway.database.statement import Statement
+from gateway.errors import NotFound, Problem, every_problem
+from gateway.services import Services
+from gateway.telemetry.metrics import CONTENT_TYPE
+
+router = APIRouter(tags=["extensions"])
+
+EXTENSION: dict[str, Any] = {"x-extension": True}
+READY_SECONDS = 2.0
+MARKDOWN = "text/markdown; charset=utf-8"
+
+APPLIED = Statement("SELECT name FROM public.tollway_migration", str, scalar=True)
+
+
+@router.get("/", operation_id="front_page", openapi_extra=EXTENSION)
+async def front_page(services: ServicesDep) -> dict[str, Any]:
+    """Say what this is and where to go on."""
+    base = services.settings.public_url
+    return {
+        "name": "Tollway",
+        "version": version(),
+        "description": "A gateway where AI agents pay per call.",
+        "links": {
+            "register": f"{base}/auth/agent",
+            "publishers": f"{base}/publishers",
+            "suggest": f"{base}/publishers/suggest?query=",
+            "openapi": f"{base}/openapi.json",
+            "docs": f"{base}/docs",
+            "skill": f"{base}/skill.md",
+            "problems": f"{base}/problems",
+        },
+    }
+
+
+@router.get("/health/live", operation_id="health_live", openapi_extra=EXTENSION)
+async def health_live() -> dict[str, str]:
+    """Say that the process answers. Nothing else is asked: a database outage must not restart workers."""
+    return {"status": "live"}
+
+
+@router.get("/health/ready", operation_id="health_ready", openapi_extra=EXTENSION, responses=refusals(503))
+async def health_ready(services: ServicesDep) -> JSONResponse:
+    """Say whether calls can be served, and which dependency is missing if not."""
+    checks = await readiness(services)
+    missing = [name for name, state in checks.items() if state != "ok"]
+    status = "ready" if not missing else "not ready"
+    return JSONResponse({"status": status, "missing": missing, "checks": checks}, 200 if not missing else 503)
+
+
+@router.get("/metrics", operation_id="metrics", openapi_extra=EXTENSION, response_class=PlainTextResponse)
+async def metrics(services: ServicesDep) -> Response:
+    """Return the Prometheus exposition of all workers."""
+    return Response(await asyncio.to_thread(services.metrics.render), headers={"Content-Type": CONTENT_TYPE})
+
+
+@router.get("/problems", operation_id="list_problems", openapi_extra=EXTENSION, response_class=PlainTextResponse)
+async def list_problems() -> Response:
+    """List every problem type."""
+    lines = [f"- [{kind.title}](/problems/{kind.name}) ({kind.status})" for kind in every_problem()]
+    return Response("# Problems\n\n" + "\n".join(lines) + "\n", media_type=MARKDOWN)
+
+
+@router.get(
+    "/problems/{name}",
+    operation_id="get_problem",
+    openapi_extra=EXTENSION,
+    response_class=PlainTextResponse,
+    responses=refusals(404),
+)
+async def get_problem(name: str) -> Response:
+    """Explain a problem type: the page that `type` in a problem points to."""
+    for kind in every_problem():
+        if kind.name == name:
+            return Response(_problem_page(kind), media_type=MARKDOWN)
+    raise NotFound("There is no problem type of this name. GET /problems lists them.")
+
+
+@router.get("/skill.md", operation_id="skill_file", openapi_extra=EXTENSION, response_class=PlainTextResponse)
+async def skill_file(services: ServicesDep) -> Response:
+    """Tell an agent how to use this gateway."""
+    return Response(SKILL.replace("{base}", services.settings.public_url), media_type=MARKDOWN)
+
+
+async def readiness(services: Services) -> dict[str, str]:
+    """Return each dependency with "ok" or what is wrong with it."""
+    database, schema = await _database(services)
+    policy = services.settings.limits.when_unavailable
+    valkey = "ok" if services.limiter.available else f"away; until it is back the policy {policy!r} holds"
+    return {"database": database, "migrations": schema, "valkey": valkey}
+
+
+async def _database(services: Services) -> tuple[str, str]:
+    try:
+        async with asyncio.timeout(READY_SECONDS), services.database.acquire() as connection:
+            applied = set(await APPLIED.all(connection))
+    except Exception as error:  # noqa: BLE001 - whatever keeps us from asking is the answer
+        return f"cannot be asked ({type(error).__name__})", "unknown"
+    missing = [name for name, _ in migrations() if name not in applied]
+    return "ok", "ok" if not missing else f"not applied: {', '.join(missing)}"
+
+
+def _problem_page(kind: type[Problem]) -> str:
+    text = inspect.cleandoc(kind.__doc__ or kind.title)
+    return f"# {kind.title}\n\nStatus {kind.status}, type `/problems/{kind.name}`.\n\n{text}\n"
+
+
+def version() -> str:
+    """Return the installed version; a bare checkout has none."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return installed("tollway")
+    except PackageNotFoundError:
+        return "checkout"
+
+
+SKILL = """# Tollway: pay per call
+
+1. Register: `POST {base}/auth/agent` with `{}`. Keep `data.agent.api_key`; it is shown once.
+2. Send `Authorization: Bearer <api_key>` from now on. Claim credit: `POST {base}/wallet/bonus/signup`, and daily
+   `POST {base}/wallet/daily/claim`. Balance: `GET {base}/wallet/balance`.
+3. Make a recovery code: `POST {base}/wallet/recovery` with `{}`. It is the only way back after losing the key.
+4. Find a publisher: `GET {base}/publishers/suggest?query=<task in words>`, then `GET {base}/publishers/<slug>` for its
+   endpoints and prices.
+5. Call it: any method on `{base}/publishers/<slug>/<path>`. The answer is the publisher's own; `X-Cost` says what it
+   cost. 402 means that the balance does not cover the price and says what is missing; nothing was charged.
+
+Errors are `application/problem+json`; `type` is a page under `{base}`. The whole API: `{base}/openapi.json`.
+"""

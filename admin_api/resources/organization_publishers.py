@@ -1,0 +1,237 @@
+"""Category `Organizations`: the publishers of an organization, from their owner's side.
+
+Every operation first asks permissions.require for the organization in the path, then looks the publisher up inside it:
+who is not a member learns nothing (403), and another organization's publisher is not there (404).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field, StrictInt, StrictStr
+
+from admin_api.kit.access import Caller, ServicesDep
+from admin_api.kit.body import StrictRoute
+from admin_api.kit.envelope import MAX_OFFSET
+from admin_api.kit.problems import refusals
+from admin_api.resources import publisher_models as models
+from gateway.catalog import logos
+from gateway.catalog.assets import Asset
+from gateway.catalog.publishers import PublisherDesk
+from gateway.catalog.records import LIST_OF_ORGANIZATION, TOUCH_PUBLISHER, Publisher, assemble
+from gateway.catalog.refusals import refused
+from gateway.catalog.requests import CreatePublisherRequest, UpdatePricingRequest, UpdatePublisherRequest
+from gateway.catalog.urls import UrlPolicy
+from gateway.catalog.usage import Earnings, earnings_of
+from gateway.catalog.views import asset_view, logo_url, owner_view
+from gateway.errors import RailNotAvailable
+from gateway.identity.permissions import Permission, require
+from gateway.identity.principals import Principal
+from gateway.services import Services
+
+router = APIRouter(
+    prefix="/organizations/{organization_id}/publishers", tags=["Organizations"], route_class=StrictRoute
+)
+
+
+class LogoUploadRequest(BaseModel):
+    """A logo as base64."""
+
+    logo: Annotated[StrictStr, Field(max_length=2_000_000)]
+    content_type: StrictStr
+
+
+class CreatePublisherPayoutRequest(BaseModel):
+    """A payout of earnings; without an amount, of everything available."""
+
+    asset_id: UUID
+    amount_atomic: Annotated[StrictInt, Field(ge=1)] | None = None
+    destination_wallet: Annotated[StrictStr, Field(max_length=128)] | None = None
+
+
+@router.get("", operation_id="list_org_publishers", responses=refusals(401, 403, 500))
+async def list_org_publishers(
+    organization_id: UUID, caller: Caller, services: ServicesDep
+) -> models.PublishersDataResponse:
+    """List the organization's publishers, inactive ones too, newest first. Deleted ones are gone."""
+    async with services.database.acquire() as connection:
+        await require(connection, caller.account_id, organization_id, Permission.PUBLISHERS_READ)
+        publishers = await assemble(connection, await LIST_OF_ORGANIZATION.all(connection, organization_id))
+    return models.PublishersDataResponse(data=[_shown(services, publisher) for publisher in publishers])
+
+
+@router.post("", status_code=201, operation_id="create_publisher", responses=refusals(400, 401, 403, 409, 500))
+async def create_publisher(
+    organization_id: UUID, body: CreatePublisherRequest, caller: Caller, services: ServicesDep
+) -> models.PublisherDataResponse:
+    """Create a publisher. It is in the store at once, and can be called."""
+    await _require(services, caller, organization_id, Permission.PUBLISHERS_WRITE)
+    publisher = await desk(services).create(organization_id, caller.account_id, body)
+    return await _changed(services, publisher)
+
+
+@router.get("/{publisher_id}", operation_id="get_org_publisher", responses=refusals(401, 403, 404, 500))
+async def get_org_publisher(
+    organization_id: UUID, publisher_id: UUID, caller: Caller, services: ServicesDep
+) -> models.PublisherDataResponse:
+    """Return a publisher as its owner sees it; credentials are never shown."""
+    publisher = await _owned(services, caller, organization_id, publisher_id, Permission.PUBLISHERS_READ)
+    return models.PublisherDataResponse(data=_shown(services, publisher))
+
+
+@router.put("/{publisher_id}", operation_id="update_publisher", responses=refusals(400, 401, 403, 404, 500))
+async def update_publisher(
+    organization_id: UUID, publisher_id: UUID, body: UpdatePublisherRequest, caller: Caller, services: ServicesDep
+) -> models.PublisherDataResponse:
+    """Change the fields that the body names. Null clears a field that may be empty."""
+    await _require(services, caller, organization_id, Permission.PUBLISHERS_WRITE)
+    return await _changed(services, await desk(services).update(organization_id, publisher_id, body))
+
+
+@router.delete("/{publisher_id}", operation_id="delete_publisher", responses=refusals(401, 403, 404, 500))
+async def delete_publisher(
+    organization_id: UUID, publisher_id: UUID, caller: Caller, services: ServicesDep
+) -> dict[str, Any]:
+    """Delete a publisher: it cannot be called any more, its credentials are destroyed, its slug stays reserved."""
+    await _require(services, caller, organization_id, Permission.PUBLISHERS_WRITE)
+    await desk(services).delete(organization_id, publisher_id)
+    await services.catalog.refresh(publisher_id)
+    return {}
+
+
+@router.put(
+    "/{publisher_id}/pricing", operation_id="update_publisher_pricing", responses=refusals(400, 401, 403, 404, 500)
+)
+async def update_publisher_pricing(
+    organization_id: UUID, publisher_id: UUID, body: UpdatePricingRequest, caller: Caller, services: ServicesDep
+) -> models.PricingConfigDataResponse:
+    """Change the prices in one accepted asset. Null clears a price."""
+    await _require(services, caller, organization_id, Permission.PUBLISHERS_WRITE)
+    row, asset = await desk(services).update_pricing(organization_id, publisher_id, body)
+    await services.catalog.refresh(publisher_id)
+    return models.PricingConfigDataResponse(data=models.PricingConfigResponse.model_validate(row.wire(asset)))
+
+
+@router.get(
+    "/{publisher_id}/earnings", operation_id="get_org_publisher_earnings", responses=refusals(401, 403, 404, 500)
+)
+async def get_org_publisher_earnings(
+    organization_id: UUID, publisher_id: UUID, caller: Caller, services: ServicesDep
+) -> models.PublisherEarningsDataResponse:
+    """Return what the publisher has earned, one row per asset that it is booked in."""
+    publisher = await _owned(services, caller, organization_id, publisher_id, Permission.EARNINGS_READ)
+    async with services.database.acquire() as connection:
+        earnings = await earnings_of(connection, publisher_id)
+    booked = dict.fromkeys([asset.ledger_asset_id for asset in publisher.assets] + list(earnings))
+    rows = [
+        _earnings(publisher, services.catalog.assets[asset_id], earnings.get(asset_id, Earnings(asset_id, 0, 0, 0)))
+        for asset_id in booked
+    ]
+    return models.PublisherEarningsDataResponse(data=rows)
+
+
+@router.get(
+    "/{publisher_id}/payouts", operation_id="list_org_publisher_payouts", responses=refusals(400, 401, 403, 404, 500)
+)
+async def list_org_publisher_payouts(
+    organization_id: UUID,
+    publisher_id: UUID,
+    caller: Caller,
+    services: ServicesDep,
+    limit: Annotated[int | None, Query(ge=1, le=100)] = None,
+    offset: Annotated[int | None, Query(ge=0, le=MAX_OFFSET)] = None,
+) -> models.PublisherPayoutsDataResponse:
+    """List payouts. There are none before a payout rail exists."""
+    _ = limit, offset
+    await _owned(services, caller, organization_id, publisher_id, Permission.EARNINGS_READ)
+    return models.PublisherPayoutsDataResponse(data=[])
+
+
+@router.post(
+    "/{publisher_id}/payouts",
+    status_code=201,
+    operation_id="create_org_publisher_payout",
+    responses=refusals(400, 401, 403, 404, 500, 501),
+)
+async def create_org_publisher_payout(
+    organization_id: UUID,
+    publisher_id: UUID,
+    body: CreatePublisherPayoutRequest,
+    caller: Caller,
+    services: ServicesDep,
+) -> models.PublisherPayoutDataResponse:
+    """Request a payout. Answers 501 until a payout rail is configured; nothing moves then."""
+    publisher = await _owned(services, caller, organization_id, publisher_id, Permission.PAYOUTS_CREATE)
+    if body.asset_id not in publisher.record.asset_ids:
+        raise refused("asset_id", "is not an asset that this publisher accepts")
+    raise RailNotAvailable("Payouts are not available on this gateway yet. Nothing was moved; the earnings stay.")
+
+
+@router.post(
+    "/{publisher_id}/logo", operation_id="upload_publisher_logo", responses=refusals(400, 401, 403, 404, 413, 500)
+)
+async def upload_publisher_logo(
+    organization_id: UUID, publisher_id: UUID, body: LogoUploadRequest, caller: Caller, services: ServicesDep
+) -> models.LogoUploadDataResponse:
+    """Store a logo of at most 1 MiB: PNG, JPEG, WebP, or an SVG without anything active."""
+    publisher = await _owned(services, caller, organization_id, publisher_id, Permission.PUBLISHERS_WRITE)
+    try:
+        logo = logos.read_logo(body.logo, body.content_type)
+    except logos.LogoRefused as error:
+        raise refused(error.field, str(error)) from None
+    async with services.database.transaction() as connection:
+        await logos.put_logo(connection, publisher_id, logo)
+        await TOUCH_PUBLISHER.run(connection, publisher_id)
+    url = logo_url(services.settings.public_url, publisher.record.slug)
+    return models.LogoUploadDataResponse(data=models.LogoUploadResponse(logo_url=url, message="The logo is stored."))
+
+
+def desk(services: Services) -> PublisherDesk:
+    """Return where publishers are written."""
+    urls = UrlPolicy(services.guard, services.settings.proxy.allow_addresses)
+    return PublisherDesk(services.database, services.box, urls)
+
+
+async def _require(services: Services, caller: Principal, organization_id: UUID, permission: Permission) -> None:
+    async with services.database.acquire() as connection:
+        await require(connection, caller.account_id, organization_id, permission)
+
+
+async def _owned(
+    services: Services, caller: Principal, organization_id: UUID, publisher_id: UUID, permission: Permission
+) -> Publisher:
+    async with services.database.acquire() as connection:
+        await require(connection, caller.account_id, organization_id, permission)
+        return await desk(services).get(connection, organization_id, publisher_id)
+
+
+async def _changed(services: Services, publisher: Publisher) -> models.PublisherDataResponse:
+    """Answer with a publisher that was written. This worker's snapshot need not wait for its own notification."""
+    await services.catalog.refresh(publisher.record.id)
+    return models.PublisherDataResponse(data=_shown(services, publisher))
+
+
+def _shown(services: Services, publisher: Publisher) -> models.PublisherResponse:
+    return models.PublisherResponse.model_validate(owner_view(publisher, services.settings.public_url))
+
+
+def _earnings(publisher: Publisher, asset: Asset, earnings: Earnings) -> models.PublisherEarningsResponse:
+    unit = 10**asset.decimals
+    return models.PublisherEarningsResponse(
+        publisher_id=publisher.record.id,
+        publisher_slug=publisher.record.slug,
+        publisher_name=publisher.record.name,
+        asset=models.AssetInfo.model_validate(asset_view(asset)),
+        wallet_address=publisher.record.wallet_address,
+        total_revenue=earnings.revenue / unit,
+        total_revenue_atomic=earnings.revenue,
+        available=earnings.available / unit,
+        available_atomic=earnings.available,
+        pending_payout=earnings.paying_out / unit,
+        pending_payout_atomic=earnings.paying_out,
+        total_withdrawn=earnings.withdrawn / unit,
+        total_withdrawn_atomic=earnings.withdrawn,
+        request_count=publisher.usage.calls,
+    )

@@ -1,0 +1,292 @@
+"""Answers of the publisher operations, named as in the contract. Requests: gateway/catalog/requests.py."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, StrictStr
+
+from admin_api.kit.envelope import Answer, Moment, OffsetPaginationMeta, PaginationMeta
+from gateway.catalog.requests import EndpointDefinition, UsageExample
+from gateway.catalog.vocabulary import (
+    ComputeType,
+    DatabaseType,
+    IntegrationType,
+    PricingModel,
+    PublisherCategory,
+    PublisherType,
+    UndocumentedEndpointPolicy,
+)
+
+
+class AssetInfo(Answer):
+    """An asset that prices can be in."""
+
+    id: UUID
+    network_id: str
+    network_name: str
+    symbol: str
+    name: str
+    decimals: int
+    contract_address: str | None
+    is_native: bool
+    is_stablecoin: bool
+
+
+class PricingConfigResponse(Answer):
+    """Prices in one asset, as decimal strings of that asset."""
+
+    asset_id: UUID
+    asset_symbol: str | None
+    pricing_model: PricingModel
+    price_per_call: str | None
+    price_per_get: str | None
+    price_per_post: str | None
+    price_per_put: str | None
+    price_per_patch: str | None
+    price_per_delete: str | None
+    price_per_execution: str | None
+    base_price_per_1000_rows: str
+    hourly_rate: str | None
+    markup_multiplier: str
+    min_charge: str
+    max_charge: str | None
+    min_display_price: str | None
+    pricing_display_text: str | None
+    minimum_balance: str
+    low_balance_threshold: str
+    grace_period_minutes: int | None
+    max_queries_per_minute: int | None
+    payment_expiry_minutes: int
+    onchain_enabled: bool
+    prepaid_enabled: bool
+
+
+class PricingConfigDataResponse(Answer):
+    """Envelope."""
+
+    data: PricingConfigResponse
+    pagination: PaginationMeta | None = None
+
+
+class PublisherResponse(Answer):
+    """A publisher, without credentials. Where the owner sees upstream details, the store's view has null."""
+
+    id: UUID
+    slug: str
+    name: str
+    description: str | None
+    publisher_category: PublisherCategory
+    publisher_type: PublisherType
+    is_active: bool
+    is_verified: bool
+    verification_expires_at: Moment | None
+    created_at: Moment
+    updated_at: Moment
+    email: str | None
+    logo_url: str | None
+    capabilities: list[str]
+    categories: list[str]
+    use_cases: list[str]
+    usage_examples: list[UsageExample] | None
+    resource_name: str | None
+    resource_description: str | None
+    wallet_address: str
+    wallet_network_id: str
+    accepted_assets: list[AssetInfo] | None
+    pricing: list[PricingConfigResponse] | None
+    billing_model: str
+    gateway_fee_percent: str
+    integration_type: IntegrationType | None
+    api_url: str | None
+    request_content_type: str
+    endpoints: list[EndpointDefinition] | None
+    undocumented_endpoint_policy: UndocumentedEndpointPolicy
+    allowed_passthrough_headers: list[str]
+    upstream_headers: Any
+    api_key_header: str | None
+    api_key_query_param: str | None
+    token_exchange_url: str | None
+    token_exchange_method: str | None
+    token_exchange_mode: str | None
+    token_response_field: str | None
+    token_cache_ttl_seconds: int | None
+    upstream_cost_response_path: str | None
+    requires_user_oauth: bool
+    oauth_provider_id: UUID | None
+    mcp_endpoint: str | None
+    mcp_capabilities: Any
+    compute_type: ComputeType | None
+    database_type: DatabaseType | None
+    database_name: str | None
+    database_config: Any
+    branch_id: UUID | None
+    project_id: UUID | None
+    ownership_tracking_enabled: bool
+    resource_id_response_path: str | None
+    resource_id_url_pattern: str | None
+    protected_operations: Any
+    total_queries: int
+    unique_agents_served: int
+
+
+class PublisherDataResponse(Answer):
+    """Envelope."""
+
+    data: PublisherResponse
+    pagination: PaginationMeta | None = None
+
+
+class PublishersDataResponse(Answer):
+    """Envelope."""
+
+    data: list[PublisherResponse]
+    pagination: PaginationMeta | None = None
+
+
+class PaginatedPublishersResponse(Answer):
+    """A page of the store."""
+
+    data: list[PublisherResponse]
+    pagination: OffsetPaginationMeta
+
+
+class PricingSummary(Answer):
+    """The price at a glance."""
+
+    base_price_per_1000_rows: str | None
+    price_per_call: str | None
+
+
+class PublisherSuggestion(Answer):
+    """A publisher that suits a task; score from 0 to 1."""
+
+    slug: str
+    name: str
+    description: str | None
+    capabilities: list[str]
+    pricing: PricingSummary | None
+    score: float
+    match_reason: str
+
+
+class SuggestResponse(Answer):
+    """Suggestions. Agents are not suggested yet, so their list is empty."""
+
+    publishers: list[PublisherSuggestion]
+    agents: list[Any]
+
+
+class SuggestDataResponse(Answer):
+    """Envelope."""
+
+    data: SuggestResponse
+    pagination: PaginationMeta | None = None
+
+
+class EstimateRequestBody(BaseModel):
+    """What a query would cost at a publisher."""
+
+    publisher_id: UUID
+    query: StrictStr
+    asset_id: UUID | None = None
+
+
+class EstimateResponse(Answer):
+    """An expected cost."""
+
+    publisher_slug: str
+    publisher_name: str
+    asset_symbol: str
+    estimated_rows: int
+    estimated_cost: str
+    estimated_cost_atomic: int
+
+
+class DatabaseQueryRequest(BaseModel):
+    """A query for a database publisher."""
+
+    query: str
+    database: str | None = None
+    params: list[Any] = []
+
+
+class PublisherEarningsResponse(Answer):
+    """What a publisher has earned in one asset, net of the gateway's fee and of refunds."""
+
+    publisher_id: UUID
+    publisher_slug: str
+    publisher_name: str
+    asset: AssetInfo
+    wallet_address: str
+    total_revenue: float
+    total_revenue_atomic: int
+    available: float
+    available_atomic: int
+    pending_payout: float
+    pending_payout_atomic: int
+    total_withdrawn: float
+    total_withdrawn_atomic: int
+    request_count: int
+
+
+class PublisherEarningsDataResponse(Answer):
+    """Envelope."""
+
+    data: list[PublisherEarningsResponse]
+    pagination: PaginationMeta | None = None
+
+
+class PayoutStatus(StrEnum):
+    """Where a payout stands."""
+
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class PublisherPayoutResponse(Answer):
+    """A payout."""
+
+    id: UUID
+    publisher_id: UUID
+    asset: AssetInfo
+    amount: float
+    amount_atomic: int
+    destination_wallet: str
+    status: PayoutStatus
+    requested_at: Moment
+    tx_hash: str | None
+    error_message: str | None
+
+
+class PublisherPayoutDataResponse(Answer):
+    """Envelope."""
+
+    data: PublisherPayoutResponse
+    pagination: PaginationMeta | None = None
+
+
+class PublisherPayoutsDataResponse(Answer):
+    """Envelope."""
+
+    data: list[PublisherPayoutResponse]
+    pagination: PaginationMeta | None = None
+
+
+class LogoUploadResponse(Answer):
+    """Where the logo is now."""
+
+    logo_url: str
+    message: str
+
+
+class LogoUploadDataResponse(Answer):
+    """Envelope."""
+
+    data: LogoUploadResponse
+    pagination: PaginationMeta | None = None

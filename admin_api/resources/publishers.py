@@ -1,0 +1,221 @@
+"""Category `publishers`: the store, and estimates. Paid calls are the pipeline's (gateway/proxy).
+
+The last three operations stand here only for the OpenAPI document: gateway.app sends their requests down the pipeline
+before this application sees them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from admin_api.kit.access import Public, ServicesDep
+from admin_api.kit.body import StrictRoute
+from admin_api.kit.envelope import Offset, page
+from admin_api.kit.problems import refusals
+from admin_api.resources import publisher_models as models
+from gateway.catalog.checks import one_of
+from gateway.catalog.logos import FIND_LOGO, SVG_POLICY
+from gateway.catalog.records import COUNT_STORE, FIND_IN_STORE, FIND_MANY, LIST_STORE, Publisher, assemble
+from gateway.catalog.refusals import refused
+from gateway.catalog.suggest import Suggestion, suggest
+from gateway.catalog.views import store_view
+from gateway.catalog.vocabulary import PublisherCategory
+from gateway.database.pool import Connection
+from gateway.errors import InternalError, KindNotServed, NotFound, UnknownPublisher
+from gateway.services import Services
+from pricing.money import format_amount
+from pricing.tariffs import per_request
+from pricing.usage import Usage
+
+router = APIRouter(prefix="/publishers", tags=["publishers"], route_class=StrictRoute)
+
+SuggestType = Annotated[str, Query(alias="type", description='"publisher", "agent" or "both"')]
+Task = Annotated[str, Query(min_length=1, max_length=1_000)]
+Search = Annotated[str | None, Query(max_length=200)]
+LOGO_SECONDS = 300
+
+
+@router.get("", operation_id="list_store_publishers", responses=refusals(400, 429, 500))
+async def list_store_publishers(
+    _address: Public,
+    services: ServicesDep,
+    is_verified: bool | None = None,
+    category: PublisherCategory | None = None,
+    search: Search = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 50,
+    offset: Offset = 0,
+) -> models.PaginatedPublishersResponse:
+    """List active publishers with their prices, newest first."""
+    term = _storable("search", search)
+    filters = (is_verified, category.value if category else None, term)
+    async with services.database.transaction(isolation="repeatable_read", readonly=True) as connection:
+        publishers = await assemble(connection, await LIST_STORE.all(connection, *filters, limit, offset))
+        total = await COUNT_STORE.one(connection, *filters)
+    shown = [_shown(services, publisher) for publisher in publishers]
+    meta = models.OffsetPaginationMeta.model_validate(page(shown, total=total, limit=limit, offset=offset))
+    return models.PaginatedPublishersResponse(data=shown, pagination=meta)
+
+
+@router.get("/suggest", operation_id="suggest_publishers", responses=refusals(400, 429, 500))
+async def suggest_publishers(
+    _address: Public,
+    services: ServicesDep,
+    query: Task,
+    kind: SuggestType = "both",
+    limit: Annotated[int, Query(ge=1, le=20)] = 5,
+) -> models.SuggestDataResponse:
+    """Suggest publishers for a task in plain words, best first. Agents are not suggested yet."""
+    try:
+        one_of(kind, ("publisher", "agent", "both"))
+    except ValueError as error:
+        raise refused("type", str(error)) from None
+    task = _storable("query", query) or ""
+    found: list[models.PublisherSuggestion] = []
+    if kind != "agent":
+        async with services.database.acquire() as connection:
+            found = await _suggestions(connection, await suggest(connection, task, limit))
+    return models.SuggestDataResponse(data=models.SuggestResponse(publishers=found, agents=[]))
+
+
+@router.get("/{slug}", operation_id="get_store_publisher", responses=refusals(404, 429, 500))
+async def get_store_publisher(slug: str, _address: Public, services: ServicesDep) -> models.PublisherDataResponse:
+    """Return an active publisher with its prices and endpoints."""
+    async with services.database.acquire() as connection:
+        publisher = await _in_store(connection, slug)
+    return models.PublisherDataResponse(data=_shown(services, publisher))
+
+
+@router.get(
+    "/{slug}/logo",
+    operation_id="get_store_publisher_logo",
+    response_class=Response,
+    responses={**refusals(404, 429), 200: {"content": {"image/*": {}}}, 302: {"description": "Found"}},
+)
+async def get_store_publisher_logo(slug: str, request: Request, _address: Public, services: ServicesDep) -> Response:
+    """Return the logo, or lead to where it is."""
+    async with services.database.acquire() as connection:
+        place = await FIND_LOGO.first(connection, _slug(slug))
+    logo = place.stored() if place else None
+    if place is None or (logo is None and place.logo_url is None):
+        raise NotFound("This publisher has no logo.")
+    caching = {"Cache-Control": f"public, max-age={LOGO_SECONDS}"}
+    if logo is None:
+        return Response(status_code=302, headers={**caching, "Location": str(place.logo_url)})
+    fields = {**caching, "ETag": logo.etag, "X-Content-Type-Options": "nosniff", "Content-Security-Policy": SVG_POLICY}
+    if _matches(request.headers.get("if-none-match"), logo.etag):
+        return Response(status_code=304, headers=fields)
+    return Response(logo.body, media_type=logo.content_type, headers=fields)
+
+
+@router.post("/{slug}/estimate", operation_id="estimate_query", responses=refusals(400, 404, 429, 500, 501))
+async def estimate_query(
+    slug: str, body: models.EstimateRequestBody, _address: Public, services: ServicesDep
+) -> models.EstimateResponse:
+    """Say what a call would cost, without a charge. An API costs its call price, whatever is asked."""
+    async with services.database.acquire() as connection:
+        publisher = await _in_store(connection, slug)
+    record = publisher.record
+    if body.publisher_id != record.id:
+        raise refused("publisher_id", "is not the id of the publisher in the path")
+    if record.category == "database":
+        raise KindNotServed("Estimates for database publishers are not available on this gateway yet.")
+    asset_id = body.asset_id or record.primary_asset_id
+    for row, asset in zip(publisher.pricing, publisher.assets, strict=True):
+        if asset.id == asset_id:
+            quote = per_request.quote(row.price_list(), Usage(method="POST"))
+            return models.EstimateResponse(
+                publisher_slug=record.slug,
+                publisher_name=record.name,
+                asset_symbol=asset.symbol,
+                estimated_rows=1,
+                estimated_cost=format_amount(quote.amount, asset.decimals, places=2),
+                estimated_cost_atomic=quote.amount,
+            )
+    raise refused("asset_id", "is not an asset that this publisher accepts")
+
+
+@router.post("/{slug}", operation_id="publisher_root_handler", responses=refusals(402, 404, 500))
+async def publisher_root_handler(slug: str, body: models.DatabaseQueryRequest | Any) -> Any:
+    """Run a query at a database publisher, or call the root of an API publisher. Paid."""
+    raise _unreachable(slug, body)
+
+
+@router.get("/{slug}/{path:path}", operation_id="proxy_to_publisher_get", responses=refusals(402, 404, 500))
+async def proxy_to_publisher_get(slug: str, path: Annotated[str, Path()]) -> Any:
+    """Call the publisher. Paid; every method is served, the answer is the upstream's own."""
+    raise _unreachable(slug, path)
+
+
+@router.post(
+    "/{slug}/{path:path}",
+    operation_id="proxy_to_publisher_post",
+    responses=refusals(402, 404, 500),
+    openapi_extra={
+        "requestBody": {
+            "required": False,
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+)
+async def proxy_to_publisher_post(slug: str, path: Annotated[str, Path()]) -> Any:
+    """Call the publisher with a body, which is streamed through. Paid."""
+    raise _unreachable(slug, path)
+
+
+def _unreachable(*_parameters: object) -> InternalError:
+    return InternalError("Publisher calls are served by the pipeline; this application was reached without it.")
+
+
+async def _in_store(connection: Connection, slug: str) -> Publisher:
+    record = await FIND_IN_STORE.first(connection, _slug(slug))
+    if record is None:
+        raise UnknownPublisher("No publisher has this slug. GET /publishers lists those that there are.")
+    return (await assemble(connection, [record]))[0]
+
+
+async def _suggestions(connection: Connection, found: list[Suggestion]) -> list[models.PublisherSuggestion]:
+    records = {record.id: record for record in await FIND_MANY.all(connection, [one.publisher_id for one in found])}
+    publishers = {one.record.id: one for one in await assemble(connection, list(records.values()))}
+    return [_suggestion(publishers[one.publisher_id], one) for one in found if one.publisher_id in publishers]
+
+
+def _suggestion(publisher: Publisher, suggestion: Suggestion) -> models.PublisherSuggestion:
+    record, prices = publisher.record, None
+    if publisher.pricing:
+        wire = publisher.pricing[0].wire(publisher.assets[0])
+        prices = models.PricingSummary(
+            base_price_per_1000_rows=wire["base_price_per_1000_rows"], price_per_call=wire["price_per_call"]
+        )
+    return models.PublisherSuggestion(
+        slug=record.slug,
+        name=record.name,
+        description=record.description,
+        capabilities=record.document.get("capabilities") or [],
+        pricing=prices,
+        score=suggestion.score,
+        match_reason=suggestion.reason,
+    )
+
+
+def _shown(services: Services, publisher: Publisher) -> models.PublisherResponse:
+    return models.PublisherResponse.model_validate(store_view(publisher, services.settings.public_url))
+
+
+def _slug(text: str) -> str:
+    """Return a slug as it can be asked of the database; what none can be is simply unknown."""
+    return text if text.isascii() and text.isprintable() and len(text) <= 64 else ""
+
+
+def _storable(field: str, text: str | None) -> str | None:
+    if text is not None and ("\x00" in text or any("\ud800" <= char <= "\udfff" for char in text)):
+        raise refused(field, "contains NUL or half a character")
+    return text
+
+
+def _matches(header: str | None, etag: str) -> bool:
+    """Evaluate If-None-Match with the weak comparison of RFC 9110 section 13.1.2."""
+    if header is None:
+        return False
+    return header.strip() == "*" or etag in {part.strip().removeprefix("W/") for part in header.split(",")}

@@ -1,0 +1,97 @@
+"""Types of publisher fields as pydantic reads them: the pure checks of checks.py bound to strict JSON types.
+
+Text is never made from numbers nor numbers from text: a price of 0.1 sent as a JSON number has lost its digits before
+anyone can check them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+
+from gateway.catalog import checks
+from gateway.catalog.vocabulary import (
+    AUTH_TYPES,
+    BILLING_MODELS,
+    JWT_ALGORITHMS,
+    MAX_ITEM,
+    MAX_LIST,
+    MAX_TEXT,
+    TOKEN_METHODS,
+    TOKEN_MODES,
+)
+
+
+class Request(BaseModel):
+    """A request body. Unknown fields are refused: a misspelt price would otherwise sell for nothing."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+def _words(words: Sequence[str]) -> AfterValidator:
+    return AfterValidator(lambda value: checks.one_of(value, words))
+
+
+def _matching(test: Callable[[str], object], wanted: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not test(value):
+            raise ValueError(wanted)
+        return value
+
+    return AfterValidator(check)
+
+
+def _headers(*, public: bool) -> AfterValidator:
+    return AfterValidator(lambda value: None if value is None else checks.headers(value, public=public))
+
+
+def _optional_json(value: Any) -> Any:
+    return None if value is None else checks.json_value(value)
+
+
+def _trimmed(value: str) -> str:
+    return checks.text(value, MAX_TEXT)
+
+
+def _item(value: str) -> str:
+    item = checks.text(value, MAX_ITEM).strip()
+    if not item:
+        raise ValueError("must not be empty")
+    return item
+
+
+Text = Annotated[StrictStr, AfterValidator(_trimmed)]
+Item = Annotated[StrictStr, AfterValidator(_item)]
+Items = Annotated[list[Item], Field(max_length=MAX_LIST)]
+Secret = Annotated[StrictStr, Field(min_length=1, max_length=8_192), AfterValidator(checks.header_value)]
+Slug = Annotated[StrictStr, AfterValidator(checks.slug)]
+Url = Annotated[StrictStr, AfterValidator(checks.http_url)]
+BaseUrl = Annotated[StrictStr, AfterValidator(checks.base_url)]
+HeaderName = Annotated[StrictStr, AfterValidator(checks.header_name)]
+QueryName = Annotated[StrictStr, _matching(checks.QUERY_NAME.fullmatch, "must be a plain query parameter name")]
+Passthrough = Annotated[list[StrictStr], AfterValidator(checks.passthrough)]
+PublicHeaders = Annotated[Any, _headers(public=True)]
+SecretHeaders = Annotated[Any, _headers(public=False)]
+JsonValue = Annotated[Any, AfterValidator(_optional_json)]
+Email = Annotated[StrictStr, AfterValidator(checks.email)]
+MediaType = Annotated[
+    StrictStr, _matching(checks.MEDIA_TYPE.fullmatch, "must be a media type such as application/json")
+]
+ResponsePath = Annotated[
+    StrictStr, _matching(checks.RESPONSE_PATH.fullmatch, "must be a dotted path into the answer, such as usage.cost")
+]
+PathTemplate = Annotated[StrictStr, AfterValidator(checks.path_template)]
+AuthType = Annotated[StrictStr, _words(AUTH_TYPES)]
+BillingModel = Annotated[StrictStr, _words(BILLING_MODELS)]
+JwtAlgorithm = Annotated[StrictStr, _words(JWT_ALGORITHMS)]
+TokenMethod = Annotated[StrictStr, _words(TOKEN_METHODS)]
+TokenMode = Annotated[StrictStr, _words(TOKEN_MODES)]
+# Amounts stay text until the asset's decimals are known (prices.py).
+Amount = Annotated[StrictStr, Field(max_length=64)]
+Minutes = Annotated[StrictInt, Field(ge=0, le=527_040)]
+PositiveMinutes = Annotated[StrictInt, Field(ge=1, le=44_640)]
+Seconds = Annotated[StrictInt, Field(ge=1, le=31_536_000)]
+Count = Annotated[StrictInt, Field(ge=1, le=1_000_000)]
+Flag = StrictBool

@@ -1,0 +1,46 @@
+"""Referrals: who brought whom. The reward itself is a ledger grant that the wallet's bonuses trigger (admin_api)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
+
+from gateway.database.pool import Database
+from gateway.database.statement import Command, Statement
+from gateway.identity import codes
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of a referral code: only `applied` changed anything."""
+
+    verdict: Literal["applied", "unknown", "own", "circular", "again"]
+
+
+FIND_REFERRER = Statement(
+    "SELECT id::text FROM identity.account WHERE referral_code = $1 AND status = 'active'", UUID, scalar=True
+)
+# The guard stands in the statement: a second code finds referred_by set.
+SET_REFERRER = Command(
+    "UPDATE identity.account SET referred_by = $2, referred_at = now() WHERE id = $1 AND referred_by IS NULL"
+)
+IS_REFERRED_BY = Statement(
+    "SELECT EXISTS (SELECT FROM identity.account WHERE id = $1 AND referred_by = $2)", bool, scalar=True
+)
+REFERRED = Statement("SELECT id::text FROM identity.account WHERE referred_by = $1", UUID, scalar=True)
+COUNT_REFERRED = Statement("SELECT count(*) FROM identity.account WHERE referred_by = $1", int, scalar=True)
+
+
+async def apply(database: Database, account_id: UUID, code: str) -> Applied:
+    """Record who referred an account, once and for all."""
+    async with database.transaction() as connection:
+        referrer = await FIND_REFERRER.first(connection, codes.normalise_referral(code))
+        if referrer is None:
+            return Applied("unknown")
+        if referrer == account_id:
+            return Applied("own")
+        if await IS_REFERRED_BY.one(connection, referrer, account_id):
+            return Applied("circular")
+        changed = await SET_REFERRER.run(connection, account_id, referrer)
+        return Applied("applied" if changed else "again")
