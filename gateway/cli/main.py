@@ -22,6 +22,8 @@ COMMANDS = {
     "serve": ("gateway.cli.serve:serve", "Run the gateway only, against your own PostgreSQL and Valkey."),
     "migrate": ("gateway.cli.migrate:migrate", "Bring the database schema up to this version."),
     "config": ("gateway.cli.config:config", "Check and list settings."),
+    "wallet": ("gateway.cli.wallet:wallet", "Show wallets and grant credit."),
+    "publisher": ("gateway.cli.publisher:publisher", "List, show, create, verify and switch publishers."),
     "ledger": ("gateway.cli.ledger:ledger", "Prove that the books balance."),
 }
 

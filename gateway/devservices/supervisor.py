@@ -237,22 +237,22 @@ def _new_secret_keys() -> str:
 def migrate_and_seed(settings: Settings, upstream_url: str, data: Path) -> dict[str, object]:
     """Bring the schema up to date, put the demo publishers in, and return the demo part of dev.json.
 
-    What the seed does not return again (a key is shown once) is kept from the last start.
+    The seed keeps keys from the last start (each is shown once) while they work.
     """
     before = read_dev_json(data).get("demo", {})
     kept = cast(dict[str, object], before) if isinstance(before, dict) else {}
     if os.environ.get("TOLLWAY_DEV_APP"):
         return kept  # another application than the gateway: it has no schema of ours
-    return {**kept, **asyncio.run(_migrate_and_seed(settings, upstream_url))}
+    return {**kept, **asyncio.run(_migrate_and_seed(settings, upstream_url, kept))}
 
 
-async def _migrate_and_seed(settings: Settings, upstream_url: str) -> dict[str, object]:
+async def _migrate_and_seed(settings: Settings, upstream_url: str, known: dict[str, object]) -> dict[str, object]:
     migrate: Any = importlib.import_module("gateway.database.migrate")
     await migrate.migrate(settings.database.url)
     if importlib.util.find_spec("gateway.devservices.seed") is None:
         return {}
     seed: Any = importlib.import_module("gateway.devservices.seed")
-    return await seed.seed(settings, upstream_url)
+    return await seed.seed(settings, upstream_url, known)
 
 
 def _reachable(host: str) -> str:

@@ -1,0 +1,160 @@
+"""`tollway publisher`: an operator's hand on the store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_network
+from typing import Any, TextIO, TypeVar
+from uuid import UUID
+
+import click
+import orjson
+from pydantic import ValidationError
+
+from gateway.catalog.publishers import PublisherDesk
+from gateway.catalog.records import FIND_ANY, LIST_ANY, SET_FLAGS, Record, assemble
+from gateway.catalog.requests import CreatePublisherRequest
+from gateway.catalog.urls import UrlPolicy
+from gateway.catalog.views import owner_view
+from gateway.cli.context import settings_for_cli
+from gateway.database.pool import Connection, Database
+from gateway.database.statement import Statement
+from gateway.settings import Settings
+from gateway.upstreams.credentials import CredentialBox
+from gateway.upstreams.egress import EgressGuard
+
+Result = TypeVar("Result")
+
+CREATOR_OF = Statement(
+    "SELECT created_by::text FROM identity.organization WHERE id = $1 AND deleted_at IS NULL", UUID, scalar=True
+)
+
+
+@click.group()
+def publisher() -> None:
+    """List, show, create, verify and switch publishers."""
+
+
+@publisher.command("list")
+def list_command() -> None:
+    """List every publisher, one a line."""
+
+    async def run(_settings: Settings, database: Database) -> list[str]:
+        async with database.acquire() as connection:
+            publishers = await assemble(connection, await LIST_ANY.all(connection))
+        return [
+            f"{one.record.slug:<32} {_state(one.record):<20} {one.usage.calls:>10} calls  {one.record.name}"
+            for one in publishers
+        ]
+
+    click.echo("\n".join(_with_database(run)) or "there are no publishers")
+
+
+@publisher.command("show")
+@click.argument("slug_or_id")
+def show_command(slug_or_id: str) -> None:
+    """Show a publisher as its owner sees it, as JSON; credentials are never shown."""
+
+    async def run(settings: Settings, database: Database) -> dict[str, Any]:
+        async with database.acquire() as connection:
+            record = await _find(connection, slug_or_id)
+            return owner_view((await assemble(connection, [record]))[0], settings.public_url)
+
+    click.echo(_json(_with_database(run)))
+
+
+@publisher.command("create")
+@click.option("--file", "source", type=click.File("rb"), required=True, help="JSON of a CreatePublisherRequest, or -.")
+@click.option("--organization", type=click.UUID, required=True, help="The organization that owns it.")
+def create_command(source: TextIO, organization: UUID) -> None:
+    """Create a publisher from a JSON file, with the same checks as the API."""
+    request = _request(source.read())
+
+    async def run(settings: Settings, database: Database) -> dict[str, Any]:
+        async with database.acquire() as connection:
+            account_id = await CREATOR_OF.first(connection, organization)
+        if account_id is None:
+            raise click.ClickException(f"there is no organization {organization}")
+        made = await _desk(settings, database).create(organization, account_id, request)
+        return owner_view(made, settings.public_url)
+
+    click.echo(_json(_with_database(run)))
+
+
+@publisher.command("activate")
+@click.argument("slug_or_id")
+def activate_command(slug_or_id: str) -> None:
+    """Put a publisher into the store: it can be called."""
+    _set_flags(slug_or_id, active=True, verified=None)
+
+
+@publisher.command("deactivate")
+@click.argument("slug_or_id")
+def deactivate_command(slug_or_id: str) -> None:
+    """Take a publisher out of the store: calls answer 404."""
+    _set_flags(slug_or_id, active=False, verified=None)
+
+
+@publisher.command("verify")
+@click.argument("slug_or_id")
+@click.option("--revoke", is_flag=True, help="Take the mark away again.")
+def verify_command(slug_or_id: str, revoke: bool) -> None:
+    """Mark a publisher as verified."""
+    _set_flags(slug_or_id, active=None, verified=not revoke)
+
+
+def _set_flags(slug_or_id: str, *, active: bool | None, verified: bool | None) -> None:
+    async def run(_settings: Settings, database: Database) -> Record:
+        async with database.transaction() as connection:
+            record = await _find(connection, slug_or_id)
+            await SET_FLAGS.run(connection, record.id, active, verified)
+            return await _find(connection, slug_or_id)
+
+    record = _with_database(run)
+    click.echo(f"{record.slug} is {_state(record)}")
+
+
+def _with_database(run: Callable[[Settings, Database], Awaitable[Result]]) -> Result:
+    async def main() -> Result:
+        settings = settings_for_cli()
+        database = Database(settings.database)
+        await database.start()
+        try:
+            return await run(settings, database)
+        finally:
+            await database.stop()
+
+    return asyncio.run(main())
+
+
+def _desk(settings: Settings, database: Database) -> PublisherDesk:
+    allowed = settings.proxy.allow_addresses
+    guard = EgressGuard([ip_network(network) for network in allowed])
+    return PublisherDesk(database, CredentialBox.from_setting(settings.secrets.keys), UrlPolicy(guard, allowed))
+
+
+def _request(text: str | bytes) -> CreatePublisherRequest:
+    try:
+        return CreatePublisherRequest.model_validate(orjson.loads(text))
+    except orjson.JSONDecodeError as error:
+        raise click.ClickException(f"the file is not JSON: {error}") from None
+    except ValidationError as error:
+        # Without the input: it may be a credential.
+        faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_input=False))
+        raise click.ClickException("\n".join(fault.replace("Value error, ", "") for fault in faults)) from None
+
+
+async def _find(connection: Connection, name: str) -> Record:
+    record = await FIND_ANY.first(connection, name)
+    if record is None:
+        raise click.ClickException(f"no publisher is called {name}")
+    return record
+
+
+def _state(record: Record) -> str:
+    return ("active" if record.is_active else "inactive") + (", verified" if record.is_verified else "")
+
+
+def _json(document: dict[str, Any]) -> str:
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2, default=str).decode()
