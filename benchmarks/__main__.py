@@ -85,7 +85,7 @@ def run(options: dict[str, Any], name: str) -> Report:
     with running(
         options["servers"], agents=most, workers=options["workers"], nginx=nginx, placement=placement
     ) as stack:  # fmt: skip
-        generator = Generator(options["generator"], _key_files(stack, options["agents"]))
+        generator = Generator(options["generator"], key_files(stack, options["agents"]))
         if generator.name == "builtin":
             print("no wrk: using the built-in generator (Debian: apt-get install wrk)", file=sys.stderr)
         disk = machine.Disk(stack.services.home)
@@ -140,7 +140,8 @@ def _measure_all(
             )
 
 
-def _key_files(stack: Stack, agents: Sequence[int]) -> dict[int, Path]:
+def key_files(stack: Stack, agents: Sequence[int]) -> dict[int, Path]:
+    """Write the keys of the first agents to a file for each number of agents asked for."""
     files: dict[int, Path] = {}
     for number in agents:
         files[number] = stack.directory / f"keys-{number}"
