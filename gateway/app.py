@@ -12,6 +12,7 @@ from datetime import timedelta
 from ipaddress import ip_network
 
 from gateway.catalog.snapshot import Catalog
+from gateway.catalog.usage import roll_up as roll_up_usage
 from gateway.database.pool import LOST, Database
 from gateway.errors import Unavailable
 from gateway.identity.principals import Identities
@@ -36,9 +37,12 @@ from gateway.upstreams.http.client import UpstreamClient
 log = logging.getLogger(__name__)
 
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+# Below the 5 s after which common servers close idle connections: a call on a closing one could not be repeated.
+UPSTREAM_IDLE_SECONDS = 4.0
 HEARTBEAT_SECONDS = 5.0
 RECONCILE_SECONDS = 5.0
 EXPIRE_SECONDS = 30.0
+USAGE_SECONDS = 60.0
 FLUSH_SECONDS = 10.0
 GAUGE_SECONDS = 5.0
 # What stands below /publishers/<slug> and is ours: exactly these methods and paths, everything else is the upstream's.
@@ -67,6 +71,7 @@ def build_services(settings: Settings) -> Services:
             guard,
             max_connections=settings.proxy.connections_per_upstream,
             max_idle=settings.proxy.idle_connections_per_upstream,
+            idle_seconds=UPSTREAM_IDLE_SECONDS,
         ),
         box=box,
         metrics=metrics,
@@ -95,6 +100,7 @@ class Worker:
         self._runner.every(CHECK_SECONDS, self._listener.check, "listener")
         self._runner.every(RECONCILE_SECONDS, self._reconciler.run, "reconciler")
         self._runner.every(EXPIRE_SECONDS, lambda: expire_lots(services.database), "expiry")
+        self._runner.every(USAGE_SECONDS, lambda: roll_up_usage(services.database), "usage")
         self._runner.every(FLUSH_SECONDS, services.identities.flush_used, "last-used")
         self._runner.every(GAUGE_SECONDS, self._sample, "gauges")
 

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 import orjson
@@ -20,6 +20,8 @@ from gateway.settings import DatabaseSettings
 
 log = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
+READ_TRIES = 3
 Connection = Any  # asyncpg.Connection or its pool proxy: they share methods, not a base class that its stubs know
 UniqueViolation = asyncpg.UniqueViolationError
 CheckViolation = asyncpg.CheckViolationError
@@ -28,6 +30,7 @@ LOST = (
     OSError,
     asyncio.TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a statement met a connection that was just being lost
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.CannotConnectNowError,
@@ -111,6 +114,16 @@ class Database:
             yield connection
         finally:
             await self.pool.release(connection)
+
+    async def read(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
+        """Run a read, again on a new connection when the server was lost under it. Raises Unavailable after that."""
+        for _ in range(READ_TRIES):
+            try:
+                async with self.acquire() as connection:
+                    return await work(connection)
+            except LOST as error:
+                log.warning("database connection lost during a read: %s", type(error).__name__)
+        raise Unavailable("The database cannot be reached; nothing was changed. Try again.")
 
     @asynccontextmanager
     async def transaction(

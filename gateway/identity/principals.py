@@ -180,8 +180,7 @@ class Identities:
     async def _load(self, key_id: str) -> _Entry:
         self.misses += 1
         started = self._clock()
-        async with self._database.acquire() as connection:
-            record = await FIND_KEY.first(connection, key_id)
+        record = await self._database.read(lambda connection: FIND_KEY.first(connection, key_id))
         principal = None
         if record is not None:
             principal = Principal(

@@ -33,8 +33,7 @@ class WalletNumbers:
         key = (account_id, asset_id)
         number = self._known.get(key)
         if number is None:
-            async with self._database.acquire() as connection:
-                wallet = await FIND_WALLET.first(connection, account_id, asset_id)
+            wallet = await self._database.read(lambda connection: FIND_WALLET.first(connection, account_id, asset_id))
             if wallet is None:
                 return None
             if len(self._known) >= CACHE_SIZE:

@@ -12,7 +12,7 @@ import logging
 from dataclasses import dataclass
 
 from gateway.billing.prepaid_credits import Ending
-from gateway.errors import Problem, Unavailable, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
+from gateway.errors import InvalidRequest, Problem, Unavailable, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
 from gateway.limits.policy import Policy
 from gateway.proxy.authorize import Shortfall, WalletNumbers, authorize
 from gateway.proxy.deliver import deliver
@@ -33,6 +33,8 @@ from gateway.upstreams.http.errors import (
     IdleTimeout,
     PoolTimeout,
     TotalTimeout,
+    UnsafeRequest,
+    UploadError,
     UpstreamError,
 )
 from gateway.upstreams.http.timeouts import Timeouts
@@ -158,6 +160,8 @@ class Pipeline:
 
 def _failure(error: UpstreamError) -> tuple[Ending, Problem]:
     """Return how the exchange ends and what the caller reads, for a call without an answer."""
+    if isinstance(error, UnsafeRequest | UploadError):
+        return "refused", InvalidRequest(f"The request cannot be forwarded: {error}. You were not charged.")
     if isinstance(error, PoolTimeout):
         return "refused", Unavailable("All connections to this publisher are busy; you were not charged.")
     if isinstance(error, ConnectTimeout):
