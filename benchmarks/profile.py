@@ -1,6 +1,7 @@
 """`python -m benchmarks.profile`: where a gateway's Python time goes under load, by py-spy (pip install py-spy).
 
-Prints the functions with the largest share of samples: by themselves, and with all that they call.
+Only threads that hold the GIL are counted, so waiting is not. Prints the functions with the largest share of samples: by
+themselves, and with all that they call.
 """
 
 from __future__ import annotations
@@ -41,7 +42,20 @@ def main(
         case = next(case for case in cases(stack, [connections], [agents]) if case.kind == kind)
         generator.load(case, 2)
         folded = stack.directory / "stacks"
-        command = [spy, "record", "-p", str(case.pid), "--subprocesses", "-d", str(seconds), "-r", "250", "-f", "raw"]
+        command = [
+            spy,
+            "record",
+            "-p",
+            str(case.pid),
+            "--subprocesses",
+            "-d",
+            str(seconds),
+            "-r",
+            "250",
+            "-f",
+            "raw",
+            "--gil",
+        ]
         names = [] if lines else ["--function"]
         with subprocess.Popen([*command, *names, "-o", folded], stdout=sys.stderr, stderr=sys.stderr) as recorder:
             summary = generator.load(case, seconds)
