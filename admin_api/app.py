@@ -56,6 +56,7 @@ def build(services: Services) -> FastAPI:
         redoc_url=None,
     )
     app.state.services = services
+    app.state.routes = [route for router in ROUTERS for route in router.routes]
     problems.install(app)
     for router in ROUTERS:
         app.include_router(router)

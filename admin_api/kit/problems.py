@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from gateway.errors import InvalidRequest, MethodNotAllowed, NotFound, Problem
 
@@ -95,7 +96,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     if isinstance(refusal.__cause__, Problem):
         return problem_response(refusal.__cause__, _identity(request))
     if refusal.status_code == 405:
-        allow = (refusal.headers or {}).get("Allow", "")
+        allow = ", ".join(_methods(request)) or (refusal.headers or {}).get("Allow", "")
         problem: Problem = MethodNotAllowed(f"This path answers {allow} only.", headers={"Allow": allow})
     elif refusal.status_code == 404:
         problem = NotFound("No such path.")
@@ -104,6 +105,15 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     else:
         raise refusal
     return problem_response(problem, _identity(request))
+
+
+def _methods(request: Request) -> list[str]:
+    """Return every method that some route has for the path; the router names those of its first match only."""
+    found: set[str] = set()
+    for route in request.app.state.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= getattr(route, "methods", None) or set()
+    return sorted(found)
 
 
 def invalid(errors: Sequence[Any]) -> InvalidRequest:

@@ -15,8 +15,8 @@ from gateway.database.statement import Statement
 
 LAG_SECONDS = 120
 """Younger transfers stay in the tail: one may still be uncommitted, or about to be refunded."""
-ROLL_UP_SECONDS = 60.0
-ROLL_UP_LIMIT = 100_000
+ROLL_UP_LIMIT = 50_000
+ROLL_UP_STEPS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,19 +103,10 @@ def horizon(now: float) -> UUID:
     return UUID(int=(milliseconds << 80) | ((1 << 80) - 1))
 
 
-class UsageRollUp:
-    """Moves the roll-up's mark now and then. One per worker; the database lets one worker at a time do it."""
-
-    def __init__(self) -> None:
-        self._next = 0.0
-
-    async def maybe(self, database: Database) -> None:
-        """Roll up if it has not been done for a while; bounded, and never waits for another worker."""
-        now = time.monotonic()
-        if now < self._next:
-            return
-        self._next = now + ROLL_UP_SECONDS
+async def roll_up(database: Database) -> None:
+    """Move the roll-up's mark on: a job. Bounded, and it never waits for another worker that does the same."""
+    for _ in range(ROLL_UP_STEPS):
         async with database.transaction() as connection:
             done = await ROLL_UP.one(connection, horizon(time.time()), ROLL_UP_LIMIT)
-        if not done:
-            self._next = now
+        if done:
+            return
