@@ -26,6 +26,7 @@ from gateway.devservices.processes import ServiceError
 
 SERVERS = ("granian", "uvicorn", "hypercorn")
 WARM_SECONDS = 1.0
+PLACES = ("--output", "--against")
 
 
 class Listed(click.ParamType):
@@ -60,6 +61,11 @@ class Listed(click.ParamType):
 @click.option("--pin", is_flag=True, help="The proxies on one core, everything else on the others.")
 @click.option("--generator", type=click.Choice(["auto", "wrk", "builtin"]), default="auto", show_default=True)
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), default=ROOT / "benchmarks" / "reports")
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True),
+    help="Another checkout to measure in the same run.",
+)
 @click.option("--name", default="", help="Of the report's files; default the date and time.")
 def main(*, quick: bool, output: Path, name: str, **options: Any) -> None:
     """Measure the bare upstream, nginx and the gateway, with free and durably paid calls, in alternating rounds."""
@@ -83,8 +89,13 @@ def run(options: dict[str, Any], name: str) -> Report:
     nginx = shutil.which("nginx") is not None
     most = max(options["agents"])
     with running(
-        options["servers"], agents=most, workers=options["workers"], nginx=nginx, placement=placement
-    ) as stack:  # fmt: skip
+        options["servers"],
+        agents=most,
+        workers=options["workers"],
+        nginx=nginx,
+        placement=placement,
+        against=options["against"],
+    ) as stack:
         generator = Generator(options["generator"], key_files(stack, options["agents"]))
         if generator.name == "builtin":
             print("no wrk: using the built-in generator (Debian: apt-get install wrk)", file=sys.stderr)
@@ -100,10 +111,10 @@ def run(options: dict[str, Any], name: str) -> Report:
             "valkey": machine.program_version(valkey._binary(), "--version"),
             "nginx": machine.program_version("nginx", "-v") if nginx else None,
         }
-        command = shlex.join(["python", "-m", "benchmarks", *_without_output(sys.argv[1:])])
+        command = shlex.join(["python", "-m", "benchmarks", *_without_places(sys.argv[1:])])
         return Report(
-            name, started, {"command": command, **options}, facts, services, generator.name, stack.complete,
-            disk.facts(), proof, rows,
+            name, started, {**options, "command": command, "against": bool(options["against"])}, facts, services,
+            generator.name, stack.complete, disk.facts(), proof, rows,
         )  # fmt: skip
 
 
@@ -149,13 +160,15 @@ def key_files(stack: Stack, agents: Sequence[int]) -> dict[int, Path]:
     return files
 
 
-def _without_output(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments less --output, which names a place on this machine."""
-    kept = list(arguments)
-    for index, word in enumerate(arguments):
-        if word == "--output":
-            return kept[:index] + kept[index + 2 :]
-    return [word for word in kept if not word.startswith("--output=")]
+def _without_places(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments less the values that name places on this machine."""
+    kept: list[str] = []
+    hidden = False
+    for word in arguments:
+        name, equals, _ = word.partition("=")
+        kept.append(f"{name}=..." if equals and name in PLACES else "..." if hidden else word)
+        hidden = word in PLACES
+    return kept
 
 
 def _interrupt(_number: int, _frame: object) -> None:

@@ -1,7 +1,7 @@
 """`python -m benchmarks.profile`: where a gateway's Python time goes under load, by py-spy (pip install py-spy).
 
-Only threads that hold the GIL are counted, so waiting is not. Prints the functions with the largest share of samples: by
-themselves, and with all that they call.
+Only threads that hold the GIL are counted, so waiting is not. Prints the functions with the largest share of samples:
+by themselves, and with all that they call.
 """
 
 from __future__ import annotations

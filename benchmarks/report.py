@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rounds import Row
+from benchmarks.stack import OTHER
 
 SCHEMA = 1
 HEAD = (
     "conn", "case", "req/s min", "median", "max", "p50 ms", "p99 ms", "CPU us", "PG us", "Valkey us",
-    "x bare", "x nginx", "x unpriced",
+    "x bare", "x nginx", "x unpriced", "x other",
 )  # fmt: skip
 
 
@@ -122,6 +123,8 @@ def bases(row: Row, rows: Sequence[Row]) -> dict[str, Row]:
             continue
         if case.kind in ("bare", "nginx") or (case.kind == "unpriced" and case.server == row.case.server):
             found[case.kind] = other
+        if (case.kind, case.agents, case.server) == (row.case.kind, row.case.agents, row.case.server + OTHER):
+            found["other"] = other
     return found
 
 
@@ -156,7 +159,7 @@ def _row_document(row: Row, rows: Sequence[Row]) -> dict[str, Any]:
 def _cells(row: Row, rows: Sequence[Row]) -> tuple[str, ...]:
     rates = [one.rate for one in row.rounds]
     base = bases(row, rows)
-    ratios = [f"{row.ratio(base[kind]):.3f}" if kind in base else "" for kind in ("bare", "nginx", "unpriced")]
+    ratios = [f"{row.ratio(base[kind]):.3f}" if kind in base else "" for kind in ("bare", "nginx", "unpriced", "other")]
     marked = row.case.name if row.valid else f"INVALID {row.case.name}"
     return (
         str(row.case.connections), marked, f"{min(rates):.0f}", f"{row.middle('rate'):.0f}", f"{max(rates):.0f}",

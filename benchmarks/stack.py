@@ -25,6 +25,7 @@ from gateway.devservices.datadir import held
 from gateway.upstreams.credentials import generate_key
 
 ROOT = Path(__file__).resolve().parents[1]
+OTHER = " (other)"  # marks the gateways of another checkout
 NO_LIMIT = "60000000"  # per minute: one call a microsecond
 
 
@@ -94,9 +95,18 @@ def services(data: Path) -> Generator[Services]:
 
 @contextlib.contextmanager
 def running(
-    servers: Sequence[str], *, agents: int, workers: int, nginx: bool, placement: Placement
+    servers: Sequence[str],
+    *,
+    agents: int,
+    workers: int,
+    nginx: bool,
+    placement: Placement,
+    against: Path | None = None,
 ) -> Generator[Stack]:
-    """Run the stores, an upstream, a seeded database, one gateway per server and maybe nginx."""
+    """Run the stores, an upstream, a seeded database, one gateway per server and maybe nginx.
+
+    `against` is another checkout, of which one gateway per server runs too; it shares the database as we migrate it.
+    """
     with contextlib.ExitStack() as stack:
         data = stack.enter_context(directory())
         stores = stack.enter_context(services(data))
@@ -106,6 +116,8 @@ def running(
         environment = _environment(stores, complete=complete, workers=workers)
         with placement.for_proxy():
             gateways = {server: _start_gateway(stack, data, server, environment) for server in servers}
+            for server in servers if against else ():
+                gateways[server + OTHER] = _start_gateway(stack, data, server, environment, against)
             proxy = _start_nginx(stack, data, upstream.port, workers) if nginx else None
         for server, gateway in gateways.items():
             until_answers(gateway.child, gateway.port, "/publishers/-/-", 404)
@@ -122,9 +134,15 @@ def _must_sell(server: str, gateway: Running, world: World) -> None:
 
 
 def _start(
-    stack: contextlib.ExitStack, data: Path, name: str, command: Sequence[str | Path], port: int, env: dict[str, str]
+    stack: contextlib.ExitStack,
+    data: Path,
+    name: str,
+    command: Sequence[str | Path],
+    port: int,
+    env: dict[str, str],
+    cwd: Path = ROOT,
 ) -> Running:
-    child = processes.start(name, command, data=data, env=env, log=data / f"{name}.log", cwd=ROOT)
+    child = processes.start(name, command, data=data, env=env, log=data / f"{name}.log", cwd=cwd)
     stack.callback(child.stop, (processes.signal.SIGTERM, 15.0))
     return Running(child, port)
 
@@ -138,12 +156,13 @@ def _start_upstream(stack: contextlib.ExitStack, data: Path) -> Running:
     return started
 
 
-def _start_gateway(stack: contextlib.ExitStack, data: Path, server: str, environment: dict[str, str]) -> Running:
+def _start_gateway(
+    stack: contextlib.ExitStack, data: Path, server: str, environment: dict[str, str], checkout: Path = ROOT
+) -> Running:
     port = free_port()
     env = {**environment, "TOLLWAY_SERVER": server, "TOLLWAY_PORT": str(port)}
-    return _start(
-        stack, data, f"gateway-{server}", [sys.executable, "-m", "gateway.cli.main", "serve"], port, env
-    )  # fmt: skip
+    name = f"gateway-{server}-{port}"
+    return _start(stack, data, name, [sys.executable, "-m", "gateway.cli.main", "serve"], port, env, checkout)
 
 
 def _plain_environment() -> dict[str, str]:
