@@ -12,8 +12,6 @@ import asyncio
 import base64
 import contextlib
 import http.client
-import importlib
-import importlib.util
 import os
 import secrets
 import select
@@ -23,7 +21,7 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from gateway.devservices import postgres, valkey
 from gateway.devservices.datadir import held, prepare, read_dev_json, write_dev_json
@@ -247,12 +245,12 @@ def migrate_and_seed(settings: Settings, upstream_url: str, data: Path) -> dict[
 
 
 async def _migrate_and_seed(settings: Settings, upstream_url: str, known: dict[str, object]) -> dict[str, object]:
-    migrate: Any = importlib.import_module("gateway.database.migrate")
-    await migrate.migrate(settings.database.url)
-    if importlib.util.find_spec("gateway.devservices.seed") is None:
-        return {}
-    seed: Any = importlib.import_module("gateway.devservices.seed")
-    return await seed.seed(settings, upstream_url, known)
+    # Imported here: the database driver is not needed while the stores start.
+    from gateway.database.migrate import migrate
+    from gateway.devservices.seed import seed
+
+    await migrate(settings.database.url)
+    return await seed(settings, upstream_url, known)
 
 
 def _reachable(host: str) -> str:

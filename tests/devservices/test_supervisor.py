@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import stat
+import sys
 import tempfile
 import threading
 import time
@@ -16,8 +17,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from gateway.devservices.processes import free_port
-from tests.support.dev import Program, in_sessions, start_program, still_running, tollway
+from gateway.devservices.processes import Account, free_port
+from gateway.devservices.reach import can_enter
+from tests.support.dev import ROOT, Program, in_sessions, start_program, still_running, tollway
 
 AS_ROOT = os.geteuid() == 0
 # Named by the operator, so not started, and never contacted by the trivial application: a start without initdb.
@@ -226,14 +228,29 @@ async def test_root_in_a_private_directory_keeps_the_database_elsewhere_and_chan
         shutil.rmtree(elsewhere)
 
 
-@pytest.mark.skipif(not AS_ROOT or not shutil.which("setpriv"), reason="needs root and setpriv to become somebody else")
+NOBODY = Account("nobody", 65534, 65534)
+CAN_BECOME_NOBODY = (
+    AS_ROOT
+    and shutil.which("setpriv") is not None
+    and can_enter(NOBODY, Path(sys.executable))  # resolved: where the interpreter itself lies
+    and can_enter(NOBODY, Path(sys.prefix))
+    and can_enter(NOBODY, ROOT)
+)
+
+
+@pytest.mark.skipif(
+    not CAN_BECOME_NOBODY, reason="needs root, setpriv, and a checkout and Python that nobody may enter"
+)
 def test_an_ordinary_user_runs_everything_as_themselves(data: Path) -> None:
-    os.chown(data, 65534, 65534)
-    prefix = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    os.chown(data, NOBODY.uid, NOBODY.gid)
+    prefix = ("setpriv", f"--reuid={NOBODY.uid}", f"--regid={NOBODY.gid}", "--clear-groups")
     program = start_program("dev", data, prefix, HOME=str(data))
-    program.line("ready ")
-    pids = program.document()["pids"]
-    owners = {name: Path(f"/proc/{pid}").stat().st_uid for name, pid in pids.items()}
-    assert program.end() == 0
-    assert set(owners.values()) == {65534}
+    try:
+        program.line("ready ")
+        pids = program.document()["pids"]
+        owners = {name: Path(f"/proc/{pid}").stat().st_uid for name, pid in pids.items()}
+    finally:
+        status = program.end()
+    assert status == 0
+    assert set(owners.values()) == {NOBODY.uid}
     assert still_running(list(pids.values())) == []
