@@ -89,7 +89,15 @@ def _plain(path: str) -> str:
 
 
 def _ours(item: dict[str, Any]) -> dict[str, Any]:
-    """Malformed input is 400 here, so FastAPI's 422 is not declared."""
+    """Declare what every operation may answer. Malformed input is 400 here, where FastAPI says 422."""
     for operation in item.values():
-        operation["responses"].pop("422", None)
+        responses = operation["responses"]
+        common = [503] if operation.get("x-extension") else [429, 503]
+        if responses.pop("422", None) is not None:
+            common.append(400)
+        if "requestBody" in operation:
+            common += [400, 413]
+        for status, refusal in problems.refusals(*common).items():
+            responses.setdefault(str(status), refusal)
+        operation["responses"] = dict(sorted(responses.items()))
     return item

@@ -22,9 +22,15 @@ from gateway.telemetry.metrics import CONTENT_TYPE
 
 router = APIRouter(tags=["extensions"])
 
+
+class Markdown(PlainTextResponse):
+    """A page for people and agents."""
+
+    media_type = "text/markdown"
+
+
 EXTENSION: dict[str, Any] = {"x-extension": True}
 READY_SECONDS = 2.0
-MARKDOWN = "text/markdown; charset=utf-8"
 
 APPLIED = Statement("SELECT name FROM public.tollway_migration", str, scalar=True)
 
@@ -70,32 +76,32 @@ async def metrics(services: ServicesDep) -> Response:
     return Response(await asyncio.to_thread(services.metrics.render), headers={"Content-Type": CONTENT_TYPE})
 
 
-@router.get("/problems", operation_id="list_problems", openapi_extra=EXTENSION, response_class=PlainTextResponse)
+@router.get("/problems", operation_id="list_problems", openapi_extra=EXTENSION, response_class=Markdown)
 async def list_problems() -> Response:
     """List every problem type."""
     lines = [f"- [{kind.title}](/problems/{kind.name}) ({kind.status})" for kind in every_problem()]
-    return Response("# Problems\n\n" + "\n".join(lines) + "\n", media_type=MARKDOWN)
+    return Markdown("# Problems\n\n" + "\n".join(lines) + "\n")
 
 
 @router.get(
     "/problems/{name}",
     operation_id="get_problem",
     openapi_extra=EXTENSION,
-    response_class=PlainTextResponse,
+    response_class=Markdown,
     responses=refusals(404),
 )
 async def get_problem(name: str) -> Response:
     """Explain a problem type: the page that `type` in a problem points to."""
     for kind in every_problem():
         if kind.name == name:
-            return Response(_problem_page(kind), media_type=MARKDOWN)
+            return Markdown(_problem_page(kind))
     raise NotFound("There is no problem type of this name. GET /problems lists them.")
 
 
-@router.get("/skill.md", operation_id="skill_file", openapi_extra=EXTENSION, response_class=PlainTextResponse)
+@router.get("/skill.md", operation_id="skill_file", openapi_extra=EXTENSION, response_class=Markdown)
 async def skill_file(services: ServicesDep) -> Response:
     """Tell an agent how to use this gateway."""
-    return Response(SKILL.replace("{base}", services.settings.public_url), media_type=MARKDOWN)
+    return Markdown(SKILL.replace("{base}", services.settings.public_url))
 
 
 async def readiness(services: Services) -> dict[str, str]:
