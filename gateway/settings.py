@@ -118,6 +118,7 @@ class LimitSettings(_Section):
     per_address: int = Field(default=600, ge=1, description="Unauthenticated requests per minute and client address")
     registrations: int = Field(default=30, ge=1, description="New agents per hour and client address")
     guesses: int = Field(default=10, ge=1, description="Failed keys or recovery codes per minute and client address")
+    publishers: int = Field(500, ge=1, description="Publishers that one organization may ever create")
     when_unavailable: Literal["local", "allow", "deny"] = "local"
 
 
@@ -150,6 +151,13 @@ class MoneySettings(_Section):
     hold_ttl: Seconds = Field(default=7_200.0, description="An open exchange older than this is the reconciler's")
 
 
+class IdempotencySettings(_Section):
+    """Stored answers for calls with an Idempotency-Key."""
+
+    lifetime: Seconds = Field(default=86_400.0, description="How long a key lives")
+    keep: Bytes = Field(default=1_048_576, description="The largest response body that is kept")
+
+
 class SecretSettings(_Section):
     """Keys that encrypt publishers' credentials at rest: 'id:base64(32 bytes)', comma-separated, first encrypts."""
 
@@ -173,6 +181,7 @@ class Settings(_Section):
     limits: LimitSettings = LimitSettings()
     proxy: ProxySettings = ProxySettings()
     money: MoneySettings = MoneySettings()
+    idempotency: IdempotencySettings = IdempotencySettings()
     secrets: SecretSettings = SecretSettings()
     logging: LoggingSettings = LoggingSettings()
 

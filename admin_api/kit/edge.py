@@ -14,7 +14,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from admin_api.kit.problems import problem_response
-from gateway.errors import InternalError, PayloadTooLarge, Problem
+from gateway.database.pool import LOST
+from gateway.errors import InternalError, PayloadTooLarge, Problem, Unavailable
 from gateway.ids import uuid7
 
 log = logging.getLogger(__name__)
@@ -44,12 +45,18 @@ class Edge:
             return
         identity = request_id(scope)
         begun = False
+        without_body = scope["method"] == "HEAD"
+        if without_body:
+            # RFC 9110 section 9.3.2: what GET would answer, without its content. The routes know GET only.
+            scope = {**scope, "method": "GET"}
 
         async def answer(message: Message) -> None:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
                 message["headers"] = [*message.get("headers", []), (b"x-request-id", identity.encode())]
+            elif without_body and message["type"] == "http.response.body":
+                message = {**message, "body": b""}
             await send(message)
 
         try:
@@ -61,11 +68,18 @@ class Edge:
             # A fault once the answer has begun cannot be told any more: let the server cut the connection.
             if begun:
                 raise
-            problem = error if isinstance(error, Problem) else _logged(error, scope, identity)
+            problem = _problem(error, scope, identity)
             await problem_response(problem, identity)(scope, receive, answer)
 
 
-def _logged(error: Exception, scope: Scope, identity: str) -> Problem:
+def _problem(error: Exception, scope: Scope, identity: str) -> Problem:
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, LOST):
+        log.warning("request %s: the database was lost: %s", identity, type(error).__name__)
+        return Unavailable(
+            "The database was lost during this request. See whether it took effect before you repeat it."
+        )
     log.error("request %s: %s %s failed", identity, scope["method"], scope["path"], exc_info=error)
     return InternalError("Something went wrong on our side. Quote the request id when you report it.")
 

@@ -252,8 +252,9 @@ async def get_transactions(
 ) -> models.WalletTransactionHistoryDataResponse:
     """List credits (positive, with what is left of them), calls (negative), refunds and expiries; newest first."""
     asset = services.catalog.default_asset
-    async with services.database.transaction(isolation="repeatable_read") as connection:
+    async with services.database.acquire() as connection:
         wallet = await credits.wallet_of(connection, caller.account_id, asset.id)
+    async with services.database.transaction(isolation="repeatable_read", readonly=True) as connection:
         lines = await HISTORY.all(connection, wallet.id, limit, offset)
         total = await HISTORY_COUNT.one(connection, wallet.id)
     return models.WalletTransactionHistoryDataResponse(

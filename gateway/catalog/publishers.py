@@ -20,6 +20,7 @@ from gateway.catalog.drafts import URL_FIELDS, Draft, check_whole
 from gateway.catalog.prices import DELETE_PRICING, Pricing, check_endpoint_price, list_pricing, put_pricing
 from gateway.catalog.records import (
     ADD_ASSET,
+    COUNT_EVER,
     DELETE_PUBLISHER,
     FIND_IN_ORGANIZATION,
     INSERT_PUBLISHER,
@@ -66,6 +67,7 @@ class PublisherDesk:
     database: Database
     box: Box
     urls: UrlPolicy
+    most: int
 
     async def create(self, organization_id: UUID, account_id: UUID, request: CreatePublisherRequest) -> Publisher:
         """Store a new publisher. Raises InvalidRequest naming the field, or Conflict for a taken slug."""
@@ -78,6 +80,9 @@ class PublisherDesk:
         await self._check_urls(changes)
         try:
             async with self.database.transaction() as connection:
+                # Deleted ones count: they keep their slugs, and slugs must not be hoarded.
+                if await COUNT_EVER.one(connection, organization_id) >= self.most:
+                    raise Conflict(f"An organization may create at most {self.most} publishers.", limit=self.most)
                 assets = await _accepted(connection, request)
                 await self._check(connection, draft, assets)
                 await self._insert(

@@ -95,6 +95,7 @@ COUNT_STORE = Statement(
     int,
     scalar=True,
 )
+COUNT_EVER = Statement("SELECT count(*) FROM catalog.publisher WHERE organization_id = $1", int, scalar=True)
 INSERT_PUBLISHER = Command(
     """
     INSERT INTO catalog.publisher (id, organization_id, created_by, slug, name, description, category, wallet_address,

@@ -131,7 +131,12 @@ def _with_database(run: Callable[[Settings, Database], Awaitable[Result]]) -> Re
 def _desk(settings: Settings, database: Database) -> PublisherDesk:
     allowed = settings.proxy.allow_addresses
     guard = EgressGuard([ip_network(network) for network in allowed])
-    return PublisherDesk(database, CredentialBox.from_setting(settings.secrets.keys), UrlPolicy(guard, allowed))
+    return PublisherDesk(
+        database,
+        CredentialBox.from_setting(settings.secrets.keys),
+        UrlPolicy(guard, allowed),
+        settings.limits.publishers,
+    )
 
 
 def _request(text: str | bytes) -> CreatePublisherRequest:

@@ -192,7 +192,8 @@ async def _works(connection: Connection, account_id: UUID, key: str) -> bool:
 async def _publish(database: Database, settings: Settings, owner: _Party, upstream_url: str) -> None:
     allowed = settings.proxy.allow_addresses
     guard = EgressGuard([ip_network(network) for network in allowed])
-    desk = PublisherDesk(database, CredentialBox.from_setting(settings.secrets.keys), UrlPolicy(guard, allowed))
+    box = CredentialBox.from_setting(settings.secrets.keys)
+    desk = PublisherDesk(database, box, UrlPolicy(guard, allowed), settings.limits.publishers)
     for demo in DEMO:
         async with database.acquire() as connection:
             record = await FIND_ANY.first(connection, demo["slug"])

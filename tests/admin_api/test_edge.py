@@ -205,3 +205,24 @@ async def test_requests_with_a_key_count_by_key(tight: Api) -> None:
 
 async def test_the_application_builds_without_services() -> None:
     assert build(None).title == "Tollway"  # pyright: ignore[reportArgumentType] - the document needs no parts
+
+
+async def test_head_answers_as_get_without_a_body(api: Api) -> None:
+    for path in ("/publishers", "/health/live", "/publishers/nobody"):
+        full, head = await api.call("GET", path), await api.call("HEAD", path)
+        assert (head.status_code, head.content) == (full.status_code, b"")
+        assert head.headers["content-type"] == full.headers["content-type"]
+    await api.call("HEAD", "/auth/agent", expect=405)
+
+
+async def test_publishers_of_one_organization_are_limited(database_url: str) -> None:
+    opened, _ = await open_api(settings_for(database_url, limits=LimitSettings(publishers=1)))
+    clerk = Clerk(opened)
+    try:
+        owner = await clerk.agent()
+        made = await clerk.publisher(owner)
+        path = f"/organizations/{owner.organization_id}/publishers"
+        await opened.call("DELETE", f"{path}/{made['id']}", owner.key, expect=200)
+        await opened.call("POST", path, owner.key, json=clerk.order(), expect=409)
+    finally:
+        await close_api(opened)
