@@ -16,11 +16,12 @@ from gateway.catalog.usage import roll_up as roll_up_usage
 from gateway.database.pool import LOST, Database
 from gateway.errors import Unavailable
 from gateway.identity.principals import Identities
-from gateway.jobs.expire import expire_lots
+from gateway.jobs.expire import expire_lots, expire_stored_answers
 from gateway.jobs.heartbeat import Heartbeat
 from gateway.jobs.listener import CHECK_SECONDS, Listener
 from gateway.jobs.reconcile import Reconciler
 from gateway.jobs.runner import Runner
+from gateway.ledger.answers import Answers
 from gateway.ledger.group_commit import GroupCommit
 from gateway.limits.limiter import RateLimiter
 from gateway.proxy.exchange import Exchange, Receive, Scope, Send
@@ -66,6 +67,11 @@ def build_services(settings: Settings) -> Services:
             grace=timedelta(days=settings.money.refund_grace_days),
             observe=metrics.ledger_batch,
         ),
+        answers=Answers(
+            database,
+            lifetime=timedelta(seconds=settings.idempotency.lifetime),
+            keep=settings.idempotency.keep,
+        ),
         guard=guard,
         upstreams=UpstreamClient(
             guard,
@@ -101,6 +107,7 @@ class Worker:
         self._runner.every(RECONCILE_SECONDS, self._reconciler.run, "reconciler")
         self._runner.every(EXPIRE_SECONDS, lambda: expire_lots(services.database), "expiry")
         self._runner.every(USAGE_SECONDS, lambda: roll_up_usage(services.database), "usage")
+        self._runner.every(EXPIRE_SECONDS, lambda: expire_stored_answers(services.database), "answers")
         self._runner.every(FLUSH_SECONDS, services.identities.flush_used, "last-used")
         self._runner.every(GAUGE_SECONDS, self._sample, "gauges")
 

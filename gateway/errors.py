@@ -119,6 +119,24 @@ class Conflict(Problem):
     status, name, title = 409, "conflict", "Conflict"
 
 
+class CallRunning(Problem):
+    """A call with this Idempotency-Key is still under way; Retry-After says when to ask again."""
+
+    status, name, title = 409, "call-running", "Call still running"
+
+
+class KeyReused(Problem):
+    """This Idempotency-Key belongs to a different request. Nothing was done; use a new key for a new request."""
+
+    status, name, title = 422, "key-reused", "Idempotency key reused"
+
+
+class AnswerNotKept(Problem):
+    """The call with this Idempotency-Key was delivered and paid, but its answer was too large to keep."""
+
+    status, name, title = 410, "answer-not-kept", "Answer not kept"
+
+
 class PayloadTooLarge(Problem):
     """The body is larger than the limit that `detail` names."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from gateway.catalog.snapshot import Catalog
 from gateway.database.pool import Database
 from gateway.identity.principals import Identities
+from gateway.ledger.answers import Answers
 from gateway.ledger.group_commit import GroupCommit
 from gateway.limits.limiter import RateLimiter
 from gateway.settings import Settings
@@ -26,6 +27,7 @@ class Services:
     catalog: Catalog
     limiter: RateLimiter
     ledger: GroupCommit
+    answers: Answers
     guard: EgressGuard
     upstreams: UpstreamClient
     box: CredentialBox

@@ -118,7 +118,7 @@ class LimitSettings(_Section):
     per_address: int = Field(default=600, ge=1, description="Unauthenticated requests per minute and client address")
     registrations: int = Field(default=30, ge=1, description="New agents per hour and client address")
     guesses: int = Field(default=10, ge=1, description="Failed keys or recovery codes per minute and client address")
-    publishers: int = Field(500, ge=1, description="Publishers that one organization may ever create")
+    publishers: int = Field(default=500, ge=1, description="Publishers that one organization may ever create")
     when_unavailable: Literal["local", "allow", "deny"] = "local"
 
 

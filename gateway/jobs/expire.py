@@ -1,4 +1,4 @@
-"""Takes what is left in expired promotional lots back to the platform's expense.
+"""Takes what is left in expired promotional lots back to the platform's expense, and forgets expired answers.
 
 An expired lot cannot be spent from the moment it expires (every charge looks at the clock); this job only books it.
 """
@@ -6,9 +6,11 @@ An expired lot cannot be spent from the moment it expires (every charge looks at
 from __future__ import annotations
 
 from gateway.database.pool import Database
+from gateway.ledger.answers import expire_answers
 from gateway.ledger.wallets import EXPIRE_LOTS
 
 ROUND = 200
+ANSWERS_ROUND = 1000
 
 
 async def expire_lots(database: Database) -> int:
@@ -19,4 +21,15 @@ async def expire_lots(database: Database) -> int:
             swept = await EXPIRE_LOTS.one(connection, ROUND)
         total += swept
         if swept < ROUND:
+            return total
+
+
+async def expire_stored_answers(database: Database) -> int:
+    """Remove answers whose keys have expired, and return how many."""
+    total = 0
+    while True:
+        async with database.transaction() as connection:
+            removed = await expire_answers(connection)
+        total += removed
+        if removed < ANSWERS_ROUND:
             return total

@@ -44,11 +44,22 @@ POST_CHARGES = Statement(
     SELECT verdict, available, deposit, promotional, funded
       FROM ledger.post_charges($1::uuid[], $2::bigint[], $3::uuid[], $4::bigint[], $5::text[]::numeric[],
                                $6::text[]::numeric[], $7, $8::uuid[], $9::text[], $10::smallint[], $11::bigint[],
-                               $12::bigint[])
+                               $12::bigint[], $13::text[], $14::bytea[], $15::bytea[])
     """,
     ChargeVerdict,
 )
-SETTLE = Command("SELECT ledger.settle($1::uuid[], $2::text[], $3::smallint[], $4::bigint[], $5::bigint[], true)")
+SETTLE = Command(
+    """
+    SELECT ledger.settle($1::uuid[], $2::text[], $3::smallint[], $4::bigint[], $5::bigint[], $6::text[], $7::bytea[],
+                         $8::bytea[], true)
+    """
+)
+SETTLE_DURABLY = Command(
+    """
+    SELECT ledger.settle($1::uuid[], $2::text[], $3::smallint[], $4::bigint[], $5::bigint[], $6::text[], $7::bytea[],
+                         $8::bytea[], false)
+    """
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +76,19 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """How an exchange ended without a refund: the reason, the upstream's status and the body bytes either way."""
+    """How an exchange ended without a refund, and what its receipt will say: sizes are body bytes either way.
+
+    `target_hash` is the sha256 of the request target as sent, `body_hash` that of the response body as delivered.
+    """
 
     exchange_id: UUID
     reason: str
     status: int | None
     bytes_in: int
     bytes_out: int
+    method: str | None = None
+    target_hash: bytes | None = None
+    body_hash: bytes | None = None
 
 
 class GroupCommit:
@@ -128,6 +145,10 @@ class GroupCommit:
         """Return an exchange id before which everything of this worker has ended (see ledger.worker)."""
         waiting = [charge.exchange_id for charge, _ in self._charges]
         return min([floor_at(now_ms - SLACK_MS), *self._open, *waiting])
+
+    def ended(self, exchange_id: UUID) -> None:
+        """Note that somebody else wrote this exchange's end durably (ledger.answers)."""
+        self._open.pop(exchange_id, None)
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run ledger work that outlives its caller; `stop` waits for it."""
@@ -208,7 +229,7 @@ class GroupCommit:
                 [str(charge.amount) for charge in charges],
                 [str(charge.fee) for charge in charges],
                 self.worker_id,
-                *_columns(ends),
+                *settlement_columns(ends),
             )
             self._written(ends)
             return verdicts
@@ -259,7 +280,7 @@ class GroupCommit:
         ends = self._settlements[:BATCH]
 
         async def work(connection: Connection) -> None:
-            await SETTLE.run(connection, *_columns(ends))
+            await SETTLE.run(connection, *settlement_columns(ends))
 
         await self._exactly(work)
         self._written(ends)
@@ -281,11 +302,15 @@ class GroupCommit:
             await self.refund(exchange_id, reason="client_gone", status=None)
 
 
-def _columns(ends: list[Settlement]) -> tuple[list[Any], ...]:
+def settlement_columns(ends: list[Settlement]) -> tuple[list[Any], ...]:
+    """Return settlements as the arrays that ledger.settle and ledger.post_charges take."""
     return (
         [end.exchange_id for end in ends],
         [end.reason for end in ends],
         [end.status for end in ends],
         [end.bytes_in for end in ends],
         [end.bytes_out for end in ends],
+        [end.method for end in ends],
+        [end.target_hash for end in ends],
+        [end.body_hash for end in ends],
     )

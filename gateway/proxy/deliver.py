@@ -2,6 +2,8 @@
 
 Status, fields and body bytes go through as they came, less what is hop-by-hop and plus the cost of the call. A body
 that is here whole goes out at once; a longer one is streamed under backpressure while we watch for the caller leaving.
+The answer of a call with an Idempotency-Key is stored before its last piece goes out (see idempotency.py); when its
+caller leaves early the rest is still read, so that asking again gets the answer that was paid for.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from functools import lru_cache
 
@@ -21,32 +24,51 @@ from gateway.upstreams.http.response import UpstreamResponse
 from pricing.money import format_amount
 
 # Said by us on every answer, so an upstream's own of these names are dropped: it cannot claim a cost.
-OURS = frozenset(b"x-cost x-cost-asset x-cost-drawn x-balance x-request-id ratelimit ratelimit-policy".split())
+OURS = frozenset(
+    b"x-cost x-cost-asset x-cost-drawn x-balance x-request-id ratelimit ratelimit-policy idempotency-replayed".split()
+)
+
+Keep = Callable[[HeaderPairs, bytes | None], Awaitable[None]]
 
 
-async def deliver(exchange: Exchange, answer: UpstreamResponse, *, refunded: bool) -> Ending:
-    """Send the answer on and return how that ended: delivered, client_gone or broken_off."""
+async def deliver(exchange: Exchange, answer: UpstreamResponse, *, refunded: bool, keep: Keep, limit: int) -> Ending:
+    """Send the answer on and return how that ended: delivered, client_gone or broken_off.
+
+    `keep(headers, body)` stores the answer of a call with a key; bodies above `limit` bytes are stored as None.
+    """
     headers = response_headers(exchange, answer, refunded=refunded)
-    exchange.head_sent = True
     exchange.answered = answer.status
-    await exchange.send({"type": "http.response.start", "status": answer.status, "headers": headers})
     body = answer.complete_body
     if body is not None:
-        exchange.bytes_out = len(body)
+        exchange.gave_out(body)
+        if exchange.keyed is not None:
+            await keep(headers, body if len(body) <= limit else None)
+        exchange.head_sent = True
+        await exchange.send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await exchange.send({"type": "http.response.body", "body": body})
         return "delivered"
-    return await _stream(exchange, answer)
+    exchange.head_sent = True
+    await exchange.send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    if exchange.keyed is None:
+        return await _watched(exchange, answer, _pump(exchange, answer))
+    return await _watched(exchange, answer, _Recorder(exchange, answer, headers, keep, limit).pump(), finish=True)
 
 
-async def _stream(exchange: Exchange, answer: UpstreamResponse) -> Ending:
-    """Pump pieces until the end, the caller's leaving, or the upstream's breaking off."""
-    pump = asyncio.ensure_future(_pump(exchange, answer))
+async def _watched(
+    exchange: Exchange, answer: UpstreamResponse, pumping: Awaitable[Ending], *, finish: bool = False
+) -> Ending:
+    """Pump pieces until the end, the caller's leaving, or the upstream's breaking off.
+
+    With `finish` the pump goes on to its end although the caller has left.
+    """
+    pump = asyncio.ensure_future(pumping)
     gone = asyncio.ensure_future(_disconnected(exchange))
     try:
         await asyncio.wait((pump, gone), return_when=asyncio.FIRST_COMPLETED)
-        if pump.done():
-            return pump.result()
-        return "client_gone"
+        if finish and not pump.done():
+            exchange.send = _nobody
+            return await pump
+        return pump.result() if pump.done() else "client_gone"
     finally:
         for task in (pump, gone):
             task.cancel()
@@ -59,7 +81,7 @@ async def _pump(exchange: Exchange, answer: UpstreamResponse) -> Ending:
     send = exchange.send
     try:
         while piece := await answer.read():
-            exchange.bytes_out += len(piece)
+            exchange.gave_out(piece)
             await send({"type": "http.response.body", "body": piece, "more_body": True})
     except UpstreamError:
         return "broken_off"
@@ -67,6 +89,47 @@ async def _pump(exchange: Exchange, answer: UpstreamResponse) -> Ending:
         return "client_gone"
     await send({"type": "http.response.body", "body": b""})
     return "delivered"
+
+
+class _Recorder:
+    """Streams an answer one piece behind and records it: the last piece waits until the whole is stored."""
+
+    def __init__(
+        self, exchange: Exchange, answer: UpstreamResponse, headers: HeaderPairs, keep: Keep, limit: int
+    ) -> None:
+        self._exchange, self._answer, self._headers = exchange, answer, headers
+        self._keep, self._limit = keep, limit
+        self._kept: bytearray | None = bytearray()
+
+    async def pump(self) -> Ending:
+        """Deliver and store; what a caller who left would have got is stored all the same."""
+        held = b""
+        try:
+            while piece := await self._answer.read():
+                self._record(piece)
+                await self._pass_on(held, more=True)
+                held = piece
+        except UpstreamError:
+            return "broken_off"
+        await self._keep(self._headers, None if self._kept is None else bytes(self._kept))
+        await self._pass_on(held, more=False)
+        return "delivered"
+
+    def _record(self, piece: bytes) -> None:
+        self._exchange.gave_out(piece)
+        if self._kept is not None:
+            self._kept += piece
+            if len(self._kept) > self._limit:
+                self._kept = None
+
+    async def _pass_on(self, piece: bytes, *, more: bool) -> None:
+        if piece or not more:
+            with contextlib.suppress(OSError):
+                await self._exchange.send({"type": "http.response.body", "body": piece, "more_body": more})
+
+
+async def _nobody(_message: object) -> None:
+    """Send to a caller who has left."""
 
 
 async def _disconnected(exchange: Exchange) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -15,6 +17,16 @@ if TYPE_CHECKING:
     from gateway.identity.principals import Principal
     from gateway.ledger.exchanges import ChargeVerdict
     from gateway.limits.policy import Verdict
+
+
+@dataclass(slots=True)
+class Keyed:
+    """A claimed Idempotency-Key and what is gathered for its stored answer."""
+
+    owner_id: UUID
+    key: str
+    request_hasher: Any = field(default_factory=hashlib.sha256)
+
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -29,12 +41,14 @@ class Exchange:
     __slots__ = (
         "answered",
         "asset_price",
+        "body_hasher",
         "bytes_in",
         "bytes_out",
         "charge",
         "fields",
         "head_sent",
         "id",
+        "keyed",
         "limit",
         "marks",
         "method",
@@ -47,6 +61,7 @@ class Exchange:
         "receive",
         "scope",
         "send",
+        "sent",
         "slug",
         "started",
         "status",
@@ -74,8 +89,31 @@ class Exchange:
         self.answered = 0  # deliver: the status that the caller got
         self.bytes_in = 0  # meter
         self.bytes_out = 0  # meter
+        self.body_hasher: Any = None  # meter: sha256 of the response body, for paid calls
+        self.keyed: Keyed | None = None  # idempotency: set when this call has claimed an Idempotency-Key
+        self.sent = False  # forward: whether the upstream may have seen the call
         self.head_sent = False  # deliver
         self.outcome = "refused"  # settle: free, settled, refunded, refused
+
+    def took_in(self, piece: bytes) -> None:
+        """Meter a piece of the request body; calls with a key hash it as well."""
+        self.bytes_in += len(piece)
+        if self.keyed is not None:
+            self.keyed.request_hasher.update(piece)
+
+    def gave_out(self, piece: bytes) -> None:
+        """Meter a piece of the response body, and hash it for the receipt of a paid call."""
+        self.bytes_out += len(piece)
+        if self.charge is not None:
+            if self.body_hasher is None:
+                self.body_hasher = hashlib.sha256(piece)
+            else:
+                self.body_hasher.update(piece)
+
+    @property
+    def owes_settlement(self) -> bool:
+        """Return whether money moved for this exchange and its end has not been said yet."""
+        return self.charge is not None and self.outcome not in ("settled", "refunded")
 
     def mark(self, stage: str) -> None:
         """Note that a stage ended now, for the latency-by-stage metric."""

@@ -28,7 +28,7 @@ HOP_BY_HOP = frozenset(
 # method than the one it was priced as, and what we write ourselves.
 OURS_ALONE = frozenset(
     b"authorization cookie host via forwarded x-forwarded-for x-forwarded-host x-forwarded-proto x-forwarded-port"
-    b" x-real-ip payment-signature payment-required x-payment x-agent-wallet idempotency-key x-http-method"
+    b" x-real-ip payment-signature payment-required x-payment x-agent-wallet x-http-method"
     b" x-http-method-override x-method-override x-request-id expect".split()
 )
 VIA = (b"via", b"1.1 tollway")
@@ -134,7 +134,7 @@ async def request_body(exchange: Exchange) -> bytes | AsyncIterator[bytes] | Non
         return b"" if exchange.method in BODY_METHODS else None
     message = await exchange.receive()
     first: bytes = message.get("body", b"")
-    exchange.bytes_in += len(first)
+    exchange.took_in(first)
     if message["type"] == "http.disconnect":
         raise ClientGone
     if not message.get("more_body"):
@@ -155,7 +155,7 @@ async def _stream(exchange: Exchange, first: bytes) -> AsyncIterator[bytes]:
             raise ClientGone
         piece: bytes = message.get("body", b"")
         if piece:
-            exchange.bytes_in += len(piece)
+            exchange.took_in(piece)
             yield piece
         if not message.get("more_body"):
             return

@@ -12,9 +12,9 @@ from gateway.settings import ProxySettings
 PREFIX = b"/publishers/"
 # The request fields that we read ourselves. A second Authorization or Host would let us and an upstream disagree.
 OURS = frozenset(
-    {b"authorization", b"host", b"content-length", b"transfer-encoding", b"content-type", b"x-forwarded-for"}
+    b"authorization host content-length transfer-encoding content-type x-forwarded-for idempotency-key".split()
 )
-SINGLE = frozenset({b"authorization", b"host", b"content-length"})
+SINGLE = frozenset(b"authorization host content-length idempotency-key".split())
 
 
 def intake(exchange: Exchange, settings: ProxySettings) -> None:

@@ -16,13 +16,14 @@ from gateway.errors import InvalidRequest, Problem, Unavailable, UpstreamInvalid
 from gateway.limits.policy import Policy
 from gateway.proxy.authorize import Shortfall, WalletNumbers, authorize
 from gateway.proxy.deliver import deliver
-from gateway.proxy.exchange import Exchange
+from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.forward import ClientGone, forward
+from gateway.proxy.idempotency import claim_key, keep_answer, release_key, replay
 from gateway.proxy.identify import identify
 from gateway.proxy.intake import intake
 from gateway.proxy.limit import limit
 from gateway.proxy.match import match
-from gateway.proxy.problems import answer_internal_error, answer_payment_required, answer_problem
+from gateway.proxy.problems import answer_internal_error, answer_payment_required, answer_problem, problem_answer
 from gateway.proxy.quote import quote
 from gateway.proxy.settle import settle
 from gateway.services import Services
@@ -76,24 +77,25 @@ class Pipeline:
         try:
             await self._walk(exchange)
         except Shortfall as shortfall:
+            await release_key(exchange, services.answers)
             await answer_payment_required(
                 exchange, services.settings.public_url, available=shortfall.available, error=shortfall.detail
             )
         except ClientGone:
             await settle(exchange, services.ledger, "client_gone")
+            await release_key(exchange, services.answers)
         except Problem as problem:
-            if exchange.charge is not None:
-                await settle(exchange, services.ledger, "refused")
-            await answer_problem(exchange, problem)
+            await settle(exchange, services.ledger, "refused")
+            await self._refuse(exchange, problem)
         except Truncated:
             raise
         except asyncio.CancelledError:
             # The server gave up on the caller. The money still has to end, after this task.
-            services.ledger.spawn(settle(exchange, services.ledger, "client_gone"))
+            services.ledger.spawn(self._abandon(exchange))
             raise
         except Exception:
             log.exception("call failed", extra={"request_id": str(exchange.id)})
-            await settle(exchange, services.ledger, "refused")
+            await self._abandon(exchange)
             if exchange.head_sent:
                 raise Truncated from None
             await answer_internal_error(exchange)
@@ -107,6 +109,10 @@ class Pipeline:
         await identify(exchange, services.identities, services.limiter, self.guesses)
         await limit(exchange, services.limiter, self.per_key, self.per_address)
         exchange.mark("limit")
+        finished = await claim_key(exchange, services.answers, services.ledger.worker_id)
+        if finished is not None:
+            await replay(exchange, finished)
+            return
         quote(exchange, candidates)
         await authorize(exchange, services.ledger, self.wallets)
         exchange.mark("authorize")
@@ -118,6 +124,7 @@ class Pipeline:
         try:
             answer = await forward(exchange, services.upstreams, self.timeouts)
         except UpstreamError as error:
+            exchange.sent = error.sent
             services.metrics.upstream_error(exchange.sold.slug, type(error).__name__)
             if isinstance(error.__cause__, ClientGone):
                 raise ClientGone from None
@@ -125,18 +132,40 @@ class Pipeline:
             await settle(exchange, services.ledger, ending)
             raise problem from error
         exchange.mark("upstream")
+        exchange.sent = True
         exchange.status = answer.status
         # The refund of a failed call is durable before the caller reads that it cost nothing.
         refunded = answer.status >= 500 and await settle(exchange, services.ledger, "delivered")
+
+        async def keep(headers: HeaderPairs, body: bytes | None) -> None:
+            await keep_answer(exchange, services.answers, services.ledger, headers, body)
+
         try:
-            ending = await deliver(exchange, answer, refunded=refunded)
+            ending = await deliver(exchange, answer, refunded=refunded, keep=keep, limit=services.answers.keep)
         finally:
             await answer.aclose()
         exchange.mark("deliver")
         await settle(exchange, services.ledger, ending)
         if ending == "broken_off":
             services.metrics.upstream_error(exchange.sold.slug, "BrokenBody")
+            await release_key(exchange, services.answers)
             raise Truncated
+
+    async def _refuse(self, exchange: Exchange, problem: Problem) -> None:
+        """Answer a problem. Once the upstream may have seen the call, a repeat gets this answer, not a second call."""
+        services = self.services
+        if exchange.keyed is not None and exchange.sent:
+            headers, body = problem_answer(exchange, problem)
+            exchange.answered = problem.status
+            await keep_answer(exchange, services.answers, services.ledger, headers, body)
+        else:
+            await release_key(exchange, services.answers)
+        await answer_problem(exchange, problem)
+
+    async def _abandon(self, exchange: Exchange) -> None:
+        """End a call that nobody waits for any more."""
+        await settle(exchange, self.services.ledger, "client_gone")
+        await release_key(exchange, self.services.answers)
 
     def _observe(self, exchange: Exchange) -> None:
         price = exchange.asset_price

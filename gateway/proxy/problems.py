@@ -21,6 +21,12 @@ OFFER_SECONDS = 300
 
 async def answer_problem(exchange: Exchange, problem: Problem) -> None:
     """Send a refusal. Only before the head has gone out."""
+    headers, body = problem_answer(exchange, problem)
+    await _send(exchange, problem.status, headers, body)
+
+
+def problem_answer(exchange: Exchange, problem: Problem) -> tuple[HeaderPairs, bytes]:
+    """Return the fields and body of a refusal."""
     request_id = str(exchange.id)
     body = orjson.dumps(problem.document(request_id))
     headers: HeaderPairs = [
@@ -31,7 +37,7 @@ async def answer_problem(exchange: Exchange, problem: Problem) -> None:
         (b"x-cost", b"0"),
     ]
     headers.extend((name.lower().encode(), value.encode()) for name, value in problem.headers.items())
-    await _send(exchange, problem.status, headers, body)
+    return headers, body
 
 
 async def answer_internal_error(exchange: Exchange) -> None:

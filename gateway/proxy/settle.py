@@ -6,6 +6,7 @@ ledger cannot be reached the exchange stays open and the reconciler refunds it.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 
 from gateway.billing import prepaid_credits
@@ -22,12 +23,12 @@ async def settle(exchange: Exchange, ledger: GroupCommit, ending: Ending) -> boo
     if exchange.outcome in ("settled", "refunded"):
         return exchange.outcome == "refunded"
     if exchange.charge is None:
-        exchange.outcome = "free"
+        exchange.outcome = "free" if ending in ("delivered", "client_gone") else "refused"
         return False
     decision = prepaid_credits.settle(ending, exchange.status, answered=exchange.head_sent)
     if decision.action == "keep":
         exchange.outcome = "settled"
-        ledger.settle(Settlement(exchange.id, decision.reason, exchange.status, exchange.bytes_in, exchange.bytes_out))
+        ledger.settle(settlement_of(exchange, decision.reason))
         return False
     exchange.outcome = "refunded"
     try:
@@ -35,3 +36,20 @@ async def settle(exchange: Exchange, ledger: GroupCommit, ending: Ending) -> boo
     except Unavailable:
         log.warning("refund of %s is left to the reconciler: the ledger is away", exchange.id)
     return True
+
+
+def settlement_of(exchange: Exchange, reason: str) -> Settlement:
+    """Return what the ledger records of a delivered call, and its receipt says."""
+    target = b"/publishers/" + exchange.slug.encode("latin-1") + exchange.path
+    if exchange.query:
+        target += b"?" + exchange.query
+    return Settlement(
+        exchange.id,
+        reason,
+        exchange.status,
+        exchange.bytes_in,
+        exchange.bytes_out,
+        exchange.method,
+        hashlib.sha256(target).digest(),
+        exchange.body_hasher.digest() if exchange.body_hasher is not None else None,
+    )

@@ -133,7 +133,7 @@ async def batch(connection, agent, shop, index, model, values) -> None:
     exchanges, n = [uuid7() for _ in values], len(values)
     verdicts = await POST_CHARGES.all(
         connection, exchanges, [agent.wallet_id] * n, [shop.id] * n, [shop.account_id] * n, [str(v) for v in values],
-        ["0"] * n, None, [], [], [], [], [],
+        ["0"] * n, None, [], [], [], [], [], [], [], [],
     )  # fmt: skip
     for exchange, verdict, value in zip(exchanges, verdicts, values, strict=True):
         record(model, exchange, verdict, model.take(value, index), index, value)

@@ -114,6 +114,9 @@ CREATE TABLE ledger.settlement (
     status          smallint,                   -- what the upstream answered, if it did
     bytes_in        bigint NOT NULL DEFAULT 0,  -- request body as forwarded
     bytes_out       bigint NOT NULL DEFAULT 0,  -- response body as delivered
+    method          text,
+    target_hash     bytea,                      -- sha256 of the request target as the agent sent it
+    body_hash       bytea,                      -- sha256 of the response body as delivered
     ended_at        timestamptz NOT NULL DEFAULT now()
 );
 
@@ -317,14 +320,18 @@ END $$;
 -- Record how exchanges ended. The first word stands: a late worker cannot unsay what the reconciler decided. Alone it
 -- need not wait for the disk (p_relaxed): a lost row leaves its exchange open, and the reconciler ends it.
 CREATE FUNCTION ledger.settle(
-    p_exchange uuid[], p_reason text[], p_status smallint[], p_bytes_in bigint[], p_bytes_out bigint[], p_relaxed boolean
+    p_exchange uuid[], p_reason text[], p_status smallint[], p_bytes_in bigint[], p_bytes_out bigint[],
+    p_method text[], p_target bytea[], p_body bytea[], p_relaxed boolean
 ) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     IF p_relaxed THEN
         PERFORM set_config('synchronous_commit', 'off', true);
     END IF;
-    INSERT INTO ledger.settlement (exchange_id, outcome, reason, status, bytes_in, bytes_out)
-    SELECT e, 'settled', r, s, i, o FROM unnest(p_exchange, p_reason, p_status, p_bytes_in, p_bytes_out) AS u (e, r, s, i, o)
+    INSERT INTO ledger.settlement
+        (exchange_id, outcome, reason, status, bytes_in, bytes_out, method, target_hash, body_hash)
+    SELECT e, 'settled', r, s, i, o, m, t, b
+      FROM unnest(p_exchange, p_reason, p_status, p_bytes_in, p_bytes_out, p_method, p_target, p_body)
+           AS u (e, r, s, i, o, m, t, b)
     ON CONFLICT (exchange_id) DO NOTHING;
 END $$;
 
@@ -333,12 +340,13 @@ END $$;
 -- item goes through post_charge in arrival order, so that one that does not fit fails alone.
 CREATE FUNCTION ledger.post_charges(
     p_exchange uuid[], p_wallet bigint[], p_publisher uuid[], p_account bigint[], p_amount numeric[], p_fee numeric[],
-    p_worker integer, p_ended uuid[], p_reason text[], p_status smallint[], p_bytes_in bigint[], p_bytes_out bigint[]
+    p_worker integer, p_ended uuid[], p_reason text[], p_status smallint[], p_bytes_in bigint[], p_bytes_out bigint[],
+    p_method text[], p_target bytea[], p_body bytea[]
 ) RETURNS TABLE (verdict text, available text, deposit text, promotional text, funded text) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 BEGIN
     IF cardinality(p_ended) > 0 THEN
-        PERFORM ledger.settle(p_ended, p_reason, p_status, p_bytes_in, p_bytes_out, false);
+        PERFORM ledger.settle(p_ended, p_reason, p_status, p_bytes_in, p_bytes_out, p_method, p_target, p_body, false);
     END IF;
     IF cardinality(p_exchange) = 1 THEN  -- alone, the exact path is the cheaper one
         RETURN QUERY

@@ -1,0 +1,114 @@
+"""Stored answers: what an Idempotency-Key was given, kept so that asking again costs nothing and moves nothing.
+
+A key is claimed before anything is paid; the claim is unique in the database, so two workers cannot both run it. The
+answer is stored in the transaction that settles its exchange, before the caller has all of it: whoever received a whole
+answer can have it again, and whoever asks again after a crash either gets that answer or a new call that is paid once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+from uuid import UUID
+
+import orjson
+
+from gateway.database.pool import Connection, Database
+from gateway.database.statement import Command, Statement
+from gateway.ledger.group_commit import SETTLE_DURABLY, Settlement, settlement_columns
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The state of a key. `claimed`: run the call. `running`: another has it. `finished`: the answer is here.
+
+    A finished answer without a body was delivered and paid, but was too large to keep.
+    """
+
+    verdict: Literal["claimed", "running", "finished"]
+    request_hash: bytes
+    body_hash: bytes | None
+    exchange_id: UUID
+    status: int | None
+    headers: bytes | None
+    body: bytes | None
+
+    def header_pairs(self) -> list[tuple[bytes, bytes]]:
+        """Return the stored response fields."""
+        pairs: list[list[str]] = orjson.loads(self.headers or b"[]")
+        return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAnswer:
+    """What is kept of an answer; `body` is None when it was larger than the limit."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes | None
+    request_body_hash: bytes
+
+
+CLAIM = Statement(
+    """
+    SELECT verdict, request_hash, body_hash, exchange_id, status, headers, body
+      FROM ledger.claim_answer($1, $2, $3, $4, $5, $6)
+    """,
+    Claim,
+)
+STORE = Command(
+    """
+    UPDATE ledger.answer SET status = $3, headers = $4, body = $5, body_hash = $6
+     WHERE owner_id = $1 AND key = $2 AND exchange_id = $7 AND status IS NULL
+    """
+)
+RELEASE = Command("DELETE FROM ledger.answer WHERE owner_id = $1 AND key = $2 AND exchange_id = $3 AND status IS NULL")
+EXPIRE = Command(
+    """
+    DELETE FROM ledger.answer WHERE (owner_id, key) IN (
+        SELECT owner_id, key FROM ledger.answer WHERE expires_at <= now() ORDER BY expires_at LIMIT 1000
+        FOR UPDATE SKIP LOCKED)
+    """
+)
+
+
+class Answers:
+    """The door to stored answers. `lifetime` is how long a key lives, `keep` the largest body kept, in bytes."""
+
+    def __init__(self, database: Database, *, lifetime: timedelta, keep: int) -> None:
+        self._database = database
+        self._lifetime = lifetime
+        self.keep = keep
+
+    async def claim(
+        self, owner_id: UUID, key: str, request_hash: bytes, exchange_id: UUID, worker_id: int | None
+    ) -> Claim:
+        """Claim a key, or learn who has it. Raises Unavailable when the database is away; then nothing is claimed."""
+        return await self._database.read(
+            lambda connection: CLAIM.one(
+                connection, owner_id, key, request_hash, exchange_id, worker_id, self._lifetime
+            )
+        )
+
+    async def store(
+        self, owner_id: UUID, key: str, exchange_id: UUID, answer: StoredAnswer, settlement: Settlement | None
+    ) -> None:
+        """Keep an answer and settle its exchange in one durable transaction. Raises what the database raises."""
+        headers = orjson.dumps([[n.decode("latin-1"), v.decode("latin-1")] for n, v in answer.headers])
+        async with self._database.transaction() as connection:
+            if settlement is not None:
+                await SETTLE_DURABLY.run(connection, *settlement_columns([settlement]))
+            await STORE.run(
+                connection, owner_id, key, answer.status, headers, answer.body, answer.request_body_hash, exchange_id
+            )
+
+    async def release(self, owner_id: UUID, key: str, exchange_id: UUID) -> None:
+        """Give a claimed key back: its call was refused before anything happened."""
+        async with self._database.acquire() as connection:
+            await RELEASE.run(connection, owner_id, key, exchange_id)
+
+
+async def expire_answers(connection: Connection) -> int:
+    """Remove up to a thousand expired keys and return how many."""
+    return await EXPIRE.run(connection)

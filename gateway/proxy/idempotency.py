@@ -1,0 +1,134 @@
+"""Exactly once for calls with an Idempotency-Key: claim it, answer again from store, or keep the answer.
+
+Same key and same request: the stored answer, no charge, no upstream call. Another request: 422. Still running: 409. The
+answer is stored with the settlement of its exchange before the caller has all of it, so no crash can leave a caller
+with an answer that a second call would buy again. A refused call releases its key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+
+from gateway.database.pool import LOST
+from gateway.errors import AnswerNotKept, CallRunning, InvalidRequest, KeyReused, Unavailable
+from gateway.ledger.answers import Answers, Claim, StoredAnswer
+from gateway.ledger.group_commit import GroupCommit
+from gateway.proxy.exchange import Exchange, HeaderPairs, Keyed
+from gateway.proxy.settle import settlement_of
+
+log = logging.getLogger(__name__)
+
+FIELD = b"idempotency-key"
+KEY = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
+# Said of this answer only, never of a repeated one.
+NOT_KEPT = frozenset({b"ratelimit", b"ratelimit-policy", b"x-cost", b"x-balance", b"date"})
+RUNNING_SECONDS = "1"
+
+
+async def claim_key(exchange: Exchange, answers: Answers, worker_id: int | None) -> Claim | None:
+    """Claim the call's key if it has one and a known caller. Return the stored answer of a finished call, else None.
+
+    Raises InvalidRequest, KeyReused, CallRunning or Unavailable; then nothing has happened.
+    """
+    raw = exchange.fields.get(FIELD)
+    principal = exchange.principal
+    if raw is None or principal is None:
+        return None
+    if not KEY.fullmatch(raw):
+        raise InvalidRequest("Idempotency-Key must be 1 to 255 visible ASCII characters.")
+    key = raw.decode("ascii")
+    request_hash = fingerprint(exchange)
+    claim = await answers.claim(principal.account_id, key, request_hash, exchange.id, worker_id)
+    if claim.verdict == "claimed" or claim.exchange_id == exchange.id:
+        exchange.keyed = Keyed(principal.account_id, key)
+        return None
+    if claim.request_hash != request_hash:
+        raise KeyReused("This Idempotency-Key was used for another request.", first_request_id=str(claim.exchange_id))
+    if claim.verdict == "running":
+        raise CallRunning(
+            "The call with this Idempotency-Key is still running; ask again.",
+            headers={"Retry-After": RUNNING_SECONDS},
+            first_request_id=str(claim.exchange_id),
+        )
+    return claim
+
+
+def fingerprint(exchange: Exchange) -> bytes:
+    """Return the hash of what makes two requests the same, less the body: that is compared when it has been read."""
+    parts = (
+        exchange.method.encode(),
+        exchange.slug.encode("latin-1"),
+        exchange.path,
+        exchange.query,
+        exchange.fields.get(b"content-type", b""),
+    )
+    return hashlib.sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).digest()
+
+
+async def replay(exchange: Exchange, claim: Claim) -> None:
+    """Send a stored answer again. Raises KeyReused when the body differs, AnswerNotKept when it was too large."""
+    hasher = hashlib.sha256()
+    if b"content-length" in exchange.fields or b"transfer-encoding" in exchange.fields:
+        while True:
+            message = await exchange.receive()
+            hasher.update(message.get("body", b""))
+            if not message.get("more_body"):
+                break
+    first = str(claim.exchange_id)
+    if hasher.digest() != claim.body_hash:
+        raise KeyReused("This Idempotency-Key was used with another body.", first_request_id=first)
+    if claim.body is None or claim.status is None:
+        raise AnswerNotKept(
+            "The call with this Idempotency-Key was delivered and paid; its answer was too large to keep.",
+            first_request_id=first,
+        )
+    headers = [
+        *claim.header_pairs(),
+        (b"content-length", str(len(claim.body)).encode()),
+        (b"idempotency-replayed", b"true"),
+        (b"x-cost", b"0"),
+    ]
+    if claim.status in (204, 304) or exchange.method == "HEAD":
+        headers = [pair for pair in headers if pair[0] != b"content-length"]
+    exchange.head_sent = True
+    exchange.answered = claim.status
+    exchange.outcome = "replayed"
+    await exchange.send({"type": "http.response.start", "status": claim.status, "headers": headers})
+    await exchange.send({"type": "http.response.body", "body": claim.body})
+
+
+async def keep_answer(
+    exchange: Exchange, answers: Answers, ledger: GroupCommit, headers: HeaderPairs, body: bytes | None
+) -> None:
+    """Store the answer of a call that has a key and settle its exchange with it, durably.
+
+    When the database is away the caller still gets the answer: the exchange is settled later, and the key goes on
+    answering 409 until it can be stored or its worker is reconciled.
+    """
+    keyed = exchange.keyed
+    if keyed is None:
+        return
+    settlement = settlement_of(exchange, "delivered") if exchange.owes_settlement else None
+    kept = [pair for pair in headers if pair[0] not in NOT_KEPT and pair[0] != b"content-length"]
+    answer = StoredAnswer(exchange.answered, kept, body, keyed.request_hasher.digest())
+    try:
+        await answers.store(keyed.owner_id, keyed.key, exchange.id, answer, settlement)
+    except (*LOST, Unavailable) as error:
+        log.warning("answer of %s could not be stored: %s", exchange.id, type(error).__name__)
+        return
+    if settlement is not None:
+        exchange.outcome = "settled"
+        ledger.ended(exchange.id)
+
+
+async def release_key(exchange: Exchange, answers: Answers) -> None:
+    """Give the key of a refused call back, so that the same request can be tried again."""
+    keyed, exchange.keyed = exchange.keyed, None
+    if keyed is None:
+        return
+    try:
+        await answers.release(keyed.owner_id, keyed.key, exchange.id)
+    except (*LOST, Unavailable) as error:
+        log.warning("key of %s could not be released: %s", exchange.id, type(error).__name__)
