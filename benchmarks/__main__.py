@@ -24,6 +24,7 @@ from benchmarks.stack import ROOT, Stack, running
 from gateway.devservices import valkey
 from gateway.devservices.processes import ServiceError
 
+KINDS = ("bare", "nginx", "unpriced", "prepaid")
 SERVERS = ("granian", "uvicorn", "hypercorn")
 WARM_SECONDS = 1.0
 PLACES = ("--output", "--against")
@@ -58,6 +59,7 @@ class Listed(click.ParamType):
 @click.option("--servers", type=Listed("servers", SERVERS), default="granian,uvicorn,hypercorn", show_default=True)
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Of each gateway and nginx.")
 @click.option("--agents", type=Listed("numbers"), default="1,1000", show_default=True, help="Who pay in turn.")
+@click.option("--kinds", type=Listed("kinds", KINDS), default=",".join(KINDS), show_default=True, help="Which rows.")
 @click.option("--pin", is_flag=True, help="The proxies on one core, everything else on the others.")
 @click.option("--generator", type=click.Choice(["auto", "wrk", "builtin"]), default="auto", show_default=True)
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), default=ROOT / "benchmarks" / "reports")
@@ -100,7 +102,11 @@ def run(options: dict[str, Any], name: str) -> Report:
         if generator.name == "builtin":
             print("no wrk: using the built-in generator (Debian: apt-get install wrk)", file=sys.stderr)
         disk = machine.Disk(stack.services.home)
-        rows = [Row(case) for case in cases(stack, options["connections"], options["agents"])]
+        rows = [
+            Row(case)
+            for case in cases(stack, options["connections"], options["agents"])
+            if case.kind in options["kinds"]
+        ]
         _measure_all(stack, generator, rows, disk, options)
         runs = options["rounds"] + 1  # with the warm-up
         cut = sum(row.case.connections for row in rows if row.case.kind == "prepaid") * runs
