@@ -18,6 +18,10 @@ bench: ## Measure calls against the bare upstream and nginx (ARGS="--quick", doc
 	@scripts/bootstrap dev
 	@exec $(BIN)/python -m benchmarks $(ARGS)
 
+faults: ## Kill the gateway at every step and prove that money and delivery agree (slow)
+	@scripts/bootstrap dev
+	@exec $(BIN)/python -m pytest -m slow $(ARGS)
+
 lint: ## Check style, format, types and the dependency rule
 	@scripts/bootstrap dev
 	@$(BIN)/ruff check .
@@ -32,4 +36,4 @@ clean: ## Remove caches and build products; keeps .venv and the data in .tollway
 	@rm -rf build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
 	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
 
-.PHONY: help run test bench lint ci clean
+.PHONY: help run test bench lint ci clean faults

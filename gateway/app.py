@@ -40,8 +40,6 @@ log = logging.getLogger(__name__)
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 # Below the 5 s after which common servers close idle connections: a call on a closing one could not be repeated.
 UPSTREAM_IDLE_SECONDS = 4.0
-HEARTBEAT_SECONDS = 5.0
-RECONCILE_SECONDS = 5.0
 EXPIRE_SECONDS = 30.0
 USAGE_SECONDS = 60.0
 FLUSH_SECONDS = 10.0
@@ -93,7 +91,8 @@ class Worker:
         self._runner = Runner()
         self._heartbeat = Heartbeat(services.database, services.ledger)
         self._listener = Listener(services.settings.database, services.catalog, services.identities)
-        self._reconciler = Reconciler(services.database, self._grace)
+        self._dead_after = services.settings.money.dead_after
+        self._reconciler = Reconciler(services.database, self._grace, timedelta(seconds=self._dead_after))
 
     async def start(self) -> None:
         """Connect, load the catalog, begin the jobs. Raises when the database cannot be reached."""
@@ -102,9 +101,9 @@ class Worker:
         await services.limiter.start()
         await self._heartbeat.start()
         await self._listener.check()
-        self._runner.every(HEARTBEAT_SECONDS, self._heartbeat.beat, "heartbeat")
+        self._runner.every(self._dead_after / 3, self._heartbeat.beat, "heartbeat")
         self._runner.every(CHECK_SECONDS, self._listener.check, "listener")
-        self._runner.every(RECONCILE_SECONDS, self._reconciler.run, "reconciler")
+        self._runner.every(self._dead_after / 3, self._reconciler.run, "reconciler")
         self._runner.every(EXPIRE_SECONDS, lambda: expire_lots(services.database), "expiry")
         self._runner.every(USAGE_SECONDS, lambda: roll_up_usage(services.database), "usage")
         self._runner.every(EXPIRE_SECONDS, lambda: expire_stored_answers(services.database), "answers")

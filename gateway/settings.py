@@ -148,6 +148,9 @@ class MoneySettings(_Section):
     referral_reward: int = Field(default=500_000, ge=0)
     refund_grace_days: int = Field(default=7, ge=1)
     minimum_deposit_cents: int = Field(default=500, ge=1)
+    dead_after: Seconds = Field(
+        default=15.0, description="A worker not heard of for so long is dead; its open exchanges are refunded"
+    )
     hold_ttl: Seconds = Field(default=7_200.0, description="An open exchange older than this is the reconciler's")
 
 

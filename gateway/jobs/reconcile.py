@@ -23,14 +23,13 @@ from gateway.ledger.exchanges import (
 
 log = logging.getLogger(__name__)
 
-DEAD_AFTER = timedelta(seconds=15)
 ROUND = 500
 
 
 class Reconciler:
     """Periodic job; any number of workers may run it, a row lock lets one of them do each dead worker."""
 
-    def __init__(self, database: Database, grace: timedelta, dead_after: timedelta = DEAD_AFTER) -> None:
+    def __init__(self, database: Database, grace: timedelta, dead_after: timedelta) -> None:
         self._database = database
         self._grace = grace
         self._dead_after = dead_after

@@ -16,6 +16,7 @@ from email.utils import formatdate
 from functools import lru_cache
 
 from gateway.billing.prepaid_credits import Ending
+from gateway.faults import ARMED, act
 from gateway.limits.policy import headers as limit_headers
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.forward import HOP_BY_HOP, VIA, connection_options
@@ -49,6 +50,8 @@ async def deliver(exchange: Exchange, answer: UpstreamResponse, *, refunded: boo
         return "delivered"
     exchange.head_sent = True
     await exchange.send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    if ARMED == "deliver.head":
+        await act()
     if exchange.keyed is None:
         return await _watched(exchange, answer, _pump(exchange, answer))
     return await _watched(exchange, answer, _Recorder(exchange, answer, headers, keep, limit).pump(), finish=True)

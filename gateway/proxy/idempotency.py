@@ -13,6 +13,7 @@ import re
 
 from gateway.database.pool import LOST
 from gateway.errors import AnswerNotKept, CallRunning, InvalidRequest, KeyReused, Unavailable
+from gateway.faults import ARMED, act
 from gateway.ledger.answers import Answers, Claim, StoredAnswer
 from gateway.ledger.group_commit import GroupCommit
 from gateway.proxy.exchange import Exchange, HeaderPairs, Keyed
@@ -113,6 +114,8 @@ async def keep_answer(
     settlement = settlement_of(exchange, "delivered") if exchange.owes_settlement else None
     kept = [pair for pair in headers if pair[0] not in NOT_KEPT and pair[0] != b"content-length"]
     answer = StoredAnswer(exchange.answered, kept, body, keyed.request_hasher.digest())
+    if ARMED == "store.before":
+        await act()
     try:
         await answers.store(keyed.owner_id, keyed.key, exchange.id, answer, settlement)
     except (*LOST, Unavailable) as error:
@@ -121,6 +124,8 @@ async def keep_answer(
     if settlement is not None:
         exchange.outcome = "settled"
         ledger.ended(exchange.id)
+    if ARMED == "store.after":
+        await act()
 
 
 async def release_key(exchange: Exchange, answers: Answers) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from gateway.billing.prepaid_credits import Ending
 from gateway.errors import InvalidRequest, Problem, Unavailable, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
+from gateway.faults import ARMED, act
 from gateway.limits.policy import Policy
 from gateway.proxy.authorize import Shortfall, WalletNumbers, authorize
 from gateway.proxy.deliver import deliver
@@ -113,8 +114,14 @@ class Pipeline:
         if finished is not None:
             await replay(exchange, finished)
             return
+        if ARMED == "claim.after":
+            await act()
         quote(exchange, candidates)
+        if ARMED == "authorize.before":
+            await act()
         await authorize(exchange, services.ledger, self.wallets)
+        if ARMED == "authorize.after":
+            await act()
         exchange.mark("authorize")
         await self._buy(exchange)
 
@@ -134,8 +141,12 @@ class Pipeline:
         exchange.mark("upstream")
         exchange.sent = True
         exchange.status = answer.status
+        if ARMED == "forward.after":
+            await act()
         # The refund of a failed call is durable before the caller reads that it cost nothing.
         refunded = answer.status >= 500 and await settle(exchange, services.ledger, "delivered")
+        if ARMED == "refund.after" and refunded:
+            await act()
 
         async def keep(headers: HeaderPairs, body: bytes | None) -> None:
             await keep_answer(exchange, services.answers, services.ledger, headers, body)
@@ -145,7 +156,11 @@ class Pipeline:
         finally:
             await answer.aclose()
         exchange.mark("deliver")
+        if ARMED == "deliver.after":
+            await act()
         await settle(exchange, services.ledger, ending)
+        if ARMED == "settle.after":
+            await act()
         if ending == "broken_off":
             services.metrics.upstream_error(exchange.sold.slug, "BrokenBody")
             await release_key(exchange, services.answers)

@@ -1,0 +1,57 @@
+"""Named points at which a development gateway can be made to die, hang or fail: how crash safety is proven.
+
+TOLLWAY_FAULT=<point>:kill|hang|error arms one point of this process; `tollway fault-points` lists them. Unarmed, a
+point costs one look at an empty name. What does not live here: the points themselves stand where the steps are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping
+
+POINTS: dict[str, str] = {
+    "claim.after": "the Idempotency-Key is claimed, nothing is paid",
+    "authorize.before": "the price is known, nothing is paid",
+    "authorize.after": "the charge is posted, the upstream has not heard of the call",
+    "forward.after": "the upstream has answered, the caller has nothing",
+    "refund.after": "a failed call's charge is refunded, the caller has nothing",
+    "store.before": "the answer is complete, but not stored",
+    "store.after": "the answer is stored and settled, the caller does not have all of it",
+    "deliver.head": "the head of the answer has gone out",
+    "deliver.after": "the caller has the answer, its settlement is not written",
+    "settle.after": "the settlement is noted, and may be on its way to the database",
+}
+ACTIONS = ("kill", "hang", "error")
+
+
+class FaultError(RuntimeError):
+    """An armed point of the kind `error` was reached, or TOLLWAY_FAULT names something that does not exist."""
+
+
+def parse(text: str) -> tuple[str, str]:
+    """Return (point, action) of a TOLLWAY_FAULT value; two empty strings when it is empty. Raises FaultError."""
+    if not text:
+        return "", ""
+    point, _, action = text.partition(":")
+    if point not in POINTS or action not in ACTIONS:
+        raise FaultError(f"TOLLWAY_FAULT={text}: use <point>:kill|hang|error; `tollway fault-points` lists the points")
+    return point, action
+
+
+def armed(environ: Mapping[str, str] = os.environ) -> tuple[str, str]:
+    """Return what TOLLWAY_FAULT arms."""
+    return parse(environ.get("TOLLWAY_FAULT", ""))
+
+
+ARMED, _ACTION = armed()
+
+
+async def act() -> None:
+    """Do what the armed point is armed for. Call as `if ARMED == "<point>": await act()`."""
+    if _ACTION == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if _ACTION == "hang":
+        await asyncio.Event().wait()
+    raise FaultError(f"the fault point {ARMED} was reached")
