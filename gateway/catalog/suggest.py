@@ -24,7 +24,7 @@ CANDIDATES = 500
 # A name says most, then what it can do, then the prose (weights of catalog.fill_search).
 FIELD_WEIGHTS = {"A": 1.0, "B": 0.75, "C": 0.4}
 FIELD_NAMES = {"A": "name", "B": "capabilities", "C": "description"}
-# How much an unmatched word of the task takes away: little, since real sentences have many words besides the subject.
+# The weight of a word that nobody has: little, since real sentences have many words besides the subject.
 MISSING = 0.2
 _WORD = re.compile(r"[^\W_]+")
 
@@ -106,20 +106,21 @@ def rank(words: Sequence[str], hits: Sequence[Hit], publishers: int) -> list[Sug
         best = found[hit.publisher_id].get(hit.word, "Z")
         found[hit.publisher_id][hit.word] = min(best, hit.field)
     weights = _weights(words, found, publishers)
-    ranked = [Suggestion(key, _score(weights, fields), _reason(fields)) for key, fields in found.items()]
+    # What a publisher would score that has every word in its name. The same for all: another match never costs.
+    best = sum(weights.values())
+    ranked = [Suggestion(key, _score(weights, best, fields), _reason(fields)) for key, fields in found.items()]
     return sorted(ranked, key=lambda suggestion: (-suggestion.score, suggestion.publisher_id))
 
 
 def _weights(words: Sequence[str], found: Mapping[UUID, Mapping[str, str]], publishers: int) -> dict[str, float]:
     counts = {word: sum(word in fields for fields in found.values()) for word in words}
-    return {word: math.log(1 + (publishers + 1) / (count + 0.5)) if count else 1.0 for word, count in counts.items()}
+    return {
+        word: math.log(1 + (publishers + 1) / (count + 0.5)) if count else MISSING for word, count in counts.items()
+    }
 
 
-def _score(weights: Mapping[str, float], fields: Mapping[str, str]) -> float:
-    matched = sum(weights[word] * FIELD_WEIGHTS[field] for word, field in fields.items())
-    full = sum(weights[word] for word in fields)
-    missing = sum(weight for word, weight in weights.items() if word not in fields)
-    return round(min(1.0, matched / (full + MISSING * missing)), 4)
+def _score(weights: Mapping[str, float], best: float, fields: Mapping[str, str]) -> float:
+    return round(min(1.0, sum(weights[word] * FIELD_WEIGHTS[field] for word, field in fields.items()) / best), 4)
 
 
 def _reason(fields: Mapping[str, str]) -> str:
