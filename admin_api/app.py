@@ -21,6 +21,7 @@ from admin_api.resources import (
     organization_publishers,
     organizations,
     publishers,
+    receipts,
 )
 from gateway.services import Services
 
@@ -41,6 +42,7 @@ ROUTERS = (
     organizations.router,
     organization_publishers.router,
     publishers.router,
+    receipts.router,
 )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from ipaddress import ip_network
 
+from gateway.billing.receipts import ReceiptSigner
 from gateway.catalog.snapshot import Catalog
 from gateway.catalog.usage import roll_up as roll_up_usage
 from gateway.database.pool import LOST, Database
@@ -31,7 +32,7 @@ from gateway.services import Services
 from gateway.settings import Settings
 from gateway.telemetry.logging import setup as setup_logging
 from gateway.telemetry.metrics import Metrics
-from gateway.upstreams.credentials import CredentialBox
+from gateway.upstreams.credentials import CredentialBox, parse_keys
 from gateway.upstreams.egress import EgressGuard
 from gateway.upstreams.http.client import UpstreamClient
 
@@ -78,6 +79,7 @@ def build_services(settings: Settings) -> Services:
             idle_seconds=UPSTREAM_IDLE_SECONDS,
         ),
         box=box,
+        receipts=ReceiptSigner(parse_keys(settings.secrets.keys)),
         metrics=metrics,
     )
 

@@ -167,6 +167,12 @@ class RailNotAvailable(Problem):
     status, name, title = 501, "rail-not-available", "Payment rail not available"
 
 
+class NotConfigured(Problem):
+    """This gateway lacks a setting that the operation needs; `detail` names it. Tell the operator."""
+
+    status, name, title = 501, "not-configured", "Not configured"
+
+
 class KindNotServed(Problem):
     """The publisher is of a kind (database, MCP, compute) that this gateway does not serve yet. Nothing was charged."""
 

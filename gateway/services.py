@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gateway.billing.receipts import ReceiptSigner
 from gateway.catalog.snapshot import Catalog
 from gateway.database.pool import Database
 from gateway.identity.principals import Identities
@@ -31,4 +32,5 @@ class Services:
     guard: EgressGuard
     upstreams: UpstreamClient
     box: CredentialBox
+    receipts: ReceiptSigner
     metrics: Metrics

@@ -12,7 +12,7 @@ from urllib.parse import unquote_plus
 
 from gateway.catalog.snapshot import Publisher, Route
 from gateway.proxy.exchange import Exchange, HeaderPairs
-from gateway.proxy.identify import client_address
+from gateway.proxy.identify import peer_address
 from gateway.upstreams.egress import canonical_host
 from gateway.upstreams.http.client import UpstreamClient
 from gateway.upstreams.http.response import UpstreamResponse
@@ -102,7 +102,7 @@ def request_headers(
         headers.append((b"content-type", publisher.content_type))
     headers.extend(route.headers)
     headers.append(VIA)
-    headers.append((b"x-forwarded-for", client_address(exchange).encode("latin-1")))
+    headers.append((b"x-forwarded-for", peer_address(exchange).encode("latin-1")))
     headers.append((b"x-forwarded-proto", str(exchange.scope.get("scheme", "http")).encode()))
     host = exchange.fields.get(b"host")
     if host is not None:

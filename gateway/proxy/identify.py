@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gateway.errors import RateLimited, Unauthenticated
+from gateway.identity.clients import Network, client_address
 from gateway.identity.principals import Identities
 from gateway.limits.limiter import RateLimiter
 from gateway.limits.policy import Check, Policy
 from gateway.proxy.exchange import Exchange
 
 
-async def identify(exchange: Exchange, identities: Identities, limiter: RateLimiter, guesses: Policy) -> None:
+async def identify(
+    exchange: Exchange,
+    identities: Identities,
+    limiter: RateLimiter,
+    guesses: Policy,
+    trusted: Sequence[Network],
+) -> None:
     """Set the principal when a credential came along. Raises Unauthenticated, or RateLimited for one who guesses."""
     credential = exchange.fields.get(b"authorization")
     if credential is None:
@@ -17,7 +26,7 @@ async def identify(exchange: Exchange, identities: Identities, limiter: RateLimi
     try:
         exchange.principal = await identities.resolve(credential.decode("latin-1"))
     except Unauthenticated:
-        verdict = await limiter.check(Check(client_address(exchange), guesses))
+        verdict = await limiter.check(Check(counted_address(exchange, trusted), guesses))
         if not verdict.allowed:
             raise RateLimited(
                 "Too many failed credentials from this address.", headers={"Retry-After": str(verdict.retry_after)}
@@ -25,7 +34,14 @@ async def identify(exchange: Exchange, identities: Identities, limiter: RateLimi
         raise
 
 
-def client_address(exchange: Exchange) -> str:
-    """Return the peer's address. Forwarded fields are believed only by the admin API's trusted-proxy rule."""
+def peer_address(exchange: Exchange) -> str:
+    """Return the address at the other end of the connection."""
     client = exchange.scope.get("client")
     return str(client[0]) if client else "unknown"
+
+
+def counted_address(exchange: Exchange, trusted: Sequence[Network]) -> str:
+    """Return the address that limits count: the peer's, or what a trusted proxy says of its client."""
+    forwarded = exchange.fields.get(b"x-forwarded-for")
+    lines = [forwarded.decode("latin-1")] if forwarded is not None and trusted else []
+    return client_address(peer_address(exchange), lines, trusted)

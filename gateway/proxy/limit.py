@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 from gateway.errors import RateLimited
+from gateway.identity.clients import Network
 from gateway.limits.limiter import RateLimiter
 from gateway.limits.policy import Check, Policy, Verdict, headers
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.identify import client_address
+from gateway.proxy.identify import counted_address
 
 
 @lru_cache(maxsize=4096)
@@ -16,11 +18,13 @@ def _publisher_policy(slug: str, per_minute: int) -> Policy:
     return Policy(f"publisher.{slug}"[:64], per_minute, 60)
 
 
-async def limit(exchange: Exchange, limiter: RateLimiter, per_key: Policy, per_address: Policy) -> None:
+async def limit(
+    exchange: Exchange, limiter: RateLimiter, per_key: Policy, per_address: Policy, trusted: Sequence[Network]
+) -> None:
     """Count this call against its key (or address) and the publisher's own limit. Raises RateLimited."""
     principal = exchange.principal
     if principal is None:
-        exchange.limit = await limiter.check(Check(client_address(exchange), per_address))
+        exchange.limit = await limiter.check(Check(counted_address(exchange, trusted), per_address))
     else:
         publisher = exchange.sold
         check = Check(principal.key_id, per_key)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from gateway.billing.prepaid_credits import Ending
 from gateway.errors import InvalidRequest, Problem, Unavailable, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
 from gateway.faults import ARMED, act
+from gateway.identity.clients import Network, networks
 from gateway.limits.policy import Policy
 from gateway.proxy.authorize import Shortfall, WalletNumbers, authorize
 from gateway.proxy.deliver import deliver
@@ -58,6 +59,7 @@ class Pipeline:
     per_address: Policy
     guesses: Policy
     timeouts: Timeouts
+    trusted: tuple[Network, ...]
 
     @classmethod
     def build(cls, services: Services) -> Pipeline:
@@ -70,6 +72,7 @@ class Pipeline:
             Policy("address", limits.per_address, 60),
             Policy("guesses", limits.guesses, 60),
             Timeouts(proxy.connect_timeout, proxy.first_byte_timeout, proxy.idle_timeout, proxy.total_timeout),
+            tuple(networks(services.settings.server.trusted_proxies)),
         )
 
     async def serve(self, exchange: Exchange) -> None:
@@ -107,8 +110,8 @@ class Pipeline:
         services = self.services
         intake(exchange, services.settings.proxy)
         candidates = match(exchange, services.catalog)
-        await identify(exchange, services.identities, services.limiter, self.guesses)
-        await limit(exchange, services.limiter, self.per_key, self.per_address)
+        await identify(exchange, services.identities, services.limiter, self.guesses, self.trusted)
+        await limit(exchange, services.limiter, self.per_key, self.per_address, self.trusted)
         exchange.mark("limit")
         finished = await claim_key(exchange, services.answers, services.ledger.worker_id)
         if finished is not None:

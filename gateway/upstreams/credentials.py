@@ -50,18 +50,8 @@ class CredentialBox:
 
     @classmethod
     def from_setting(cls, keys: str) -> CredentialBox:
-        """Parse 'id:base64(32 bytes),id2:...'. Raises CredentialError naming the position, never the key."""
-        parsed: dict[str, bytes] = {}
-        for position, item in enumerate(filter(None, (part.strip() for part in keys.split(","))), start=1):
-            name, colon, encoded = item.partition(":")
-            if not colon or _KEY_ID.fullmatch(name) is None:
-                raise CredentialError(
-                    f"secret key {position}: must be 'id:base64', id of letters, digits, '.', '_', '-'"
-                )
-            if name in parsed:
-                raise CredentialError(f"secret key {position}: the id {name} appears twice")
-            parsed[name] = _decode(encoded, position, name)
-        return cls(parsed)
+        """Make the box of settings.secrets.keys. Raises CredentialError."""
+        return cls(parse_keys(keys))
 
     def seal(self, plaintext: bytes, context: bytes) -> bytes:
         """Return an envelope under the first key, bound to `context`."""
@@ -85,6 +75,19 @@ class CredentialBox:
     def needs_rotation(self, sealed: bytes) -> bool:
         """Tell whether the envelope is under another key than the one that seals now."""
         return _split(sealed)[0] != self._first
+
+
+def parse_keys(keys: str) -> dict[str, bytes]:
+    """Parse 'id:base64(32 bytes),id2:...'. Raises CredentialError naming the position, never the key."""
+    parsed: dict[str, bytes] = {}
+    for position, item in enumerate(filter(None, (part.strip() for part in keys.split(","))), start=1):
+        name, colon, encoded = item.partition(":")
+        if not colon or _KEY_ID.fullmatch(name) is None:
+            raise CredentialError(f"secret key {position}: must be 'id:base64', id of letters, digits, '.', '_', '-'")
+        if name in parsed:
+            raise CredentialError(f"secret key {position}: the id {name} appears twice")
+        parsed[name] = _decode(encoded, position, name)
+    return parsed
 
 
 def generate_key() -> str:
