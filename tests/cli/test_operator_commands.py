@@ -1,0 +1,107 @@
+"""`tollway wallet` and `tollway publisher`, run as an operator runs them, against a database of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from gateway.database.pool import Connection
+from tests.support.dev import tollway
+from tests.support.world import World
+
+KEYS = "k1:" + base64.b64encode(bytes(32)).decode()
+SECRET = "do-not-print-93ab"
+ORDER = {
+    "name": "By Command",
+    "slug": "by-command",
+    "publisher_category": "integration",
+    "api_url": "https://api.example.com",
+    "wallet_address": "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed",
+    "wallet_network_id": "eip155:84532",
+    "price_per_call": "0.01",
+    "upstream_api_key": SECRET,
+}
+
+
+async def run(database_url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    env = {"TOLLWAY_DATABASE_URL": database_url, "TOLLWAY_SECRET_KEYS": KEYS}
+    return await asyncio.to_thread(tollway, *arguments, **env)
+
+
+async def test_a_grant_is_shown_and_a_repeated_reference_grants_nothing(
+    database_url: str, world: World, connection: Connection
+) -> None:
+    agent = await world.agent()
+    name = await connection.fetchval("SELECT name FROM identity.account WHERE id = $1", agent.id)
+    first = await run(database_url, "wallet", "grant", name, "$2.50", "--reference", "r1", "--note", "hello")
+    assert (first.returncode, first.stdout.startswith("granted $2.50")) == (0, True), first.stderr
+    again = await run(database_url, "wallet", "grant", str(agent.id), "2.50", "--reference", "r1")
+    assert again.stdout.startswith("nothing granted")
+    assert await world.balance(agent) == 2_500_000
+    shown = await run(database_url, "wallet", "show", str(agent.id))
+    assert "$2.50" in shown.stdout
+    assert "admin_grant" in shown.stdout
+
+
+async def test_wrong_grants_are_one_line(database_url: str, world: World) -> None:
+    agent = await world.agent()
+    for arguments in (
+        ("grant", "nobody-here", "1"),
+        ("grant", str(agent.id), "0"),
+        ("grant", str(agent.id), "1.0000001"),
+        ("grant", str(agent.id), "1e3"),
+        ("show", "01890000-0000-7000-8000-000000000001"),
+    ):
+        refused = await run(database_url, "wallet", *arguments)
+        assert refused.returncode != 0
+        assert refused.stderr.strip()
+        assert "Traceback" not in refused.stderr
+    assert await world.balance(agent) == 0
+
+
+async def test_a_publisher_is_created_shown_switched_and_verified(
+    database_url: str, world: World, tmp_path: Path
+) -> None:
+    owner = await world.agent()
+    order = tmp_path / "order.json"
+    order.write_text(json.dumps(ORDER))
+    arguments = ("publisher", "create", "--file", str(order), "--organization", str(owner.organization_id))
+    made = await run(database_url, *arguments)
+    assert made.returncode == 0, made.stderr
+    assert SECRET not in made.stdout + made.stderr
+    document: dict[str, Any] = json.loads(made.stdout)
+    assert document["pricing"][0]["price_per_call"] == "0.01"
+    twice = await run(database_url, *arguments)
+    assert (twice.returncode, "slug is taken" in twice.stderr) == (1, True)
+    assert (await run(database_url, "publisher", "deactivate", "by-command")).stdout == "by-command is inactive\n"
+    verified = await run(database_url, "publisher", "verify", document["id"])
+    assert verified.stdout == "by-command is inactive, verified\n"
+    assert (await run(database_url, "publisher", "activate", "by-command")).stdout == "by-command is active, verified\n"
+    assert "by-command" in (await run(database_url, "publisher", "list")).stdout
+    shown = json.loads((await run(database_url, "publisher", "show", "by-command")).stdout)
+    assert (shown["is_verified"], shown["id"]) == (True, document["id"])
+    revoked = await run(database_url, "publisher", "verify", "--revoke", "by-command")
+    assert revoked.stdout == "by-command is active\n"
+
+
+async def test_a_bad_order_names_its_fields_without_values(database_url: str, world: World, tmp_path: Path) -> None:
+    owner = await world.agent()
+    order = tmp_path / "order.json"
+    for text, word in (
+        (json.dumps({**ORDER, "slug": "A", "upstream_api_key": f"{SECRET}\n"}), "slug: must be"),
+        (json.dumps({**ORDER, "slug": "other", "price_per_call": "0.0000001"}), "price_per_call"),
+        ("{", "not JSON"),
+    ):
+        order.write_text(text)
+        refused = await run(
+            database_url, "publisher", "create", "--file", str(order), "--organization", str(owner.organization_id)
+        )
+        assert refused.returncode == 1
+        assert word in refused.stderr
+        assert SECRET not in refused.stderr
+        assert "Traceback" not in refused.stderr
+    assert "no publisher is called" in (await run(database_url, "publisher", "show", "nobody")).stderr
