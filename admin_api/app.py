@@ -18,6 +18,7 @@ from admin_api.resources import (
     agent_wallet,
     auth,
     operations,
+    operator,
     organization_publishers,
     organizations,
     publishers,
@@ -43,6 +44,7 @@ ROUTERS = (
     organization_publishers.router,
     publishers.router,
     receipts.router,
+    operator.router,
 )
 
 

@@ -31,7 +31,7 @@ SHORT_NAMES = {
     "TOLLWAY_SECRET_KEYS": ("secrets", "keys"),
     "TOLLWAY_LOG_LEVEL": ("logging", "level"),
 }
-SECRET_FIELDS = {("database", "url"), ("redis", "url"), ("secrets", "keys")}
+SECRET_FIELDS = {("database", "url"), ("redis", "url"), ("secrets", "keys"), ("secrets", "operator_token")}
 # Environment variables with our prefix that are not settings but switches of tools (Makefile, tests, dev).
 NOT_SETTINGS = re.compile(r"^TOLLWAY_(CONFIG|PYTHON|TEST_.*|FAULT|CHAIN_.*|BENCH_.*|DEV_.*)$")
 
@@ -162,9 +162,20 @@ class IdempotencySettings(_Section):
 
 
 class SecretSettings(_Section):
-    """Keys that encrypt publishers' credentials at rest: 'id:base64(32 bytes)', comma-separated, first encrypts."""
+    """`keys` encrypt publishers' credentials at rest and sign receipts: 'id:base64(32 bytes)', the first is current.
+
+    `operator_token` opens the operator's part of the API; empty closes it.
+    """
 
     keys: str = ""
+    operator_token: str = ""
+
+    @field_validator("operator_token")
+    @classmethod
+    def _long_enough(cls, value: str) -> str:
+        if value and len(value) < 24:
+            raise ValueError("must have at least 24 characters")
+        return value
 
 
 class LoggingSettings(_Section):

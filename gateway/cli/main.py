@@ -24,6 +24,7 @@ COMMANDS = {
     "config": ("gateway.cli.config:config", "Check and list settings."),
     "wallet": ("gateway.cli.wallet:wallet", "Show wallets and grant credit."),
     "publisher": ("gateway.cli.publisher:publisher", "List, show, create, verify and switch publishers."),
+    "exchanges": ("gateway.cli.exchanges:exchanges", "List and resolve exchanges whose end is unknown."),
     "receipt": ("gateway.cli.receipt:receipt", "Verify receipts of paid calls."),
     "fault-points": ("gateway.cli.fault_points:fault_points", "List where a development gateway can be made to fail."),
     "ledger": ("gateway.cli.ledger:ledger", "Prove that the books balance."),

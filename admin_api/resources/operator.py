@@ -1,0 +1,117 @@
+"""What the gateway's operator may do over HTTP: see and end exchanges without an end. Extensions.
+
+Guarded by the operator token (settings.secrets.operator_token), not by an organization's keys: an operator stands above
+all tenants. Without a token configured these paths answer 501.
+"""
+
+from __future__ import annotations
+
+import hmac
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, Field
+
+from admin_api.kit.access import ServicesDep, guess
+from admin_api.kit.envelope import Answer, Moment
+from admin_api.kit.problems import refusals
+from gateway.errors import NotConfigured, Unauthenticated
+from gateway.ledger.resolutions import resolve, unended
+
+EXTENSION: dict[str, Any] = {"x-extension": True}
+
+
+async def operator(request: Request, services: ServicesDep) -> str:
+    """Check the operator token in constant time and return the actor's name for the audit line."""
+    token = services.settings.secrets.operator_token
+    if not token:
+        raise NotConfigured("This gateway has no operator token; its operator sets TOLLWAY_SECRETS_OPERATOR_TOKEN.")
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), token.encode()):
+        await guess(request, services)
+        raise Unauthenticated("This needs the operator token.")
+    return "operator"
+
+
+router = APIRouter(tags=["extensions"], prefix="/operator")
+Operator = Annotated[str, Depends(operator)]
+
+
+class OpenExchange(Answer):
+    """An exchange without an end; `amount_atomic` is a decimal string, because assets may have 18 decimals."""
+
+    exchange_id: UUID
+    kind: Literal["charge", "hold"]
+    owner_id: UUID
+    publisher: str | None
+    asset_symbol: str
+    amount_atomic: str
+    since: Moment
+    worker_alive: bool
+
+
+class OpenExchangesResponse(Answer):
+    """Open exchanges, oldest first."""
+
+    data: list[OpenExchange]
+
+
+class ResolveExchangeRequest(BaseModel):
+    """The decision: give the money back, or keep the charge."""
+
+    decision: Literal["refund", "keep"]
+    note: Annotated[str, Field(max_length=1000)] | None = None
+
+
+class Resolution(Answer):
+    """What the ledger did."""
+
+    verdict: str
+
+
+class ResolutionResponse(Answer):
+    """The outcome of a decision."""
+
+    data: Resolution
+
+
+@router.get("/exchanges", operation_id="list_open_exchanges", responses=refusals(401, 501), openapi_extra=EXTENSION)
+async def list_open_exchanges(_actor: Operator, services: ServicesDep) -> OpenExchangesResponse:
+    """List up to 1,000 exchanges whose money moved and whose end is not recorded."""
+    dead_after = timedelta(seconds=services.settings.money.dead_after)
+    async with services.database.acquire() as connection:
+        rows = await unended(connection, dead_after=dead_after, limit=1_000)
+    return OpenExchangesResponse(
+        data=[
+            OpenExchange(
+                exchange_id=row.exchange_id,
+                kind=row.kind,
+                owner_id=row.owner_id,
+                publisher=row.publisher,
+                asset_symbol=row.asset,
+                amount_atomic=str(row.amount),
+                since=row.since,
+                worker_alive=row.worker_alive,
+            )
+            for row in rows
+        ]
+    )
+
+
+@router.post(
+    "/exchanges/{exchange_id}/resolve",
+    operation_id="resolve_exchange",
+    responses=refusals(400, 401, 404, 501),
+    openapi_extra=EXTENSION,
+)
+async def resolve_exchange(
+    exchange_id: UUID, request: ResolveExchangeRequest, actor: Operator, services: ServicesDep
+) -> ResolutionResponse:
+    """End one open exchange and write the audit line."""
+    grace = timedelta(days=services.settings.money.refund_grace_days)
+    verdict = await resolve(
+        services.database, exchange_id, request.decision, actor=actor, note=request.note, grace=grace
+    )
+    return ResolutionResponse(data=Resolution(verdict=verdict))

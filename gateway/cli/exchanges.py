@@ -1,0 +1,70 @@
+"""`tollway exchanges`: see and end what has no end of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import TypeVar
+from uuid import UUID
+
+import click
+
+from gateway.cli.context import settings_for_cli
+from gateway.database.pool import Database
+from gateway.ledger.resolutions import Decision, UnendedExchange, resolve, unended
+from gateway.settings import Settings
+
+Result = TypeVar("Result")
+
+
+@click.group()
+def exchanges() -> None:
+    """List and resolve exchanges whose money moved and whose end is unknown."""
+
+
+@exchanges.command("list")
+@click.option("--limit", default=100, show_default=True)
+def list_command(limit: int) -> None:
+    """List open exchanges, oldest first. Those of live workers are usually just being served."""
+
+    async def work(database: Database, settings: Settings) -> list[UnendedExchange]:
+        async with database.acquire() as connection:
+            return await unended(connection, dead_after=timedelta(seconds=settings.money.dead_after), limit=limit)
+
+    for row in _run(work):
+        state = "being served" if row.worker_alive else "orphaned"
+        click.echo(
+            f"{row.exchange_id}  {row.kind}  {row.amount} {row.asset} (atomic)  {row.publisher}"
+            f"  {row.since:%FT%TZ}  {state}"
+        )
+
+
+@exchanges.command("resolve")
+@click.argument("exchange_id", type=click.UUID)
+@click.argument("decision", type=click.Choice(["refund", "keep"]))
+@click.option("--note", help="Why; kept with the audit line.")
+def resolve_command(exchange_id: UUID, decision: Decision, note: str | None) -> None:
+    """End one open exchange: give the money back, or keep the charge. Writes an audit line."""
+
+    async def work(database: Database, settings: Settings) -> str:
+        grace = timedelta(days=settings.money.refund_grace_days)
+        return await resolve(
+            database, exchange_id, decision, actor=f"cli:{getpass.getuser()}", note=note, grace=grace
+        )  # fmt: skip
+
+    click.echo(_run(work))
+
+
+def _run(work: Callable[[Database, Settings], Awaitable[Result]]) -> Result:
+    async def started() -> Result:
+        settings = settings_for_cli()
+        database = Database(settings.database)
+        await database.start()
+        try:
+            return await work(database, settings)
+        finally:
+            await database.stop()
+
+    return asyncio.run(started())

@@ -1,0 +1,100 @@
+"""Exchanges without an end, as operators see and end them. Every decision leaves an audit line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+from uuid import UUID
+
+from gateway.database.pool import Connection, Database
+from gateway.database.statement import Command, Statement
+from gateway.errors import NotFound
+from gateway.ledger.exchanges import END_HOLD, refund
+from gateway.ledger.group_commit import SETTLE_DURABLY, Settlement, settlement_columns
+
+Decision = Literal["refund", "keep"]
+
+
+@dataclass(frozen=True, slots=True)
+class UnendedExchange:
+    """An exchange whose money moved and whose end is not recorded. `amount` is atomic units of the asset."""
+
+    exchange_id: UUID
+    kind: Literal["charge", "hold"]
+    owner_id: UUID
+    publisher: str | None
+    asset: str
+    amount: int
+    since: datetime
+    worker_id: int | None
+    worker_alive: bool
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "amount", int(self.amount))
+
+
+FIND_UNENDED = Statement(
+    """
+    SELECT t.cause_id AS exchange_id, t.kind::text AS kind, w.owner_id, p.slug AS publisher, a.symbol AS asset,
+           sum(t.amount) AS amount, min(t.created_at) AS since, t.worker_id,
+           coalesce(bool_or(k.reconciled_at IS NULL AND k.stopped_at IS NULL
+                            AND k.seen_at > now() - $1::interval), false) AS worker_alive
+      FROM ledger.transfer t
+      JOIN ledger.wallet w ON w.id = t.wallet_id
+      JOIN catalog.asset a ON a.id = w.asset_id
+      LEFT JOIN ledger.hold h ON h.exchange_id = t.cause_id
+      LEFT JOIN ledger.account e ON e.id = coalesce(h.account_id, t.credit_account)
+      LEFT JOIN catalog.publisher p ON p.id = e.publisher_id
+      LEFT JOIN ledger.worker k ON k.id = t.worker_id
+     WHERE t.kind IN ('charge', 'hold') AND ($2::uuid IS NULL OR t.cause_id = $2)
+       AND t.cause_id >= coalesce($2, (SELECT settled_through FROM ledger.worker WHERE reconciled_at IS NULL
+                                        ORDER BY settled_through LIMIT 1), 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+       AND NOT EXISTS (SELECT FROM ledger.settlement s WHERE s.exchange_id = t.cause_id)
+     GROUP BY t.cause_id, t.kind, w.owner_id, p.slug, a.symbol, t.worker_id
+     ORDER BY t.cause_id LIMIT $3
+    """,
+    UnendedExchange,
+)
+NOTE_RESOLUTION = Command(
+    "INSERT INTO ledger.resolution (exchange_id, decision, verdict, actor, note) VALUES ($1, $2, $3, $4, $5)"
+)
+
+
+async def unended(
+    connection: Connection, *, dead_after: timedelta, exchange_id: UUID | None = None, limit: int = 100
+) -> list[UnendedExchange]:
+    """Return exchanges without an end, oldest first; those of live workers are usually just being served."""
+    return await FIND_UNENDED.all(connection, dead_after, exchange_id, limit)
+
+
+async def resolve(
+    database: Database, exchange_id: UUID, decision: Decision, *, actor: str, note: str | None, grace: timedelta
+) -> str:
+    """End an open exchange and write the audit line, in one transaction. Returns what the ledger did.
+
+    `refund` gives the money back, `keep` settles the charge (a hold is captured whole). Raises NotFound when no money
+    moved for this id or the exchange has an end.
+    """
+    async with database.transaction() as connection:
+        found = await unended(connection, dead_after=timedelta(0), exchange_id=exchange_id)
+        if not found:
+            raise NotFound("No open exchange has this id.")
+        verdict = await _end(connection, found[0], decision, grace)
+        await NOTE_RESOLUTION.run(connection, exchange_id, decision, verdict, actor, note)
+    return verdict
+
+
+async def _end(connection: Connection, exchange: UnendedExchange, decision: Decision, grace: timedelta) -> str:
+    if exchange.kind == "hold":
+        capture = exchange.amount if decision == "keep" else 0
+        ended = await END_HOLD.one(
+            connection, exchange.exchange_id, str(capture), "0", "operator", None, 0, 0, grace
+        )  # fmt: skip
+        return ended.verdict
+    if decision == "keep":
+        settlement = Settlement(exchange.exchange_id, "operator", None, 0, 0)
+        await SETTLE_DURABLY.run(connection, *settlement_columns([settlement]))
+        return "settled"
+    undone = await refund(connection, exchange.exchange_id, reason="operator", status=None, grace=grace, only_open=True)
+    return undone.verdict
