@@ -54,7 +54,7 @@ class Edge:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
-                message["headers"] = [*message.get("headers", []), (b"x-request-id", identity.encode())]
+                message["headers"] = _completed(list(message.get("headers", [])), identity)
             elif without_body and message["type"] == "http.response.body":
                 message = {**message, "body": b""}
             await send(message)
@@ -70,6 +70,13 @@ class Edge:
                 raise
             problem = _problem(error, scope, identity)
             await problem_response(problem, identity)(scope, receive, answer)
+
+
+def _completed(fields: list[tuple[bytes, bytes]], identity: str) -> list[tuple[bytes, bytes]]:
+    """Add the request id, and forbid storing what says nothing about it: keys and codes are shown once, to one."""
+    if not any(name.lower() == b"cache-control" for name, _ in fields):
+        fields.append((b"cache-control", b"no-store"))
+    return [*fields, (b"x-request-id", identity.encode())]
 
 
 def _problem(error: Exception, scope: Scope, identity: str) -> Problem:

@@ -19,6 +19,7 @@ async def test_a_registered_agent_can_use_its_key_wallet_and_organization_at_onc
     assert agent["created_at"].endswith("Z")
     assert data["skill_files"]["skill_md"] == f"{PUBLIC_URL}/skill.md"
     assert answer.headers["x-request-id"]
+    assert answer.headers["cache-control"] == "no-store"
     key = agent["api_key"]
     me = (await api.call("GET", "/auth/me", key, expect=200)).json()["data"]
     assert (me["id"], me["default_organization_id"]) == (agent["id"], agent["organization_id"])
