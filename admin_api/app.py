@@ -21,6 +21,7 @@ from admin_api.resources import (
     operator,
     organization_publishers,
     organizations,
+    publisher_calls,
     publishers,
     receipts,
 )
@@ -43,6 +44,7 @@ ROUTERS = (
     organizations.router,
     organization_publishers.router,
     publishers.router,
+    publisher_calls.router,
     receipts.router,
     operator.router,
 )
@@ -83,25 +85,31 @@ def document(app: FastAPI) -> dict[str, Any]:
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)
         schemas["Problem"] = problems.SCHEMA
-        made["paths"] = {_plain(path): _ours(item) for path, item in made["paths"].items()}
+        for item in made["paths"].values():
+            _complete(item)
         app.openapi_schema = made
     return app.openapi_schema
 
 
-def _plain(path: str) -> str:
-    return path.replace("{path:path}", "{path}")
-
-
-def _ours(item: dict[str, Any]) -> dict[str, Any]:
-    """Declare what every operation may answer. Malformed input is 400 here, where FastAPI says 422."""
+def _complete(item: dict[str, Any]) -> None:
+    """Declare what every operation may answer, and where no credential is needed."""
     for operation in item.values():
         responses = operation["responses"]
-        common = [503] if operation.get("x-extension") else [429, 503]
-        if responses.pop("422", None) is not None:
-            common.append(400)
-        if "requestBody" in operation:
-            common += [400, 413]
-        for status, refusal in problems.refusals(*common).items():
+        if responses.get("422", {}).get("description") == "Validation Error":
+            del responses["422"]  # FastAPI's own; malformed input is 400 here
+        for status, refusal in problems.refusals(*_common(operation)).items():
             responses.setdefault(str(status), refusal)
         operation["responses"] = dict(sorted(responses.items()))
-    return item
+        operation.setdefault("security", [])
+
+
+def _common(operation: dict[str, Any]) -> list[int]:
+    common = [500, 503] if operation.get("x-extension") else [429, 500, 503]
+    if operation.get("parameters") or operation.get("security"):
+        common.append(400)
+    body = operation.get("requestBody")
+    if body is not None and "default" not in operation["responses"]:
+        common += [400, 413]
+        if "application/json" in body["content"]:
+            common.append(415)
+    return common

@@ -155,6 +155,12 @@ class HeadersTooLarge(Problem):
     status, name, title = 431, "headers-too-large", "Request header fields too large"
 
 
+class UnsupportedMediaType(Problem):
+    """The body has a type or coding that this operation does not read; Accept or Accept-Encoding names what it does."""
+
+    status, name, title = 415, "unsupported-media-type", "Unsupported media type"
+
+
 class RateLimited(Problem):
     """Too many requests; Retry-After says in whole seconds when one passes again."""
 

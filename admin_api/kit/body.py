@@ -15,7 +15,7 @@ from fastapi import Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, UnsupportedMediaType
 
 MAX_DEPTH = 64
 # A string is matched even without its end, so that an endless one is read once and not once per quotation mark.
@@ -92,7 +92,11 @@ class StrictRequest(Request):
     """A request whose JSON is read by `parse`."""
 
     async def json(self) -> Any:
-        """Return the body's value. Raises InvalidRequest."""
+        """Return the body's value. Raises InvalidRequest, or UnsupportedMediaType for a compressed body."""
+        if self.headers.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
+            raise UnsupportedMediaType(
+                "The body must be sent without Content-Encoding.", headers={"Accept-Encoding": "identity"}
+            )
         return parse(await self.body())
 
 

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
 
-from gateway.errors import InvalidRequest, MethodNotAllowed, NotFound, Problem
+from gateway.errors import InvalidRequest, MethodNotAllowed, NotFound, Problem, UnsupportedMediaType
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +51,18 @@ DESCRIPTIONS = {
     403: "Forbidden",
     404: "Not Found",
     409: "Conflict",
+    410: "Gone",
     413: "Payload Too Large",
+    414: "URI Too Long",
+    415: "Unsupported Media Type",
+    422: "Unprocessable Content",
     429: "Too Many Requests",
+    431: "Request Header Fields Too Large",
     500: "Internal Server Error",
     501: "Not Implemented",
+    502: "Bad Gateway",
     503: "Service Unavailable",
+    504: "Gateway Timeout",
 }
 
 
@@ -87,7 +94,10 @@ async def _on_problem(request: Request, error: Exception) -> Response:
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:
-    return problem_response(invalid(cast("RequestValidationError", error).errors()), _identity(request))
+    found = cast("RequestValidationError", error).errors()
+    # FastAPI hands on the bytes of a body that it did not take for JSON.
+    unread = any(fault["loc"] == ("body",) and isinstance(fault["input"], bytes) for fault in found)
+    return problem_response(not_json() if unread else invalid(found), _identity(request))
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
@@ -113,7 +123,16 @@ def _methods(request: Request) -> list[str]:
     for route in request.app.state.routes:
         if route.matches(request.scope)[0] is not Match.NONE:
             found |= getattr(route, "methods", None) or set()
+    if "GET" in found:
+        found.add("HEAD")  # the edge answers it as GET
     return sorted(found)
+
+
+def not_json() -> UnsupportedMediaType:
+    """Return the problem for a body that is not announced as JSON."""
+    return UnsupportedMediaType(
+        "The body must be JSON, sent with Content-Type: application/json.", headers={"Accept": "application/json"}
+    )
 
 
 def invalid(errors: Sequence[Any]) -> InvalidRequest:
@@ -145,7 +164,7 @@ def _message(error: Mapping[str, Any]) -> str:
     if kind == "extra_forbidden":
         return "no such field"
     if kind in ("model_attributes_type", "model_type", "dict_type") and error["loc"] == ("body",):
-        return "the body must be a JSON object, sent with Content-Type: application/json"
+        return "the body must be a JSON object"
     if kind == "value_error":
         return str(error["msg"]).removeprefix("Value error, ")
     message = str(error["msg"])

@@ -10,6 +10,7 @@ import inspect
 from typing import Any
 
 from fastapi import APIRouter, Response
+from pydantic import BaseModel
 from starlette.responses import JSONResponse, PlainTextResponse
 
 from admin_api.kit.access import ServicesDep
@@ -21,6 +22,14 @@ from gateway.services import Services
 from gateway.telemetry.metrics import CONTENT_TYPE
 
 router = APIRouter(tags=["extensions"])
+
+
+class Readiness(BaseModel):
+    """Whether calls can be served: each dependency with "ok" or what is wrong with it."""
+
+    status: str
+    missing: list[str]
+    checks: dict[str, str]
 
 
 class Markdown(PlainTextResponse):
@@ -61,7 +70,13 @@ async def health_live() -> dict[str, str]:
     return {"status": "live"}
 
 
-@router.get("/health/ready", operation_id="health_ready", openapi_extra=EXTENSION, responses=refusals(503))
+@router.get(
+    "/health/ready",
+    operation_id="health_ready",
+    openapi_extra=EXTENSION,
+    response_model=Readiness,
+    responses={503: {"model": Readiness}},
+)
 async def health_ready(services: ServicesDep) -> JSONResponse:
     """Say whether calls can be served, and which dependency is missing if not."""
     checks = await readiness(services)

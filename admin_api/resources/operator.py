@@ -11,19 +11,22 @@ from datetime import timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Security
+from fastapi.security import HTTPBearer
 from pydantic import BaseModel, Field
 
 from admin_api.kit.access import ServicesDep, guess
+from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import Answer, Moment
 from admin_api.kit.problems import refusals
 from gateway.errors import NotConfigured, Unauthenticated
 from gateway.ledger.resolutions import resolve, unended
 
 EXTENSION: dict[str, Any] = {"x-extension": True}
+_token = HTTPBearer(scheme_name="operator_token", auto_error=False)
 
 
-async def operator(request: Request, services: ServicesDep) -> str:
+async def operator(request: Request, services: ServicesDep, _documented: Annotated[object, Security(_token)]) -> str:
     """Check the operator token in constant time and return the actor's name for the audit line."""
     token = services.settings.secrets.operator_token
     if not token:
@@ -35,7 +38,7 @@ async def operator(request: Request, services: ServicesDep) -> str:
     return "operator"
 
 
-router = APIRouter(tags=["extensions"], prefix="/operator")
+router = APIRouter(tags=["extensions"], prefix="/operator", route_class=StrictRoute)
 Operator = Annotated[str, Depends(operator)]
 
 
@@ -77,7 +80,9 @@ class ResolutionResponse(Answer):
     data: Resolution
 
 
-@router.get("/exchanges", operation_id="list_open_exchanges", responses=refusals(401, 501), openapi_extra=EXTENSION)
+@router.get(
+    "/exchanges", operation_id="list_open_exchanges", responses=refusals(401, 429, 501), openapi_extra=EXTENSION
+)
 async def list_open_exchanges(_actor: Operator, services: ServicesDep) -> OpenExchangesResponse:
     """List up to 1,000 exchanges whose money moved and whose end is not recorded."""
     dead_after = timedelta(seconds=services.settings.money.dead_after)
@@ -103,7 +108,7 @@ async def list_open_exchanges(_actor: Operator, services: ServicesDep) -> OpenEx
 @router.post(
     "/exchanges/{exchange_id}/resolve",
     operation_id="resolve_exchange",
-    responses=refusals(400, 401, 404, 501),
+    responses=refusals(400, 401, 404, 429, 501),
     openapi_extra=EXTENSION,
 )
 async def resolve_exchange(

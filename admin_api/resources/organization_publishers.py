@@ -191,7 +191,7 @@ async def upload_publisher_logo(
 def desk(services: Services) -> PublisherDesk:
     """Return where publishers are written."""
     urls = UrlPolicy(services.guard, services.settings.proxy.allow_addresses)
-    return PublisherDesk(services.database, services.box, urls, services.settings.limits.publishers)
+    return PublisherDesk(services.database, services.box, urls, services.settings)
 
 
 async def _require(services: Services, caller: Principal, organization_id: UUID, permission: Permission) -> None:

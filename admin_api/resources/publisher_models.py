@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import BaseModel, StrictStr
 
 from admin_api.kit.envelope import Answer, Moment, OffsetPaginationMeta, PaginationMeta
+from gateway.catalog.fields import EXTENSION
 from gateway.catalog.requests import EndpointDefinition, UsageExample
 from gateway.catalog.vocabulary import (
     ComputeType,
@@ -19,6 +20,10 @@ from gateway.catalog.vocabulary import (
     PublisherType,
     UndocumentedEndpointPolicy,
 )
+
+
+# What the owner chose; null is the gateway's default (docs/publishers.md). Extensions to the contract.
+ChosenSeconds = Annotated[float | None, EXTENSION]
 
 
 class AssetInfo(Answer):
@@ -128,6 +133,12 @@ class PublisherResponse(Answer):
     resource_id_response_path: str | None
     resource_id_url_pattern: str | None
     protected_operations: Any
+    connect_timeout_seconds: ChosenSeconds
+    first_byte_timeout_seconds: ChosenSeconds
+    idle_timeout_seconds: ChosenSeconds
+    total_timeout_seconds: ChosenSeconds
+    max_connections: Annotated[int | None, EXTENSION]
+    refund_on_status: Annotated[list[str], EXTENSION]
     total_queries: int
     unique_agents_served: int
 

@@ -1,20 +1,17 @@
-"""Category `publishers`: the store, and estimates. Paid calls are the pipeline's (gateway/proxy).
-
-The last three operations stand here only for the OpenAPI document: gateway.app sends their requests down the pipeline
-before this application sees them.
-"""
+"""Category `publishers`: the store, and estimates. Paid calls: publisher_calls.py for the document, gateway/proxy."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from admin_api.kit.access import Public, ServicesDep
 from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import Offset, page
 from admin_api.kit.problems import refusals
 from admin_api.resources import publisher_models as models
+from admin_api.resources.publisher_calls import SLUG
 from gateway.catalog.checks import one_of
 from gateway.catalog.logos import FIND_LOGO, SVG_POLICY
 from gateway.catalog.records import COUNT_STORE, FIND_IN_STORE, FIND_MANY, LIST_STORE, Publisher, assemble
@@ -23,7 +20,7 @@ from gateway.catalog.suggest import Suggestion, suggest
 from gateway.catalog.views import store_view
 from gateway.catalog.vocabulary import PublisherCategory
 from gateway.database.pool import Connection
-from gateway.errors import InternalError, KindNotServed, NotFound, UnknownPublisher
+from gateway.errors import KindNotServed, NotFound, UnknownPublisher
 from gateway.services import Services
 from pricing.money import format_amount
 from pricing.tariffs import per_request
@@ -79,7 +76,7 @@ async def suggest_publishers(
     return models.SuggestDataResponse(data=models.SuggestResponse(publishers=found, agents=[]))
 
 
-@router.get("/{slug}", operation_id="get_store_publisher", responses=refusals(404, 429, 500))
+@router.get(SLUG, operation_id="get_store_publisher", responses=refusals(404, 429, 500))
 async def get_store_publisher(slug: str, _address: Public, services: ServicesDep) -> models.PublisherDataResponse:
     """Return an active publisher with its prices and endpoints."""
     async with services.database.acquire() as connection:
@@ -88,7 +85,7 @@ async def get_store_publisher(slug: str, _address: Public, services: ServicesDep
 
 
 @router.get(
-    "/{slug}/logo",
+    f"{SLUG}/logo",
     operation_id="get_store_publisher_logo",
     response_class=Response,
     responses={**refusals(404, 429), 200: {"content": {"image/*": {}}}, 302: {"description": "Found"}},
@@ -109,7 +106,7 @@ async def get_store_publisher_logo(slug: str, request: Request, _address: Public
     return Response(logo.body, media_type=logo.content_type, headers=fields)
 
 
-@router.post("/{slug}/estimate", operation_id="estimate_query", responses=refusals(400, 404, 429, 500, 501))
+@router.post(f"{SLUG}/estimate", operation_id="estimate_query", responses=refusals(400, 404, 429, 500, 501))
 async def estimate_query(
     slug: str, body: models.EstimateRequestBody, _address: Public, services: ServicesDep
 ) -> models.EstimateResponse:
@@ -134,38 +131,6 @@ async def estimate_query(
                 estimated_cost_atomic=quote.amount,
             )
     raise refused("asset_id", "is not an asset that this publisher accepts")
-
-
-@router.post("/{slug}", operation_id="publisher_root_handler", responses=refusals(402, 404, 500))
-async def publisher_root_handler(slug: str, body: models.DatabaseQueryRequest | Any) -> Any:
-    """Run a query at a database publisher, or call the root of an API publisher. Paid."""
-    raise _unreachable(slug, body)
-
-
-@router.get("/{slug}/{path:path}", operation_id="proxy_to_publisher_get", responses=refusals(402, 404, 500))
-async def proxy_to_publisher_get(slug: str, path: Annotated[str, Path()]) -> Any:
-    """Call the publisher. Paid; every method is served, the answer is the upstream's own."""
-    raise _unreachable(slug, path)
-
-
-@router.post(
-    "/{slug}/{path:path}",
-    operation_id="proxy_to_publisher_post",
-    responses=refusals(402, 404, 500),
-    openapi_extra={
-        "requestBody": {
-            "required": False,
-            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-        }
-    },
-)
-async def proxy_to_publisher_post(slug: str, path: Annotated[str, Path()]) -> Any:
-    """Call the publisher with a body, which is streamed through. Paid."""
-    raise _unreachable(slug, path)
-
-
-def _unreachable(*_parameters: object) -> InternalError:
-    return InternalError("Publisher calls are served by the pipeline; this application was reached without it.")
 
 
 async def _in_store(connection: Connection, slug: str) -> Publisher:

@@ -37,7 +37,7 @@ class ReceiptDataResponse(Answer):
 @router.get(
     "/receipts/{request_id}",
     operation_id="get_receipt",
-    responses=refusals(400, 401, 404, 501),
+    responses=refusals(400, 401, 404, 429, 501),
     openapi_extra=EXTENSION,
 )
 async def get_receipt(request_id: UUID, caller: Caller, services: ServicesDep) -> ReceiptDataResponse:

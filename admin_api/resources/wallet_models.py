@@ -249,19 +249,20 @@ class PaymentRequestInfo(Answer):
     payment_request_id: str
     publisher_id: UUID
     expires: int
-    estimate: CostEstimate | None
-    eip712TypedData: Eip712TypedData | None
+    estimate: CostEstimate | None = None
+    eip712TypedData: Eip712TypedData | None = None
 
 
 class PaymentRequiredResponseWithInfo(Answer):
     """x402 v2 PaymentRequired with our block."""
 
     x402Version: int
-    error: str | None
+    error: str | None = None
     resource: ResourceInfo
     accepts: list[PaymentRequirements]
     extensions: Any = None
-    seren: PaymentRequestInfo | None
+    availableBalanceAtomic: int | None = None
+    seren: PaymentRequestInfo | None = None
 
 
 class WalletRecoverRequest(BaseModel):

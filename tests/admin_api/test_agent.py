@@ -48,4 +48,4 @@ async def test_an_unusable_name_is_named(api: Api, name: object) -> None:
 async def test_a_body_is_required(api: Api) -> None:
     assert (await api.call("POST", "/auth/agent", expect=400)).json()["type"] == "/problems/invalid-request"
     assert (await api.call("POST", "/auth/agent", json=[], expect=400)).json()["title"] == "Invalid request"
-    assert (await api.call("POST", "/auth/agent", json=None, content=b"null", expect=400)).status_code == 400
+    await api.call("POST", "/auth/agent", content=b"null", headers={"Content-Type": "application/json"}, expect=400)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
@@ -52,8 +53,37 @@ async def test_a_body_with_no_single_meaning_is_refused(api: Api, body: bytes) -
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None])
 async def test_a_body_of_another_type_is_refused(api: Api, kind: str | None) -> None:
     headers = {"Content-Type": kind} if kind else {}
-    answer = await api.call("POST", "/auth/agent", content=b'{"name":"x"}', headers=headers, expect=400)
-    assert "application/json" in answer.json()["detail"]
+    answer = await api.call("POST", "/auth/agent", content=b'{"name":"x"}', headers=headers, expect=415)
+    assert answer.json()["type"] == "/problems/unsupported-media-type"
+    assert answer.headers["accept"] == "application/json"
+
+
+async def test_a_compressed_body_is_refused(api: Api) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    answer = await api.call("POST", "/auth/agent", content=gzip.compress(b"{}"), headers=headers, expect=415)
+    assert answer.headers["accept-encoding"] == "identity"
+
+
+async def test_a_media_type_with_parameters_or_of_the_json_family_is_json(api: Api) -> None:
+    for kind in ("application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.tollway+json"):
+        await api.call("POST", "/auth/agent", content=b"{}", headers={"Content-Type": kind}, expect=201)
+
+
+@pytest.mark.parametrize(
+    "path", ["/publishers/shop%2Fx", "/%70ublishers/shop/x", "/publishers%2Fshop/x", "/publishers/shop%2F"]
+)
+async def test_a_publisher_call_in_another_spelling_is_refused(api: Api, path: str) -> None:
+    """The gateway sends plain spellings down the pipeline; these reach the admin API instead."""
+    answer = await api.call("GET", path, expect=400)
+    assert answer.json()["type"] == "/problems/invalid-target"
+
+
+async def test_the_word_suggest_names_no_publisher(api: Api) -> None:
+    answer = await api.call("POST", "/publishers/suggest", json={}, expect=405)
+    assert answer.headers["allow"] == "GET, HEAD"
+    for path in ("/publishers/suggest/x", "/publishers/suggest/logo", "/publishers/suggest/"):
+        await api.call("GET", path, expect=404)
+        await api.call("POST", path, json={}, expect=404)
 
 
 async def test_a_large_body_is_refused_announced_or_not(api: Api, clerk: Clerk) -> None:
@@ -76,7 +106,7 @@ async def test_unknown_paths_and_methods_are_problems(api: Api) -> None:
     assert (await api.call("GET", "/nothing/here", expect=404)).json()["type"] == "/problems/not-found"
     answer = await api.call("PATCH", "/organizations/01890000-0000-7000-8000-000000000001/publishers", expect=405)
     assert answer.json()["type"] == "/problems/method-not-allowed"
-    assert answer.headers["allow"] == "GET, POST"
+    assert answer.headers["allow"] == "GET, HEAD, POST"
 
 
 @pytest.mark.parametrize("value", ["Bearer", "Bearer x", "Basic abc", "Bearer seren_0000000000000000_" + "a" * 43, ""])
