@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from gateway.catalog.addresses import is_checksummed
 from gateway.catalog.vocabulary import MAX_HEADER_VALUE, MAX_HEADERS, MAX_JSON_BYTES, MAX_JSON_DEPTH, MAX_URL
+from gateway.eip55 import is_checksummed
 
 SLUG = re.compile(r"[a-z0-9-]{2,64}", re.ASCII)
 # RFC 9110 section 5.6.2

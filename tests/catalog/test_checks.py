@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.catalog import checks
-from gateway.catalog.addresses import checksum, keccak_256
+from gateway.eip55 import checksum, keccak_256
 
 
 def test_keccak_is_ethereums() -> None:
