@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 SHORT_NAMES = {
     "TOLLWAY_HOST": ("server", "host"),
@@ -123,17 +123,31 @@ class LimitSettings(_Section):
 
 
 class ProxySettings(_Section):
-    """Bounds and timeouts of the paid path."""
+    """Bounds and timeouts of the paid path. A publisher may choose its own, up to the `*_max` beside each default."""
 
     max_target: Bytes = 8_192
     max_header_bytes: Bytes = 65_536
     connect_timeout: Seconds = 5.0
+    connect_timeout_max: Seconds = 30.0
     first_byte_timeout: Seconds = 60.0
+    first_byte_timeout_max: Seconds = 600.0
     idle_timeout: Seconds = 60.0
+    idle_timeout_max: Seconds = 600.0
     total_timeout: Seconds = 3_600.0
-    connections_per_upstream: int = Field(default=256, ge=1)
+    total_timeout_max: Seconds = 3_600.0
+    connections_per_upstream: int = Field(default=256, ge=1, description="Per worker and publisher's server")
+    connections_per_upstream_max: int = Field(default=1_024, ge=1)
     idle_connections_per_upstream: int = Field(default=64, ge=0)
     allow_addresses: Networks = Field(default=(), description="CIDRs exempt from the egress guard; development only")
+
+    @model_validator(mode="after")
+    def _defaults_fit(self) -> ProxySettings:
+        names = ("connect_timeout", "first_byte_timeout", "idle_timeout", "total_timeout", "connections_per_upstream")
+        for name in names:
+            default, most = getattr(self, name), getattr(self, f"{name}_max")
+            if default > most:
+                raise ValueError(f"{name} is {default:g}, more than {name}_max ({most:g}); raise that one as well")
+        return self
 
 
 class MoneySettings(_Section):

@@ -21,7 +21,6 @@ from gateway.catalog.vocabulary import (
     UndocumentedEndpointPolicy,
 )
 
-
 # What the owner chose; null is the gateway's default (docs/publishers.md). Extensions to the contract.
 ChosenSeconds = Annotated[float | None, EXTENSION]
 

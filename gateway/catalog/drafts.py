@@ -31,6 +31,7 @@ DOCUMENT_DEFAULTS: Mapping[str, Any] = {
     "upstream_headers": {},
     "requires_user_oauth": False,
     "ownership_tracking_enabled": False,
+    "refund_on_status": [],
 }
 NOT_DOCUMENT = frozenset(
     {*COLUMNS, *PRICE_FIELDS, *SECRET_FIELDS, "slug", "accepted_asset_ids", "add_asset_ids", "remove_asset_ids"}

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, StrictBool, StrictInt, StrictStr
 
-from gateway.catalog import checks
+from gateway.catalog import checks, delivery
 from gateway.catalog.vocabulary import (
     AUTH_TYPES,
     BILLING_MODELS,
@@ -95,3 +95,8 @@ PositiveMinutes = Annotated[StrictInt, Field(ge=1, le=44_640)]
 Seconds = Annotated[StrictInt, Field(ge=1, le=31_536_000)]
 Count = Annotated[StrictInt, Field(ge=1, le=1_000_000)]
 Flag = StrictBool
+# Bounded by the operator's settings (delivery.py), not by the type. Extensions to the contract, marked in the document.
+EXTENSION = Field(json_schema_extra={"x-extension": True})
+Duration = Annotated[float, Strict(), EXTENSION]
+Connections = Annotated[StrictInt, EXTENSION]
+RefundStatuses = Annotated[list[StrictStr], Field(max_length=200), AfterValidator(delivery.refund_statuses), EXTENSION]

@@ -16,6 +16,7 @@ import orjson
 from pydantic import BaseModel
 
 from gateway.catalog.assets import Asset
+from gateway.catalog.delivery import check_bounds
 from gateway.catalog.drafts import URL_FIELDS, Draft, check_whole
 from gateway.catalog.prices import DELETE_PRICING, Pricing, check_endpoint_price, list_pricing, put_pricing
 from gateway.catalog.records import (
@@ -46,6 +47,7 @@ from gateway.catalog.urls import UrlPolicy
 from gateway.database.pool import Connection, Database, UniqueViolation
 from gateway.errors import Conflict, NotFound
 from gateway.ids import uuid7
+from gateway.settings import Settings
 
 
 class Box(Protocol):
@@ -67,7 +69,7 @@ class PublisherDesk:
     database: Database
     box: Box
     urls: UrlPolicy
-    most: int
+    settings: Settings
 
     async def create(self, organization_id: UUID, account_id: UUID, request: CreatePublisherRequest) -> Publisher:
         """Store a new publisher. Raises InvalidRequest naming the field, or Conflict for a taken slug."""
@@ -77,12 +79,14 @@ class PublisherDesk:
         draft.columns |= {"wallet_address": request.wallet_address, "wallet_network_id": request.wallet_network_id}
         draft.apply(changes)
         publisher_id = uuid7()
+        check_bounds(changes, self.settings.proxy)
         await self._check_urls(changes)
         try:
             async with self.database.transaction() as connection:
                 # Deleted ones count: they keep their slugs, and slugs must not be hoarded.
-                if await COUNT_EVER.one(connection, organization_id) >= self.most:
-                    raise Conflict(f"An organization may create at most {self.most} publishers.", limit=self.most)
+                most = self.settings.limits.publishers
+                if await COUNT_EVER.one(connection, organization_id) >= most:
+                    raise Conflict(f"An organization may create at most {most} publishers.", limit=most)
                 assets = await _accepted(connection, request)
                 await self._check(connection, draft, assets)
                 await self._insert(
@@ -99,6 +103,7 @@ class PublisherDesk:
     async def update(self, organization_id: UUID, publisher_id: UUID, request: UpdatePublisherRequest) -> Publisher:
         """Change what the request names. Raises NotFound, InvalidRequest."""
         changes = wire_values(request)
+        check_bounds(changes, self.settings.proxy)
         await self._check_urls(changes)
         async with self.database.transaction() as connection:
             record = await _locked(connection, organization_id, publisher_id)

@@ -18,7 +18,9 @@ from gateway.catalog.fields import (
     AuthType,
     BaseUrl,
     BillingModel,
+    Connections,
     Count,
+    Duration,
     Email,
     Flag,
     HeaderName,
@@ -33,6 +35,7 @@ from gateway.catalog.fields import (
     PositiveMinutes,
     PublicHeaders,
     QueryName,
+    RefundStatuses,
     Request,
     ResponsePath,
     Seconds,
@@ -129,7 +132,18 @@ class CallPrices(Request):
     grace_period_minutes: Minutes | None = None
 
 
-class PublisherFields(TokenExchange, CallPrices):
+class DeliveryFields(Request):
+    """How calls are delivered (delivery.py). Extensions; null goes back to the operator's default."""
+
+    connect_timeout_seconds: Duration | None = None
+    first_byte_timeout_seconds: Duration | None = None
+    idle_timeout_seconds: Duration | None = None
+    total_timeout_seconds: Duration | None = None
+    max_connections: Connections | None = None
+    refund_on_status: RefundStatuses | None = None
+
+
+class PublisherFields(TokenExchange, CallPrices, DeliveryFields):
     """What create and update share."""
 
     description: Text | None = None

@@ -17,6 +17,7 @@ from uuid import UUID
 import orjson
 
 from gateway.catalog.assets import LIST_ASSETS, Asset
+from gateway.catalog.delivery import DeliveryPolicy, compile_delivery
 from gateway.catalog.endpoints import Endpoint, EndpointTable
 from gateway.database.pool import Connection, Database
 from gateway.database.statement import Statement
@@ -83,6 +84,7 @@ class Publisher:
     prices: tuple[AssetPrice, ...]
     route: Route | None
     route_names: frozenset[bytes] = field(default_factory=frozenset[bytes])
+    delivery: DeliveryPolicy = field(default_factory=DeliveryPolicy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +211,7 @@ def compile_publisher(
         prices=prices,
         route=route,
         route_names=route.own_names if route else frozenset(),
+        delivery=compile_delivery(document),
     )
 
 

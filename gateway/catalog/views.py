@@ -14,18 +14,19 @@ from gateway.catalog.records import Publisher
 # Document fields that are answered under their own name, null when unset.
 DOCUMENT_FIELDS = (
     "allowed_passthrough_headers", "api_key_header", "api_key_query_param", "api_url", "billing_model", "branch_id",
-    "capabilities", "categories", "compute_type", "database_config", "database_name", "database_type", "email",
-    "endpoints", "gateway_fee_percent", "integration_type", "logo_url", "mcp_capabilities", "mcp_endpoint",
-    "oauth_provider_id", "ownership_tracking_enabled", "project_id", "protected_operations", "publisher_type",
+    "capabilities", "categories", "compute_type", "connect_timeout_seconds", "database_config", "database_name",
+    "database_type", "email", "endpoints", "first_byte_timeout_seconds", "gateway_fee_percent", "idle_timeout_seconds",
+    "integration_type", "logo_url", "max_connections", "mcp_capabilities", "mcp_endpoint", "oauth_provider_id",
+    "ownership_tracking_enabled", "project_id", "protected_operations", "publisher_type", "refund_on_status",
     "request_content_type", "requires_user_oauth", "resource_description", "resource_id_response_path",
     "resource_id_url_pattern", "resource_name", "token_cache_ttl_seconds", "token_exchange_method",
-    "token_exchange_mode", "token_exchange_url", "token_response_field", "undocumented_endpoint_policy",
-    "upstream_cost_response_path", "upstream_headers", "usage_examples", "use_cases",
+    "token_exchange_mode", "token_exchange_url", "token_response_field", "total_timeout_seconds",
+    "undocumented_endpoint_policy", "upstream_cost_response_path", "upstream_headers", "usage_examples", "use_cases",
 )  # fmt: skip
 OWNER_ONLY = (
-    "api_key_header", "api_key_query_param", "api_url", "branch_id", "database_config", "mcp_endpoint", "project_id",
-    "token_cache_ttl_seconds", "token_exchange_method", "token_exchange_mode", "token_exchange_url",
-    "token_response_field", "email",
+    "api_key_header", "api_key_query_param", "api_url", "branch_id", "database_config", "max_connections",
+    "mcp_endpoint", "project_id", "token_cache_ttl_seconds", "token_exchange_method", "token_exchange_mode",
+    "token_exchange_url", "token_response_field", "email",
 )  # fmt: skip
 
 

@@ -135,7 +135,7 @@ def _desk(settings: Settings, database: Database) -> PublisherDesk:
         database,
         CredentialBox.from_setting(settings.secrets.keys),
         UrlPolicy(guard, allowed),
-        settings.limits.publishers,
+        settings,
     )
 
 

@@ -193,7 +193,7 @@ async def _publish(database: Database, settings: Settings, owner: _Party, upstre
     allowed = settings.proxy.allow_addresses
     guard = EgressGuard([ip_network(network) for network in allowed])
     box = CredentialBox.from_setting(settings.secrets.keys)
-    desk = PublisherDesk(database, box, UrlPolicy(guard, allowed), settings.limits.publishers)
+    desk = PublisherDesk(database, box, UrlPolicy(guard, allowed), settings)
     for demo in DEMO:
         async with database.acquire() as connection:
             record = await FIND_ANY.first(connection, demo["slug"])

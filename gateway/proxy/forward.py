@@ -11,12 +11,11 @@ from functools import lru_cache
 from urllib.parse import unquote_plus
 
 from gateway.catalog.snapshot import Publisher, Route
+from gateway.proxy.destination import Destination
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.identify import peer_address
-from gateway.upstreams.egress import canonical_host
 from gateway.upstreams.http.client import UpstreamClient
 from gateway.upstreams.http.response import UpstreamResponse
-from gateway.upstreams.http.timeouts import Timeouts
 from gateway.upstreams.origin import Origin
 
 # RFC 9110 section 7.6.1, and what older intermediaries used.
@@ -35,27 +34,16 @@ VIA = (b"via", b"1.1 tollway")
 BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 
 
-@lru_cache(maxsize=8192)
-def origin_of(route: Route) -> Origin:
-    """Return the pool key of a publisher's route."""
-    return Origin("https" if route.scheme == "https" else "http", canonical_host(route.host), route.port)
-
-
-async def forward(exchange: Exchange, client: UpstreamClient, timeouts: Timeouts) -> UpstreamResponse:
+async def forward(exchange: Exchange, client: UpstreamClient, to: Destination) -> UpstreamResponse:
     """Send the call on and return the upstream's answer once its head is there. Raises UpstreamError."""
-    publisher = exchange.sold
-    route = publisher.route
-    if route is None:
-        raise RuntimeError("match lets only publishers with a route through")
-    origin = origin_of(route)
     body = await request_body(exchange)
     return await client.send(
-        origin,
+        to.lane,
         exchange.method.encode("ascii"),
-        target(route, exchange.path, exchange.query),
-        request_headers(exchange, publisher, route, origin, has_body=bool(body)),
+        target(to.route, exchange.path, exchange.query),
+        request_headers(exchange, to.publisher, to.route, to.origin, has_body=bool(body)),
         body,
-        timeouts,
+        to.timeouts,
     )
 
 

@@ -18,6 +18,7 @@ from gateway.identity.clients import Network, networks
 from gateway.limits.policy import Policy
 from gateway.proxy.authorize import Shortfall, WalletNumbers, authorize
 from gateway.proxy.deliver import deliver
+from gateway.proxy.destination import Destinations
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.forward import ClientGone, forward
 from gateway.proxy.idempotency import claim_key, keep_answer, release_key, replay
@@ -40,7 +41,6 @@ from gateway.upstreams.http.errors import (
     UploadError,
     UpstreamError,
 )
-from gateway.upstreams.http.timeouts import Timeouts
 
 log = logging.getLogger(__name__)
 
@@ -58,20 +58,20 @@ class Pipeline:
     per_key: Policy
     per_address: Policy
     guesses: Policy
-    timeouts: Timeouts
+    destinations: Destinations
     trusted: tuple[Network, ...]
 
     @classmethod
     def build(cls, services: Services) -> Pipeline:
-        """Derive limits and timeouts from the settings."""
-        limits, proxy = services.settings.limits, services.settings.proxy
+        """Derive limits and bounds from the settings."""
+        limits = services.settings.limits
         return cls(
             services,
             WalletNumbers(services.database),
             Policy("key", limits.per_key, 60),
             Policy("address", limits.per_address, 60),
             Policy("guesses", limits.guesses, 60),
-            Timeouts(proxy.connect_timeout, proxy.first_byte_timeout, proxy.idle_timeout, proxy.total_timeout),
+            Destinations(services.settings.proxy),
             tuple(networks(services.settings.server.trusted_proxies)),
         )
 
@@ -132,7 +132,7 @@ class Pipeline:
         """Forward, deliver and settle: from here on the exchange may be paid."""
         services = self.services
         try:
-            answer = await forward(exchange, services.upstreams, self.timeouts)
+            answer = await forward(exchange, services.upstreams, self.destinations.find(exchange.sold))
         except UpstreamError as error:
             exchange.sent = error.sent
             services.metrics.upstream_error(exchange.sold.slug, type(error).__name__)

@@ -44,3 +44,15 @@ class Origin:
     def __str__(self) -> str:
         """Return the origin as it appears in URLs; safe for logs."""
         return f"{self.scheme}://{self.authority.decode('ascii')}"
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """At most `limit` connections to an origin that serve one publisher alone, because its owner bounds them.
+
+    Another limit is another lane: a change takes effect with the next call, while the old lane's connections run out.
+    """
+
+    origin: Origin
+    owner: str
+    limit: int

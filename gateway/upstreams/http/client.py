@@ -20,7 +20,7 @@ from gateway.upstreams.http.request import EncodedRequest, Headers, encode
 from gateway.upstreams.http.response import UpstreamResponse
 from gateway.upstreams.http.timeouts import Timeouts
 from gateway.upstreams.http.upload import require_empty, upload
-from gateway.upstreams.origin import Origin
+from gateway.upstreams.origin import Lane, Origin
 
 # Pools without connections are forgotten when there are this many, not at once: churn would cost more than they do.
 _MANY_POOLS = 1024
@@ -42,7 +42,7 @@ class UpstreamClient:
         self._max_connections = max_connections
         self._max_idle = max_idle
         self._idle_seconds = idle_seconds
-        self._pools: dict[Origin, OriginPool] = {}
+        self._pools: dict[Origin | Lane, OriginPool] = {}
         self._closed = False
 
     @property
@@ -52,7 +52,7 @@ class UpstreamClient:
 
     async def send(
         self,
-        origin: Origin,
+        lane: Origin | Lane,
         method: bytes,
         target: bytes,
         headers: Headers,
@@ -61,6 +61,7 @@ class UpstreamClient:
     ) -> UpstreamResponse:
         """Send one request and return its response once the head is there. Raises UpstreamError.
 
+        `lane` names the connections to use: those that all callers of an origin share, or a bounded set of its own.
         Headers are written as given plus framing: Content-Length for bytes; for an iterator the caller's
         Content-Length, enforced, or else chunked. Read the response to its end or `aclose` it.
         """
@@ -70,7 +71,7 @@ class UpstreamClient:
             request.stream, request.has_body = None, False
         now = asyncio.get_running_loop().time()
         ends = now + timeouts.total
-        pool = self._pools.get(origin) or self._new_pool(origin)
+        pool = self._pools.get(lane) or self._new_pool(lane)
         connection = pool.take(now)
         if connection is None:
             connection = await pool.acquire(min(timeouts.connect, timeouts.total))
@@ -87,7 +88,7 @@ class UpstreamClient:
         except BaseException:
             _give_up(connection, first)
             raise
-        return await self._send_again(origin, request, timeouts, ends)
+        return await self._send_again(lane, request, timeouts, ends)
 
     async def aclose(self) -> None:
         """Close all connections, those in use included, and wait for their sockets."""
@@ -96,11 +97,11 @@ class UpstreamClient:
         await asyncio.gather(*(pool.aclose() for pool in pools))
 
     async def _send_again(
-        self, origin: Origin, request: EncodedRequest, timeouts: Timeouts, ends: float
+        self, lane: Origin | Lane, request: EncodedRequest, timeouts: Timeouts, ends: float
     ) -> UpstreamResponse:
         """Repeat the request on a new connection, once: this time an early end is the upstream's answer."""
         loop = asyncio.get_running_loop()
-        pool = self._pools.get(origin) or self._new_pool(origin)
+        pool = self._pools.get(lane) or self._new_pool(lane)
         connection = await pool.acquire(max(min(timeouts.connect, ends - loop.time()), 0.001), fresh=True)
         first = connection.begin(request, timeouts, loop.time(), ends)
         try:
@@ -109,17 +110,18 @@ class UpstreamClient:
             _give_up(connection, first)
             raise
 
-    def _new_pool(self, origin: Origin) -> OriginPool:
+    def _new_pool(self, lane: Origin | Lane) -> OriginPool:
         if self._closed:
             raise ConnectError("the client is closed")
         if len(self._pools) >= _MANY_POOLS:
             self._pools = {key: pool for key, pool in self._pools.items() if not pool.unused}
+        origin, limit = (lane.origin, lane.limit) if isinstance(lane, Lane) else (lane, self._max_connections)
 
         async def dial(pool: OriginPool, timeout: float) -> Connection:
             return await self._dialer.open(origin, lambda: Connection(pool), timeout)
 
-        pool = OriginPool(dial, limit=self._max_connections, max_idle=self._max_idle, idle_seconds=self._idle_seconds)
-        self._pools[origin] = pool
+        pool = OriginPool(dial, limit=limit, max_idle=self._max_idle, idle_seconds=self._idle_seconds)
+        self._pools[lane] = pool
         return pool
 
 

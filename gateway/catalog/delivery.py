@@ -1,0 +1,86 @@
+"""How a publisher wants its calls delivered: time for each phase, simultaneous calls, and which answers cost nothing.
+
+Pure: the fields as requests have them, checks against the operator's bounds, and the compiled form of the hot path. An
+owner may only tighten what the operator allows and only add to what the refund rule gives back anyway (5xx). What does
+not live here: waiting (upstreams/http) and refunding (billing/).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.catalog.refusals import refused
+from gateway.settings import ProxySettings
+
+SHORTEST = 0.05
+MAX_STATUSES = 64
+_STATUS = re.compile(r"[345](?:[0-9]{2}|xx)", re.ASCII | re.IGNORECASE)
+# Field of a request: the phase whose default and maximum settings.proxy has.
+TIMEOUT_FIELDS: Mapping[str, str] = {
+    "connect_timeout_seconds": "connect_timeout",
+    "first_byte_timeout_seconds": "first_byte_timeout",
+    "idle_timeout_seconds": "idle_timeout",
+    "total_timeout_seconds": "total_timeout",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryPolicy:
+    """What an owner chose; None means the operator's default. Seconds, connections per worker, statuses."""
+
+    connect: float | None = None
+    first_byte: float | None = None
+    idle: float | None = None
+    total: float | None = None
+    connections: int | None = None
+    refunded: frozenset[int] = field(default_factory=frozenset[int])
+
+
+def refund_statuses(values: Iterable[str]) -> list[str]:
+    """Return statuses and classes such as "404" and "4xx" in normal form. Raises ValueError naming the wrong one."""
+    found: dict[str, None] = {}
+    for value in values:
+        if not _STATUS.fullmatch(value):
+            raise ValueError(
+                f'has {value[:20]!r}; use statuses from "300" to "599" or the classes "3xx", "4xx" and "5xx"'
+                " (answers with 2xx were delivered)"
+            )
+        found[value.lower()] = None
+    if len(found) > MAX_STATUSES:
+        raise ValueError(f"must have at most {MAX_STATUSES} entries; use classes such as 4xx")
+    return sorted(found)
+
+
+def expand(statuses: Iterable[str]) -> frozenset[int]:
+    """Return every status that the entries name."""
+    named: set[int] = set()
+    for entry in statuses:
+        first = int(entry[0]) * 100
+        named.update(range(first, first + 100) if entry.endswith("xx") else (int(entry),))
+    return frozenset(named)
+
+
+def check_bounds(changes: Mapping[str, Any], proxy: ProxySettings) -> None:
+    """Raise InvalidRequest when a timeout or the number of connections is outside what the operator allows."""
+    for name, phase in TIMEOUT_FIELDS.items():
+        value, most = changes.get(name), getattr(proxy, f"{phase}_max")
+        if value is not None and not SHORTEST <= value <= most:
+            raise refused(name, f"is {value:g}; this gateway allows {SHORTEST:g} to {most:g} seconds")
+    connections, most = changes.get("max_connections"), proxy.connections_per_upstream_max
+    if connections is not None and not 1 <= connections <= most:
+        raise refused("max_connections", f"is {connections}; this gateway allows 1 to {most} connections per worker")
+
+
+def compile_delivery(document: Mapping[str, Any]) -> DeliveryPolicy:
+    """Return the policy of a stored publisher."""
+    return DeliveryPolicy(
+        connect=document.get("connect_timeout_seconds"),
+        first_byte=document.get("first_byte_timeout_seconds"),
+        idle=document.get("idle_timeout_seconds"),
+        total=document.get("total_timeout_seconds"),
+        connections=document.get("max_connections"),
+        refunded=expand(document.get("refund_on_status") or ()),
+    )
