@@ -10,8 +10,10 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
 
-from admin_api.kit import problems
+from admin_api.kit import problems, reference
 from admin_api.kit.edge import Edge
 from admin_api.resources import (
     agent,
@@ -59,6 +61,7 @@ def build(services: Services) -> FastAPI:
         separate_input_output_schemas=False,
         redirect_slashes=False,
         middleware=[Middleware(Edge)],
+        docs_url=None,
         redoc_url=None,
     )
     app.state.services = services
@@ -67,7 +70,14 @@ def build(services: Services) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     app.openapi = lambda: document(app)
+    app.add_api_route("/docs", _reference, include_in_schema=False)
     return app
+
+
+async def _reference(request: Request) -> Response:
+    """Return the API reference for people."""
+    headers = {"Content-Security-Policy": reference.POLICY}
+    return HTMLResponse(reference.page(document(request.app)), headers=headers)
 
 
 def document(app: FastAPI) -> dict[str, Any]:
