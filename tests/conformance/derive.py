@@ -1,0 +1,39 @@
+"""Write tests/conformance/contract.json from a copy of the contract: python -m tests.conformance.derive OPENAPI_JSON
+
+Run it again when more of the contract is served: the operations are those that SERVED names.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.conformance.shapes import operations
+
+FIXTURE = Path(__file__).with_name("contract.json")
+WHOLE_CATEGORIES = ("agent", "agent-wallet", "publishers")
+SERVED = frozenset(
+    """
+    list_organizations list_org_publishers create_publisher get_org_publisher update_publisher delete_publisher
+    update_publisher_pricing get_org_publisher_earnings list_org_publisher_payouts create_org_publisher_payout
+    upload_publisher_logo get_current_user list_default_org_api_keys create_default_org_api_key
+    revoke_default_org_api_key list_org_api_keys create_org_api_key revoke_org_api_key
+    """.split()
+)
+
+
+def derived(contract: dict[str, Any]) -> str:
+    """Return the fixture's text: one operation a line."""
+    chosen = {
+        name: operation
+        for name, operation in operations(contract).items()
+        if operation["tag"] in WHOLE_CATEGORIES or operation["id"] in SERVED
+    }
+    lines = [f"{json.dumps(name)}:{json.dumps(operation, separators=(',', ':'))}" for name, operation in chosen.items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+if __name__ == "__main__":
+    FIXTURE.write_text(derived(json.loads(Path(sys.argv[1]).read_text())))
