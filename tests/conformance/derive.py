@@ -15,12 +15,26 @@ from tests.conformance.shapes import operations
 FIXTURE = Path(__file__).with_name("contract.json")
 WHOLE_CATEGORIES = ("agent", "agent-wallet", "publishers")
 SERVED = frozenset(
-    """
-    list_organizations list_org_publishers create_publisher get_org_publisher update_publisher delete_publisher
-    update_publisher_pricing get_org_publisher_earnings list_org_publisher_payouts create_org_publisher_payout
-    upload_publisher_logo get_current_user list_default_org_api_keys create_default_org_api_key
-    revoke_default_org_api_key list_org_api_keys create_org_api_key revoke_org_api_key
-    """.split()
+    [
+        "list_organizations",
+        "list_org_publishers",
+        "create_publisher",
+        "get_org_publisher",
+        "update_publisher",
+        "delete_publisher",
+        "update_publisher_pricing",
+        "get_org_publisher_earnings",
+        "list_org_publisher_payouts",
+        "create_org_publisher_payout",
+        "upload_publisher_logo",
+        "get_current_user",
+        "list_default_org_api_keys",
+        "create_default_org_api_key",
+        "revoke_default_org_api_key",
+        "list_org_api_keys",
+        "create_org_api_key",
+        "revoke_org_api_key",
+    ]
 )
 
 
