@@ -180,7 +180,7 @@ class NotConfigured(Problem):
 
 
 class KindNotServed(Problem):
-    """The publisher is of a kind (database, MCP, compute) that this gateway does not serve yet. Nothing was charged."""
+    """This gateway does not serve the publisher's kind, billing model or authentication yet. Nothing was charged."""
 
     status, name, title = 501, "kind-not-served", "Publisher kind not served"
 

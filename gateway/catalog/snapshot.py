@@ -19,6 +19,7 @@ import orjson
 from gateway.catalog.assets import LIST_ASSETS, Asset
 from gateway.catalog.delivery import DeliveryPolicy, compile_delivery
 from gateway.catalog.endpoints import Endpoint, EndpointTable
+from gateway.catalog.served import not_served
 from gateway.database.pool import Connection, Database
 from gateway.database.statement import Statement
 from pricing.money import MoneyError, parse_amount, parse_ratio, percent_to_ppm
@@ -84,6 +85,7 @@ class Publisher:
     prices: tuple[AssetPrice, ...]
     route: Route | None
     route_names: frozenset[bytes] = field(default_factory=frozenset[bytes])
+    not_served: str | None = None
     delivery: DeliveryPolicy = field(default_factory=DeliveryPolicy)
 
 
@@ -106,6 +108,7 @@ _COLUMNS = """
            coalesce((
                SELECT jsonb_agg(jsonb_build_object(
                           'asset_id', r.asset_id, 'account', ledger.earnings_account(p.id, a.ledger_asset_id),
+                          'model', r.pricing_model,
                           'per_call', r.price_per_call::text, 'min', r.min_charge::text, 'max', r.max_charge::text,
                           'prepaid', r.prepaid_enabled, 'max_per_minute', r.max_queries_per_minute,
                           'per_method', jsonb_strip_nulls(jsonb_build_object(
@@ -211,6 +214,7 @@ def compile_publisher(
         prices=prices,
         route=route,
         route_names=route.own_names if route else frozenset(),
+        not_served=not_served(row.category, document, row.pricing),
         delivery=compile_delivery(document),
     )
 

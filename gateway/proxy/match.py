@@ -20,8 +20,8 @@ def match(exchange: Exchange, catalog: Catalog) -> Candidates:
     if publisher is None:
         raise UnknownPublisher("No publisher has this slug. GET /publishers lists those that there are.")
     exchange.publisher = publisher
-    if publisher.route is None or publisher.category != "integration" or publisher.integration_type == "mcp":
-        raise KindNotServed(f"{publisher.slug} is not an HTTP API; this gateway cannot call it yet.")
+    if publisher.not_served is not None:
+        raise KindNotServed(f"{publisher.slug} {publisher.not_served}; this gateway cannot call it yet.")
     try:
         reading = read_path(exchange.path)
     except AmbiguousPath as error:

@@ -1,0 +1,27 @@
+"""Which publishers this gateway can serve: what it cannot is refused before anything is paid or sent.
+
+A publisher may be stored whole, with a model or a way of authentication that no code serves yet. Calling it at its call
+price would sell it for another price than its own, maybe for nothing, or without its credential.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+BILLING_MODELS = frozenset({"prepaid_credits", "x402_per_request"})
+PRICING_MODELS = frozenset({"per_request"})
+AUTH_TYPES = frozenset({"static"})
+
+
+def not_served(category: str, document: Mapping[str, Any], pricing: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return in words why the publisher cannot be called, or None. `pricing` has the primary asset's entry first."""
+    if category != "integration" or document.get("integration_type") == "mcp" or not document.get("api_url"):
+        return "is not an HTTP API"
+    billing = document.get("billing_model") or "prepaid_credits"
+    if billing not in BILLING_MODELS:
+        return f"has the billing model {billing}"
+    if pricing and pricing[0]["model"] not in PRICING_MODELS:
+        return f"has the pricing model {pricing[0]['model']}"
+    auth = document.get("auth_type") or "static"
+    return None if auth in AUTH_TYPES else f"authenticates by {auth}"

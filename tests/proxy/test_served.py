@@ -1,0 +1,55 @@
+"""A publisher whose model or credential no code serves yet is refused: it is never sold at another price than its own."""
+
+import asyncio
+
+import pytest
+
+from gateway.database.pool import Connection
+from tests.support.gateway import RunningGateway
+from tests.support.upstream import RecordingUpstream
+from tests.support.world import Shop, World
+
+
+async def refusal(gateway: RunningGateway, world: World, shop: Shop) -> str:
+    agent = await world.agent(1_000_000)
+    answer = await gateway.client.get(f"/publishers/{shop.slug}/x", headers=agent.headers)
+    assert (answer.status_code, answer.json()["type"]) == (501, "/problems/kind-not-served")
+    assert await world.balance(agent) == 1_000_000
+    return answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("document", "reason"),
+    [
+        ({"billing_model": "pay_per_use"}, "billing model pay_per_use"),
+        ({"billing_model": "x402_passthrough"}, "billing model x402_passthrough"),
+        ({"auth_type": "jwt"}, "authenticates by jwt"),
+        ({"auth_type": "oauth2_cc"}, "authenticates by oauth2_cc"),
+        ({"integration_type": "mcp"}, "not an HTTP API"),
+    ],
+)
+@pytest.mark.parametrize("price", [None, 10_000])
+async def test_what_is_not_served_is_neither_sold_nor_given_away(
+    gateway: RunningGateway, world: World, upstream: RecordingUpstream, document: dict, reason: str, price: int | None
+) -> None:
+    upstream.forget()
+    assert reason in await refusal(gateway, world, await world.publisher(price, **document))
+    assert upstream.calls == 0
+
+
+async def test_a_pricing_model_that_is_not_served_is_refused(
+    gateway: RunningGateway, world: World, connection: Connection, upstream: RecordingUpstream
+) -> None:
+    upstream.forget()
+    shop = await world.publisher(10_000)
+    await connection.execute("UPDATE catalog.pricing SET pricing_model = 'per_byte' WHERE publisher_id = $1", shop.id)
+    await asyncio.sleep(0.5)
+    assert "pricing model per_byte" in await refusal(gateway, world, shop)
+    assert upstream.calls == 0
+
+
+@pytest.mark.parametrize("model", ["prepaid_credits", "x402_per_request"])
+async def test_fixed_prices_are_served_to_prepaid_callers(gateway: RunningGateway, world: World, model: str) -> None:
+    agent, shop = await world.agent(1_000_000), await world.publisher(10_000, billing_model=model)
+    answer = await gateway.client.get(f"/publishers/{shop.slug}/x", headers=agent.headers)
+    assert (answer.status_code, answer.headers["x-cost"]) == (200, "0.01")
