@@ -1,20 +1,18 @@
 """Networks and assets: the reference data that prices and wallets are denominated in.
 
-They come from config/networks.toml and are written to the database at migration; identifiers are derived from network
-and contract, so every installation has the same ones.
+They come from config/networks.toml (gateway/networks.py) and are written to the database at migration; identifiers are
+derived from network and symbol, so every installation has the same ones.
 """
 
 from __future__ import annotations
 
-import tomllib
 import uuid
 from dataclasses import dataclass
-from importlib.resources import files
-from pathlib import Path
 from uuid import UUID
 
 from gateway.database.pool import Connection
 from gateway.database.statement import Command, Statement
+from gateway.networks import Networks, load_networks
 
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "tollway:asset")
 
@@ -60,27 +58,18 @@ def asset_id(network: str, symbol: str) -> UUID:
     return uuid.uuid5(NAMESPACE, f"{network}/{symbol}")
 
 
-def networks_file() -> Path:
-    """Return config/networks.toml: of the checkout, or the copy inside the installed package."""
-    checkout = Path(__file__).resolve().parents[2] / "config" / "networks.toml"
-    return checkout if checkout.is_file() else Path(str(files("gateway") / "_config" / "networks.toml"))
-
-
-async def store_assets(connection: Connection, document: str | None = None) -> None:
-    """Write networks and assets from the TOML text (default: the shipped file) into the catalog."""
-    text = document if document is not None else networks_file().read_text(encoding="utf-8")
-    tree = tomllib.loads(text)
-    default = str(tree["default_asset"])
-    for network, entry in tree["network"].items():
-        await PUT_NETWORK.run(connection, network, entry["name"])
-    rows = [(network, asset) for network, entry in tree["network"].items() for asset in entry.get("asset", [])]
+async def store_assets(connection: Connection, networks: Networks | None = None) -> None:
+    """Write networks and assets (default: those of the shipped file) into the catalog."""
+    declared = networks or load_networks()
+    for network in declared.networks:
+        await PUT_NETWORK.run(connection, network.id, network.name)
+    rows = [(network.id, asset) for network in declared.networks for asset in network.assets]
     # The default first: assets of the same peg refer to it as their ledger asset.
-    rows.sort(key=lambda row: f"{row[0]}/{row[1]['symbol']}" != default)
-    for network, asset in rows:
-        name = f"{network}/{asset['symbol']}"
-        kept_in = str(asset.get("prepaid_as", name))
+    rows.sort(key=lambda row: f"{row[0]}/{row[1].symbol}" != declared.default_asset)
+    for network_id, asset in rows:
+        name = f"{network_id}/{asset.symbol}"
         await PUT_ASSET.run(
-            connection, asset_id(network, asset["symbol"]), network, asset["symbol"], asset["name"], asset["decimals"],
-            asset.get("contract"), asset.get("native", False), asset.get("stablecoin", False),
-            asset_id(*kept_in.rsplit("/", 1)), name == default,
+            connection, asset_id(network_id, asset.symbol), network_id, asset.symbol, asset.name, asset.decimals,
+            asset.contract, asset.native, asset.stablecoin, asset_id(*(asset.prepaid_as or name).rsplit("/", 1)),
+            name == declared.default_asset,
         )  # fmt: skip
