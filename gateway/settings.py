@@ -135,6 +135,12 @@ class ProxySettings(_Section):
     idle_timeout_max: Seconds = 600.0
     total_timeout: Seconds = 3_600.0
     total_timeout_max: Seconds = 3_600.0
+    body_timeout: Seconds = Field(
+        default=30.0, description="How long a caller may send nothing of a request body it has announced; then 408"
+    )
+    client_timeout: Seconds = Field(
+        default=30.0, description="How long a caller may take nothing of an answer; then it is cut off, and has paid"
+    )
     connections_per_upstream: int = Field(default=256, ge=1, description="Per worker and publisher's server")
     connections_per_upstream_max: int = Field(default=1_024, ge=1)
     idle_connections_per_upstream: int = Field(default=64, ge=0)

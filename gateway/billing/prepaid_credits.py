@@ -3,8 +3,9 @@
     fixed price:    post the charge first; reverse it when the refund rule says so
     shortfall:      402 with the prepaid accept, nothing moves, the upstream is never touched
 
-The refund rule (DESIGN.md section 3; docs/money.md has the table): no charge when the upstream was not reached, timed
-out before its first byte, answered 5xx, or broke off; a charge when it delivered, whatever the client did with it.
+The refund rule (docs/who-pays.md has the table): no charge when the upstream was not reached, timed out before its
+first byte, answered 5xx or a status that its publisher gives back, or broke off; a charge when it delivered, whatever
+the client did with it, and when the answer went on for as long as any answer may.
 """
 
 from __future__ import annotations
@@ -12,7 +13,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Ending = Literal["delivered", "client_gone", "unreachable", "timeout", "upstream_error", "broken_off", "refused"]
+Ending = Literal[
+    "delivered",
+    "client_gone",
+    "client_stalled",
+    "total_timeout",
+    "broken_off",
+    "unreachable",
+    "timeout",
+    "upstream_error",
+    "refused",
+]
+# How a call can end that the upstream answered: what it answered decides then, and whether the caller got any of it.
+ANSWERED = frozenset[Ending]({"delivered", "client_gone", "client_stalled", "total_timeout"})
+NOTHING: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +37,22 @@ class Settlement:
     reason: str
 
 
-def settle(ending: Ending, status: int | None, *, answered: bool) -> Settlement:
+def gives_back(status: int, refunded: frozenset[int] = NOTHING) -> str | None:
+    """Return why an answer of this status costs nothing, or None. `refunded` is what its publisher gives back."""
+    if status >= 500:
+        return "upstream_5xx"
+    return "refund_on_status" if status in refunded else None
+
+
+def settle(ending: Ending, status: int | None, *, answered: bool, refunded: frozenset[int] = NOTHING) -> Settlement:
     """Decide a fixed-price charge's end.
 
-    `answered` is whether the upstream's response head had arrived; `status` is its code then.
+    `answered` is whether the answer's head had gone out to the caller; `status` is what the upstream answered.
     """
-    if ending == "delivered" and status is not None and status < 500:
-        return Settlement("keep", "delivered")
-    if ending == "delivered":
-        return Settlement("refund", "upstream_5xx")
-    if ending == "client_gone" and answered:
-        return Settlement("keep", "client_gone")
+    if status is not None and ending in ANSWERED:
+        reason = gives_back(status, refunded)
+        if reason is not None:
+            return Settlement("refund", reason)
+        if ending == "delivered" or answered:
+            return Settlement("keep", ending)
     return Settlement("refund", ending)

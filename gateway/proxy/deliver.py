@@ -1,7 +1,8 @@
 """Step 8, deliver: the upstream's answer to the caller, as it arrives, metered on the way.
 
 Status, fields and body bytes go through as they came, less what is hop-by-hop and plus the cost of the call. A body
-that is here whole goes out at once; a longer one is streamed under backpressure while we watch for the caller leaving.
+is here whole goes out at once; a longer one is streamed under backpressure while we watch for a caller that leaves or
+stalling: one that takes nothing makes the upstream break off, and would have most of the answer for nothing.
 The answer of a call with an Idempotency-Key is stored before its last piece goes out (see idempotency.py); when its
 caller leaves early the rest is still read, so that asking again gets the answer that was paid for.
 """
@@ -20,7 +21,7 @@ from gateway.faults import ARMED, act
 from gateway.limits.policy import headers as limit_headers
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.forward import HOP_BY_HOP, VIA, connection_options
-from gateway.upstreams.http.errors import UpstreamError
+from gateway.upstreams.http.errors import TotalTimeout, UpstreamError
 from gateway.upstreams.http.response import UpstreamResponse
 from pricing.money import format_amount
 
@@ -32,10 +33,13 @@ OURS = frozenset(
 Keep = Callable[[HeaderPairs, bytes | None], Awaitable[None]]
 
 
-async def deliver(exchange: Exchange, answer: UpstreamResponse, *, refunded: bool, keep: Keep, limit: int) -> Ending:
-    """Send the answer on and return how that ended: delivered, client_gone or broken_off.
+async def deliver(
+    exchange: Exchange, answer: UpstreamResponse, *, refunded: bool, keep: Keep, limit: int, patience: float
+) -> Ending:
+    """Send the answer on and return how that ended: delivered, client_gone, client_stalled, total_timeout, broken_off.
 
-    `keep(headers, body)` stores the answer of a call with a key; bodies above `limit` bytes are stored as None.
+    `keep(headers, body)` stores the answer of a call with a key; bodies above `limit` bytes are stored as None. A
+    caller may take nothing for `patience` seconds.
     """
     headers = response_headers(exchange, answer, refunded=refunded)
     exchange.answered = answer.status
@@ -53,58 +57,90 @@ async def deliver(exchange: Exchange, answer: UpstreamResponse, *, refunded: boo
     if ARMED == "deliver.head":
         await act()
     if exchange.keyed is None:
-        return await _watched(exchange, answer, _pump(exchange, answer))
-    return await _watched(exchange, answer, _Recorder(exchange, answer, headers, keep, limit).pump(), finish=True)
+        return await _watched(exchange, answer, _Pump(exchange, answer), patience)
+    return await _watched(exchange, answer, _Recorder(exchange, answer, headers, keep, limit, patience), None)
 
 
 async def _watched(
-    exchange: Exchange, answer: UpstreamResponse, pumping: Awaitable[Ending], *, finish: bool = False
+    exchange: Exchange, answer: UpstreamResponse, pump: _Pump | _Recorder, patience: float | None
 ) -> Ending:
-    """Pump pieces until the end, the caller's leaving, or the upstream's breaking off.
+    """Pump pieces until the end, the caller's leaving or stalling, or the upstream's breaking off.
 
-    With `finish` the pump goes on to its end although the caller has left.
+    Without `patience` the pump goes on to its end although the caller has left, and minds its stalling itself.
     """
-    pump = asyncio.ensure_future(pumping)
+    pumping = asyncio.ensure_future(pump.run())
     gone = asyncio.ensure_future(_disconnected(exchange))
     try:
-        await asyncio.wait((pump, gone), return_when=asyncio.FIRST_COMPLETED)
-        if finish and not pump.done():
+        while not (pumping.done() or gone.done() or pump.stalled(patience)):
+            wait = None if patience is None else patience / 2
+            await asyncio.wait((pumping, gone), timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+        if patience is None and not pumping.done():
             exchange.send = _nobody
-            return await pump
-        return pump.result() if pump.done() else "client_gone"
+            return await pumping
+        if pumping.done():
+            return pumping.result()
+        return "client_gone" if gone.done() else "client_stalled"
     finally:
-        for task in (pump, gone):
+        for task in (pumping, gone):
             task.cancel()
         with contextlib.suppress(BaseException):
-            await asyncio.gather(pump, gone, return_exceptions=True)
+            await asyncio.gather(pumping, gone, return_exceptions=True)
         await answer.aclose()
 
 
-async def _pump(exchange: Exchange, answer: UpstreamResponse) -> Ending:
-    send = exchange.send
-    try:
-        while piece := await answer.read():
-            exchange.gave_out(piece)
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-    except UpstreamError:
-        return "broken_off"
-    except OSError:
-        return "client_gone"
-    await send({"type": "http.response.body", "body": b""})
-    return "delivered"
+class _Pump:
+    """Streams an answer as it comes."""
+
+    def __init__(self, exchange: Exchange, answer: UpstreamResponse) -> None:
+        self._exchange, self._answer = exchange, answer
+        self._clock = asyncio.get_running_loop().time
+        self._offered = 0.0  # when the piece was offered that the caller has not taken yet
+
+    def stalled(self, patience: float | None) -> bool:
+        """Return whether the caller has taken nothing for so long."""
+        return patience is not None and self._offered > 0 and self._clock() - self._offered >= patience
+
+    async def run(self) -> Ending:
+        """Deliver."""
+        exchange, send = self._exchange, self._exchange.send
+        try:
+            while piece := await self._answer.read():
+                exchange.gave_out(piece)
+                self._offered = self._clock()
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                self._offered = 0.0
+        except TotalTimeout:
+            return "total_timeout"
+        except UpstreamError:
+            return "broken_off"
+        except OSError:
+            return "client_gone"
+        await send({"type": "http.response.body", "body": b""})
+        return "delivered"
 
 
 class _Recorder:
     """Streams an answer one piece behind and records it: the last piece waits until the whole is stored."""
 
     def __init__(
-        self, exchange: Exchange, answer: UpstreamResponse, headers: HeaderPairs, keep: Keep, limit: int
+        self,
+        exchange: Exchange,
+        answer: UpstreamResponse,
+        headers: HeaderPairs,
+        keep: Keep,
+        limit: int,
+        patience: float,
     ) -> None:
         self._exchange, self._answer, self._headers = exchange, answer, headers
-        self._keep, self._limit = keep, limit
+        self._keep, self._limit, self._patience = keep, limit, patience
         self._kept: bytearray | None = bytearray()
+        self._cut = False
 
-    async def pump(self) -> Ending:
+    def stalled(self, _patience: float | None) -> bool:
+        """Return False: a caller that stalls is left behind, its answer is read and stored to the end."""
+        return False
+
+    async def run(self) -> Ending:
         """Deliver and store; what a caller who left would have got is stored all the same."""
         held = b""
         try:
@@ -112,11 +148,14 @@ class _Recorder:
                 self._record(piece)
                 await self._pass_on(held, more=True)
                 held = piece
+        except TotalTimeout:
+            await self._keep(self._headers, None)
+            return "total_timeout"
         except UpstreamError:
             return "broken_off"
         await self._keep(self._headers, None if self._kept is None else bytes(self._kept))
         await self._pass_on(held, more=False)
-        return "delivered"
+        return "client_stalled" if self._cut else "delivered"
 
     def _record(self, piece: bytes) -> None:
         self._exchange.gave_out(piece)
@@ -126,9 +165,16 @@ class _Recorder:
                 self._kept = None
 
     async def _pass_on(self, piece: bytes, *, more: bool) -> None:
-        if piece or not more:
-            with contextlib.suppress(OSError):
+        if not piece and more:
+            return
+        try:
+            async with asyncio.timeout(self._patience):
                 await self._exchange.send({"type": "http.response.body", "body": piece, "more_body": more})
+        except TimeoutError:
+            self._exchange.send = _nobody
+            self._cut = True
+        except OSError:
+            pass
 
 
 async def _nobody(_message: object) -> None:

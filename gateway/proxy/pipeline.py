@@ -11,16 +11,17 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
-from gateway.billing.prepaid_credits import Ending
+from gateway.billing.prepaid_credits import Ending, gives_back
 from gateway.errors import InvalidRequest, Problem, Unavailable, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
 from gateway.faults import ARMED, act
 from gateway.identity.clients import Network, networks
 from gateway.limits.policy import Policy
 from gateway.proxy.authorize import Shortfall, WalletNumbers, authorize
+from gateway.proxy.body import ClientGone
 from gateway.proxy.deliver import deliver
 from gateway.proxy.destination import Destinations
 from gateway.proxy.exchange import Exchange, HeaderPairs
-from gateway.proxy.forward import ClientGone, forward
+from gateway.proxy.forward import forward
 from gateway.proxy.idempotency import claim_key, keep_answer, release_key, replay
 from gateway.proxy.identify import identify
 from gateway.proxy.intake import intake
@@ -43,6 +44,10 @@ from gateway.upstreams.http.errors import (
 )
 
 log = logging.getLogger(__name__)
+
+
+# Endings after whose last bytes the caller's connection is cut, so that no part can be taken for the whole.
+CUT = frozenset[Ending]({"broken_off", "total_timeout", "client_stalled"})
 
 
 class Truncated(Exception):
@@ -146,8 +151,9 @@ class Pipeline:
         exchange.status = answer.status
         if ARMED == "forward.after":
             await act()
-        # The refund of a failed call is durable before the caller reads that it cost nothing.
-        refunded = answer.status >= 500 and await settle(exchange, services.ledger, "delivered")
+        # The refund of an answer that costs nothing is durable before the caller reads that it does.
+        given_back = gives_back(answer.status, exchange.sold.delivery.refunded) is not None
+        refunded = given_back and await settle(exchange, services.ledger, "delivered")
         if ARMED == "refund.after" and refunded:
             await act()
 
@@ -155,7 +161,14 @@ class Pipeline:
             await keep_answer(exchange, services.answers, services.ledger, headers, body)
 
         try:
-            ending = await deliver(exchange, answer, refunded=refunded, keep=keep, limit=services.answers.keep)
+            ending = await deliver(
+                exchange,
+                answer,
+                refunded=refunded,
+                keep=keep,
+                limit=services.answers.keep,
+                patience=services.settings.proxy.client_timeout,
+            )
         finally:
             await answer.aclose()
         exchange.mark("deliver")
@@ -167,6 +180,7 @@ class Pipeline:
         if ending == "broken_off":
             services.metrics.upstream_error(exchange.sold.slug, "BrokenBody")
             await release_key(exchange, services.answers)
+        if ending in CUT:
             raise Truncated
 
     async def _refuse(self, exchange: Exchange, problem: Problem) -> None:
@@ -207,6 +221,8 @@ class Pipeline:
 
 def _failure(error: UpstreamError) -> tuple[Ending, Problem]:
     """Return how the exchange ends and what the caller reads, for a call without an answer."""
+    if isinstance(error.__cause__, Problem):  # why the caller's body could not be read on
+        return "refused", error.__cause__
     if isinstance(error, UnsafeRequest | UploadError):
         return "refused", InvalidRequest(f"The request cannot be forwarded: {error}. You were not charged.")
     if isinstance(error, PoolTimeout):

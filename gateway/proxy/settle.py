@@ -23,9 +23,11 @@ async def settle(exchange: Exchange, ledger: GroupCommit, ending: Ending) -> boo
     if exchange.outcome in ("settled", "refunded"):
         return exchange.outcome == "refunded"
     if exchange.charge is None:
-        exchange.outcome = "free" if ending in ("delivered", "client_gone") else "refused"
+        exchange.outcome = "free" if ending in prepaid_credits.ANSWERED else "refused"
         return False
-    decision = prepaid_credits.settle(ending, exchange.status, answered=exchange.head_sent)
+    decision = prepaid_credits.settle(
+        ending, exchange.status, answered=exchange.head_sent, refunded=exchange.sold.delivery.refunded
+    )
     if decision.action == "keep":
         exchange.outcome = "settled"
         ledger.settle(settlement_of(exchange, decision.reason))
