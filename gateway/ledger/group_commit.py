@@ -125,8 +125,8 @@ class GroupCommit:
     def settle(self, settlement: Settlement) -> None:
         """Note how an exchange ended. Returns at once; written with the next batch or within FLUSH_SECONDS."""
         self._settlements.append(settlement)
-        if self._drainer is None and self._flusher is None:
-            self._flusher = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush_due)
+        if self._drainer is None:
+            self._flush_soon()
 
     async def refund(self, exchange_id: UUID, *, reason: str, status: int | None) -> Refunded:
         """Undo an exchange's charge durably. Raises Unavailable when the ledger stays away (the reconciler will)."""
@@ -158,18 +158,22 @@ class GroupCommit:
 
     async def stop(self) -> None:
         """Write everything that waits, then close. Called after the last exchange has ended."""
-        if self._flusher is not None:
-            self._flusher.cancel()
         while self._drainer is not None or self._background:
             await asyncio.gather(*filter(None, [self._drainer]), *self._background, return_exceptions=True)
-        if self._settlements:
-            with contextlib.suppress(Unavailable):
+        if self._flusher is not None:
+            self._flusher.cancel()
+        with contextlib.suppress(Unavailable):
+            while self._settlements:
                 await self._write_settlements()
         await self._held.close()
 
     def _wake(self) -> None:
         if self._drainer is None:
             self._drainer = asyncio.get_running_loop().create_task(self._drain())
+
+    def _flush_soon(self) -> None:
+        if self._flusher is None:
+            self._flusher = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush_due)
 
     def _flush_due(self) -> None:
         self._flusher = None
@@ -179,18 +183,20 @@ class GroupCommit:
     async def _drain(self) -> None:
         try:
             await asyncio.sleep(0)  # let the callers of this loop turn join the batch
-            while self._charges or self._settlements:
+            while self._settlements and not self._charges:
+                await self._write_settlements()
+            while self._charges:
                 batch, self._charges = self._charges[:BATCH], self._charges[BATCH:]
-                if batch:
-                    await self._post(batch)
-                else:
-                    await self._write_settlements()
+                await self._post(batch)
         except Unavailable:
             log.warning("settlements could not be written; their exchanges are left to the reconciler")
         finally:
             self._drainer = None
             if self._charges:
                 self._wake()
+            elif self._settlements:
+                # Not at once: while calls come in, the next batch takes these along without a statement of their own.
+                self._flush_soon()
 
     async def _post(self, batch: list[tuple[Charge, asyncio.Future[ChargeVerdict]]]) -> None:
         """Post a batch and resolve every future in it, whatever happens."""
