@@ -6,9 +6,9 @@ MAKEFLAGS += --no-print-directory
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
-run: ## Run everything on this machine: database, cache, demo publishers, gateway (TOLLWAY_PORT, TOLLWAY_DATA)
+run: ## Run everything on this machine: database, cache, demo publishers, gateway; CHAIN=1 adds a local chain (TOLLWAY_PORT, TOLLWAY_DATA)
 	@scripts/bootstrap
-	@exec $(BIN)/tollway dev
+	@exec $(BIN)/tollway dev $(if $(CHAIN),--chain)
 
 test: ## Run all tests on a real PostgreSQL and Valkey (ARGS="tests/cli -k drain" selects)
 	@scripts/bootstrap dev

@@ -22,6 +22,7 @@ from gateway.database.migrate import migrate
 from gateway.database.pool import Connection, connect
 from gateway.ledger import proof
 from gateway.settings import DatabaseSettings
+from tests.support.chain import Chain, temporary_chain
 from tests.support.gateway import RunningGateway, start_gateway
 from tests.support.services import Services, temporary_services
 from tests.support.upstream import RecordingUpstream
@@ -36,6 +37,22 @@ def services() -> Iterator[Services]:
     """One PostgreSQL and one Valkey for the whole run (fsync off: nothing here measures or crashes them)."""
     with temporary_services(durable=False) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def running_chain() -> Iterator[Chain]:
+    """One local chain with real USDC for the whole run."""
+    with temporary_chain() as chain:
+        yield chain
+
+
+@pytest_asyncio.fixture(scope="session")
+async def chain(running_chain: Chain) -> AsyncIterator[Chain]:
+    """The local chain; nothing is mined but what is sent, at once, until a test says otherwise."""
+    await running_chain.rpc("anvil_setIntervalMining", 0)
+    await running_chain.at_once()
+    yield running_chain
+    await running_chain.aclose()
 
 
 @pytest_asyncio.fixture(scope="session")

@@ -1,9 +1,9 @@
 """`tollway dev`: starts PostgreSQL, Valkey, the demo upstreams and the gateway, watches them, stops them in order.
 
-Everything it starts is its own child and gone when it returns. A service that the operator names by
-TOLLWAY_DATABASE_URL or TOLLWAY_REDIS_URL is used and left alone. One thread, no event loop: the
-only concurrency is that of the children. What a demo publisher is and costs is decided
-in seed.py, the schema in gateway/database.
+With --chain also a local chain. Everything it starts is its own child and gone when it returns. A service that the
+operator names by TOLLWAY_DATABASE_URL, TOLLWAY_REDIS_URL or TOLLWAY_CHAIN_RPC is used and left alone. One thread, no
+event loop: the only concurrency is that of the children. What a demo publisher is and costs is decided in seed.py, the
+schema in gateway/database, what stands on the chain in chain_genesis.py.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from gateway.devservices import postgres, valkey
+from gateway.devservices import chain, postgres, valkey
+from gateway.devservices.chain import Chain
 from gateway.devservices.datadir import held, prepare, read_dev_json, write_dev_json
 from gateway.devservices.processes import (
     LOOPBACK,
@@ -121,19 +122,23 @@ class Startup:
     running: Running
     stopping: StopRequest
     say: Callable[[str], None]
+    with_chain: bool = False
 
 
-def run(environ: Mapping[str, str] | None = None, say: Callable[[str], None] | None = None) -> int:
+def run(
+    environ: Mapping[str, str] | None = None, say: Callable[[str], None] | None = None, *, with_chain: bool = False
+) -> int:
     """Run the development gateway until it is told to stop, and return the exit status.
 
-    Raises ServiceError and SettingsError, whose messages are lines for the user.
+    `with_chain` starts a local chain, unless TOLLWAY_CHAIN_RPC names one. Raises ServiceError and SettingsError, whose
+    messages are lines for the user.
     """
     env = dict(os.environ if environ is None else environ)
     settings = load(env)
     data = prepare(settings.server.data)
     running = Running()
     with held(data), StopRequest().listening() as stopping:
-        begin = Startup(settings, env, data, running, stopping, say or _print)
+        begin = Startup(settings, env, data, running, stopping, say or _print, with_chain)
         try:
             return _watch(begin, _start_all(begin))
         except Interrupted:
@@ -154,9 +159,13 @@ def _start_all(begin: Startup) -> Child:
     host, port = begin.settings.server.host, begin.settings.server.port or stable_port(begin.data / "gateway.port")
     if not port_is_free(port, host):
         raise ServiceError(f"port {port} on {host} is taken: stop what listens there, or set TOLLWAY_PORT")
+    waiting_chain = _start_chain(begin)
     database, redis = _start_stores(begin)
     upstream_url = _start_upstreams(begin)
     env = _gateway_environment(begin, port, database, redis)
+    used = waiting_chain()
+    if used is not None:
+        env |= used.environment()
     demo = migrate_and_seed(load(env), upstream_url, begin.data)
     if begin.stopping():
         raise Interrupted
@@ -164,7 +173,8 @@ def _start_all(begin: Startup) -> Child:
     url = f"http://{_reachable(host)}:{port}"
     pids = {"tollway": os.getpid(), **{child.name: child.pid for child, _ in begin.running.children}}
     document = {"url": url, "database_url": database, "redis_url": redis, "upstream_url": upstream_url, "pids": pids}
-    write_dev_json(begin.data, {**document, "demo": demo, "secret_keys": env["TOLLWAY_SECRET_KEYS"]})
+    chained = {"chain": used.document()} if used is not None else {}
+    write_dev_json(begin.data, {**document, "demo": demo, "secret_keys": env["TOLLWAY_SECRET_KEYS"], **chained})
     for line in (f"ready {url}", *what_next(url, demo)):
         begin.say(line)
     return gateway
@@ -191,6 +201,16 @@ def _start_stores(begin: Startup) -> tuple[str, str]:
     for wait in waits:
         wait()
     return database, redis
+
+
+def _start_chain(begin: Startup) -> Callable[[], Chain | None]:
+    """Begin to start the local chain, if one is wanted; the returned function waits for it and sets it up."""
+    named = chain.existing(begin.env)
+    if named is not None or not begin.with_chain:
+        return lambda: named
+    launched = chain.launch(begin.data, say=begin.say)
+    begin.running.add(launched.child, launched.stop)
+    return lambda: launched.wait_ready(seconds=START_SECONDS, stopping=begin.stopping)
 
 
 def _start_upstreams(begin: Startup) -> str:

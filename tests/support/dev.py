@@ -94,12 +94,14 @@ class Program:
                 self.process.stdout.close()
 
 
-def start_program(command: str, data: Path, prefix: tuple[str, ...] = (), port: int = 0, **env: str) -> Program:
+def start_program(
+    command: str, data: Path, prefix: tuple[str, ...] = (), port: int = 0, arguments: tuple[str, ...] = (), **env: str
+) -> Program:
     """Start `tollway dev` or `tollway serve` with the trivial application."""
     port = port or free_port()
     settings = {"TOLLWAY_DATA": str(data), "TOLLWAY_PORT": str(port), "TOLLWAY_DEV_APP": TRIVIAL_APP, **env}
     process = subprocess.Popen(
-        [*prefix, sys.executable, "-m", "gateway.cli.main", command],
+        [*prefix, sys.executable, "-m", "gateway.cli.main", command, *arguments],
         env=environment(**settings),
         cwd="/",
         stdout=subprocess.PIPE,

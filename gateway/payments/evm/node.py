@@ -1,0 +1,234 @@
+"""What we ask a chain, with types: blocks, receipts, logs, balances, simulations, broadcasts.
+
+Everything a node says is checked here: a result of the wrong shape is `NoAnswer`, like no result at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from gateway.payments.evm.encoding import call_data, parse_hex, parse_quantity, selector
+from gateway.payments.evm.rpc import NoAnswer, Request, Rpc, RpcError
+from gateway.payments.evm.transaction import Call
+
+Result = TypeVar("Result")
+
+BALANCE_OF = selector("balanceOf(address)")
+AUTHORIZATION_STATE = selector("authorizationState(address,bytes32)")
+LATEST = "latest"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A block's head: `timestamp` in seconds, `base_fee` in wei per gas."""
+
+    number: int
+    hash: bytes
+    timestamp: int
+    base_fee: int
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """One event: who emitted it, its topics and data, and where it stands in the chain."""
+
+    address: bytes
+    topics: tuple[bytes, ...]
+    data: bytes
+    transaction: bytes
+    block_number: int
+    block_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A transaction in a block. `succeeded` is false when it was reverted; then it has no logs."""
+
+    transaction: bytes
+    succeeded: bool
+    block_number: int
+    block_hash: bytes
+    gas_used: int
+    logs: tuple[Log, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LogQuery:
+    """Which logs: of a contract, by topics (None matches any), in a range of blocks (both ends included)."""
+
+    address: bytes
+    topics: tuple[bytes | None, ...]
+    first: int
+    last: int
+
+
+class Node:
+    """Typed questions to one node. All raise NodeRefused or NoAnswer; lists hold such errors per item instead."""
+
+    def __init__(self, rpc: Rpc) -> None:
+        self.rpc = rpc
+
+    async def chain_id(self) -> int:
+        """Return the chain id that the node serves."""
+        return _read(parse_quantity, await self.rpc.call("eth_chainId"))
+
+    async def head(self) -> Block:
+        """Return the newest block."""
+        return _read(_block, await self.rpc.call("eth_getBlockByNumber", LATEST, False))
+
+    async def blocks(self, numbers: Sequence[int]) -> list[Block | RpcError | None]:
+        """Return the canonical blocks with these numbers; None where there is none (yet, or any more)."""
+        requests = [Request("eth_getBlockByNumber", (hex(number), False)) for number in numbers]
+        return [_each(_optional(_block), answer) for answer in await self.rpc.batch(requests)]
+
+    async def tip(self) -> int:
+        """Return the node's suggestion for the tip, in wei per gas."""
+        return _read(parse_quantity, await self.rpc.call("eth_maxPriorityFeePerGas"))
+
+    async def balance(self, address: bytes) -> int:
+        """Return an account's native balance, in wei."""
+        return _read(parse_quantity, await self.rpc.call("eth_getBalance", _hex(address), LATEST))
+
+    async def next_nonce(self, address: bytes) -> int:
+        """Return how many transactions of an account are in the newest block's state."""
+        return _read(parse_quantity, await self.rpc.call("eth_getTransactionCount", _hex(address), LATEST))
+
+    async def token_balance(self, token: bytes, owner: bytes) -> int:
+        """Return how much of an ERC-20 token an address has, in atomic units."""
+        return _read(_number_word, await self._view(token, call_data(BALANCE_OF, owner)))
+
+    async def authorizations_used(
+        self, questions: Sequence[tuple[bytes, bytes, bytes]], block: int | None = None
+    ) -> list[bool | RpcError]:
+        """Say of each (token, payer, nonce) whether the EIP-3009 authorization is used or cancelled, at a block."""
+        at = LATEST if block is None else hex(block)
+        requests = [
+            Request("eth_call", ({"to": _hex(token), "data": _hex(call_data(AUTHORIZATION_STATE, payer, nonce))}, at))
+            for token, payer, nonce in questions
+        ]
+        return [_each(lambda answer: _number_word(answer) != 0, answer) for answer in await self.rpc.batch(requests)]
+
+    async def call_at(self, target: bytes, data: bytes, block: int | None = None) -> bytes:
+        """Return what a view function answers, raw. A revert is NodeRefused."""
+        at = LATEST if block is None else hex(block)
+        return _read(parse_hex, await self.rpc.call("eth_call", {"to": _hex(target), "data": _hex(data)}, at))
+
+    async def estimate(self, sender: bytes, calls: Sequence[tuple[bytes, bytes]]) -> list[int | RpcError]:
+        """Return the gas that each (target, data) would use now; a NodeRefused says how it would revert."""
+        requests = [
+            Request("eth_estimateGas", ({"from": _hex(sender), "to": _hex(target), "data": _hex(data)},))
+            for target, data in calls
+        ]
+        return [_each(parse_quantity, answer) for answer in await self.rpc.batch(requests)]
+
+    async def simulate(self, sender: bytes, call: Call) -> None:
+        """Run a call without sending it. Raises NodeRefused when it would revert."""
+        await self.rpc.call(
+            "eth_call", {"from": _hex(sender), "to": _hex(call.target), "data": _hex(call.data)}, LATEST
+        )
+
+    async def broadcast(self, raws: Sequence[bytes]) -> list[bytes | RpcError]:
+        """Send raw transactions; each answer is its hash or why not."""
+        requests = [Request("eth_sendRawTransaction", (_hex(raw),)) for raw in raws]
+        return [_each(parse_hex, answer) for answer in await self.rpc.batch(requests)]
+
+    async def known(self, hashes: Sequence[bytes]) -> list[bool | RpcError]:
+        """Say of each transaction whether the node has it, in its pool or in a block."""
+        requests = [Request("eth_getTransactionByHash", (_hex(digest),)) for digest in hashes]
+        return [_each(lambda answer: answer is not None, answer) for answer in await self.rpc.batch(requests)]
+
+    async def receipts(self, hashes: Sequence[bytes]) -> list[Receipt | RpcError | None]:
+        """Return the receipt of each transaction, None while it is in no block."""
+        requests = [Request("eth_getTransactionReceipt", (_hex(digest),)) for digest in hashes]
+        return [_each(_optional(_receipt), answer) for answer in await self.rpc.batch(requests)]
+
+    async def logs(self, query: LogQuery) -> list[Log]:
+        """Return the matching logs in chain order."""
+        question = {
+            "address": _hex(query.address),
+            "topics": [None if topic is None else _hex(topic) for topic in query.topics],
+            "fromBlock": hex(query.first),
+            "toBlock": hex(query.last),
+        }
+        answer = await self.rpc.call("eth_getLogs", question)
+        return _read(lambda rows: [_log(row) for row in _list(rows)], answer)
+
+    async def _view(self, target: bytes, data: bytes) -> Any:
+        return await self.rpc.call("eth_call", {"to": _hex(target), "data": _hex(data)}, LATEST)
+
+
+def _hex(data: bytes) -> str:
+    return "0x" + data.hex()
+
+
+def _read(parse: Callable[[Any], Result], answer: Any) -> Result:
+    try:
+        return parse(answer)
+    except (ValueError, KeyError, TypeError):
+        raise NoAnswer("the node's answer has the wrong shape") from None
+
+
+def _each(parse: Callable[[Any], Result], answer: Any) -> Result | RpcError:
+    if isinstance(answer, RpcError):
+        return answer
+    try:
+        return _read(parse, answer)
+    except NoAnswer as error:
+        return error
+
+
+def _optional(parse: Callable[[Any], Result]) -> Callable[[Any], Result | None]:
+    return lambda answer: None if answer is None else parse(answer)
+
+
+def _block(answer: Any) -> Block:
+    return Block(
+        parse_quantity(answer["number"]),
+        _sized(answer["hash"], 32),
+        parse_quantity(answer["timestamp"]),
+        parse_quantity(answer.get("baseFeePerGas") or "0x0"),
+    )
+
+
+def _receipt(answer: Any) -> Receipt:
+    return Receipt(
+        _sized(answer["transactionHash"], 32),
+        parse_quantity(answer["status"]) == 1,
+        parse_quantity(answer["blockNumber"]),
+        _sized(answer["blockHash"], 32),
+        parse_quantity(answer["gasUsed"]),
+        tuple(_log(row) for row in _list(answer["logs"])),
+    )
+
+
+def _log(row: Any) -> Log:
+    return Log(
+        _sized(row["address"], 20),
+        tuple(_sized(topic, 32) for topic in _list(row["topics"])),
+        parse_hex(row["data"]),
+        _sized(row["transactionHash"], 32),
+        parse_quantity(row["blockNumber"]),
+        _sized(row["blockHash"], 32),
+    )
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError("not a list")
+    return cast("list[Any]", value)
+
+
+def _sized(value: Any, size: int) -> bytes:
+    data = parse_hex(value)
+    if len(data) != size:
+        raise ValueError("wrong length")
+    return data
+
+
+def _number_word(answer: Any) -> int:
+    data = parse_hex(answer)
+    if len(data) != 32:  # an address without code answers with nothing
+        raise ValueError("not one word")
+    return int.from_bytes(data, "big")

@@ -1,0 +1,177 @@
+"""The local chain for tests, and a hand on it: mining, forks, a forgetful mempool, wallets that sign.
+
+One chain serves the whole session; each test takes wallets of its own, and puts mining back to "at once".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gateway.devservices import chain as devchain
+from gateway.devservices.datadir import held, prepare
+from gateway.payments.evm.encoding import call_data, keccak256, parse_address, selector, word
+from gateway.payments.evm.keystore import Signer
+from gateway.payments.evm.node import Node
+from gateway.payments.evm.rpc import Rpc
+
+DOMAIN = keccak256(b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)")
+TRANSFER = keccak256(
+    b"TransferWithAuthorization(address from,address to,uint256 value,uint256 validAfter,uint256 validBefore,bytes32 nonce)"
+)
+CANCEL = keccak256(b"CancelAuthorization(address authorizer,bytes32 nonce)")
+
+
+@dataclass(frozen=True)
+class Authorization:
+    """A signed EIP-3009 authorization, in bytes."""
+
+    payer: bytes
+    payee: bytes
+    value: int
+    valid_after: int
+    valid_before: int
+    nonce: bytes
+    signature: bytes
+
+
+@dataclass
+class Chain:
+    """A running chain. `node` speaks to it in the current event loop."""
+
+    url: str
+    chain_id: int
+    network: str
+    usdc: bytes
+    treasury: bytes
+    signer_key: str
+    keys: tuple[str, ...]
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(2))
+    _node: Node | None = None
+
+    @property
+    def node(self) -> Node:
+        if self._node is None:
+            self._node = Node(Rpc(self.url))
+        return self._node
+
+    async def rpc(self, method: str, *params: Any) -> Any:
+        return await self.node.rpc.call(method, *params)
+
+    async def aclose(self) -> None:
+        if self._node is not None:
+            await self._node.rpc.aclose()
+
+    # --- wallets -------------------------------------------------------------------------------------------------
+
+    async def wallet(self, usdc: int = 0, ether: int = 10**18) -> Signer:
+        """A new wallet with so much."""
+        signer = Signer(secrets.token_bytes(32))
+        await self.rpc("anvil_setBalance", "0x" + signer.address.hex(), hex(ether))
+        if usdc:
+            await self.give(signer.address, usdc)
+        return signer
+
+    async def give(self, address: bytes, units: int) -> None:
+        """Send USDC from the bank: the second funded account, whose transactions anvil signs."""
+        bank = Signer(bytes.fromhex(self.keys[0][2:])).address
+        data = call_data(selector("transfer(address,uint256)"), address, units)
+        sent = {"from": "0x" + bank.hex(), "to": "0x" + self.usdc.hex(), "data": "0x" + data.hex(), "gas": hex(100_000)}
+        digest = await self.rpc("eth_sendTransaction", sent)
+        if (await self.rpc("eth_getTransactionReceipt", digest)) is None:
+            await self.mine()
+
+    async def usdc_of(self, address: bytes) -> int:
+        return await self.node.token_balance(self.usdc, address)
+
+    def authorize(
+        self, payer: Signer, payee: bytes, value: int, *, nonce: bytes | None = None, seconds: int = 600,
+        valid_after: int = 0, valid_before: int | None = None, chain_id: int | None = None,
+    ) -> Authorization:  # fmt: skip
+        """Sign a transfer as a client does."""
+        nonce = nonce or secrets.token_bytes(32)
+        before = valid_before if valid_before is not None else int(time.time()) + seconds
+        body = word(payer.address) + word(payee) + word(value) + word(valid_after) + word(before) + nonce
+        signature = self.sign(payer, keccak256(TRANSFER + body), chain_id)
+        return Authorization(payer.address, payee, value, valid_after, before, nonce, signature)
+
+    def sign(self, payer: Signer, struct: bytes, chain_id: int | None = None) -> bytes:
+        """Sign an EIP-712 struct hash under the token's domain; v is 27 or 28."""
+        domain = keccak256(
+            DOMAIN + keccak256(b"USDC") + keccak256(b"2") + word(chain_id or self.chain_id) + word(self.usdc)
+        )
+        raw = payer.sign(keccak256(b"\x19\x01" + domain + struct))
+        return raw[:64] + bytes([27 + raw[64]])
+
+    async def transact(self, sender: Signer, target: bytes, data: bytes) -> str:
+        """Send a transaction of a wallet of ours, signed by anvil's impersonation, and return its hash."""
+        who = "0x" + sender.address.hex()
+        await self.rpc("anvil_impersonateAccount", who)
+        sent = {"from": who, "to": "0x" + target.hex(), "data": "0x" + data.hex(), "gas": hex(500_000)}
+        return await self.rpc("eth_sendTransaction", sent)
+
+    # --- mining --------------------------------------------------------------------------------------------------
+
+    async def mine(self, blocks: int = 1) -> None:
+        await self.rpc("anvil_mine", hex(blocks))
+
+    async def head(self) -> int:
+        return (await self.node.head()).number
+
+    @contextlib.asynccontextmanager
+    async def held_blocks(self) -> AsyncIterator[None]:
+        """Mine only when told; afterwards what waits is mined."""
+        await self.rpc("anvil_setIntervalMining", 0)
+        await self.rpc("evm_setAutomine", False)
+        try:
+            yield
+        finally:
+            await self.at_once()
+            await self.mine()
+
+    @contextlib.asynccontextmanager
+    async def blocks_every(self, seconds: int) -> AsyncIterator[None]:
+        """Mine as a public chain does."""
+        await self.rpc("evm_setAutomine", False)
+        await self.rpc("anvil_setIntervalMining", seconds)
+        try:
+            yield
+        finally:
+            await self.rpc("anvil_setIntervalMining", 0)
+            await self.at_once()
+
+    async def at_once(self) -> None:
+        await self.rpc("evm_setAutomine", True)
+
+    async def reorg(self, depth: int) -> None:
+        """Replace the last blocks by empty ones: their transactions are gone."""
+        await self.rpc("anvil_reorg", depth, [])
+
+    async def forget(self, digest: bytes) -> None:
+        """Drop a transaction from the mempool."""
+        await self.rpc("anvil_dropTransaction", "0x" + digest.hex())
+
+
+@contextlib.contextmanager
+def temporary_chain() -> Iterator[Chain]:
+    """Run a chain on a fresh directory that is removed at the end. Call it from the main thread."""
+    directory = Path(tempfile.mkdtemp(prefix="tw-chain-", dir="/tmp"))
+    data = prepare(directory)
+    with held(data):
+        running = devchain.launch(data).wait_ready()
+        try:
+            yield Chain(
+                running.rpc_url, running.chain_id, f"eip155:{running.chain_id}", parse_address(running.usdc),
+                parse_address(running.treasury), running.signer_key, running.funded_keys,
+            )  # fmt: skip
+        finally:
+            running.stop()
+    shutil.rmtree(directory, ignore_errors=True)
