@@ -1,0 +1,77 @@
+"""The documents' shell blocks, typed by a reader: they run in order on one gateway, and print what the document shows."""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import every_problem
+from tests.docs.conftest import Demo
+from tests.docs.markdown import ROOT, blocks
+
+DOCS = ROOT / "docs"
+MARK = "\x1e"
+RUN, OUTPUT = ("sh", "run"), ("text", "output")
+
+
+def assert_shows(expected: str, actual: str) -> None:
+    """Assert that the output holds what the document shows; "…" stands for anything, white space does not count."""
+    pieces = [re.escape(re.sub(r"\s+", "", piece)) for piece in expected.split("…")]
+    assert re.search(".*?".join(pieces), re.sub(r"\s+", "", actual), re.S), f"expected\n{expected}\nin\n{actual}"
+
+
+def type_in(demo: Demo, document: Path, before: str = "") -> None:
+    """Run every `sh run` block of a document in one shell and compare the outputs."""
+    found = [block for block in blocks(document) if block.words in (RUN, OUTPUT)]
+    scripts = [block.text for block in found if block.words == RUN]
+    printed = demo.shell(before + "".join(f"printf '{MARK}'\n{script}" for script in scripts)).split(MARK)[1:]
+    assert len(printed) == len(scripts) > 0
+    outputs = iter(printed)
+    actual = ""
+    for block in found:
+        if block.words == RUN:
+            actual = next(outputs)
+        else:
+            assert_shows(block.text, actual)
+
+
+def preparation() -> str:
+    """Return the quick start's first block, in which `field` and UPSTREAM are defined."""
+    return next(block.text for block in blocks(DOCS / "publishers.md") if block.words == RUN)
+
+
+def test_the_agents_quick_start_runs_as_it_stands(demo: Demo) -> None:
+    type_in(demo, DOCS / "agents.md")
+
+
+def test_the_publishers_quick_start_runs_as_it_stands(demo: Demo) -> None:
+    type_in(demo, DOCS / "publishers.md")
+
+
+def test_the_worked_example_of_money_runs_as_it_stands(demo: Demo) -> None:
+    type_in(demo, DOCS / "money.md", before=preparation())
+
+
+def test_the_readmes_transcript_is_what_happens(demo: Demo) -> None:
+    (transcript,) = [block.text for block in blocks(ROOT / "README.md") if block.words == ("console",)]
+    url, key = str(demo.document["url"]), str(demo.document["demo"]["agent_api_key"])
+    text = re.sub(r"seren_[0-9a-f]{16}_…", key, transcript.replace("http://127.0.0.1:8402", url))
+    first, *typed = re.split(r"^\$ ", text, flags=re.M)[1:]
+    # The suite's own database is used, so none is created.
+    assert first.splitlines()[:2] == ["make run", "creating the database (data in …/.tollway)"]
+    assert "\n".join(first.splitlines()[2:]).strip() == "\n".join(demo.printed)
+    assert [command.split("\n", 1)[0] for command in typed] == demo.printed[1:]
+    for command in typed:
+        line, expected = command.split("\n", 1)
+        assert_shows(expected, demo.shell(line))
+
+
+@pytest.mark.parametrize("kind", every_problem(), ids=lambda kind: kind.name)
+def test_the_type_of_a_problem_is_a_page_that_explains_it(demo: Demo, kind: type) -> None:
+    with urllib.request.urlopen(f"{demo.document['url']}/problems/{kind.name}", timeout=10) as answer:
+        page = answer.read().decode()
+    assert page.startswith(f"# {kind.title}\n")
+    assert f"Status {kind.status}, type `/problems/{kind.name}`" in page
