@@ -155,6 +155,8 @@ def version() -> str:
 
 SKILL = """# Tollway: pay per call
 
+Bodies of the gateway's own operations are JSON, sent with `Content-Type: application/json`.
+
 1. Register: `POST {base}/auth/agent` with `{}`. Keep `data.agent.api_key`; it is shown once.
 2. Send `Authorization: Bearer <api_key>` from now on. Claim credit: `POST {base}/wallet/bonus/signup`, and daily
    `POST {base}/wallet/daily/claim`. Balance: `GET {base}/wallet/balance`.
@@ -162,7 +164,11 @@ SKILL = """# Tollway: pay per call
 4. Find a publisher: `GET {base}/publishers/suggest?query=<task in words>`, then `GET {base}/publishers/<slug>` for its
    endpoints and prices.
 5. Call it: any method on `{base}/publishers/<slug>/<path>`. The answer is the publisher's own; `X-Cost` says what it
-   cost. 402 means that the balance does not cover the price and says what is missing; nothing was charged.
+   cost, `X-Balance` what is left. 402 means that the balance does not cover the price and says what is missing; nothing
+   was charged. A call that fails at the publisher (5xx, timeout, broken off) costs nothing.
+6. Send a fresh `Idempotency-Key` with each purchase. If the connection breaks, repeat the request with the same key: it is
+   paid once, and a finished answer comes back for nothing (`Idempotency-Replayed: true`).
+7. Over a limit: 429; wait `Retry-After` seconds. Receipt of a paid call: `GET {base}/receipts/<X-Request-Id>`.
 
 Errors are `application/problem+json`; `type` is a page under `{base}`. The whole API: `{base}/openapi.json`.
 """
