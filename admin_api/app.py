@@ -13,6 +13,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from admin_api.examples import REQUESTS
 from admin_api.kit import problems, reference
 from admin_api.kit.edge import Edge
 from admin_api.resources import (
@@ -102,7 +103,7 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 
 def _complete(item: dict[str, Any]) -> None:
-    """Declare what every operation may answer, and where no credential is needed."""
+    """Declare what every operation may answer, where no credential is needed, and what a body looks like."""
     for operation in item.values():
         responses = operation["responses"]
         if responses.get("422", {}).get("description") == "Validation Error":
@@ -111,6 +112,9 @@ def _complete(item: dict[str, Any]) -> None:
             responses.setdefault(str(status), refusal)
         operation["responses"] = dict(sorted(responses.items()))
         operation.setdefault("security", [])
+        example = REQUESTS.get(operation["operationId"])
+        if example is not None:
+            operation["requestBody"]["content"]["application/json"]["example"] = example
 
 
 def _common(operation: dict[str, Any]) -> list[int]:

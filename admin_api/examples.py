@@ -1,0 +1,48 @@
+"""One body per operation as the OpenAPI document shows it: ready to send, once the ids in it are yours.
+
+tests/conformance sends each of them. Nothing here is or looks like a secret.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Ids of nothing that exists.
+PUBLISHER = "0198c2a4-7d3e-7cc1-9a55-2f6f0f7a9e10"
+USDC_ON_BASE_SEPOLIA = "814c96c3-02aa-5713-a56f-98e066b6afa0"
+
+REQUESTS: dict[str, dict[str, Any]] = {
+    "agent_register": {"name": "price-watcher"},
+    "create_default_org_api_key": {"name": "nightly job", "expires_in_days": 90},
+    "create_org_api_key": {"name": "nightly job", "expires_in_days": 90},
+    "create_deposit": {"amount_cents": 2000},
+    "onchain_deposit": {"publisher_id": PUBLISHER, "amount": "5.00"},
+    "set_recovery": {"email": "owner@example.com"},
+    "wallet_recover": {"recovery_code": "XXXX-XXXX-XXXX-XXXX-XXXX-XXXX"},
+    "apply_referral_code": {"referral_code": "XXXXXXXX"},
+    "create_publisher": {
+        "name": "Weather",
+        "slug": "weather",
+        "publisher_category": "integration",
+        "integration_type": "api",
+        "description": "Hourly forecasts for any place.",
+        "api_url": "https://api.example.com/v1",
+        "wallet_address": "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed",
+        "wallet_network_id": "eip155:84532",
+        "billing_model": "prepaid_credits",
+        "price_per_call": "0.002",
+        "endpoints": [
+            {"method": "GET", "path": "/forecast/{place}", "description": "The next 48 hours.", "price": "0.005"},
+        ],
+    },
+    "update_publisher": {"description": "Hourly forecasts for any place on land.", "price_per_call": "0.003"},
+    "update_publisher_pricing": {"asset_id": USDC_ON_BASE_SEPOLIA, "price_per_get": "0.001", "price_per_post": "0.004"},
+    "create_org_publisher_payout": {"asset_id": USDC_ON_BASE_SEPOLIA},
+    "upload_publisher_logo": {
+        "content_type": "image/png",
+        "logo": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==",
+    },
+    "estimate_query": {"publisher_id": PUBLISHER, "query": "GET /forecast/berlin"},
+    "publisher_root_handler": {"query": "SELECT 1"},
+    "resolve_exchange": {"decision": "refund", "note": "The upstream confirms that it never saw the call."},
+}
