@@ -113,6 +113,12 @@ class MethodNotAllowed(Problem):
     status, name, title = 405, "method-not-allowed", "Method not allowed"
 
 
+class RequestTimeout(Problem):
+    """The rest of the request did not come in time. Nothing was charged; send it again on a new connection."""
+
+    status, name, title = 408, "request-timeout", "Request timeout"
+
+
 class Conflict(Problem):
     """The state of the object forbids it: a taken slug, a bonus already claimed, a charge already refunded."""
 
@@ -201,6 +207,15 @@ class UpstreamTimeout(Problem):
     """The publisher's server did not answer in time. Nothing was charged."""
 
     status, name, title = 504, "upstream-timeout", "Upstream timeout"
+
+
+class UpstreamUnavailable(Problem):
+    """The publisher's server failed repeatedly and is left alone for a while. Nothing was sent or charged."""
+
+    status, name, title = 503, "upstream-unavailable", "Upstream unavailable"
+
+    def __init__(self, detail: str, *, retry_after: int) -> None:
+        super().__init__(detail, headers={"Retry-After": str(retry_after)}, retry_after=retry_after)
 
 
 class Unavailable(Problem):

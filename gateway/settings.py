@@ -69,6 +69,10 @@ class ServerSettings(_Section):
     kind: Literal["granian", "uvicorn", "hypercorn"] = "granian"
     public_url: str = Field(default="", description="Base URL that callers see; default http://host:port")
     data: Path = Field(default=Path(".tollway"), description="Development data, and where the CLI looks for dev.json")
+    # Longer than the idle timeout of common load balancers (60 s): they close first and never meet a closing door.
+    keep_alive: Seconds = Field(
+        default=75.0, description="How long a connection may be idle, or take to send the head of a request"
+    )
     drain: Seconds = Field(default=30.0, description="How long calls in flight may finish after SIGTERM")
     trusted_proxies: Networks = Field(default=(), description="CIDRs whose X-Forwarded-* are believed; default none")
 
@@ -156,6 +160,17 @@ class ProxySettings(_Section):
         return self
 
 
+class BreakerSettings(_Section):
+    """When a publisher's server is left alone for a while after failures; per worker (upstreams/breaker.py)."""
+
+    failures: int = Field(default=5, ge=0, description="Calls in a row without an answer that open it; 0: never")
+    percent: int = Field(default=50, ge=1, le=100, description="Share of failed connections in a window that opens it")
+    calls: int = Field(default=20, ge=1, description="Calls in a window before their share counts")
+    window: Seconds = 10.0
+    wait: Seconds = Field(default=5.0, description="How long it stays open at first; doubled after each failed try")
+    wait_max: Seconds = 60.0
+
+
 class MoneySettings(_Section):
     """Credits and fees. Amounts are atomic units of the default asset (USDC: 1,000,000 = $1)."""
 
@@ -214,6 +229,7 @@ class Settings(_Section):
     redis: RedisSettings = RedisSettings()
     limits: LimitSettings = LimitSettings()
     proxy: ProxySettings = ProxySettings()
+    breaker: BreakerSettings = BreakerSettings()
     money: MoneySettings = MoneySettings()
     idempotency: IdempotencySettings = IdempotencySettings()
     secrets: SecretSettings = SecretSettings()

@@ -6,13 +6,18 @@ not live here: the choices themselves (catalog/delivery.py) and what is sent (fo
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from gateway.catalog.snapshot import Publisher, Route
-from gateway.settings import ProxySettings
+from gateway.settings import ProxySettings, Settings
+from gateway.telemetry.metrics import Metrics
+from gateway.upstreams.breaker import Breaker, BreakerPolicy, State
 from gateway.upstreams.egress import canonical_host
 from gateway.upstreams.http.timeouts import Timeouts
 from gateway.upstreams.origin import Lane, Origin
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,23 +29,26 @@ class Destination:
     origin: Origin
     lane: Origin | Lane
     timeouts: Timeouts
+    breaker: Breaker
 
 
 class Destinations:
     """The destinations of one worker. As many entries as publishers have been called; slugs are never reused."""
 
-    def __init__(self, settings: ProxySettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings, self._metrics = settings.proxy, metrics
+        it = settings.breaker
+        self._policy = BreakerPolicy(it.failures, it.percent, it.calls, it.window, it.wait, it.wait_max)
         self._known: dict[str, Destination] = {}
 
     def find(self, publisher: Publisher) -> Destination:
         """Return the destination of a publisher that has a route."""
         known = self._known.get(publisher.slug)
         if known is None or known.publisher is not publisher:
-            known = self._known[publisher.slug] = self._derive(publisher)
+            known = self._known[publisher.slug] = self._derive(publisher, known)
         return known
 
-    def _derive(self, publisher: Publisher) -> Destination:
+    def _derive(self, publisher: Publisher, known: Destination | None) -> Destination:
         route = publisher.route
         if route is None:
             raise RuntimeError("match lets only publishers with a route through")
@@ -49,7 +57,16 @@ class Destinations:
         if publisher.delivery.connections is not None:
             most = min(publisher.delivery.connections, self._settings.connections_per_upstream_max)
             lane = Lane(origin, publisher.slug, most)
-        return Destination(publisher, route, origin, lane, timeouts_of(publisher, self._settings))
+        # What is known of a server outlives a change of its publisher, unless the change leads to another server.
+        breaker = known.breaker if known is not None and known.origin == origin else self._breaker(publisher.slug)
+        return Destination(publisher, route, origin, lane, timeouts_of(publisher, self._settings), breaker)
+
+    def _breaker(self, slug: str) -> Breaker:
+        def changed(state: State) -> None:
+            self._metrics.breaker_changed(slug, state.value)
+            log.warning("the breaker of publisher %s is %s", slug, state.value)
+
+        return Breaker(self._policy, changed)
 
 
 def origin_of(route: Route) -> Origin:

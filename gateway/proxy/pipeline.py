@@ -10,16 +10,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from math import ceil
+from time import monotonic
 
 from gateway.billing.prepaid_credits import Ending, gives_back
-from gateway.errors import InvalidRequest, Problem, Unavailable, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
+from gateway.errors import (
+    InvalidRequest,
+    Problem,
+    Unavailable,
+    UpstreamInvalid,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+    UpstreamUnreachable,
+)
 from gateway.faults import ARMED, act
 from gateway.identity.clients import Network, networks
 from gateway.limits.policy import Policy
 from gateway.proxy.authorize import Shortfall, WalletNumbers, authorize
 from gateway.proxy.body import ClientGone
 from gateway.proxy.deliver import deliver
-from gateway.proxy.destination import Destinations
+from gateway.proxy.destination import Destination, Destinations
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.forward import forward
 from gateway.proxy.idempotency import claim_key, keep_answer, release_key, replay
@@ -31,12 +41,16 @@ from gateway.proxy.problems import answer_internal_error, answer_payment_require
 from gateway.proxy.quote import quote
 from gateway.proxy.settle import settle
 from gateway.services import Services
+from gateway.upstreams.breaker import CLOSED
 from gateway.upstreams.http.errors import (
+    AddressRefused,
     ConnectError,
     ConnectTimeout,
+    Disconnected,
     FirstByteTimeout,
     IdleTimeout,
     PoolTimeout,
+    ProtocolError,
     TotalTimeout,
     UnsafeRequest,
     UploadError,
@@ -48,6 +62,10 @@ log = logging.getLogger(__name__)
 
 # Endings after whose last bytes the caller's connection is cut, so that no part can be taken for the whole.
 CUT = frozenset[Ending]({"broken_off", "total_timeout", "client_stalled"})
+
+
+# What speaks against the upstream itself; not our bounds (PoolTimeout), the caller's body or a forbidden address.
+SILENCE = (ConnectError, Disconnected, FirstByteTimeout, IdleTimeout, ProtocolError, TotalTimeout)
 
 
 class Truncated(Exception):
@@ -76,7 +94,7 @@ class Pipeline:
             Policy("key", limits.per_key, 60),
             Policy("address", limits.per_address, 60),
             Policy("guesses", limits.guesses, 60),
-            Destinations(services.settings.proxy),
+            Destinations(services.settings, services.metrics),
             tuple(networks(services.settings.server.trusted_proxies)),
         )
 
@@ -125,27 +143,47 @@ class Pipeline:
         if ARMED == "claim.after":
             await act()
         quote(exchange, candidates)
-        if ARMED == "authorize.before":
-            await act()
-        await authorize(exchange, services.ledger, self.wallets)
-        if ARMED == "authorize.after":
-            await act()
-        exchange.mark("authorize")
-        await self._buy(exchange)
+        to = self.destinations.find(exchange.sold)
+        if to.breaker.state is not CLOSED:
+            self._admit(exchange, to)
+        try:
+            if ARMED == "authorize.before":
+                await act()
+            await authorize(exchange, services.ledger, self.wallets)
+            if ARMED == "authorize.after":
+                await act()
+            exchange.mark("authorize")
+            await self._buy(exchange, to)
+        finally:
+            to.breaker.abandon(exchange)
 
-    async def _buy(self, exchange: Exchange) -> None:
+    def _admit(self, exchange: Exchange, to: Destination) -> None:
+        """Raise UpstreamUnavailable while the publisher's server is left alone. Nothing has moved then."""
+        wait = to.breaker.admit(exchange, monotonic())
+        if wait:
+            self.services.metrics.upstream_error(exchange.sold.slug, "BreakerOpen")
+            raise UpstreamUnavailable(
+                "The publisher's server failed repeatedly and is left alone for a moment; you were not charged.",
+                retry_after=ceil(wait),
+            )
+
+    async def _buy(self, exchange: Exchange, to: Destination) -> None:
         """Forward, deliver and settle: from here on the exchange may be paid."""
         services = self.services
         try:
-            answer = await forward(exchange, services.upstreams, self.destinations.find(exchange.sold))
+            answer = await forward(exchange, services.upstreams, to)
         except UpstreamError as error:
             exchange.sent = error.sent
             services.metrics.upstream_error(exchange.sold.slug, type(error).__name__)
             if isinstance(error.__cause__, ClientGone):
                 raise ClientGone from None
+            if isinstance(error, SILENCE) and not isinstance(error, AddressRefused):
+                to.breaker.failed(exchange, monotonic(), provoked=not isinstance(error, ConnectError))
             ending, problem = _failure(error)
             await settle(exchange, services.ledger, ending)
             raise problem from error
+        if to.breaker.watching:
+            to.breaker.succeeded(monotonic())
         exchange.mark("upstream")
         exchange.sent = True
         exchange.status = answer.status

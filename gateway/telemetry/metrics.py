@@ -134,6 +134,8 @@ class Metrics:
             "asset",
         )
         self._upstream_errors = counter("upstream_errors_total", "Failed upstream calls.", "publisher", "kind")
+        self._breaker_changes = counter("breaker_changes_total", "Breakers that entered a state.", "publisher", "state")
+        self._breakers = _Gauges(gauge("breakers", "Breakers in a state, by workers.", "publisher", "state"))
         self._verdicts = counter("limit_verdicts_total", "Rate limit verdicts.", "policy", "verdict")
         self._exchanges = Count(gauge("open_exchanges", "Calls being served."), self._sheet)
         self._holds = Count(gauge("open_holds", "Holds not yet captured or released."), self._sheet)
@@ -182,6 +184,13 @@ class Metrics:
     def upstream_error(self, publisher: str | None, kind: str) -> None:
         """Count a failed upstream call; `kind` is a word of our code (unreachable, timeout, invalid...)."""
         self._upstream_errors.add(1, self._publishers.label(publisher), kind)
+
+    def breaker_changed(self, publisher: str, state: Literal["closed", "open", "half_open"]) -> None:
+        """Note the new state of this worker's circuit breaker for a publisher's server."""
+        label = self._publishers.label(publisher)
+        self._breaker_changes.add(1, label, state)
+        for other in ("open", "half_open"):  # a breaker that was never open has no series
+            self._breakers.set(other == state, label, other)
 
     def limit_verdict(self, policy: str, verdict: LimitOutcome) -> None:
         """Count a rate limit verdict."""
