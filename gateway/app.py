@@ -7,9 +7,11 @@ admin application, which is passed in as a factory because it stands on a higher
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from ipaddress import ip_network
+from urllib.parse import unquote
 
 from gateway.billing.receipts import ReceiptSigner
 from gateway.catalog.snapshot import Catalog
@@ -45,6 +47,7 @@ EXPIRE_SECONDS = 30.0
 USAGE_SECONDS = 60.0
 FLUSH_SECONDS = 10.0
 GAUGE_SECONDS = 5.0
+ABSOLUTE = re.compile(rb"https?://([^/?#]+)(/.*)?", re.I | re.S)
 # What stands below /publishers/<slug> and is ours: exactly these methods and paths, everything else is the upstream's.
 STORE = {(b"", "GET"), (b"", "HEAD"), (b"/logo", "GET"), (b"/logo", "HEAD"), (b"/estimate", "POST")}
 
@@ -153,6 +156,8 @@ class Gateway:
         """Route by the first bytes of the path: the pipeline, or the admin API."""
         kind = scope["type"]
         if kind == "http":
+            if scope["path"][:1] != "/":
+                scope = origin_form(scope)
             if is_paid_path(scope) and self._pipeline is not None:
                 await self._pipeline.serve(Exchange(scope, receive, send))
             else:
@@ -193,6 +198,19 @@ class Gateway:
         await receive()
         await self.stop()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def origin_form(scope: Scope) -> Scope:
+    """Return a request in absolute form as if it had come in origin form; its authority replaces Host (RFC 9112 3.2.2).
+
+    Granian and uvicorn have done so by now. What is no such request is returned as it is.
+    """
+    found = ABSOLUTE.fullmatch(scope.get("raw_path") or b"")
+    if found is None:
+        return scope
+    path = found[2] or b"/"
+    fields = [(name, found[1] if name == b"host" else value) for name, value in scope["headers"]]
+    return {**scope, "raw_path": path, "path": unquote(path), "headers": fields}
 
 
 def is_paid_path(scope: Scope) -> bool:

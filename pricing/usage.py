@@ -32,3 +32,12 @@ class PriceList:
             if name == wanted:
                 return price
         return None
+
+    def sells(self, method: str) -> bool:
+        """Return whether a call of this method has a price of its own where others do; without any, all are sold."""
+        return (
+            not self.per_method
+            or bool(self.minimum)
+            or self.per_call is not None
+            or self.for_method(method) is not None
+        )

@@ -17,6 +17,7 @@ from admin_api.kit.problems import problem_response
 from gateway.database.pool import LOST
 from gateway.errors import InternalError, PayloadTooLarge, Problem, Unavailable
 from gateway.ids import uuid7
+from gateway.proxy.framing import check_head
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class Edge:
             await send(message)
 
         try:
+            check_head(scope)
             _refuse_announced(scope)
             await self._app(scope, _bounded(scope, receive), answer)
         except ClientDisconnect:

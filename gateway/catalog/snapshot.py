@@ -52,8 +52,11 @@ class Route:
 
     @property
     def own_names(self) -> frozenset[bytes]:
-        """Return the lower-case names of the publisher's fields: a caller's fields of these names are dropped."""
-        return frozenset(name.lower() for name, _ in self.headers)
+        """Return the lower-case names of the publisher's fields: a caller's fields of these names are dropped.
+
+        With hyphens for underscores, which CGI-like servers do not tell apart.
+        """
+        return frozenset(name.lower().replace(b"_", b"-") for name, _ in self.headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,11 @@ class Publisher:
     route_names: frozenset[bytes] = field(default_factory=frozenset[bytes])
     not_served: str | None = None
     delivery: DeliveryPolicy = field(default_factory=DeliveryPolicy)
+
+    @property
+    def prices_by_method(self) -> bool:
+        """Return whether what a call costs or may do depends on its method."""
+        return bool(self.endpoints) or any(price.prices.per_method for price in self.prices)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,6 @@ from gateway.settings import Settings
 
 APPLICATION = "gateway.cli.asgi:application"
 BACKLOG = 2048
-# Longer than the idle timeout of common load balancers (60 s), so that they close first and never meet a closing door.
-KEEP_ALIVE_SECONDS = 75
 UNLIMITED_REQUESTS = 2**31
 
 
@@ -68,7 +66,7 @@ def _granian(settings: Settings, target: str) -> int:
         workers=settings.server.workers,
         loop=Loops.uvloop,
         http=HTTPModes.http1,
-        http1_settings=HTTP1Settings(header_read_timeout=KEEP_ALIVE_SECONDS * 1_000),
+        http1_settings=HTTP1Settings(header_read_timeout=math.ceil(settings.server.keep_alive * 1_000)),
         websockets=False,
         backlog=BACKLOG,
         log_access=False,
@@ -89,13 +87,15 @@ def _uvicorn(settings: Settings, target: str) -> int:
     from uvicorn.config import STARTUP_FAILURE
     from uvicorn.supervisors import Multiprocess
 
+    from gateway.cli.uvicorn_http import StrictProtocol
+
     config = uvicorn.Config(
         target,
         host=settings.server.host,
         port=settings.server.port,
         workers=settings.server.workers,
         loop="uvloop",
-        http="httptools",
+        http=StrictProtocol,
         ws="none",
         lifespan="on",
         log_level="warning",
@@ -104,7 +104,7 @@ def _uvicorn(settings: Settings, target: str) -> int:
         date_header=False,
         proxy_headers=False,  # whom to believe is decided by settings.server.trusted_proxies, not here
         backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_keep_alive=_whole(settings.server.keep_alive),
         timeout_graceful_shutdown=_whole(settings.server.drain),
     )
     if settings.server.workers > 1:
@@ -138,7 +138,9 @@ def _hypercorn(settings: Settings, target: str) -> int:
     config.loglevel = "WARNING"
     config.include_server_header = False
     config.include_date_header = False
-    config.keep_alive_timeout = KEEP_ALIVE_SECONDS
+    config.keep_alive_timeout = settings.server.keep_alive
+    # Its own bound of 16 KiB is below ours and would depend on how the bytes arrive.
+    config.h11_max_incomplete_size = settings.proxy.max_header_bytes + settings.proxy.max_target
     config.keep_alive_max_requests = UNLIMITED_REQUESTS
     config.graceful_timeout = settings.server.drain
     return prefork.run(config) if config.workers else serve_alone(config)

@@ -33,6 +33,12 @@ def client_address(peer: str | None, forwarded: Sequence[str], trusted: Sequence
     return _counted(address)
 
 
+def is_trusted(peer: str, trusted: Sequence[Network]) -> bool:
+    """Return whether the peer is a trusted proxy."""
+    address = _parse(peer)
+    return address is not None and _is_in(address, trusted)
+
+
 def _parse(text: str) -> Address | None:
     host = text[1:].partition("]")[0] if text.startswith("[") else text
     if host.count(":") == 1:

@@ -1,10 +1,10 @@
 """Step 8, deliver: the upstream's answer to the caller, as it arrives, metered on the way.
 
 Status, fields and body bytes go through as they came, less what is hop-by-hop and plus the cost of the call. A body
-is here whole goes out at once; a longer one is streamed under backpressure while we watch for a caller that leaves or
-stalling: one that takes nothing makes the upstream break off, and would have most of the answer for nothing.
-The answer of a call with an Idempotency-Key is stored before its last piece goes out (see idempotency.py); when its
-caller leaves early the rest is still read, so that asking again gets the answer that was paid for.
+that is here whole goes out at once; a longer one is streamed under backpressure while we watch for a caller that
+leaves, or takes nothing: it would make the upstream break off, and have most of the answer for nothing. The answer of a
+call with an Idempotency-Key is stored before its last piece goes out (idempotency.py); when its caller leaves early the
+rest is still read, so that asking again gets the answer that was paid for.
 """
 
 from __future__ import annotations
@@ -190,6 +190,9 @@ async def _disconnected(exchange: Exchange) -> None:
 def response_headers(exchange: Exchange, answer: UpstreamResponse, *, refunded: bool) -> HeaderPairs:
     """Return the answer's fields: the upstream's end-to-end ones in order, then ours."""
     listed = connection_options(answer.headers)
+    if answer.status in (204, 304):
+        # 204 must not have it (RFC 9110 section 8.6), 304 may, but a server below us would wait for that many bytes.
+        listed |= {b"content-length"}
     headers: HeaderPairs = []
     dated = False
     for raw_name, value in answer.headers:

@@ -42,6 +42,7 @@ class Exchange:
         "answered",
         "asset_price",
         "body_hasher",
+        "by_trusted_proxy",
         "bytes_in",
         "bytes_out",
         "charge",
@@ -54,6 +55,7 @@ class Exchange:
         "method",
         "outcome",
         "path",
+        "patience",
         "principal",
         "publisher",
         "query",
@@ -78,9 +80,11 @@ class Exchange:
         self.slug = ""  # intake
         self.path = b""  # intake: raw bytes below the slug
         self.query = b""  # intake: raw query string
+        self.patience = 30.0  # intake: seconds that a caller may send nothing of its request body
         self.fields: dict[bytes, bytes] = {}  # intake: the few request fields that we read ourselves
         self.publisher: Publisher | None = None  # match
         self.principal: Principal | None = None  # identify
+        self.by_trusted_proxy = False  # identify: whether the peer's X-Forwarded-* are believed
         self.limit: Verdict | None = None  # limit
         self.asset_price: AssetPrice | None = None  # quote
         self.quote: Quote = FREE  # quote

@@ -6,11 +6,11 @@ with their bytes and order. Path and query are the bytes that came in, below the
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from functools import lru_cache
 from urllib.parse import unquote_plus
 
 from gateway.catalog.snapshot import Publisher, Route
+from gateway.proxy.body import request_body
 from gateway.proxy.destination import Destination
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.identify import peer_address
@@ -23,15 +23,17 @@ HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer transfer-encoding"
     b" upgrade http2-settings".split()
 )
-# Never forwarded, whatever the publisher allows: what the agent shows us alone, what would let a request mean another
-# method than the one it was priced as, and what we write ourselves.
+# Never forwarded, whatever the publisher allows: what the agent shows us alone; what lets servers read another method,
+# target, address or file than the one that was priced; and what we write ourselves.
 OURS_ALONE = frozenset(
     b"authorization cookie host via forwarded x-forwarded-for x-forwarded-host x-forwarded-proto x-forwarded-port"
-    b" x-real-ip payment-signature payment-required x-payment x-agent-wallet x-http-method"
-    b" x-http-method-override x-method-override x-request-id expect".split()
+    b" x-forwarded-scheme x-forwarded-ssl x-forwarded-server x-forwarded-prefix x-forwarded-path x-forwarded-uri"
+    b" x-forwarded-method x-real-ip true-client-ip cf-connecting-ip fastly-client-ip x-client-ip x-cluster-client-ip"
+    b" payment-signature payment-required x-payment x-agent-wallet x-http-method x-http-method-override"
+    b" x-method-override x-original-method x-original-url x-original-uri x-rewrite-url proxy x-sendfile-type"
+    b" x-accel-mapping x-request-id expect".split()
 )
 VIA = (b"via", b"1.1 tollway")
-BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 
 
 async def forward(exchange: Exchange, client: UpstreamClient, to: Destination) -> UpstreamResponse:
@@ -52,14 +54,16 @@ def target(route: Route, path: bytes, query: bytes) -> bytes:
     if route.query is not None:
         name, key = route.query
         # The caller's parameter of this name is dropped: an upstream that reads the first would take theirs.
-        kept = [
-            part
-            for part in query.split(b"&")
-            if part and unquote_plus(part.partition(b"=")[0].decode("latin-1")) != name
-        ]
+        kept = [part for part in query.split(b"&") if not _names(part, name)] if query else []
         query = b"&".join([*kept, _query_pair(name, key)])
     full = route.base_path + path or b"/"
     return full + b"?" + query if query else full
+
+
+def _names(part: bytes, name: str) -> bool:
+    """Return whether some server would read a parameter of this name out of a part between ampersands."""
+    pieces = (piece.partition("=")[0] for piece in part.decode("latin-1").split(";"))
+    return any(unquote_plus(piece).strip().casefold() == name.casefold() for piece in pieces)
 
 
 @lru_cache(maxsize=8192)
@@ -81,7 +85,9 @@ def request_headers(
         name = pair[0]
         if name not in allowed and not everything:
             continue
-        if name in HOP_BY_HOP or name in OURS_ALONE or name in own or name in listed:
+        if b"_" in name:  # CGI-like servers cannot tell it from the name with a hyphen
+            name = name.replace(b"_", b"-")
+        if name in HOP_BY_HOP or name in OURS_ALONE or name in own or name in listed or pair[0] in listed:
             continue
         if name == b"content-type":
             typed = True
@@ -89,10 +95,23 @@ def request_headers(
     if has_body and not typed and b"content-type" not in own:
         headers.append((b"content-type", publisher.content_type))
     headers.extend(route.headers)
-    headers.append(VIA)
-    headers.append((b"x-forwarded-for", peer_address(exchange).encode("latin-1")))
-    headers.append((b"x-forwarded-proto", str(exchange.scope.get("scheme", "http")).encode()))
-    host = exchange.fields.get(b"host")
+    headers.extend(said_by_us(exchange))
+    return headers
+
+
+def said_by_us(exchange: Exchange) -> HeaderPairs:
+    """Return the fields about the caller. What it says of itself counts only when it is a trusted proxy."""
+    fields = exchange.fields
+    address = peer_address(exchange).encode("latin-1")
+    scheme = str(exchange.scope.get("scheme", "http")).encode()
+    host = fields.get(b"host")
+    if exchange.by_trusted_proxy:
+        chain = fields.get(b"x-forwarded-for")
+        address = chain + b", " + address if chain else address
+        said = fields.get(b"x-forwarded-proto", b"").lower()
+        scheme = said if said in (b"http", b"https") else scheme
+        host = fields.get(b"x-forwarded-host", host)
+    headers: HeaderPairs = [VIA, (b"x-forwarded-for", address), (b"x-forwarded-proto", scheme)]
     if host is not None:
         headers.append((b"x-forwarded-host", host))
     headers.append((b"x-request-id", str(exchange.id).encode()))
@@ -102,7 +121,7 @@ def request_headers(
 def connection_options(headers: HeaderPairs) -> frozenset[bytes]:
     """Return the lower-case field names that Connection lists as hop-by-hop."""
     for name, _ in headers:
-        if name == b"connection" or name == b"Connection":
+        if len(name) == 10 and name.lower() == b"connection":
             break
     else:
         return frozenset()
@@ -112,38 +131,3 @@ def connection_options(headers: HeaderPairs) -> frozenset[bytes]:
         if name.lower() == b"connection"
         for option in value.split(b",")
     )
-
-
-async def request_body(exchange: Exchange) -> bytes | AsyncIterator[bytes] | None:
-    """Return the request body: None without one, bytes when it is here whole, else a stream with backpressure."""
-    fields = exchange.fields
-    announced = fields.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in fields
-    if not announced and exchange.scope.get("http_version", "1.1")[0] == "1":
-        return b"" if exchange.method in BODY_METHODS else None
-    message = await exchange.receive()
-    first: bytes = message.get("body", b"")
-    exchange.took_in(first)
-    if message["type"] == "http.disconnect":
-        raise ClientGone
-    if not message.get("more_body"):
-        return first if first or exchange.method in BODY_METHODS else None
-    return _stream(exchange, first)
-
-
-class ClientGone(Exception):
-    """The caller left before its request was complete."""
-
-
-async def _stream(exchange: Exchange, first: bytes) -> AsyncIterator[bytes]:
-    if first:
-        yield first
-    while True:
-        message = await exchange.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        piece: bytes = message.get("body", b"")
-        if piece:
-            exchange.took_in(piece)
-            yield piece
-        if not message.get("more_body"):
-            return

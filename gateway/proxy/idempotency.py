@@ -16,6 +16,7 @@ from gateway.errors import AnswerNotKept, CallRunning, InvalidRequest, KeyReused
 from gateway.faults import ARMED, act
 from gateway.ledger.answers import Answers, Claim, StoredAnswer
 from gateway.ledger.group_commit import GroupCommit
+from gateway.proxy.body import next_message
 from gateway.proxy.exchange import Exchange, HeaderPairs, Keyed
 from gateway.proxy.settle import settlement_of
 
@@ -73,7 +74,7 @@ async def replay(exchange: Exchange, claim: Claim) -> None:
     hasher = hashlib.sha256()
     if b"content-length" in exchange.fields or b"transfer-encoding" in exchange.fields:
         while True:
-            message = await exchange.receive()
+            message = await next_message(exchange)
             hasher.update(message.get("body", b""))
             if not message.get("more_body"):
                 break

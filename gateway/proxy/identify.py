@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.errors import RateLimited, Unauthenticated
-from gateway.identity.clients import Network, client_address
+from gateway.identity.clients import Network, client_address, is_trusted
 from gateway.identity.principals import Identities
 from gateway.limits.limiter import RateLimiter
 from gateway.limits.policy import Check, Policy
@@ -20,6 +20,7 @@ async def identify(
     trusted: Sequence[Network],
 ) -> None:
     """Set the principal when a credential came along. Raises Unauthenticated, or RateLimited for one who guesses."""
+    exchange.by_trusted_proxy = bool(trusted) and is_trusted(peer_address(exchange), trusted)
     credential = exchange.fields.get(b"authorization")
     if credential is None:
         return

@@ -1,53 +1,65 @@
-"""Step 1, intake: bounds on the head, and the slug and path as the bytes that were sent.
+"""Step 1, intake: bounds on the head, one reading of it (framing.py), and slug and path as the bytes that were sent.
 
 Nothing is decoded here: what is forwarded later is exactly what stood on the wire.
 """
 
 from __future__ import annotations
 
-from gateway.errors import HeadersTooLarge, InvalidRequest, InvalidTarget, UriTooLong
+import re
+
+from gateway.errors import HeadersTooLarge, InvalidTarget, MethodNotAllowed, UriTooLong
 from gateway.proxy.exchange import Exchange
+from gateway.proxy.framing import CLOSE, check_framing, repeated
 from gateway.settings import ProxySettings
 
 PREFIX = b"/publishers/"
-# The request fields that we read ourselves. A second Authorization or Host would let us and an upstream disagree.
+# The request fields that we read ourselves. A second one of SINGLE would let us and an upstream disagree.
 OURS = frozenset(
-    b"authorization host content-length transfer-encoding content-type x-forwarded-for idempotency-key".split()
+    b"authorization host content-length transfer-encoding content-type idempotency-key"
+    b" x-forwarded-for x-forwarded-host x-forwarded-proto".split()
 )
-SINGLE = frozenset(b"authorization host content-length idempotency-key".split())
+SINGLE = frozenset(b"authorization host content-length transfer-encoding idempotency-key".split())
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+# Others go on as well (PROPFIND, QUERY), but not those that a careless upstream takes for one of METHODS, that would
+# send the publisher's credential back to the caller, or that open a tunnel (RFC 9110 sections 9.1, 9.3.6, 9.3.8).
+METHOD = re.compile(r"(?!(?:TRACE|TRACK|CONNECT|DEBUG)$)[A-Z][A-Z0-9_-]*")
+# No controls, no blank, no fragment: "#" ends the path for some readers and not for others.
+TARGET = re.compile(rb"[\x21\x22\x24-\x7e\x80-\xff]*")
 
 
 def intake(exchange: Exchange, settings: ProxySettings) -> None:
-    """Fill in slug, path, query and our own fields. Raises UriTooLong, HeadersTooLarge or InvalidTarget."""
-    scope = exchange.scope
+    """Fill in slug, path, query and our own fields.
+
+    Raises InvalidRequest, MethodNotAllowed, InvalidTarget, UriTooLong or HeadersTooLarge; each closes the connection.
+    """
+    scope, exchange.patience = exchange.scope, settings.body_timeout
     target: bytes = scope.get("raw_path") or scope["path"].encode()
-    exchange.query = scope.get("query_string", b"")
-    if len(target) + len(exchange.query) > settings.max_target:
-        raise UriTooLong(f"The request target is longer than {settings.max_target} bytes.")
-    size = 0
-    fields = exchange.fields
-    for name, value in scope["headers"]:
-        size += len(name) + len(value) + 4
-        if name in OURS:
-            if name in fields and name in SINGLE:
-                raise InvalidTarget(f"The field {name.decode()} was sent more than once.")
-            fields[name] = value
-    _check_framing(fields)
-    if size > settings.max_header_bytes:
-        raise HeadersTooLarge(f"The header section is larger than {settings.max_header_bytes} bytes.")
+    exchange.query = query = scope.get("query_string", b"")
+    if len(target) + len(query) > settings.max_target:
+        raise UriTooLong(f"The request target is longer than {settings.max_target} bytes.", headers=CLOSE)
+    _read_fields(exchange, settings.max_header_bytes)
+    check_framing(scope, exchange.fields)
+    if exchange.method not in METHODS and METHOD.fullmatch(exchange.method) is None:
+        raise MethodNotAllowed(
+            "This method is not forwarded; methods are case-sensitive.", headers={"Allow": ", ".join(METHODS), **CLOSE}
+        )
+    if TARGET.fullmatch(target) is None or TARGET.fullmatch(query) is None:
+        raise InvalidTarget("The target contains a blank, a control character or '#'.", headers=CLOSE)
     slug, slash, rest = target[len(PREFIX) :].partition(b"/")
     exchange.slug = slug.decode("latin-1")
     exchange.path = slash + rest
 
 
-def _check_framing(fields: dict[bytes, bytes]) -> None:
-    """Refuse framing that an upstream could read differently (RFC 9112 section 6); servers let some through."""
-    coding = fields.get(b"transfer-encoding")
-    if coding is None:
-        return
-    if coding.strip().lower() != b"chunked":
-        raise InvalidRequest("Only the transfer coding `chunked` is accepted.", headers={"Connection": "close"})
-    if b"content-length" in fields:
-        raise InvalidRequest(
-            "Content-Length and Transfer-Encoding exclude each other.", headers={"Connection": "close"}
-        )
+def _read_fields(exchange: Exchange, limit: int) -> None:
+    size = 0
+    fields = exchange.fields
+    for name, value in exchange.scope["headers"]:
+        size += len(name) + len(value) + 4
+        if name in OURS:
+            if name in fields:
+                if name in SINGLE:
+                    raise repeated(name)
+                value = fields[name] + b", " + value
+            fields[name] = value
+    if size > limit:
+        raise HeadersTooLarge(f"The header section is larger than {limit} bytes.", headers=CLOSE)

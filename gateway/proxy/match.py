@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from urllib.parse import unquote_plus
+
 from gateway.catalog.endpoints import AmbiguousPath, Endpoint, read_path
 from gateway.catalog.snapshot import Catalog
 from gateway.errors import EndpointNotOffered, EndpointProtected, InvalidTarget, KindNotServed, UnknownPublisher
@@ -9,6 +12,7 @@ from gateway.proxy.exchange import Exchange
 
 Candidates = tuple[Endpoint | None, ...]
 UNDOCUMENTED: Candidates = (None,)
+METHOD_PARAMETERS = frozenset({"_method", "_httpmethod", "x-http-method-override"})
 
 
 def match(exchange: Exchange, catalog: Catalog) -> Candidates:
@@ -26,6 +30,8 @@ def match(exchange: Exchange, catalog: Catalog) -> Candidates:
         reading = read_path(exchange.path)
     except AmbiguousPath as error:
         raise InvalidTarget(f"The path cannot be forwarded: {error}.") from None
+    if exchange.query and publisher.prices_by_method:
+        _refuse_other_method(exchange)
     candidates = publisher.endpoints.match(exchange.method, reading) if publisher.endpoints else UNDOCUMENTED
     for endpoint in candidates:
         if endpoint is not None and endpoint.is_protected:
@@ -35,3 +41,15 @@ def match(exchange: Exchange, catalog: Catalog) -> Candidates:
             f"{publisher.slug} sells only documented endpoints; GET /publishers/{publisher.slug} lists them."
         )
     return candidates
+
+
+def _refuse_other_method(exchange: Exchange) -> None:
+    """Refuse a query that makes frameworks (Symfony, Express) run another method than the one that is priced."""
+    for part in re.split(rb"[&;]", exchange.query):
+        name, _, value = part.partition(b"=")
+        if b"ethod" not in name and b"%" not in name:
+            continue
+        if unquote_plus(name.decode("latin-1")).strip().casefold() in METHOD_PARAMETERS:
+            meant = unquote_plus(value.decode("latin-1")).strip().upper()
+            if meant != exchange.method:
+                raise InvalidTarget("The query names another method than the request: send that method itself.")

@@ -36,7 +36,9 @@ def problem_answer(exchange: Exchange, problem: Problem) -> tuple[HeaderPairs, b
         (b"x-request-id", request_id.encode()),
         (b"x-cost", b"0"),
     ]
-    headers.extend((name.lower().encode(), value.encode()) for name, value in problem.headers.items())
+    for name, value in problem.headers.items():
+        if name != "Connection" or exchange.scope.get("http_version", "1.1")[0] == "1":  # HTTP/2 forbids the field
+            headers.append((name.lower().encode(), value.encode()))
     return headers, body
 
 

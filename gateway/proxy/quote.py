@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from gateway.catalog.endpoints import Endpoint
 from gateway.catalog.snapshot import AssetPrice, Publisher
-from gateway.errors import Unavailable
+from gateway.errors import MethodNotAllowed, Unavailable
 from gateway.proxy.exchange import Exchange
 from pricing.quote import FREE, Quote
 from pricing.tariffs import per_request
-from pricing.usage import Usage
+from pricing.usage import PriceList, Usage
 
 
 def quote(exchange: Exchange, candidates: Sequence[Endpoint | None]) -> None:
@@ -19,6 +19,8 @@ def quote(exchange: Exchange, candidates: Sequence[Endpoint | None]) -> None:
     price = prepaid_price(publisher)
     if price is None:  # never free by accident
         raise Unavailable(f"{publisher.slug} has no prices yet, so it cannot be called.", retry_after=60)
+    if not price.prices.sells(exchange.method) and any(item is None or item.price is None for item in candidates):
+        raise not_sold(price.prices)
     usage = Usage(method=exchange.method)
     quotes = [per_request.quote(price.prices, usage, endpoint.price if endpoint else None) for endpoint in candidates]
     exchange.asset_price = price
@@ -28,6 +30,13 @@ def quote(exchange: Exchange, candidates: Sequence[Endpoint | None]) -> None:
 def dearest(quotes: Sequence[Quote]) -> Quote:
     """Return the highest quote; one entry is the common case."""
     return quotes[0] if len(quotes) == 1 else max(quotes, key=lambda offer: offer.amount, default=FREE)
+
+
+def not_sold(prices: PriceList) -> MethodNotAllowed:
+    """Return the refusal of a method without a price, where others have one: it is not to be had for nothing."""
+    names = [name for name, _ in prices.per_method]
+    allowed = [*names, "HEAD"] if "GET" in names else names
+    return MethodNotAllowed("The publisher sells other methods only; see Allow.", headers={"Allow": ", ".join(allowed)})
 
 
 def prepaid_price(publisher: Publisher) -> AssetPrice | None:

@@ -1,0 +1,64 @@
+"""The request body on its way to the upstream: none, whole, or a stream with backpressure.
+
+A caller that stops sending, or whose body is not framed as its head says, is refused; what a body means is the
+upstream's business. What does not live here: framing towards the upstream (upstreams/http/request.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from gateway.errors import InvalidRequest, RequestTimeout
+from gateway.proxy.exchange import Exchange, Message
+from gateway.proxy.framing import CLOSE
+
+BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
+
+
+class ClientGone(Exception):
+    """The caller left before its request was complete."""
+
+
+async def next_message(exchange: Exchange) -> Message:
+    """Return the next `http.request` message. Raises ClientGone, RequestTimeout or InvalidRequest."""
+    try:
+        async with asyncio.timeout(exchange.patience):
+            message = await exchange.receive()
+    except TimeoutError:
+        raise RequestTimeout(
+            f"Nothing of the request body came for {exchange.patience:g} s; you were not charged.", headers=CLOSE
+        ) from None
+    except Exception as error:
+        # Granian raises what hyper says of a broken chunk; uvicorn and hypercorn answer 400 themselves.
+        raise InvalidRequest("The request body is not framed as its head says.", headers=CLOSE) from error
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    return message
+
+
+async def request_body(exchange: Exchange) -> bytes | AsyncIterator[bytes] | None:
+    """Return the body: None without one, bytes when it is here whole, else a stream. Raises as `next_message`."""
+    fields = exchange.fields
+    announced = fields.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in fields
+    if not announced and exchange.scope.get("http_version", "1.1")[0] == "1":
+        return b"" if exchange.method in BODY_METHODS else None
+    message = await next_message(exchange)
+    first: bytes = message.get("body", b"")
+    exchange.took_in(first)
+    if not message.get("more_body"):
+        return first if first or exchange.method in BODY_METHODS else None
+    return _stream(exchange, first)
+
+
+async def _stream(exchange: Exchange, first: bytes) -> AsyncIterator[bytes]:
+    if first:
+        yield first
+    while True:
+        message = await next_message(exchange)
+        piece: bytes = message.get("body", b"")
+        if piece:
+            exchange.took_in(piece)
+            yield piece
+        if not message.get("more_body"):
+            return
