@@ -1,0 +1,71 @@
+"""Schemathesis against a running gateway: whatever it makes up, no fault of ours, and only answers that are declared.
+
+Checked per answer: no server error, a declared status and media type, a body that fits its schema, rejection of bodies
+that do not fit theirs, 405 with Allow for other methods, 401 where a credential is needed. Seed and size are fixed, but
+for who explores further: TOLLWAY_FUZZ_SEED=7 TOLLWAY_FUZZ_EXAMPLES=100 pytest tests/conformance/test_schemathesis.py
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+from admin_api.app import build, document
+from tests.conformance.fuzz import DESTRUCTIVE, Fuzzer, Known, Outcome
+from tests.conformance.shapes import operations
+from tests.support.gateway import RunningGateway
+from tests.support.world import Agent
+
+SPARED = tuple(word for one in DESTRUCTIVE for word in ("--exclude-operation-id", one))
+# Why an operation need not succeed here.
+MAY_FAIL = {
+    "POST /wallet/deposit": "no card rail",
+    "POST /wallet/deposit/crypto": "no chain rail",
+    "POST /wallet/bonus/payment-method": "no card rail",
+    "POST /wallet/referral/apply": "codes cannot be guessed",
+    "POST /organizations/{organization_id}/publishers/{publisher_id}/payouts": "no payout rail",
+    "POST /operator/exchanges/{exchange_id}/resolve": "nothing is open",
+    "GET /publishers/{slug}/logo": "made-up pictures are refused, so there may be none",
+    "POST /publishers/{slug}/estimate": "slug and publisher_id must agree",
+}
+
+
+@pytest.fixture
+def fuzzer(gateway: RunningGateway, known: Known) -> Fuzzer:
+    seed, examples = os.environ.get("TOLLWAY_FUZZ_SEED", "1"), os.environ.get("TOLLWAY_FUZZ_EXAMPLES", "8")
+    return Fuzzer(gateway.url, known, int(seed), int(examples))
+
+
+def every_operation() -> dict[str, Any]:
+    return operations(document(build(None)))  # pyright: ignore[reportArgumentType] - the document needs no parts
+
+
+def succeeded(outcome: Outcome) -> set[str]:
+    return {name for name, statuses in outcome.statuses.items() if any(200 <= status < 400 for status in statuses)}
+
+
+async def test_without_a_credential(fuzzer: Fuzzer) -> None:
+    outcome = await fuzzer.run(phases="fuzzing")
+    assert outcome.clean, outcome.report
+    assert outcome.statuses.keys() == every_operation().keys()
+
+
+async def test_with_an_agents_key(fuzzer: Fuzzer, agent: Agent) -> None:
+    outcome = await fuzzer.run(*SPARED, key=agent.key, phases="examples,coverage,fuzzing,stateful")
+    assert outcome.clean, outcome.report
+    spared = {name for name, operation in every_operation().items() if operation["id"] in DESTRUCTIVE}
+    assert every_operation().keys() - spared - succeeded(outcome) <= MAY_FAIL.keys()
+
+
+async def test_with_a_key_of_an_organization(fuzzer: Fuzzer, gateway: RunningGateway, agent: Agent) -> None:
+    """The last: it revokes keys, its own among them, and deletes publishers."""
+    path = f"/organizations/{agent.organization_id}/api-keys"
+    made = await gateway.client.post(path, headers=agent.headers, json={"name": "fuzzer"})
+    key = made.json()["data"]["api_key"]
+    outcome = await fuzzer.run(
+        "--include-path-regex", "^/organizations|^/wallet/recover", key=key, phases="fuzzing,stateful"
+    )
+    assert outcome.clean, outcome.report
+    assert "DELETE /organizations/{organization_id}/publishers/{publisher_id}" in succeeded(outcome)
