@@ -6,6 +6,7 @@ admin application, which is passed in as a factory because it stands on a higher
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable
@@ -17,7 +18,8 @@ from gateway.billing.receipts import ReceiptSigner
 from gateway.catalog.snapshot import Catalog
 from gateway.catalog.usage import roll_up as roll_up_usage
 from gateway.database.pool import LOST, Database
-from gateway.errors import Unavailable
+from gateway.drain import on_stop
+from gateway.errors import NotFound, Unavailable
 from gateway.identity.principals import Identities
 from gateway.jobs.expire import expire_lots, expire_stored_answers
 from gateway.jobs.heartbeat import Heartbeat
@@ -30,6 +32,7 @@ from gateway.limits.limiter import RateLimiter
 from gateway.proxy.exchange import Exchange, Receive, Scope, Send
 from gateway.proxy.intake import PREFIX
 from gateway.proxy.pipeline import Pipeline
+from gateway.proxy.websocket import SocketPipeline, refuse_socket
 from gateway.services import Services
 from gateway.settings import Settings
 from gateway.telemetry.logging import setup as setup_logging
@@ -43,6 +46,7 @@ log = logging.getLogger(__name__)
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 # Below the 5 s after which common servers close idle connections: a call on a closing one could not be repeated.
 UPSTREAM_IDLE_SECONDS = 4.0
+CUT_SECONDS = 1.0  # how long calls that were cut off may take to settle their money
 EXPIRE_SECONDS = 30.0
 USAGE_SECONDS = 60.0
 FLUSH_SECONDS = 10.0
@@ -94,7 +98,7 @@ class Worker:
         self.services = services
         self._grace = timedelta(days=services.settings.money.refund_grace_days)
         self._runner = Runner()
-        self._heartbeat = Heartbeat(services.database, services.ledger)
+        self._heartbeat = Heartbeat(services.database, services.ledger, services.box.key_ids)
         self._listener = Listener(services.settings.database, services.catalog, services.identities)
         self._dead_after = services.settings.money.dead_after
         self._reconciler = Reconciler(services.database, self._grace, timedelta(seconds=self._dead_after))
@@ -150,6 +154,8 @@ class Gateway:
         self._make_admin = admin
         self._worker: Worker | None = None
         self._pipeline: Pipeline | None = None
+        self._sockets: SocketPipeline | None = None
+        self._draining = False
         self._admin: Application | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -164,8 +170,10 @@ class Gateway:
                 await self._admin_app()(scope, receive, send)
         elif kind == "lifespan":
             await self._lifespan(receive, send)
+        elif self._sockets is not None and is_paid_path({**scope, "method": "GET"}):
+            await self._sockets.serve_socket(scope, receive, send)
         else:
-            await send({"type": "websocket.close", "code": 1008, "reason": "WebSockets are not served here"})
+            await refuse_socket(scope, receive, send, NotFound("WebSockets are served below /publishers/{slug}/ only."))
 
     async def start(self) -> None:
         """Build and start the worker."""
@@ -174,10 +182,23 @@ class Gateway:
         self._worker = Worker(services)
         await self._worker.start()
         self._pipeline = Pipeline.build(services)
+        self._sockets = SocketPipeline.build(services)
+        on_stop(self.drain)
         self._admin = self._make_admin(services)
 
+    def drain(self) -> None:
+        """Begin to stop: connections end now, calls in flight may take `server.drain` seconds and are cut off then."""
+        if self._pipeline is not None and self._sockets is not None and not self._draining:
+            self._draining = True
+            self._sockets.restart()
+            asyncio.get_running_loop().call_later(self.settings.server.drain, self._pipeline.live.cut)
+
     async def stop(self) -> None:
-        """Stop the worker."""
+        """Stop the worker. The server has waited for its calls; what is still there is cut off."""
+        for pipeline in (self._sockets, self._pipeline):
+            if pipeline is not None and not await pipeline.live.finished(CUT_SECONDS):
+                pipeline.live.cut()
+                await pipeline.live.finished(CUT_SECONDS)
         if self._worker is not None:
             await self._worker.stop()
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "publisher": ("gateway.cli.publisher:publisher", "List, show, create, verify and switch publishers."),
     "exchanges": ("gateway.cli.exchanges:exchanges", "List and resolve exchanges whose end is unknown."),
     "receipt": ("gateway.cli.receipt:receipt", "Verify receipts of paid calls."),
+    "secrets": ("gateway.cli.secrets:secrets", "Make, rotate and check the keys that encrypt credentials."),
     "fault-points": ("gateway.cli.fault_points:fault_points", "List where a development gateway can be made to fail."),
     "ledger": ("gateway.cli.ledger:ledger", "Prove that the books balance."),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 
 from gateway.database.pool import Database
 from gateway.ledger.exchanges import SEE_WORKER, START_WORKER, STOP_WORKER
@@ -13,16 +14,20 @@ log = logging.getLogger(__name__)
 
 
 class Heartbeat:
-    """Registers the worker at `start`, renews it by `beat`, and signs off at `stop`."""
+    """Registers the worker at `start`, renews it by `beat`, and signs off at `stop`.
 
-    def __init__(self, database: Database, ledger: GroupCommit) -> None:
+    `key_ids` are the worker's secret keys, current first (see jobs.rotate).
+    """
+
+    def __init__(self, database: Database, ledger: GroupCommit, key_ids: Sequence[str]) -> None:
         self._database = database
         self._ledger = ledger
+        self._key_ids = list(key_ids)
 
     async def start(self) -> None:
         """Register. The ledger marks every charge of this worker with its number."""
         async with self._database.acquire() as connection:
-            self._ledger.worker_id = await START_WORKER.one(connection, self._through())
+            self._ledger.worker_id = await START_WORKER.one(connection, self._through(), self._key_ids)
 
     async def beat(self) -> None:
         """Renew. A worker that was stalled so long that it counted as dead registers again for what comes."""

@@ -117,7 +117,9 @@ FIND_DEAD_WORKERS = Statement(
 )
 WORKER_RECONCILED = Command("UPDATE ledger.worker SET reconciled_at = now() WHERE id = $1")
 COUNT_HOLDS = Statement("SELECT count(*) FROM ledger.hold WHERE status = 'pending'", int, scalar=True)
-START_WORKER = Statement("INSERT INTO ledger.worker (settled_through) VALUES ($1) RETURNING id", int, scalar=True)
+START_WORKER = Statement(
+    "INSERT INTO ledger.worker (settled_through, secret_keys) VALUES ($1, $2) RETURNING id", int, scalar=True
+)
 # A worker that was taken for dead stays so: it registers anew (see jobs.heartbeat).
 SEE_WORKER = Command(
     "UPDATE ledger.worker SET seen_at = now(), settled_through = $2 WHERE id = $1 AND reconciled_at IS NULL"

@@ -25,7 +25,7 @@ _TAG_BYTES = 16
 _KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-class CredentialError(Exception):
+class CredentialError(ValueError):
     """A credential cannot be sealed or opened. The message names key ids at most, never keys or plaintext."""
 
 
@@ -53,13 +53,28 @@ class CredentialBox:
         """Make the box of settings.secrets.keys. Raises CredentialError."""
         return cls(parse_keys(keys))
 
-    def seal(self, plaintext: bytes, context: bytes) -> bytes:
-        """Return an envelope under the first key, bound to `context`."""
+    @property
+    def key_ids(self) -> list[str]:
+        """Return the ids of the configured keys, the current one first."""
+        return list(self._ciphers)
+
+    @property
+    def current(self) -> str:
+        """Return the id of the key that seals. Raises NoKeys."""
         if self._first is None:
             raise NoKeys("no secret key is configured; set TOLLWAY_SECRET_KEYS (`id:base64 of 32 bytes`)")
-        header = _header(self._first)
+        return self._first
+
+    @property
+    def header(self) -> bytes:
+        """Return what every envelope under the current key begins with, and no other. Raises NoKeys."""
+        return _header(self.current)
+
+    def seal(self, plaintext: bytes, context: bytes) -> bytes:
+        """Return an envelope under the first key, bound to `context`. Raises NoKeys."""
+        header = self.header
         nonce = os.urandom(_NONCE_BYTES)
-        return header + nonce + self._ciphers[self._first].encrypt(nonce, plaintext, header + context)
+        return header + nonce + self._ciphers[self.current].encrypt(nonce, plaintext, header + context)
 
     def open(self, sealed: bytes, context: bytes) -> bytes:
         """Return the plaintext. Raises UnknownKey, NotAuthentic, or CredentialError for what is no envelope."""
@@ -71,10 +86,6 @@ class CredentialBox:
             return cipher.decrypt(nonce, ciphertext, header + context)
         except InvalidTag:
             raise NotAuthentic(f"does not open with key {name} in this context") from None
-
-    def needs_rotation(self, sealed: bytes) -> bool:
-        """Tell whether the envelope is under another key than the one that seals now."""
-        return _split(sealed)[0] != self._first
 
 
 def parse_keys(keys: str) -> dict[str, bytes]:
@@ -88,6 +99,11 @@ def parse_keys(keys: str) -> dict[str, bytes]:
             raise CredentialError(f"secret key {position}: the id {name} appears twice")
         parsed[name] = _decode(encoded, position, name)
     return parsed
+
+
+def key_id_of(sealed: bytes) -> str:
+    """Return the id of the key that an envelope is under. Raises CredentialError for what is no envelope."""
+    return _split(sealed)[0]
 
 
 def generate_key() -> str:

@@ -15,6 +15,7 @@ from gateway.upstreams.credentials import (
     NotAuthentic,
     UnknownKey,
     generate_key,
+    key_id_of,
 )
 
 OLD, NEW = "k1:" + generate_key(), "k2:" + generate_key()
@@ -69,8 +70,9 @@ def test_rotation():
     sealed = BOX.seal(b"secret", b"row 1")
     rotated = CredentialBox.from_setting(f"{NEW}, {OLD}")
     assert rotated.open(sealed, b"row 1") == b"secret"
-    assert rotated.needs_rotation(sealed)
-    assert not rotated.needs_rotation(rotated.seal(b"secret", b"row 1"))
+    assert (key_id_of(sealed), key_id_of(rotated.seal(b"secret", b"row 1"))) == ("k1", "k2")
+    assert rotated.seal(b"", b"").startswith(rotated.header)
+    assert (rotated.current, rotated.key_ids) == ("k2", ["k2", "k1"])
     with pytest.raises(UnknownKey, match="k2"):
         BOX.open(rotated.seal(b"secret", b"row 1"), b"row 1")
     with pytest.raises(NotAuthentic):
@@ -81,7 +83,8 @@ def test_without_keys_nothing_is_sealed():
     box = CredentialBox.from_setting("")
     with pytest.raises(NoKeys, match="TOLLWAY_SECRET_KEYS"):
         box.seal(b"x", b"")
-    assert box.needs_rotation(BOX.seal(b"x", b""))
+    with pytest.raises(UnknownKey):
+        box.open(BOX.seal(b"x", b""), b"")
 
 
 @pytest.mark.parametrize(
