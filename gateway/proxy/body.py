@@ -17,11 +17,16 @@ BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 
 
 class ClientGone(Exception):
-    """The caller left before its request was complete."""
+    """The request did not come to its end: the caller left, or (granian) sent a body with broken framing."""
+
+
+def cut_short() -> InvalidRequest:
+    """Return what is answered then, to whoever still listens."""
+    return InvalidRequest("The request body is not framed as its head says; you were not charged.", headers=CLOSE)
 
 
 async def next_message(exchange: Exchange) -> Message:
-    """Return the next `http.request` message. Raises ClientGone, RequestTimeout or InvalidRequest."""
+    """Return the next `http.request` message. Raises ClientGone or RequestTimeout."""
     try:
         async with asyncio.timeout(exchange.patience):
             message = await exchange.receive()
@@ -29,9 +34,6 @@ async def next_message(exchange: Exchange) -> Message:
         raise RequestTimeout(
             f"Nothing of the request body came for {exchange.patience:g} s; you were not charged.", headers=CLOSE
         ) from None
-    except Exception as error:
-        # Granian raises what hyper says of a broken chunk; uvicorn and hypercorn answer 400 themselves.
-        raise InvalidRequest("The request body is not framed as its head says.", headers=CLOSE) from error
     if message["type"] == "http.disconnect":
         raise ClientGone
     return message

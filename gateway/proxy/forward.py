@@ -112,7 +112,7 @@ def said_by_us(exchange: Exchange) -> HeaderPairs:
         scheme = said if said in (b"http", b"https") else scheme
         host = fields.get(b"x-forwarded-host", host)
     headers: HeaderPairs = [VIA, (b"x-forwarded-for", address), (b"x-forwarded-proto", scheme)]
-    if host is not None:
+    if host:
         headers.append((b"x-forwarded-host", host))
     headers.append((b"x-request-id", str(exchange.id).encode()))
     return headers

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, MethodNotAllowed
 from gateway.proxy.exchange import Scope
 
 VERSIONS = frozenset({"1.1", "2", "1.0", "3"})
@@ -19,7 +19,9 @@ CLOSE: Mapping[str, str] = {"Connection": "close"}
 
 
 def check_head(scope: Scope) -> None:
-    """Check a request that is not on the paid path. Raises InvalidRequest."""
+    """Check a request that is not on the paid path. Raises InvalidRequest or MethodNotAllowed."""
+    if scope["method"] == "CONNECT":  # what follows would be the tunnel's bytes, not requests
+        raise MethodNotAllowed("There are no tunnels here.", headers={"Allow": "GET, HEAD, POST", **CLOSE})
     fields: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
         if name in FIELDS:
@@ -35,7 +37,7 @@ def check_framing(scope: Scope, fields: Mapping[bytes, bytes]) -> None:
     if version not in VERSIONS:
         raise InvalidRequest("This version of HTTP is not spoken here: use 1.1.", headers=CLOSE)
     host = fields.get(b"host")
-    if host is None:
+    if not host:  # granian adds an empty one where there is none
         if version == "1.1":
             raise InvalidRequest("The request has no Host field.", headers=CLOSE)
     elif HOST.fullmatch(host) is None:

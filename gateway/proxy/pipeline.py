@@ -8,10 +8,12 @@ leaves open is the reconciler's (jobs/reconcile.py).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 from time import monotonic
+from typing import Self
 
 from gateway.billing.prepaid_credits import Ending, gives_back
 from gateway.errors import (
@@ -27,7 +29,7 @@ from gateway.faults import ARMED, act
 from gateway.identity.clients import Network, networks
 from gateway.limits.policy import Policy
 from gateway.proxy.authorize import Shortfall, WalletNumbers, authorize
-from gateway.proxy.body import ClientGone
+from gateway.proxy.body import ClientGone, cut_short
 from gateway.proxy.deliver import deliver
 from gateway.proxy.destination import Destination, Destinations
 from gateway.proxy.exchange import Exchange, HeaderPairs
@@ -111,6 +113,8 @@ class Pipeline:
         except ClientGone:
             await settle(exchange, services.ledger, "client_gone")
             await release_key(exchange, services.answers)
+            with contextlib.suppress(OSError):
+                await answer_problem(exchange, cut_short())
         except Problem as problem:
             await settle(exchange, services.ledger, "refused")
             await self._refuse(exchange, problem)

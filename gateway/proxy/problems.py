@@ -37,7 +37,7 @@ def problem_answer(exchange: Exchange, problem: Problem) -> tuple[HeaderPairs, b
         (b"x-cost", b"0"),
     ]
     for name, value in problem.headers.items():
-        if name != "Connection" or exchange.scope.get("http_version", "1.1")[0] == "1":  # HTTP/2 forbids the field
+        if name != "Connection" or exchange.scope.get("http_version") not in ("2", "3"):  # they forbid the field
             headers.append((name.lower().encode(), value.encode()))
     return headers, body
 
