@@ -22,6 +22,13 @@ POINTS: dict[str, str] = {
     "deliver.head": "the head of the answer has gone out",
     "deliver.after": "the caller has the answer, its settlement is not written",
     "settle.after": "the settlement is noted, and may be on its way to the database",
+    "chain.reserved": "an authorization is claimed, nothing is submitted",
+    "chain.submitted": "a payment is pending for the relayer",
+    "chain.planned": "the relayer has chosen what to send, nothing is signed",
+    "chain.stored": "signed transactions are stored, the node has not heard of them",
+    "chain.sent": "transactions are broadcast, nobody has looked for them",
+    "chain.mined": "a transaction is in a block, nothing is booked",
+    "chain.booked": "a payment is confirmed and booked, nobody has been told",
 }
 ACTIONS = ("kill", "hang", "error")
 

@@ -185,11 +185,36 @@ RULES: dict[str, Statement[Violation]] = {
         """,
         Violation,
     ),
-    "every settlement has its charge or hold": Statement(
+    "every settlement has its charge, hold or payment": Statement(
         """
         SELECT format('exchange %s', s.exchange_id) AS detail FROM ledger.settlement s
          WHERE NOT EXISTS (SELECT FROM ledger.transfer t WHERE t.cause_id = s.exchange_id
-                              AND t.kind IN ('charge', 'hold')) LIMIT 20
+                              AND t.kind IN ('charge', 'hold'))
+           AND NOT EXISTS (SELECT FROM chain.payment p WHERE p.id = s.exchange_id) LIMIT 20
+        """,
+        Violation,
+    ),
+    "payments on a chain are booked when confirmed, and not when failed": Statement(
+        """
+        SELECT format('payment %s: %s %s, booked %s, undone %s', p.id, p.amount, p.state, b.amount, u.amount) AS detail
+          FROM chain.payment p
+          CROSS JOIN LATERAL (SELECT coalesce(sum(t.amount), 0) AS amount FROM ledger.transfer t
+                               WHERE t.cause_id = p.id AND t.kind IN ('payment', 'grant')) b
+          CROSS JOIN LATERAL (SELECT coalesce(sum(t.amount), 0) AS amount FROM ledger.transfer t
+                               WHERE t.cause_id = p.id AND t.kind = 'reversal'
+                                 AND (t.leg = 0 OR p.booking = 'deposit')) u
+         WHERE p.booking <> 'none'
+           AND ((p.state = 'confirmed' AND (b.amount, u.amount) <> (p.amount, 0))
+                OR (p.state IN ('reserved', 'pending', 'cancelled') AND b.amount <> 0)
+                OR (p.state = 'failed' AND p.final AND b.amount <> u.amount)) LIMIT 20
+        """,
+        Violation,
+    ),
+    "money that moved on a chain has its payment": Statement(
+        """
+        SELECT format('transfer %s %s/%s', t.cause_id, t.kind, t.leg) AS detail FROM ledger.transfer t
+         WHERE t.kind IN ('payment', 'direct', 'reversal', 'repayment', 'repaid')
+           AND NOT EXISTS (SELECT FROM chain.payment p WHERE p.id = t.cause_id) LIMIT 20
         """,
         Violation,
     ),

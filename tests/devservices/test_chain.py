@@ -21,9 +21,8 @@ NO_DATABASE = {"TOLLWAY_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}
 
 
 async def test_the_token_is_usdc_as_on_base_sepolia(chain: Chain) -> None:
-    assert (await chain.node.call_at(chain.usdc, selector("DOMAIN_SEPARATOR()"))).hex() == SEPOLIA_DOMAIN
-    assert int.from_bytes(await chain.node.call_at(chain.usdc, selector("decimals()"))) == 6
-    assert await chain.usdc_of(chain.treasury) == 0, "the treasury has only what it is paid"
+    assert (await chain.node.view(chain.usdc, selector("DOMAIN_SEPARATOR()"))).hex() == SEPOLIA_DOMAIN
+    assert int.from_bytes(await chain.node.view(chain.usdc, selector("decimals()"))) == 6
 
 
 async def test_a_signed_authorization_moves_money_once(chain: Chain) -> None:
@@ -37,7 +36,7 @@ async def test_a_signed_authorization_moves_money_once(chain: Chain) -> None:
     for _ in range(2):
         await chain.transact(payer, chain.usdc, data)
     assert (await chain.usdc_of(payee), await chain.usdc_of(payer.address)) == (400_000, 600_000)
-    assert await chain.node.authorizations_used([(chain.usdc, payer.address, signed.nonce)]) == [True]
+    assert await chain.used(payer.address, signed.nonce)
 
 
 async def test_permit2_and_multicall_answer_at_their_addresses(chain: Chain) -> None:
@@ -48,9 +47,9 @@ async def test_permit2_and_multicall_answer_at_their_addresses(chain: Chain) -> 
         + word(chain.chain_id)
         + word(permit2)
     )
-    assert await chain.node.call_at(permit2, selector("DOMAIN_SEPARATOR()")) == domain
+    assert await chain.node.view(permit2, selector("DOMAIN_SEPARATOR()")) == domain
     multicall = parse_address(devchain.chain_genesis.MULTICALL3)
-    answer = await chain.node.call_at(multicall, selector("getChainId()"))
+    answer = await chain.node.view(multicall, selector("getChainId()"))
     assert int.from_bytes(answer) == chain.chain_id
 
 
@@ -60,7 +59,7 @@ async def test_an_authorization_can_be_cancelled_by_its_signer(chain: Chain) -> 
     signature = chain.sign(payer, keccak256(CANCEL + word(payer.address) + signed.nonce))
     name = selector("cancelAuthorization(address,bytes32,bytes)")
     await chain.transact(payer, chain.usdc, call_data(name, payer.address, signed.nonce, data=signature))
-    assert await chain.node.authorizations_used([(chain.usdc, payer.address, signed.nonce)]) == [True]
+    assert await chain.used(payer.address, signed.nonce)
 
 
 def test_dev_with_a_chain_publishes_it_and_leaves_nothing_running(data: Path) -> None:

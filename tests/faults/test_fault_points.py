@@ -36,7 +36,8 @@ PRICE = 10_000
 
 
 def test_every_point_is_in_the_suite() -> None:
-    assert set(STEPS) == set(POINTS)
+    # Those of settlement on chain have a suite of their own (tests/payments/evm/test_crashes.py).
+    assert set(STEPS) == {point for point in POINTS if not point.startswith("chain.")}
 
 
 async def retried(gateway: RunningGateway, path: str, headers: dict[str, str]) -> httpx.Response:

@@ -6,13 +6,12 @@ One chain serves the whole session; each test takes wallets of its own, and puts
 from __future__ import annotations
 
 import contextlib
-import itertools
 import secrets
 import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,6 @@ class Chain:
     treasury: bytes
     signer_key: str
     keys: tuple[str, ...]
-    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(2))
     _node: Node | None = None
 
     @property
@@ -81,7 +79,7 @@ class Chain:
         return signer
 
     async def give(self, address: bytes, units: int) -> None:
-        """Send USDC from the bank: the second funded account, whose transactions anvil signs."""
+        """Send USDC from the bank: the first funded account, whose transactions anvil signs."""
         bank = Signer(bytes.fromhex(self.keys[0][2:])).address
         data = call_data(selector("transfer(address,uint256)"), address, units)
         sent = {"from": "0x" + bank.hex(), "to": "0x" + self.usdc.hex(), "data": "0x" + data.hex(), "gas": hex(100_000)}
@@ -91,6 +89,11 @@ class Chain:
 
     async def usdc_of(self, address: bytes) -> int:
         return await self.node.token_balance(self.usdc, address)
+
+    async def used(self, payer: bytes, nonce: bytes) -> bool:
+        """Whether an authorization is used or cancelled."""
+        data = call_data(selector("authorizationState(address,bytes32)"), payer, nonce)
+        return any(await self.node.view(self.usdc, data))
 
     def authorize(
         self, payer: Signer, payee: bytes, value: int, *, nonce: bytes | None = None, seconds: int = 600,

@@ -11,12 +11,10 @@ from typing import Any, TypeVar, cast
 
 from gateway.payments.evm.encoding import call_data, parse_hex, parse_quantity, selector
 from gateway.payments.evm.rpc import NoAnswer, Request, Rpc, RpcError
-from gateway.payments.evm.transaction import Call
 
 Result = TypeVar("Result")
 
 BALANCE_OF = selector("balanceOf(address)")
-AUTHORIZATION_STATE = selector("authorizationState(address,bytes32)")
 LATEST = "latest"
 
 
@@ -95,25 +93,22 @@ class Node:
         """Return how many transactions of an account are in the newest block's state."""
         return _read(parse_quantity, await self.rpc.call("eth_getTransactionCount", _hex(address), LATEST))
 
+    async def view(self, contract: bytes, data: bytes, block: int | None = None) -> bytes:
+        """Return what one view call answers, raw. A revert is NodeRefused."""
+        answer = (await self.views([(contract, data)], block))[0]
+        if isinstance(answer, RpcError):
+            raise answer
+        return answer
+
     async def token_balance(self, token: bytes, owner: bytes) -> int:
         """Return how much of an ERC-20 token an address has, in atomic units."""
-        return _read(_number_word, await self._view(token, call_data(BALANCE_OF, owner)))
+        return int.from_bytes(await self.view(token, call_data(BALANCE_OF, owner)), "big")
 
-    async def authorizations_used(
-        self, questions: Sequence[tuple[bytes, bytes, bytes]], block: int | None = None
-    ) -> list[bool | RpcError]:
-        """Say of each (token, payer, nonce) whether the EIP-3009 authorization is used or cancelled, at a block."""
+    async def views(self, calls: Sequence[tuple[bytes, bytes]], block: int | None = None) -> list[bytes | RpcError]:
+        """Return what each (contract, data) view call answers, raw, at a block (default: the newest)."""
         at = LATEST if block is None else hex(block)
-        requests = [
-            Request("eth_call", ({"to": _hex(token), "data": _hex(call_data(AUTHORIZATION_STATE, payer, nonce))}, at))
-            for token, payer, nonce in questions
-        ]
-        return [_each(lambda answer: _number_word(answer) != 0, answer) for answer in await self.rpc.batch(requests)]
-
-    async def call_at(self, target: bytes, data: bytes, block: int | None = None) -> bytes:
-        """Return what a view function answers, raw. A revert is NodeRefused."""
-        at = LATEST if block is None else hex(block)
-        return _read(parse_hex, await self.rpc.call("eth_call", {"to": _hex(target), "data": _hex(data)}, at))
+        requests = [Request("eth_call", ({"to": _hex(to), "data": _hex(data)}, at)) for to, data in calls]
+        return [_each(parse_hex, answer) for answer in await self.rpc.batch(requests)]
 
     async def estimate(self, sender: bytes, calls: Sequence[tuple[bytes, bytes]]) -> list[int | RpcError]:
         """Return the gas that each (target, data) would use now; a NodeRefused says how it would revert."""
@@ -123,11 +118,16 @@ class Node:
         ]
         return [_each(parse_quantity, answer) for answer in await self.rpc.batch(requests)]
 
-    async def simulate(self, sender: bytes, call: Call) -> None:
-        """Run a call without sending it. Raises NodeRefused when it would revert."""
-        await self.rpc.call(
-            "eth_call", {"from": _hex(sender), "to": _hex(call.target), "data": _hex(call.data)}, LATEST
-        )
+    async def look_and_try(
+        self, view: tuple[bytes, bytes], sender: bytes, call: tuple[bytes, bytes]
+    ) -> tuple[bytes | RpcError, int | RpcError]:
+        """Ask a view call and try another as `sender`, in one round trip: the answer, and the gas or why not."""
+        requests = [
+            Request("eth_call", ({"to": _hex(view[0]), "data": _hex(view[1])}, LATEST)),
+            Request("eth_estimateGas", ({"from": _hex(sender), "to": _hex(call[0]), "data": _hex(call[1])},)),
+        ]
+        answers = await self.rpc.batch(requests)
+        return _each(parse_hex, answers[0]), _each(parse_quantity, answers[1])
 
     async def broadcast(self, raws: Sequence[bytes]) -> list[bytes | RpcError]:
         """Send raw transactions; each answer is its hash or why not."""
@@ -138,6 +138,11 @@ class Node:
         """Say of each transaction whether the node has it, in its pool or in a block."""
         requests = [Request("eth_getTransactionByHash", (_hex(digest),)) for digest in hashes]
         return [_each(lambda answer: answer is not None, answer) for answer in await self.rpc.batch(requests)]
+
+    async def inputs(self, hashes: Sequence[bytes]) -> list[bytes | RpcError | None]:
+        """Return the call data of each transaction, None where the node does not know it."""
+        requests = [Request("eth_getTransactionByHash", (_hex(digest),)) for digest in hashes]
+        return [_each(_optional(lambda row: parse_hex(row["input"])), row) for row in await self.rpc.batch(requests)]
 
     async def receipts(self, hashes: Sequence[bytes]) -> list[Receipt | RpcError | None]:
         """Return the receipt of each transaction, None while it is in no block."""
@@ -154,9 +159,6 @@ class Node:
         }
         answer = await self.rpc.call("eth_getLogs", question)
         return _read(lambda rows: [_log(row) for row in _list(rows)], answer)
-
-    async def _view(self, target: bytes, data: bytes) -> Any:
-        return await self.rpc.call("eth_call", {"to": _hex(target), "data": _hex(data)}, LATEST)
 
 
 def _hex(data: bytes) -> str:
@@ -225,10 +227,3 @@ def _sized(value: Any, size: int) -> bytes:
     if len(data) != size:
         raise ValueError("wrong length")
     return data
-
-
-def _number_word(answer: Any) -> int:
-    data = parse_hex(answer)
-    if len(data) != 32:  # an address without code answers with nothing
-        raise ValueError("not one word")
-    return int.from_bytes(data, "big")

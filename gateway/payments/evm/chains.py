@@ -1,0 +1,60 @@
+"""The chains that this gateway can settle on: what networks.toml says, with a node and a key.
+
+TOLLWAY_CHAIN_<chain id>_RPC    the network's node (networks.py); without one the network is only offered for prices
+TOLLWAY_CHAIN_SIGNER_KEY ...    the key that sends transactions (keystore.py)
+TOLLWAY_CHAIN_TREASURY          where payments to the platform go; default: the key's own address, which alone lets
+                                payments be returned automatically
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.networks import Network, Networks
+from gateway.payments.evm.encoding import parse_address
+from gateway.payments.evm.fees import RelayPolicy
+from gateway.payments.evm.instructions import Contracts
+from gateway.payments.evm.keystore import Signer, load_signer
+from gateway.payments.evm.node import Node
+from gateway.payments.evm.rpc import Rpc
+from gateway.settings import SettingsError
+
+TREASURY = "TOLLWAY_CHAIN_TREASURY"
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """One network that can be settled on. `treasury` is 20 bytes."""
+
+    network: Network
+    node: Node
+    signer: Signer
+    contracts: Contracts
+    policy: RelayPolicy
+    treasury: bytes
+
+
+def open_chains(networks: Networks, environ: Mapping[str, str] | None = None) -> dict[str, Chain]:
+    """Return the chains by CAIP-2 id: networks with a node, if there is a key. Raises SettingsError."""
+    env = os.environ if environ is None else environ
+    signer = load_signer(env)
+    if signer is None:
+        return {}
+    try:
+        treasury = parse_address(env[TREASURY]) if env.get(TREASURY) else signer.address
+    except ValueError as error:
+        raise SettingsError(f"{TREASURY}={env[TREASURY]!r}: {error}") from None
+    return {
+        network.id: Chain(
+            network,
+            Node(Rpc(network.rpc)),
+            signer,
+            Contracts.of(network),
+            RelayPolicy(confirmations=max(network.confirmations, 1)),
+            treasury,
+        )
+        for network in networks.networks
+        if network.rpc and network.id.startswith("eip155:")
+    }

@@ -1,0 +1,286 @@
+"""The outbox's rows and statements: payments, sendings (one signing nonce each) and their signed attempts.
+
+State changes that book money are functions of the `chain` schema (database/migrations/0011_chain.sql), each one
+transaction with its booking. What does not live here: when to call them (relayer.py, watcher.py, settlements.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from gateway.database.statement import Command, Statement
+from gateway.payments.evm.terms import Terms
+from gateway.payments.evm.transaction import Fees
+
+State = Literal["reserved", "pending", "broadcast", "unknown", "confirmed", "failed", "cancelled"]
+BookingKind = Literal["earnings", "direct", "deposit", "none"]
+
+RELAY_CHANNEL = "tollway_relay"
+SETTLED_CHANNEL = "tollway_settled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payment(Terms):
+    """One authorization and what is known of it. Amounts are atomic units; addresses, nonces and hashes are bytes.
+
+    `amount` is what is settled of `authorized`. `sending_id` is our transaction that carries it, `mined_transaction`
+    the one that moved the money, which may be somebody else's.
+    """
+
+    id: UUID
+    network: str
+    amount: int
+    deferred: bool
+    state: State
+    reason: str | None
+    final: bool
+    sending_id: int | None
+    sending_status: str | None
+    mined_transaction: bytes | None
+    since_block: int | None
+    tries: int
+
+    def __post_init__(self) -> None:
+        for name in ("authorized", "amount"):
+            object.__setattr__(self, name, int(getattr(self, name)))
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """One signing nonce of our key whose transaction is not final, with its newest attempt."""
+
+    id: int
+    nonce: int
+    target: bytes
+    data: bytes
+    gas: int
+    purpose: Literal["settle", "repay"]
+    status: Literal["open", "mined"]
+    hashes: list[bytes]
+    hash: bytes
+    raw: bytes
+    max_fee: int
+    tip: int
+    void: bool
+    tried_at: datetime
+    sent_at: datetime | None
+    wanted: bool
+
+    def __post_init__(self) -> None:
+        for name in ("max_fee", "tip"):
+            object.__setattr__(self, name, int(getattr(self, name)))
+
+    @property
+    def fees(self) -> Fees:
+        """Return what the newest attempt offers."""
+        return Fees(self.max_fee, self.tip)
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """How much there is in a state."""
+
+    state: str
+    number: int
+
+
+_PAYMENT = """
+    SELECT p.id, p.network, p.asset, p.payer, p.nonce, p.method, p.payee, p.authorized, p.amount, p.valid_after,
+           p.valid_before, p.signature, p.deploy_target, p.deploy_data, p.deferred, p.state::text AS state, p.reason,
+           p.final, p.sending_id, s.status AS sending_status, p.mined_transaction, p.since_block, p.tries
+      FROM chain.payment p LEFT JOIN chain.sending s ON s.id = p.sending_id
+"""
+
+FIND_PAYMENT = Statement(_PAYMENT + " WHERE p.id = $1", Payment)
+FIND_BY_NONCE = Statement(
+    _PAYMENT + " WHERE p.network = $1 AND p.verifier = $2 AND p.payer = $3 AND p.nonce = $4", Payment
+)
+PENDING = Statement(
+    _PAYMENT + " WHERE p.network = $1 AND p.state = 'pending' ORDER BY p.submitted_at LIMIT $2", Payment
+)
+OF_SENDING = Statement(_PAYMENT + " WHERE p.sending_id = $1", Payment)
+# What needs a look beside its own open transaction: overdue, silent, failed but not for good, expired.
+DUE = Statement(
+    _PAYMENT
+    + """
+     WHERE p.network = $1 AND NOT p.final AND p.check_at <= now()
+       AND (p.state IN ('unknown', 'failed')
+            OR (p.state = 'broadcast' AND (s.status IS DISTINCT FROM 'open' OR p.valid_before <= $2))
+            OR (p.state = 'pending' AND p.valid_before <= $2))
+     ORDER BY p.check_at LIMIT 100
+    """,
+    Payment,
+)
+SENDINGS = Statement(
+    """
+    SELECT s.id, s.nonce, s.target, s.data, s.gas, s.purpose, s.status, a.hashes, n.hash, n.raw, n.max_fee, n.tip,
+           n.void, n.made_at AS tried_at, n.sent_at,
+           EXISTS (SELECT FROM chain.payment p WHERE p.sending_id = s.id AND p.state IN ('broadcast', 'unknown'))
+             OR EXISTS (SELECT FROM chain.repayment r WHERE r.sending_id = s.id AND r.state = 'broadcast') AS wanted
+      FROM chain.sending s
+      CROSS JOIN LATERAL (SELECT array_agg(hash) AS hashes FROM chain.attempt WHERE sending_id = s.id) a
+      CROSS JOIN LATERAL (SELECT * FROM chain.attempt WHERE sending_id = s.id ORDER BY made_at DESC LIMIT 1) n
+     WHERE s.network = $1 AND s.sender = $2 AND s.status = 'open'
+     ORDER BY s.nonce
+    """,
+    Sending,
+)
+NEXT_NONCE = Statement(
+    """
+    SELECT coalesce(max(nonce) + 1, 0) FROM chain.sending
+     WHERE network = $1 AND sender = $2 AND status IN ('open', 'mined')
+    """,
+    int,
+    scalar=True,
+)
+ADD_SENDING = Statement(
+    """
+    INSERT INTO chain.sending (network, sender, nonce, target, data, gas, purpose)
+    VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id
+    """,
+    int,
+    scalar=True,
+)
+ADD_ATTEMPT = Command(
+    "INSERT INTO chain.attempt (hash, sending_id, raw, max_fee, tip, void) VALUES ($1, $2, $3, $4, $5, $6)"
+)
+CARRY = Command(
+    """
+    UPDATE chain.payment SET state = 'broadcast', sending_id = $2, tries = tries + 1, check_at = now() + $3::interval
+     WHERE id = ANY ($1::uuid[]) AND state = 'pending'
+    """
+)
+NOTE_SENT = Command("UPDATE chain.attempt SET sent_at = now() WHERE hash = ANY ($1::bytea[])")
+ATTEMPTS_AT = Statement(
+    """
+    SELECT a.raw FROM chain.attempt a JOIN chain.sending s ON s.id = a.sending_id
+     WHERE s.network = $1 AND s.sender = $2 AND s.nonce = $3 ORDER BY a.made_at DESC LIMIT 5
+    """,
+    bytes,
+    scalar=True,
+)
+
+MINED = Command(
+    """
+    UPDATE chain.sending SET status = 'mined', mined_transaction = $2, block_number = $3, block_hash = $4
+     WHERE id = $1 AND status = 'open'
+    """
+)
+LOST_NONCE = Command("UPDATE chain.sending SET status = 'lost' WHERE id = $1 AND status = 'open'")
+CONFIRM = Statement("SELECT chain.confirm($1, $2, $3, $4)", bool, scalar=True)
+FAIL = Statement("SELECT chain.fail($1, $2, $3, now() + $4::interval)", bool, scalar=True)
+RETRY = Command(
+    """
+    UPDATE chain.payment SET state = 'pending', sending_id = NULL
+     WHERE id = $1 AND state IN ('broadcast', 'unknown', 'failed') AND NOT final
+    """
+)
+# `tries` counts looks that found nothing to explain a used authorization.
+PUT_OFF = Command(
+    """
+    UPDATE chain.payment SET check_at = now() + $2::interval, since_block = coalesce(since_block, $3),
+           tries = tries + $4::integer
+     WHERE id = $1
+    """
+)
+SILENT = Statement(
+    """
+    WITH silent AS (
+        UPDATE chain.payment SET state = 'unknown', reason = 'settlement_pending'
+         WHERE network = $1 AND state = 'broadcast' AND submitted_at < now() - $2::interval RETURNING id
+    )
+    SELECT count(*) FROM silent
+    """,
+    int,
+    scalar=True,
+)
+# Blocks that our bookings rest on and a fork could still take away.
+LIVE_BLOCKS = Statement(
+    """
+    SELECT DISTINCT block_number, block_hash FROM (
+        SELECT block_number, block_hash FROM chain.payment WHERE network = $1 AND state = 'confirmed' AND NOT final
+        UNION ALL
+        SELECT block_number, block_hash FROM chain.sending WHERE network = $1 AND status = 'mined') b
+     ORDER BY block_number LIMIT 500
+    """,
+    lambda block_number, block_hash: (int(block_number), bytes(block_hash)),  # type: ignore[no-any-return]
+)
+FINAL_PAYMENTS = Command(
+    """
+    UPDATE chain.payment SET final = true
+     WHERE network = $1 AND state = 'confirmed' AND NOT final AND block_hash = ANY ($2::bytea[])
+    """
+)
+FINAL_SENDINGS = Command(
+    """
+    UPDATE chain.sending SET status = 'final'
+     WHERE network = $1 AND status = 'mined' AND block_hash = ANY ($2::bytea[])
+    """
+)
+# A block is gone: what was in it is in the mempool again, or has to be sent there.
+FORKED_PAYMENTS = Command(
+    """
+    UPDATE chain.payment SET state = 'broadcast', check_at = now()
+     WHERE network = $1 AND state = 'confirmed' AND NOT final AND block_hash = ANY ($2::bytea[])
+    """
+)
+FORKED_SENDINGS = Command(
+    """
+    UPDATE chain.sending SET status = 'open', mined_transaction = NULL, block_number = NULL, block_hash = NULL
+     WHERE network = $1 AND status = 'mined' AND block_hash = ANY ($2::bytea[])
+    """
+)
+
+# A repayment waits until the payment it returns cannot be undone any more.
+REPAYABLE = Statement(
+    _PAYMENT
+    + """
+      JOIN chain.repayment r ON r.payment_id = p.id
+     WHERE p.network = $1 AND p.payee = $2 AND r.state = 'pending' AND p.final ORDER BY r.made_at LIMIT $3
+    """,
+    Payment,
+)
+CARRY_REPAYMENT = Command(
+    "UPDATE chain.repayment SET state = 'broadcast', sending_id = $2 WHERE payment_id = $1 AND state = 'pending'"
+)
+REPAID_BY = Statement(
+    _PAYMENT + " JOIN chain.repayment r ON r.payment_id = p.id WHERE r.sending_id = $1 AND r.state = 'broadcast'",
+    Payment,
+)
+REPAID = Command("SELECT chain.repaid($1)")
+REPAY_AGAIN = Command(
+    "UPDATE chain.repayment SET state = 'pending', sending_id = NULL WHERE sending_id = $1 AND state = 'broadcast'"
+)
+CANCEL_ORPHANS = Statement("SELECT chain.cancel_orphans($1, $2)", int, scalar=True)
+COUNTS = Statement(
+    """
+    SELECT state::text AS state, count(*) AS number FROM chain.payment
+     WHERE network = $1 AND (state IN ('reserved', 'pending', 'broadcast', 'unknown')) GROUP BY state
+    """,
+    Counted,
+)
+# Is there anything for a relayer to do? Asked often, answered from partial indexes.
+BUSY = Statement(
+    """
+    SELECT EXISTS (SELECT FROM chain.payment WHERE network = $1 AND state = 'pending')
+        OR EXISTS (SELECT FROM chain.sending WHERE network = $1 AND sender = $2 AND status IN ('open', 'mined'))
+        OR EXISTS (SELECT FROM chain.payment WHERE network = $1 AND NOT final
+                      AND state IN ('broadcast', 'unknown', 'confirmed', 'failed'))
+        OR EXISTS (SELECT FROM chain.repayment r JOIN chain.payment p ON p.id = r.payment_id
+                    WHERE r.state <> 'confirmed' AND p.network = $1)
+    """,
+    bool,
+    scalar=True,
+)
+# Is somebody waiting for it? Then the next block is looked for at once.
+URGENT = Statement(
+    """
+    SELECT EXISTS (SELECT FROM chain.payment WHERE network = $1 AND state = 'pending')
+        OR EXISTS (SELECT FROM chain.sending WHERE network = $1 AND sender = $2 AND status = 'open')
+    """,
+    bool,
+    scalar=True,
+)

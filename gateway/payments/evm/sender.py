@@ -1,0 +1,270 @@
+"""The sending half of the relayer: from pending payments to transactions in the mempool, and what keeps them there.
+
+The order that makes a crash harmless: the call is tried (estimated), the nonce is taken and the signed transaction
+stored in one database transaction, and only then it is broadcast. Whatever was broadcast is in the database, and
+sending it again is sending it once. All writes go over the connection that holds the relayer's lock, so a relayer that
+has lost the lock can sign nothing any more. A payment that cannot be executed fails alone and takes no nonce.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+from uuid import UUID
+
+from gateway.database.pool import Connection
+from gateway.faults import ARMED, act
+from gateway.payments.evm.fees import RelayPolicy, gas_limit, offer, raised
+from gateway.payments.evm.instructions import Contracts, Instruction, aggregate, execute, repay
+from gateway.payments.evm.keystore import Signer
+from gateway.payments.evm.node import Block, Node
+from gateway.payments.evm.outbox import (
+    ADD_ATTEMPT,
+    ADD_SENDING,
+    ATTEMPTS_AT,
+    CARRY,
+    CARRY_REPAYMENT,
+    NEXT_NONCE,
+    NOTE_SENT,
+    PENDING,
+    REPAYABLE,
+    Payment,
+    Sending,
+)
+from gateway.payments.evm.reasons import reverted
+from gateway.payments.evm.rpc import NoAnswer, NodeRefused, RpcError
+from gateway.payments.evm.transaction import Call, Fees, Signed, sign
+
+log = logging.getLogger(__name__)
+
+VOID_GAS = 21_000
+KNOWN = ("already known", "already imported", "known transaction")
+TIP_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One transaction to be: what it calls, for whom, and whether that was a payment or its return."""
+
+    call: Call
+    payments: tuple[UUID, ...]
+    purpose: Literal["settle", "repay"] = "settle"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A payment whose execution the chain would revert now."""
+
+    payment: Payment
+    error: NodeRefused
+
+
+def over_limit(gas: int) -> NodeRefused:
+    """Return the refusal of a call that would burn too much, as some contract wallets can make it do."""
+    return NodeRefused(3, f"reverted: needs {gas} gas, which is over the limit")
+
+
+class Sender:
+    """Sends for one key on one network. Not for concurrent use: the relayer's round calls it."""
+
+    def __init__(
+        self, network: str, chain_id: int, node: Node, signer: Signer, contracts: Contracts, policy: RelayPolicy
+    ) -> None:
+        self.network = network
+        self.chain_id = chain_id
+        self.address = signer.address
+        self._node = node
+        self._signer = signer
+        self._contracts = contracts
+        self._policy = policy
+        self._tip = (0, datetime.min.replace(tzinfo=UTC))
+        self.short_of_gas = False
+
+    async def send_new(self, connection: Connection, head: Block, in_flight: int) -> list[Refused]:
+        """Send pending payments and repayments, and return the payments that would revert. Raises NoAnswer."""
+        room = self._policy.max_in_flight - in_flight
+        if room <= 0:
+            return []
+        payments = await PENDING.all(connection, self.network, room)
+        repayments = await REPAYABLE.all(connection, self.network, self.address, room)
+        if not payments and not repayments:
+            return []
+        fees = offer(head.base_fee, await self._market_tip(), self._policy)
+        if fees is None:
+            log.warning("gas on %s is over the cap (base fee %d): payments wait", self.network, head.base_fee)
+            return []
+        plans, refused = await self._plan(payments, repayments)
+        if plans:
+            await self._send(connection, plans, fees)
+        return refused
+
+    async def keep_alive(self, connection: Connection, head: Block, sendings: Sequence[Sending]) -> None:
+        """Send again what the mempool has dropped, raise the fee of what is stuck, and fill gaps in the nonces."""
+        if not sendings:
+            return
+        now = datetime.now(UTC)
+        stuck_since = now - timedelta(seconds=self._policy.stuck_seconds)
+        for sending in [one for one in sendings if one.tried_at < stuck_since]:
+            await self._raise(connection, head, sending)
+        quiet_since = now - timedelta(seconds=self._policy.check_seconds)
+        quiet = [one for one in sendings if one.sent_at is None or one.sent_at < quiet_since]
+        known = await self._node.known([sending.hash for sending in quiet])
+        dropped = [one for one, there in zip(quiet, known, strict=True) if there is False]
+        await self._broadcast(connection, [Signed(one.hash, one.raw) for one in dropped])
+        await self._fill_gap(connection, head, sendings)
+
+    async def rebroadcast(self, connection: Connection, sendings: Sequence[Sending]) -> None:
+        """Hand every open transaction to the node again, lowest nonce first."""
+        await self._broadcast(connection, [Signed(one.hash, one.raw) for one in sendings])
+
+    async def _market_tip(self) -> int:
+        tip, until = self._tip
+        now = datetime.now(UTC)
+        if now >= until:
+            try:
+                tip = await self._node.tip()
+            except NodeRefused:  # not every node has the method
+                tip = self._policy.min_tip
+            self._tip = (tip, now + timedelta(seconds=TIP_SECONDS))
+        return tip
+
+    async def _plan(
+        self, payments: Sequence[Payment], repayments: Sequence[Payment]
+    ) -> tuple[list[Plan], list[Refused]]:
+        """Try every call on its own, so that one that reverts is known before it could spoil anything."""
+        calls = [execute(payment, payment.amount, self.address, self._contracts) for payment in payments]
+        returns = [repay(payment) for payment in repayments]
+        estimates = await self._node.estimate(self.address, [*calls, *returns])
+        if estimates and all(isinstance(estimate, NoAnswer) for estimate in estimates):
+            raise NoAnswer("no estimate was answered")
+        good: list[tuple[Payment, Instruction, int]] = []
+        refused: list[Refused] = []
+        for payment, call, estimate in zip(payments, calls, estimates, strict=False):
+            if isinstance(estimate, int) and gas_limit(estimate) <= self._policy.max_gas:
+                good.append((payment, call, gas_limit(estimate)))
+            elif isinstance(estimate, int):
+                refused.append(Refused(payment, over_limit(estimate)))
+            elif isinstance(estimate, NodeRefused) and reverted(estimate):
+                refused.append(Refused(payment, estimate))
+        plans = self._bundle(good)
+        for payment, (target, data), estimate in zip(repayments, returns, estimates[len(payments) :], strict=True):
+            if isinstance(estimate, int):
+                plans.append(Plan(Call(target, data, gas_limit(estimate)), (payment.id,), "repay"))
+            elif isinstance(estimate, NodeRefused):
+                log.error("payment %s cannot be returned from this key: %s", payment.id, estimate)
+        return plans, refused
+
+    def _bundle(self, good: Sequence[tuple[Payment, Instruction, int]]) -> list[Plan]:
+        """Put deferred EIP-3009 payments together in multicalls, the others in a transaction each."""
+        together = [one for one in good if one[0].deferred and one[0].method == "eip3009"]
+        if len(together) < 2:
+            together = []
+        alone = [one for one in good if one not in together]
+        plans = [Plan(Call(target, data, gas), (payment.id,)) for payment, (target, data), gas in alone]
+        for start in range(0, len(together), self._policy.batch):
+            part = together[start : start + self._policy.batch]
+            data = aggregate([call for _, call, _ in part], all_or_nothing=False)
+            # Each estimate holds a whole transaction's base cost, so the sum leaves more room than the multicall uses.
+            call = Call(self._contracts.multicall3, data, sum(gas for _, _, gas in part))
+            plans.append(Plan(call, tuple(payment.id for payment, _, _ in part)))
+        return plans
+
+    async def _send(self, connection: Connection, plans: Sequence[Plan], fees: Fees) -> None:
+        if not await self._can_pay(plans, fees):
+            return
+        mined = await self._node.next_nonce(self.address)
+        if ARMED == "chain.planned":
+            await act()
+        signed: list[Signed] = []
+        async with connection.transaction():
+            nonce = max(mined, await NEXT_NONCE.one(connection, self.network, self.address))
+            for plan in plans:
+                made = await self._store(connection, plan, nonce, fees)
+                if made is not None:
+                    signed.append(made)
+                    nonce += 1
+        if ARMED == "chain.stored":
+            await act()
+        await self._broadcast(connection, signed)
+        if ARMED == "chain.sent":
+            await act()
+
+    async def _can_pay(self, plans: Sequence[Plan], fees: Fees) -> bool:
+        """Say whether the key has the gas money; without it nothing is signed that could not be mined."""
+        needed = sum(plan.call.gas for plan in plans) * fees.max_fee
+        self.short_of_gas = await self._node.balance(self.address) < needed
+        if self.short_of_gas:
+            log.error("the relayer's key on %s is out of gas money: payments wait", self.network)
+        return not self.short_of_gas
+
+    async def _store(self, connection: Connection, plan: Plan, nonce: int, fees: Fees) -> Signed | None:
+        """Take a nonce and keep the signed transaction; None when the plan's payments were cancelled meanwhile."""
+        call = plan.call
+        savepoint = connection.transaction()
+        await savepoint.start()
+        sending = await ADD_SENDING.one(
+            connection, self.network, self.address, nonce, call.target, call.data, call.gas, plan.purpose
+        )
+        if plan.purpose == "repay":
+            carried = await CARRY_REPAYMENT.run(connection, plan.payments[0], sending)
+        else:
+            patience = timedelta(seconds=self._policy.check_seconds)
+            carried = await CARRY.run(connection, list(plan.payments), sending, patience)
+        if carried != len(plan.payments):
+            await savepoint.rollback()
+            return None
+        signed = sign(self._signer, self.chain_id, nonce, call, fees)
+        await ADD_ATTEMPT.run(connection, signed.hash, sending, signed.raw, fees.max_fee, fees.tip, False)
+        await savepoint.commit()
+        return signed
+
+    async def _broadcast(self, connection: Connection, signed: Sequence[Signed]) -> None:
+        if not signed:
+            return
+        answers = await self._node.broadcast([one.raw for one in signed])
+        for one, answer in zip(signed, answers, strict=True):
+            if isinstance(answer, NodeRefused) and not any(word in answer.message.lower() for word in KNOWN):
+                # Used or underpriced nonces are for the watcher and the next raise; nothing is lost by waiting.
+                log.info("transaction %s was not taken: %s", one.hash.hex(), answer)
+        handed = [one.hash for one, answer in zip(signed, answers, strict=True) if not isinstance(answer, NoAnswer)]
+        await NOTE_SENT.run(connection, handed)
+
+    async def _raise(self, connection: Connection, head: Block, sending: Sending) -> None:
+        """Replace a stuck transaction by one that pays more; what nobody needs any more by one that does nothing."""
+        fees = raised(sending.fees, head.base_fee, await self._market_tip(), self._policy)
+        if fees is None:
+            log.warning("nonce %d on %s is stuck at the fee cap", sending.nonce, self.network)
+            return
+        void = not sending.wanted
+        call = self._void() if void else Call(sending.target, sending.data, sending.gas)
+        signed = sign(self._signer, self.chain_id, sending.nonce, call, fees)
+        await ADD_ATTEMPT.run(connection, signed.hash, sending.id, signed.raw, fees.max_fee, fees.tip, void)
+        log.info("nonce %d on %s is raised to %d wei per gas", sending.nonce, self.network, fees.max_fee)
+        await self._broadcast(connection, [signed])
+
+    def _void(self) -> Call:
+        return Call(self.address, b"", VOID_GAS)
+
+    async def _fill_gap(self, connection: Connection, head: Block, sendings: Sequence[Sending]) -> None:
+        """Send something for each nonce that the chain waits for and that no open sending has."""
+        mined = await self._node.next_nonce(self.address)
+        for nonce in range(mined, sendings[0].nonce):
+            raws = await ATTEMPTS_AT.all(connection, self.network, self.address, nonce)
+            answers: list[bytes | RpcError] = await self._node.broadcast(raws) if raws else []
+            if any(isinstance(answer, bytes) for answer in answers):
+                continue
+            fees = offer(head.base_fee, await self._market_tip(), self._policy)
+            if fees is None:
+                return
+            log.warning("nonce %d on %s is filled by a transaction that does nothing", nonce, self.network)
+            call = self._void()
+            async with connection.transaction():
+                sending = await ADD_SENDING.one(
+                    connection, self.network, self.address, nonce, call.target, call.data, call.gas, "settle"
+                )
+                signed = sign(self._signer, self.chain_id, nonce, call, fees)
+                await ADD_ATTEMPT.run(connection, signed.hash, sending, signed.raw, fees.max_fee, fees.tip, True)
+            await self._broadcast(connection, [signed])
