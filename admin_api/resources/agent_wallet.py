@@ -69,7 +69,9 @@ async def get_wallet_balance(caller: Caller, services: ServicesDep) -> models.Wa
 async def claim_signup_bonus(caller: Caller, services: ServicesDep) -> models.BonusClaimDataResponse:
     """Grant the signup bonus, once."""
     asset = services.catalog.default_asset
-    amount = await credits.claim_signup(services.database, caller.account_id, asset.id, services.settings.money)
+    amount = await credits.claim_signup(
+        services.database, caller.account_id, asset.id, services.settings.money, datetime.now(UTC)
+    )
     return models.BonusClaimDataResponse(
         data=models.BonusClaimResponse(
             success=True, bonus_type=credits.SIGNUP, amount_atomic=amount, amount_usd=_usd(amount, asset)

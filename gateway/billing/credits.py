@@ -58,8 +58,11 @@ async def wallet_of(connection: Connection, account_id: UUID, asset_id: UUID) ->
     return await open_wallet(connection, account_id, asset_id, wallet_address(account_id))
 
 
-async def claim_signup(database: Database, account_id: UUID, asset_id: UUID, money: MoneySettings) -> int:
+async def claim_signup(
+    database: Database, account_id: UUID, asset_id: UUID, money: MoneySettings, now: datetime
+) -> int:
     """Grant the signup bonus, and the referrer's reward with it. Raises Conflict when it was claimed before."""
+    expires_at = now + timedelta(days=money.bonus_expiry_days)
     async with database.transaction() as connection:
         account = await load(connection, account_id)
         wallet = await wallet_of(connection, account_id, asset_id)
@@ -69,11 +72,11 @@ async def claim_signup(database: Database, account_id: UUID, asset_id: UUID, mon
         # Both wallets in id order: two claims that reward each other must not wait for each other.
         for wallet_id in sorted({wallet.id} | ({referrer.id} if referrer else set())):
             await LOCK_WALLET.run(connection, wallet_id)
-        await _once(connection, wallet, SIGNUP, SIGNUP_REFERENCE, money.signup_bonus, money.bonus_expiry_days)
+        await _once(connection, wallet, SIGNUP, SIGNUP_REFERENCE, money.signup_bonus, expires_at)
         if referrer is not None:
             await grant(
                 connection, referrer.id, source=REFERRAL, reference=str(account_id), amount=money.referral_reward,
-                expires_at=_in_days(money.bonus_expiry_days), description=f"referral of {account.name}",
+                expires_at=expires_at, description=f"referral of {account.name}",
             )  # fmt: skip
     return money.signup_bonus
 
@@ -130,18 +133,16 @@ async def _claimed(connection: Connection, wallet: Wallet, now: datetime) -> set
     return set(await CLAIMED_IN_MONTH.all(connection, wallet.id, now.strftime("%Y-%m-")))
 
 
-async def _once(connection: Connection, wallet: Wallet, source: str, reference: str, amount: int, days: int) -> None:
+async def _once(
+    connection: Connection, wallet: Wallet, source: str, reference: str, amount: int, expires_at: datetime
+) -> None:
     if not amount:
         raise NotEligible("This gateway grants no such bonus.")
     granted = await grant(
-        connection, wallet.id, source=source, reference=reference, amount=amount, expires_at=_in_days(days)
+        connection, wallet.id, source=source, reference=reference, amount=amount, expires_at=expires_at
     )
     if granted.verdict == "repeated":
         raise Conflict("This bonus has been claimed before.")
-
-
-def _in_days(days: int) -> datetime:
-    return datetime.now(UTC) + timedelta(days=days)
 
 
 def _seconds(span: timedelta) -> int:
