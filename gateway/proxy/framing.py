@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from gateway.errors import InvalidRequest, MethodNotAllowed
 from gateway.proxy.exchange import Scope
 
-VERSIONS = frozenset({"1.1", "2", "1.0", "3"})
+VERSIONS = frozenset({"1.1", "2", "1.0", "1", "3"})  # granian calls 1.0 "1"
 HOST = re.compile(rb"(?:\[[0-9A-Za-z:.%_~-]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
 FIELDS = frozenset({b"host", b"content-length", b"transfer-encoding"})
 CLOSE: Mapping[str, str] = {"Connection": "close"}
@@ -45,7 +45,7 @@ def check_framing(scope: Scope, fields: Mapping[bytes, bytes]) -> None:
     coding = fields.get(b"transfer-encoding")
     if coding is None:
         return
-    if version == "1.0":
+    if version in ("1.0", "1"):
         raise InvalidRequest("HTTP/1.0 has no transfer codings.", headers=CLOSE)
     if coding.strip().lower() != b"chunked":
         raise InvalidRequest("Only the transfer coding `chunked` is accepted.", headers=CLOSE)

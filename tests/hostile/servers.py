@@ -57,3 +57,15 @@ FRAMING: dict[tuple[str, str], Difference] = {
     ("hypercorn", "chunk size overflows"): Difference("waits", "POST /x", "h11 reads sizes of up to 20 digits"),
     ("hypercorn", "HTTP/2 preface"): Difference("waits", "", "hypercorn speaks HTTP/2 here"),
 }
+
+# The order of fields of different names (RFC 9110 section 5.3: without meaning) as it was sent; granian groups equal
+# names. The order of fields of one name is kept everywhere.
+ORDER_KEPT = {"uvicorn", "hypercorn"}
+# A target that ends in a bare "?": none of the three tells the application, so the mark is lost.
+BARE_QUESTION_MARK_KEPT: set[str] = set()
+# hypercorn answers 100 (Continue) before the application has looked at the request; the others when its body is wanted.
+CONTINUES_UNASKED = {"hypercorn"}
+# A request that asks for an Upgrade other than websocket and has a body: uvicorn's parser would not read the body.
+REFUSES_BODY_BEHIND_UPGRADE = {"uvicorn"}
+# Bytes behind a request with `Connection: close` (RFC 9112 section 9.6 forbids them): hypercorn may answer 400 to both.
+REFUSES_BYTES_BEHIND_CLOSE = {"hypercorn"}

@@ -83,6 +83,16 @@ class Wire:
             return b"".join(pieces), False
         return b"".join(pieces), True
 
+    async def interim(self, seconds: float = QUIET) -> int:
+        """Read one interim response and return its status."""
+        async with asyncio.timeout(seconds):
+            return _head(await self.reader.readuntil(b"\r\n\r\n")).status
+
+    async def until(self, mark: bytes, seconds: float = QUIET) -> bytes:
+        """Read until `mark` has come. Raises TimeoutError or EOFError."""
+        async with asyncio.timeout(seconds):
+            return await self.reader.readuntil(mark)
+
     async def ended(self, seconds: float = QUIET) -> bool:
         """Return whether the gateway closes the connection without another byte."""
         try:
@@ -145,10 +155,12 @@ Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 class ScriptedUpstream:
     """A publisher's server that answers with exactly the bytes it was told, by the last word of the path.
 
-    `heads` is what arrived. An answer of bytes leaves the connection open; one that ends in `CLOSE` closes it.
+    `heads` is what arrived. An answer of bytes leaves the connection open; one that ends in `CLOSE` closes it. A script
+    in `early` is called with the head alone read, and the connection is its own.
     """
 
     answers: dict[str, bytes | Script] = field(default_factory=dict)
+    early: dict[str, Script] = field(default_factory=dict)
     heads: list[bytes] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     connections: int = 0
@@ -173,6 +185,14 @@ class ScriptedUpstream:
         self.heads.clear()
         self.bodies.clear()
 
+    def fields(self, name: bytes) -> list[bytes]:
+        """Return the values of a field (lower-case name) in the last request."""
+        return [value for key, value in _head_fields(self.heads[-1]) if key == name]
+
+    @property
+    def targets(self) -> list[bytes]:
+        return [head.split(b" ", 2)[1] for head in self.heads]
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
@@ -183,6 +203,10 @@ class ScriptedUpstream:
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = await reader.readuntil(b"\r\n\r\n")
         self.heads.append(head)
+        word = head.split(b" ", 2)[1].partition(b"?")[0].rsplit(b"/", 1)[-1].decode("latin-1")
+        if word in self.early:
+            await self.early[word](reader, writer)
+            return False
         fields = dict(_head_fields(head))
         if fields.get(b"transfer-encoding") == b"chunked":
             body = b""
@@ -193,11 +217,12 @@ class ScriptedUpstream:
         else:
             body = await reader.readexactly(int(fields.get(b"content-length", b"0")))
         self.bodies.append(body)
-        word = head.split(b" ", 2)[1].partition(b"?")[0].rsplit(b"/", 1)[-1].decode()
         script = self.answers.get(word, b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
         if not isinstance(script, bytes):
             await script(reader, writer)
             return False
+        if head.startswith(b"HEAD "):
+            script = script.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
         writer.write(script.removesuffix(CLOSE))
         await writer.drain()
         return not script.endswith(CLOSE)

@@ -40,23 +40,24 @@ async def require_empty(stream: AsyncIterator[bytes]) -> None:
 
 
 async def _exactly(connection: Connection, stream: AsyncIterator[bytes], length: int) -> None:
-    # One piece is held back until the iterator has shown what follows: if that is too much, the upstream must not
-    # have seen a complete request.
-    held = b""
+    # The piece that completes the body is held back until the iterator has ended: if more follows, the upstream must
+    # not have seen a complete request. The others go on at once, for a caller that waits before it sends the rest.
+    last = b""
     async for piece in stream:
         if connection.answered:
             return
         length -= len(piece)
         if length < 0:
             raise UploadError("the request body is longer than its Content-Length", sent=True)
-        if piece:
-            connection.write(held)
-            held = piece
+        if length == 0 and piece:
+            last = piece
+        else:
+            connection.write(piece)
             await connection.drain()
     if length:
         raise UploadError("the request body is shorter than its Content-Length", sent=True)
     if not connection.answered:
-        connection.write(held)
+        connection.write(last)
         connection.upload_done()
 
 
