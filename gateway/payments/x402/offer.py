@@ -1,0 +1,163 @@
+"""What we ask for. A rail is one way to pay that a network and its asset allow; an offer puts an amount on it.
+
+Everything that decides about money comes from here and never from the payment: amount, asset, payee, network, contracts
+and how long an authorization may live. A payment is only used to tell which of our offers it takes up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from gateway.eip55 import checksum
+from gateway.networks import AssetEntry, Network, Networks
+from gateway.payments.evm.encoding import parse_address
+from gateway.payments.x402.digest import domain_separator, permit2_separator
+from gateway.payments.x402.reasons import PaymentRefused, Reason
+from gateway.payments.x402.terms import Method, SignedTerms
+
+Scheme = Literal["exact", "upto"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rail:
+    """One scheme for one asset by one method. `verifier` is the contract whose nonces are spent (20 bytes)."""
+
+    scheme: Scheme
+    method: Method
+    network: Network
+    symbol: str
+    asset: bytes
+    asset_text: str
+    verifier: bytes
+    separator: bytes
+    spender: bytes
+    facilitator: bytes
+    factories: frozenset[bytes]
+    extra: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A rail with what is asked for: atomic units (`upto`: at most), to whom (20 bytes), valid for so many seconds."""
+
+    rail: Rail
+    amount: int
+    payee: bytes
+    timeout: int
+
+    @property
+    def pay_to(self) -> str:
+        """Return the payee in EIP-55."""
+        return checksum("0x" + self.payee.hex())
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a payment says beside what is signed. It selects an offer; version 1 names neither asset nor amount."""
+
+    version: Literal[1, 2]
+    scheme: str
+    network: str
+    asset: bytes | None = None
+    amount: int | None = None
+    payee: bytes | None = None
+    resource: str | None = None
+
+
+class Rails:
+    """The rails of every asset that can be paid with. Built once at start; look-ups are dictionary reads."""
+
+    def __init__(self, rails: Iterable[Rail]) -> None:
+        self._by_asset: dict[tuple[str, str, Scheme], Rail] = {}
+        for rail in rails:
+            self._by_asset[rail.network.id, rail.symbol, rail.scheme] = rail
+
+    def find(self, network_id: str, symbol: str, scheme: Scheme = "exact") -> Rail | None:
+        """Return the rail for an asset, or None when nobody can pay this way."""
+        return self._by_asset.get((network_id, symbol, scheme))
+
+
+def compile_rails(networks: Networks, payable: Mapping[str, bytes]) -> Rails:
+    """Return the rails of the networks that can be settled on.
+
+    `payable` has their ids, each with the address (20 bytes) that settles there: `upto` binds payments to it.
+    """
+    found: list[Rail] = []
+    for network in networks.networks:
+        facilitator = payable.get(network.id)
+        if facilitator is not None:
+            found.extend(rail for entry in network.assets for rail in _rails_of(network, entry, facilitator))
+    return Rails(found)
+
+
+def _rails_of(network: Network, entry: AssetEntry, facilitator: bytes) -> Iterable[Rail]:
+    """Yield the rail for fixed prices by the asset's preferred method, and `upto` where Permit2 may move it."""
+    if not entry.transfer:
+        return
+    yield _eip3009(network, entry) if entry.transfer[0] == "eip3009" else _permit2(network, entry)
+    if "permit2" in entry.transfer:
+        yield _permit2(network, entry, facilitator)
+
+
+def _eip3009(network: Network, entry: AssetEntry) -> Rail:
+    domain = entry.eip712
+    if domain is None:
+        raise ValueError(f"{network.id}/{entry.symbol} has no eip712 domain")
+    token = parse_address(entry.contract or "")
+    separator = domain_separator(domain.name, domain.version, network.chain_id, token)
+    extra = {"name": domain.name, "version": domain.version}
+    return _rail("exact", "eip3009", network, entry, token, separator, b"", b"", extra)
+
+
+def _permit2(network: Network, entry: AssetEntry, facilitator: bytes = b"") -> Rail:
+    """Return the Permit2 rail of an asset: `upto` when a facilitator is given, else `exact`."""
+    permit2 = parse_address(network.permit2)
+    separator = permit2_separator(network.chain_id, permit2)
+    extra = {"assetTransferMethod": "permit2"}
+    if entry.eip712 is not None:
+        extra |= {"name": entry.eip712.name, "version": entry.eip712.version}
+    if not facilitator:
+        spender = parse_address(network.exact_permit2_proxy)
+        return _rail("exact", "permit2_exact", network, entry, permit2, separator, spender, b"", extra)
+    extra["facilitatorAddress"] = checksum("0x" + facilitator.hex())
+    spender = parse_address(network.upto_permit2_proxy)
+    return _rail("upto", "permit2_upto", network, entry, permit2, separator, spender, facilitator, extra)
+
+
+def _rail(
+    scheme: Scheme, method: Method, network: Network, entry: AssetEntry, verifier: bytes, separator: bytes,
+    spender: bytes, facilitator: bytes, extra: Mapping[str, str],
+) -> Rail:  # fmt: skip
+    factories = frozenset(parse_address(factory) for factory in network.erc6492_factories)
+    contract = entry.contract or ""
+    return Rail(
+        scheme, method, network, entry.symbol, parse_address(contract), contract, verifier, separator, spender,
+        facilitator, factories, extra,
+    )  # fmt: skip
+
+
+def match(taken: Taken, terms: SignedTerms, offers: Sequence[Offer], resource: str) -> list[Offer]:
+    """Return which of our offers a payment can be for: one, or in version 1 one for each asset with this price.
+
+    Raises PaymentRefused with the first thing that fits none of them.
+    """
+    if taken.resource is not None and taken.resource != resource:
+        raise PaymentRefused(Reason.REQUIREMENTS, "this payment was made for another resource")
+    here = [offer for offer in offers if taken.network == _network_name(offer.rail.network, taken.version)]
+    if not here:
+        raise PaymentRefused(Reason.NETWORK, "this resource is not offered on that network")
+    schemed = [offer for offer in here if offer.rail.scheme == taken.scheme]
+    if not schemed:
+        raise PaymentRefused(Reason.SCHEME, "this resource is not offered by that scheme")
+    found = [
+        offer for offer in schemed if offer.rail.method == terms.method and taken.asset in (None, offer.rail.asset)
+    ]
+    if not found:
+        raise PaymentRefused(Reason.REQUIREMENTS, "this resource is not offered for that asset by that transfer method")
+    return found
+
+
+def _network_name(network: Network, version: int) -> str | None:
+    return network.id if version == 2 else network.x402_name
