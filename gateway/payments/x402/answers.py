@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.eip55 import checksum
 from gateway.networks import Network
+from gateway.payments.evm.encoding import show_address
 
 MAX_URL = 1_024
 MAX_DESCRIPTION = 200
@@ -47,4 +47,4 @@ class Settlement:
     @property
     def payer_text(self) -> str:
         """Return the payer in EIP-55."""
-        return checksum("0x" + self.payer.hex())
+        return show_address(self.payer)

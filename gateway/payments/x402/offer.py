@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gateway.eip55 import checksum
 from gateway.networks import AssetEntry, Network, Networks
-from gateway.payments.evm.encoding import parse_address
+from gateway.payments.evm.encoding import parse_address, show_address
 from gateway.payments.x402.digest import domain_separator, permit2_separator
 from gateway.payments.x402.reasons import PaymentRefused, Reason
 from gateway.payments.x402.terms import Method, SignedTerms
@@ -50,7 +49,7 @@ class Offer:
     @property
     def pay_to(self) -> str:
         """Return the payee in EIP-55."""
-        return checksum("0x" + self.payee.hex())
+        return show_address(self.payee)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +120,7 @@ def _permit2(network: Network, entry: AssetEntry, facilitator: bytes = b"") -> R
     if not facilitator:
         spender = parse_address(network.exact_permit2_proxy)
         return _rail("exact", "permit2_exact", network, entry, permit2, separator, spender, b"", extra)
-    extra["facilitatorAddress"] = checksum("0x" + facilitator.hex())
+    extra["facilitatorAddress"] = show_address(facilitator)
     spender = parse_address(network.upto_permit2_proxy)
     return _rail("upto", "permit2_upto", network, entry, permit2, separator, spender, facilitator, extra)
 

@@ -40,6 +40,27 @@ def networks() -> Networks:
     return load_networks({})
 
 
+def permit2_networks() -> Networks:
+    """The shipped networks, with tokens that only Permit2 can move."""
+    shipped = networks()
+    moved = tuple(
+        network.model_copy(
+            update={
+                "assets": tuple(a.model_copy(update={"transfer": ("permit2",)}) for a in network.assets if a.transfer)
+            }
+        )
+        for network in shipped.networks
+    )
+    return shipped.model_copy(update={"networks": moved})
+
+
+def permit2_offer(amount: int = PRICE, timeout: int = 120) -> Offer:
+    """A fixed price on Base Sepolia in a token that only Permit2 can move."""
+    rail = compile_rails(permit2_networks(), {SEPOLIA: FACILITATOR}).find(SEPOLIA, "USDC")
+    assert rail is not None
+    return Offer(rail, amount, bytes.fromhex(PAYEE[2:]), timeout)
+
+
 def rails() -> Rails:
     """The rails of both shipped networks."""
     return compile_rails(networks(), {SEPOLIA: FACILITATOR, BASE: FACILITATOR})
