@@ -69,3 +69,6 @@ CONTINUES_UNASKED = {"hypercorn"}
 REFUSES_BODY_BEHIND_UPGRADE = {"uvicorn"}
 # Bytes behind a request with `Connection: close` (RFC 9112 section 9.6 forbids them): hypercorn may answer 400 to both.
 REFUSES_BYTES_BEHIND_CLOSE = {"hypercorn"}
+# An answer that breaks off before its first body byte: granian has not sent our head by then and answers 500 itself;
+# the others send the head and cut the connection. Nothing is charged.
+CUT_HEADS_ARE_500 = {"granian"}

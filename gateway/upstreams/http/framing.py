@@ -22,8 +22,8 @@ def check_head(status: int, version: str, fields: Sequence[tuple[bytes, bytes]],
     """Raise ProtocolError for a head that must not be believed. `received` counts at least the head's bytes."""
     if version not in ("1.1", "1.0"):
         raise ProtocolError("response is not HTTP/1.x", sent=True)
-    if status < 100:
-        raise ProtocolError("response status is below 100", sent=True)
+    if not 100 <= status <= 599:  # RFC 9110 section 15; a server below us may not be able to send another
+        raise ProtocolError("response status is not between 100 and 599", sent=True)
     if len(fields) > MAX_FIELDS:
         raise ProtocolError(f"response has more than {MAX_FIELDS} header fields", sent=True)
     # `received` may include body bytes; measure exactly only when it could matter.
