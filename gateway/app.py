@@ -17,6 +17,7 @@ from urllib.parse import unquote
 from gateway.billing.receipts import ReceiptSigner
 from gateway.catalog.snapshot import Catalog
 from gateway.catalog.usage import roll_up as roll_up_usage
+from gateway.database.migrate import MigrationError, require_current
 from gateway.database.pool import LOST, Database
 from gateway.drain import on_stop
 from gateway.errors import NotFound, Unavailable
@@ -104,9 +105,11 @@ class Worker:
         self._reconciler = Reconciler(services.database, self._grace, timedelta(seconds=self._dead_after))
 
     async def start(self) -> None:
-        """Connect, load the catalog, begin the jobs. Raises when the database cannot be reached."""
+        """Connect, load the catalog, begin the jobs. Raises when the database cannot be reached or is not migrated."""
         services = self.services
         await services.database.start()
+        async with services.database.acquire() as connection:
+            await require_current(connection)
         await services.limiter.start()
         await self._heartbeat.start()
         await self._listener.check()
@@ -212,7 +215,8 @@ class Gateway:
         try:
             await self.start()
         except Exception as error:
-            log.exception("cannot start")
+            expected = isinstance(error, (*LOST, MigrationError))
+            log.error("cannot start: %s", error, exc_info=None if expected else error)
             await send({"type": "lifespan.startup.failed", "message": f"{type(error).__name__}: {error}"})
             return
         await send({"type": "lifespan.startup.complete"})

@@ -15,8 +15,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 
 from admin_api.kit.access import ServicesDep
 from admin_api.kit.problems import refusals
-from gateway.database.migrate import migrations
-from gateway.database.statement import Statement
+from gateway.database.migrate import missing as missing_migrations
 from gateway.errors import NotFound, Problem, every_problem
 from gateway.services import Services
 from gateway.telemetry.metrics import CONTENT_TYPE
@@ -40,8 +39,6 @@ class Markdown(PlainTextResponse):
 
 EXTENSION: dict[str, Any] = {"x-extension": True}
 READY_SECONDS = 2.0
-
-APPLIED = Statement("SELECT name FROM public.tollway_migration", str, scalar=True)
 
 
 @router.get("/", operation_id="front_page", openapi_extra=EXTENSION)
@@ -130,10 +127,9 @@ async def readiness(services: Services) -> dict[str, str]:
 async def _database(services: Services) -> tuple[str, str]:
     try:
         async with asyncio.timeout(READY_SECONDS), services.database.acquire() as connection:
-            applied = set(await APPLIED.all(connection))
+            missing = await missing_migrations(connection)
     except Exception as error:  # noqa: BLE001 - whatever keeps us from asking is the answer
         return f"cannot be asked ({type(error).__name__})", "unknown"
-    missing = [name for name, _ in migrations() if name not in applied]
     return "ok", "ok" if not missing else f"not applied: {', '.join(missing)}"
 
 

@@ -11,11 +11,17 @@ from importlib.resources import files
 
 import asyncpg
 
+from gateway.database.pool import Connection, naming_the_database
+from gateway.database.statement import Statement
+
 LOCK = 0x746F6C6C776179  # "tollway": one migrator at a time, across hosts
 
 
+APPLIED = Statement("SELECT name FROM public.tollway_migration", str, scalar=True)
+
+
 class MigrationError(RuntimeError):
-    """The schema cannot be brought to this version."""
+    """The schema is not at this version, or cannot be brought there."""
 
 
 def migrations() -> list[tuple[str, str]]:
@@ -25,9 +31,26 @@ def migrations() -> list[tuple[str, str]]:
     return [(name, (folder / name).read_text(encoding="utf-8")) for name in names]
 
 
+async def missing(connection: Connection) -> list[str]:
+    """Return the names of the migrations that the database lacks."""
+    try:
+        applied = set(await APPLIED.all(connection))
+    except asyncpg.UndefinedTableError:
+        applied = set[str]()
+    return [name for name, _ in migrations() if name not in applied]
+
+
+async def require_current(connection: Connection) -> None:
+    """Raise MigrationError when the schema is older than this program."""
+    lacking = await missing(connection)
+    if lacking:
+        raise MigrationError(f"the database lacks {', '.join(lacking)}: run `tollway migrate`")
+
+
 async def migrate(database_url: str) -> list[str]:
     """Apply what is missing and return the names applied. Raises MigrationError when history disagrees."""
-    connection = await asyncpg.connect(database_url, timeout=30)
+    with naming_the_database(database_url):
+        connection = await asyncpg.connect(database_url, timeout=30)
     try:
         await connection.execute("SELECT pg_advisory_lock($1)", LOCK)
         await connection.execute(

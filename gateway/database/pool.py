@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import asyncpg
 import orjson
@@ -48,16 +49,29 @@ async def prepare_connection(connection: Connection) -> None:
         await connection.set_type_codec(name, encoder=_dump, decoder=orjson.loads, schema="pg_catalog")
 
 
+@contextmanager
+def naming_the_database(url: str) -> Generator[None]:
+    """Turn whatever keeps us from connecting into a ConnectionError that says where to and what to do."""
+    try:
+        yield
+    except (*LOST, asyncpg.PostgresError) as error:
+        parts = urlsplit(url)
+        place = f"{parts.hostname}:{parts.port or 5432}" if parts.hostname else "its socket"
+        reason = str(error) or type(error).__name__
+        raise ConnectionError(f"no connection to the database at {place} (TOLLWAY_DATABASE_URL): {reason}") from error
+
+
 async def connect(settings: DatabaseSettings) -> Connection:
-    """Open one connection outside the pool."""
-    connection = await asyncpg.connect(
-        settings.url,
-        timeout=settings.connect_timeout,
-        command_timeout=settings.command_timeout,
-        statement_cache_size=512,
-        server_settings={"application_name": "tollway"},
-    )
-    await prepare_connection(connection)
+    """Open one connection outside the pool. Raises ConnectionError, which is one of LOST."""
+    with naming_the_database(settings.url):
+        connection = await asyncpg.connect(
+            settings.url,
+            timeout=settings.connect_timeout,
+            command_timeout=settings.command_timeout,
+            statement_cache_size=512,
+            server_settings={"application_name": "tollway"},
+        )
+        await prepare_connection(connection)
     return connection
 
 
@@ -69,17 +83,18 @@ class Database:
         self._pool: asyncpg.Pool[Any] | None = None
 
     async def start(self) -> None:
-        """Open the pool. Raises OSError or asyncpg errors when the server does not answer."""
-        self._pool = await asyncpg.create_pool(
-            self.settings.url,
-            min_size=1,
-            max_size=self.settings.pool,
-            timeout=self.settings.connect_timeout,
-            command_timeout=self.settings.command_timeout,
-            statement_cache_size=512,
-            init=prepare_connection,
-            server_settings={"application_name": "tollway"},
-        )
+        """Open the pool. Raises ConnectionError when the server does not let us in."""
+        with naming_the_database(self.settings.url):
+            self._pool = await asyncpg.create_pool(
+                self.settings.url,
+                min_size=1,
+                max_size=self.settings.pool,
+                timeout=self.settings.connect_timeout,
+                command_timeout=self.settings.command_timeout,
+                statement_cache_size=512,
+                init=prepare_connection,
+                server_settings={"application_name": "tollway"},
+            )
 
     async def stop(self) -> None:
         """Close the pool, waiting briefly for leases."""
