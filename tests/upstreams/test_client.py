@@ -1,4 +1,4 @@
-"""The retry, and the timeouts of each phase."""
+"""When a request is not sent again, and the timeouts of each phase. When it is: test_stale.py."""
 
 from __future__ import annotations
 
@@ -29,47 +29,6 @@ def dies_on_second_request(counts):
             counts[-1] += 1
 
     return script
-
-
-@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"])
-async def test_a_stale_connection_is_replaced_once_for_idempotent_requests(method):
-    counts = []
-    async with line(dies_on_second_request(counts)) as up:
-        await up.get()
-        await everything(await up.send(method))
-        assert counts == [2, 1]
-
-
-@pytest.mark.parametrize(("method", "body"), [(b"POST", None), (b"POST", b"x"), (b"PUT", b"x"), (b"PATCH", None)])
-async def test_a_request_that_may_have_been_processed_is_never_repeated(method, body):
-    counts = []
-    async with line(dies_on_second_request(counts)) as up:
-        await up.get()
-        with pytest.raises(Disconnected) as caught:
-            await up.send(method, body=body)
-        assert caught.value.sent
-        assert counts == [2]
-        await up.settled()
-
-
-async def test_the_retry_uses_a_new_connection_though_others_are_idle_and_happens_once():
-    counts = []
-
-    async def script(peer):
-        counts.append(0)
-        while await peer.request():
-            counts[-1] += 1
-            if sum(counts) > 3:
-                return
-            await asyncio.sleep(0.02)
-            await peer.say(OK)
-
-    async with line(script, max_connections=3) as up:
-        await asyncio.gather(up.get(), up.get(), up.get())
-        with pytest.raises(Disconnected):
-            await up.send()
-        assert len(counts) == 4
-        assert sum(counts) == 5
 
 
 async def test_no_retry_on_a_fresh_connection_or_after_a_response_byte():

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.upstreams.egress import EgressGuard
 from gateway.upstreams.http import Origin, PoolCounts, Timeouts, UpstreamClient
+from gateway.upstreams.http.dial import alternating
 from gateway.upstreams.http.errors import AddressRefused, BrokenBody, ConnectError, ConnectTimeout
 
 from .wire import HOST, LOOPBACK, OK, PATIENT, Server, always, everything, line
@@ -157,6 +158,42 @@ async def test_the_next_address_is_tried_when_one_fails():
     async with line(always(OK)) as up:
         guard = EgressGuard(LOOPBACK, resolver=resolving("127.0.0.2", "127.0.0.1"))
         assert await call(guard, Origin("http", "two.test", up.port)) == b"ok"
+
+
+@pytest.mark.parametrize(
+    ("found", "tried"),
+    [
+        ("::1 ::2 ::3 1.1.1.1", "::1 1.1.1.1 ::2 ::3"),
+        ("1.1.1.1 ::1 1.1.1.2", "1.1.1.1 ::1 1.1.1.2"),
+        ("1.1.1.1 1.1.1.2", "1.1.1.1 1.1.1.2"),
+        ("", ""),
+    ],
+)
+def test_address_families_take_turns(found, tried):
+    assert alternating(found.split()) == tuple(tried.split())
+
+
+async def test_a_silent_address_leaves_time_for_the_next():
+    with socket.socket() as full:
+        full.bind(("127.0.0.2", 0))
+        full.listen(0)
+        port = full.getsockname()[1]
+        fillers = [socket.socket() for _ in range(4)]
+        try:
+            for filler in fillers:  # the backlog is full: the kernel drops further SYNs
+                filler.setblocking(False)
+                filler.connect_ex(("127.0.0.2", port))
+            await asyncio.sleep(0.05)
+            server = Server(always(OK))
+            listener = await asyncio.start_server(server.serve, "127.0.0.1", port)
+            guard = EgressGuard(LOOPBACK, resolver=resolving("127.0.0.2", "127.0.0.1"))
+            assert await call(guard, Origin("http", "two.test", port), Timeouts(0.6, 5, 5, 5)) == b"ok"
+            listener.close()
+            await server.finish()
+            await listener.wait_closed()
+        finally:
+            for filler in fillers:
+                filler.close()
 
 
 async def test_nobody_listening():

@@ -16,7 +16,6 @@ def test_head_and_small_body_are_one_byte_string_with_headers_as_given():
         b"POST /a?b=%20 HTTP/1.1\r\nhOsT: x\r\nX-Empty: \r\nhOsT2:  y\t\xff\r\nContent-Length: 2\r\n\r\nhi"
     )
     assert request.stream is None
-    assert not request.repeatable
 
 
 @pytest.mark.parametrize(
@@ -80,11 +79,3 @@ async def test_a_large_body_is_sent_piecewise():
     assert request.length == len(body)
     assert request.stream is not None
     assert b"".join([piece async for piece in request.stream]) == body
-
-
-@pytest.mark.parametrize(
-    ("method", "body", "repeatable"),
-    [(b"GET", None, True), (b"DELETE", b"", True), (b"PUT", b"x", False), (b"POST", None, False), (b"X", None, False)],
-)
-def test_only_idempotent_requests_without_a_body_may_be_repeated(method, body, repeatable):
-    assert encode(method, b"/", [], body).repeatable is repeatable

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
+import threading
 
 import pytest
 
-from gateway.upstreams.http import Timeouts
+from gateway.upstreams.egress import EgressGuard
+from gateway.upstreams.http import Origin, Timeouts, UpstreamClient
 from gateway.upstreams.http.errors import Disconnected, IdleTimeout, UnsafeRequest, UploadError
 
-from .wire import HOST, OK, PATIENT, answers, everything, line, pieces
+from .wire import HOST, LOOPBACK, OK, PATIENT, answers, everything, line, pieces
 
 
 def recording(seen, then=OK):
@@ -187,6 +190,39 @@ async def test_a_body_that_fails_after_the_answer_does_not_spoil_it():
         assert stopped.is_set()
         assert await everything(response) == b"big"
         await up.settled()
+
+
+@pytest.mark.parametrize("sized", [True, False])
+@pytest.mark.parametrize("answer", [b"big", b"x" * 100_000])
+async def test_an_answer_is_not_lost_when_its_connection_is_reset_before_we_look(sized, answer):
+    """The upstream refuses, closes with our bytes unread (a reset), and our next write fails before the next read."""
+    listener, refused = socket.create_server(("127.0.0.1", 0)), threading.Event()
+
+    def refuse() -> None:
+        with listener.accept()[0] as connection:
+            connection.recv(100)
+            connection.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: %d\r\n\r\n%b" % (len(answer), answer))
+        refused.set()
+
+    async def body():
+        yield b"a" * 50_000
+        yield b"b" * 50_000
+        assert refused.wait(5)  # the loop stands still: it learns of the answer only after the writes below
+        for _ in range(20):
+            yield b"c" * 50_000
+
+    thread = threading.Thread(target=refuse)
+    thread.start()
+    client = UpstreamClient(EgressGuard(LOOPBACK), max_connections=1, max_idle=1)
+    headers = [(b"Content-Length", b"1100000")] if sized else HOST
+    try:
+        origin = Origin("http", "127.0.0.1", listener.getsockname()[1])
+        response = await client.send(origin, b"POST", b"/", headers, body(), PATIENT)
+        assert (response.status, await everything(response)) == (413, answer)
+    finally:
+        await client.aclose()
+        thread.join(5)
+        listener.close()
 
 
 async def test_the_rest_of_a_long_answer_comes_after_an_aborted_upload():

@@ -10,21 +10,23 @@ from typing import Any
 import pytest
 import uvloop
 
-from . import test_client, test_connection, test_dial, test_pool, test_upload
+from . import test_client, test_connection, test_dial, test_pool, test_stale, test_upload
 
 
 def scenarios() -> Iterator[Any]:
     """Yield every coroutine test with its parameters bound."""
-    for module in (test_client, test_connection, test_dial, test_pool, test_upload):
+    for module in (test_client, test_connection, test_dial, test_pool, test_stale, test_upload):
         for name, function in vars(module).items():
             if name.startswith("test_") and inspect.iscoroutinefunction(function) and name not in ASYNCIO_ONLY:
                 for number, arguments in enumerate(bindings(function)):
                     yield pytest.param(function, arguments, id=f"{module.__name__[-10:]}-{name}-{number}")
 
 
-# They replace what uvloop does not let be replaced: a method of the loop, the getaddrinfo of the socket module.
+# They replace what uvloop does not let be replaced: a method of the loop, the getaddrinfo of the socket module; or they
+# ask of a socket what it knows when uvloop has closed it already.
 ASYNCIO_ONLY = {
     "test_one_timer_serves_many_calls",
+    "test_over_tls_an_end_without_close_notify",
     "test_the_socket_goes_to_the_checked_address_without_a_second_resolution",
 }
 

@@ -1,8 +1,9 @@
 """The upstream HTTP/1.1 client: one `send` per call of the paid path.
 
 Lives here: the order of things (validate, take a connection, write, wait for the head) and the one retry. Not here:
-HTTP itself (connection.py) or the egress rules. Prevents paying twice: a request is repeated only when it is
-idempotent, has no body, and a pooled connection died without a single response byte.
+HTTP itself (connection.py) or the egress rules. Prevents a call from being served twice: a request is sent again only
+when the upstream certainly has not read a byte of it, as when its end of a kept connection crossed with the request
+(kernel.py). That a method is idempotent is no reason: the upstream may count calls as well.
 """
 
 from __future__ import annotations
@@ -76,14 +77,13 @@ class UpstreamClient:
         if connection is None:
             connection = await pool.acquire(min(timeouts.connect, timeouts.total))
             now = asyncio.get_running_loop().time()
-        stale_possible = connection.served > 0
         first = connection.begin(request, timeouts, now, ends)
         try:
             if request.stream is None:
                 return await first
             return await _send_streaming(connection, request, first)
         except Disconnected as error:
-            if not stale_possible or not request.repeatable or error.received:
+            if error.sent or request.stream is not None:
                 raise
         except BaseException:
             _give_up(connection, first)
@@ -99,7 +99,7 @@ class UpstreamClient:
     async def _send_again(
         self, lane: Origin | Lane, request: EncodedRequest, timeouts: Timeouts, ends: float
     ) -> UpstreamResponse:
-        """Repeat the request on a new connection, once: this time an early end is the upstream's answer."""
+        """Send the request on a new connection, once: this time an early end is the upstream's answer."""
         loop = asyncio.get_running_loop()
         pool = self._pools.get(lane) or self._new_pool(lane)
         connection = await pool.acquire(max(min(timeouts.connect, ends - loop.time()), 0.001), fresh=True)

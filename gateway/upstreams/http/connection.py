@@ -34,6 +34,7 @@ from gateway.upstreams.http.framing import (
     check_head,
     ends_exactly,
 )
+from gateway.upstreams.http.kernel import left_to_read, unacknowledged
 from gateway.upstreams.http.request import EncodedRequest
 from gateway.upstreams.http.response import UpstreamResponse
 from gateway.upstreams.http.timeouts import Timeouts
@@ -82,6 +83,7 @@ class Connection(Wire):
         self._request = _NO_REQUEST
         self._timeouts: Timeouts
         self._ends = 0.0
+        self._written = 0
         self.uploading = False
         # Set while a response is parsed:
         self._fields: list[tuple[bytes, bytes]] = []
@@ -125,6 +127,7 @@ class Connection(Wire):
         self._head = head = self._loop.create_future()
         due = now + timeouts.first_byte
         self._arm(due if due < ends else ends)
+        self._written = len(request.data)
         self._transport.write(request.data)
         return head
 
@@ -164,6 +167,7 @@ class Connection(Wire):
     def write(self, data: bytes) -> None:
         """Send a piece of the body unless the connection is gone."""
         if self._state is not _CLOSED and not self._transport.is_closing():
+            self._written += len(data)
             self._transport.write(data)
 
     def upload_done(self) -> None:
@@ -292,6 +296,8 @@ class Connection(Wire):
         self._keep = not asks_to_close(version, fields) if request.is_head else parser.should_keep_alive()
         # An answer before the end of the upload: the rest is not sent, so the connection cannot be used again.
         self._keep = self._keep and not self.uploading
+        if status >= 400 and self.served and not self._keep and self._unread():
+            raise Disconnected("upstream ended the idle connection with a late answer", sent=False)
         self._answer(UpstreamResponse(self, status, self._reason, fields))
         self._ended = request.is_head
 
@@ -372,6 +378,8 @@ class Connection(Wire):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The transport is gone (asyncio callback)."""
+        if exc is not None and self._state in (_WAITING, _BODY):
+            self._read_rest()
         self._lost("closed the connection" if exc is None else f"broke the connection ({type(exc).__name__})")
         super().connection_lost(exc)
         self._owner.gone(self)
@@ -381,7 +389,8 @@ class Connection(Wire):
         if state is _WAITING:
             partial = self._overhead > 0
             where = "in the middle of the response head" if partial else "before a response"
-            self.fail(Disconnected(f"upstream {what} {where}", sent=True, received=partial))
+            seen = partial or not self._unread()
+            self.fail(Disconnected(f"upstream {what} {where}", sent=seen, received=partial))
         elif (
             response is not None
             and (state is _RAW or self._framing == "close")
@@ -393,6 +402,23 @@ class Connection(Wire):
         elif response is not None:
             self.fail(BrokenBody(f"upstream {what} in the middle of the body", sent=True))
         self.dispose()
+
+    def _read_rest(self) -> None:
+        """Take what had arrived when a write failed: an upstream that refuses an upload answers and closes."""
+        for data in left_to_read(self._transport):
+            self.data_received(data)
+            if self._state not in (_WAITING, _BODY):
+                return
+
+    def _unread(self) -> bool:
+        """Whether the upstream certainly has not read any byte of the request. Unknown counts as read.
+
+        Over TLS more bytes leave than were written, so that a stream of many pieces cannot be told from its remainder.
+        """
+        if self._request.stream is not None and self._transport.get_extra_info("sslcontext") is not None:
+            return False
+        waiting = unacknowledged(self._transport)
+        return waiting is not None and waiting >= self._written
 
     # --- The one timer ---
 

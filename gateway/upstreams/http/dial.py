@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
 
 from gateway.upstreams.egress import EgressGuard, EgressRefused, ResolutionFailed
 from gateway.upstreams.http.connection import Connection
@@ -36,7 +37,7 @@ class Dialer:
         try:
             async with asyncio.timeout(timeout):
                 addresses = await self._guard.addresses(origin.host, origin.port)
-                return await self._first(origin, addresses, make, timeout)
+                return await self._first(origin, alternating(addresses), make, timeout)
         except TimeoutError:
             raise ConnectTimeout(f"no connection to {origin} within {timeout:g} s") from None
         except EgressRefused as refusal:
@@ -47,7 +48,7 @@ class Dialer:
     async def _first(
         self, origin: Origin, addresses: tuple[str, ...], make: Callable[[], Connection], timeout: float
     ) -> Connection:
-        """Try the addresses in order; a silent one may use up only its share of the time."""
+        """Try the addresses in turn; a silent one may use up only its share of the time."""
         ends = asyncio.get_running_loop().time() + timeout
         failure: ConnectError | None = None
         for left in range(len(addresses), 0, -1):
@@ -81,6 +82,18 @@ class Dialer:
             connection.dispose(keep_slot=True)
             raise ConnectError(f"{origin} was not reached at the checked address")
         return connection
+
+
+def alternating(addresses: Sequence[str]) -> tuple[str, ...]:
+    """Return the addresses with the families in turn, the resolver's first one first (RFC 8305 section 4).
+
+    A host whose IPv6 is broken is then reached after one share of the time, however many such addresses it has.
+    """
+    families: dict[bool, list[str]] = {}
+    for address in addresses:
+        families.setdefault(":" in address, []).append(address)
+    turns = zip_longest(*families.values())
+    return tuple(address for turn in turns for address in turn if address is not None)
 
 
 def _tls_reason(error: ssl.SSLError) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class UpstreamError(Exception):
-    """The exchange failed. `sent` is False only when no byte of the request was handed to a socket."""
+    """The exchange failed. `sent` is False only when the upstream certainly has not read a byte of the request."""
 
     def __init__(self, message: str, *, sent: bool = False) -> None:
         super().__init__(message)

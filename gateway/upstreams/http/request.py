@@ -21,7 +21,7 @@ _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # No controls and no space: a space would add a fourth word to the request line (RFC 9112 section 3).
 _TARGET = re.compile(rb"[\x21-\x7e\x80-\xff]+")
 _DIGITS = re.compile(rb"[0-9]{1,18}")
-_REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
+_COMMON = frozenset({b"GET", b"HEAD", b"OPTIONS", b"POST", b"PUT", b"PATCH", b"DELETE"})
 
 _PLAIN, _LENGTH, _TRANSFER, _UPGRADE = range(4)
 _SPECIAL = {b"content-length": _LENGTH, b"transfer-encoding": _TRANSFER, b"upgrade": _UPGRADE}
@@ -40,13 +40,11 @@ class EncodedRequest:
     is_head: bool = False
     upgrade: bool = False
     has_body: bool = False
-    # May be written again after a stale connection died without a response byte.
-    repeatable: bool = False
 
 
 def encode(method: bytes, target: bytes, headers: Headers, body: bytes | AsyncIterator[bytes] | None) -> EncodedRequest:
     """Return the validated request. Raises UnsafeRequest."""
-    if method not in _REPEATABLE and _TOKEN.fullmatch(method) is None:
+    if method not in _COMMON and _TOKEN.fullmatch(method) is None:
         raise UnsafeRequest("method is not a token")
     if _TARGET.fullmatch(target) is None:
         raise UnsafeRequest("target is empty or contains a space or control character")
@@ -61,9 +59,7 @@ def encode(method: bytes, target: bytes, headers: Headers, body: bytes | AsyncIt
     if body is None:
         if length:
             raise UnsafeRequest("Content-Length promises a body but there is none")
-        return EncodedRequest(
-            head + b"\r\n", is_head=method == b"HEAD", upgrade=upgrade, repeatable=method in _REPEATABLE
-        )
+        return EncodedRequest(head + b"\r\n", is_head=method == b"HEAD", upgrade=upgrade)
     return _with_body(method, head, body, length, upgrade)
 
 
@@ -81,8 +77,7 @@ def _with_body(
     head += b"\r\n"
     if len(body) > ONE_WRITE:
         return EncodedRequest(head, _slices(body), len(body), is_head=is_head, upgrade=upgrade, has_body=True)
-    repeatable = not body and method in _REPEATABLE
-    return EncodedRequest(head + body, is_head=is_head, upgrade=upgrade, has_body=bool(body), repeatable=repeatable)
+    return EncodedRequest(head + body, is_head=is_head, upgrade=upgrade, has_body=bool(body))
 
 
 def _inspect(headers: Headers) -> tuple[int | None, bool]:
