@@ -23,6 +23,7 @@ from gateway.drain import on_stop
 from gateway.errors import NotFound, Unavailable
 from gateway.identity.principals import Identities
 from gateway.jobs.expire import expire_lots, expire_stored_answers
+from gateway.jobs.gauges import Sampler
 from gateway.jobs.heartbeat import Heartbeat
 from gateway.jobs.listener import CHECK_SECONDS, Listener
 from gateway.jobs.reconcile import Reconciler
@@ -103,6 +104,15 @@ class Worker:
         self._listener = Listener(services.settings.database, services.catalog, services.identities)
         self._dead_after = services.settings.money.dead_after
         self._reconciler = Reconciler(services.database, self._grace, timedelta(seconds=self._dead_after))
+        self._sampler = Sampler(
+            services.metrics,
+            services.database,
+            services.upstreams,
+            services.catalog,
+            services.identities,
+            services.ledger,
+            services.limiter,
+        )
 
     async def start(self) -> None:
         """Connect, load the catalog, begin the jobs. Raises when the database cannot be reached or is not migrated."""
@@ -120,7 +130,7 @@ class Worker:
         self._runner.every(USAGE_SECONDS, lambda: roll_up_usage(services.database), "usage")
         self._runner.every(EXPIRE_SECONDS, lambda: expire_stored_answers(services.database), "answers")
         self._runner.every(FLUSH_SECONDS, services.identities.flush_used, "last-used")
-        self._runner.every(GAUGE_SECONDS, self._sample, "gauges")
+        self._runner.every(GAUGE_SECONDS, self._sampler.sample, "gauges")
 
     async def stop(self) -> None:
         """Stop the jobs, write what waits, close. The server has drained its calls before."""
@@ -136,17 +146,6 @@ class Worker:
         await services.limiter.stop()
         await services.database.stop()
         services.metrics.flush()
-
-    async def _sample(self) -> None:
-        """Set the gauges that nobody counts on the hot path."""
-        services, metrics = self.services, self.services.metrics
-        for state, number in services.database.gauges().items():
-            metrics.set_pool("database", state, number)
-        counts = services.upstreams.counts
-        for state in ("open", "idle", "in_use", "waiting"):
-            metrics.set_pool("upstream", state, getattr(counts, state))
-        metrics.set_cache_entries("catalog", services.catalog.size)
-        metrics.set_cache_entries("identity", services.identities.size)
 
 
 class Gateway:

@@ -137,7 +137,7 @@ class Metrics:
         self._breaker_changes = counter("breaker_changes_total", "Breakers that entered a state.", "publisher", "state")
         self._breakers = _Gauges(gauge("breakers", "Breakers in a state, by workers.", "publisher", "state"))
         self._verdicts = counter("limit_verdicts_total", "Rate limit verdicts.", "policy", "verdict")
-        self._exchanges = Count(gauge("open_exchanges", "Calls being served."), self._sheet)
+        self._exchanges = Count(gauge("open_exchanges", "Charged calls whose end is not recorded yet."), self._sheet)
         self._holds = Count(gauge("open_holds", "Holds not yet captured or released."), self._sheet)
         self._stages = self._histogram("stage_seconds", "Duration of each stage of a call.", SECONDS, "stage")
         self._stage: dict[str, Spread] = {}
@@ -192,12 +192,12 @@ class Metrics:
         for other in ("open", "half_open"):  # a breaker that was never open has no series
             self._breakers.set(other == state, label, other)
 
-    def limit_verdict(self, policy: str, verdict: LimitOutcome) -> None:
-        """Count a rate limit verdict."""
-        self._verdicts.add(1, self._policies.label(policy), verdict)
+    def limit_verdict(self, policy: str, verdict: LimitOutcome, times: int = 1) -> None:
+        """Count rate limit verdicts; `unavailable` are those that were given without Valkey."""
+        self._verdicts.add(times, self._policies.label(policy), verdict)
 
     def open_exchanges(self, change: int) -> None:
-        """Add to (or take from) the calls being served by this worker."""
+        """Add to (or take from) this worker's charged calls whose end is not recorded yet."""
         self._exchanges.add(change)
 
     def open_holds(self, change: int) -> None:

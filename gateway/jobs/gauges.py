@@ -1,0 +1,49 @@
+"""Shows in the metrics what the parts of a worker count by themselves: a job, so that the hot path need not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gateway.catalog.snapshot import Catalog
+from gateway.database.pool import Database
+from gateway.identity.principals import Identities
+from gateway.ledger.group_commit import GroupCommit
+from gateway.limits.limiter import RateLimiter
+from gateway.telemetry.metrics import Metrics
+from gateway.upstreams.http.client import UpstreamClient
+
+
+@dataclass(slots=True)
+class Sampler:
+    """`sample` is the periodic job. Counters of the parts only grow, so what they grew by is added."""
+
+    metrics: Metrics
+    database: Database
+    upstreams: UpstreamClient
+    catalog: Catalog
+    identities: Identities
+    ledger: GroupCommit
+    limiter: RateLimiter
+    _before: dict[str, int] = field(default_factory=dict[str, int])
+
+    async def sample(self) -> None:
+        """Set gauges, and move counters on."""
+        metrics = self.metrics
+        for state, number in self.database.gauges().items():
+            metrics.set_pool("database", state, number)
+        counts = self.upstreams.counts
+        for state in ("open", "idle", "in_use", "waiting"):
+            metrics.set_pool("upstream", state, getattr(counts, state))
+        metrics.set_cache_entries("catalog", self.catalog.size)
+        metrics.set_cache_entries("identity", self.identities.size)
+        metrics.open_exchanges(self._grown("open", self.ledger.open_exchanges))
+        metrics.cache_event("catalog", "reload", self._grown("reloads", self.catalog.reloads))
+        metrics.cache_event("identity", "hit", self._grown("hits", self.identities.hits))
+        metrics.cache_event("identity", "miss", self._grown("misses", self.identities.misses))
+        metrics.limit_verdict("any", "unavailable", self._grown("unavailable", self.limiter.stats.unavailable))
+
+    def _grown(self, name: str, now: int) -> int:
+        """Return by how much a number has changed since the last sample."""
+        change = now - self._before.get(name, 0)
+        self._before[name] = now
+        return change
