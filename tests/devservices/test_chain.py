@@ -11,7 +11,8 @@ import pytest
 from gateway.devservices import chain as devchain
 from gateway.devservices import chain_packages
 from gateway.devservices.processes import ServiceError
-from gateway.payments.evm.encoding import call_data, keccak256, parse_address, selector, word
+from gateway.eip55 import keccak_256
+from gateway.payments.evm.encoding import call_data, parse_address, selector, word
 from tests.support.chain import CANCEL, Chain
 from tests.support.dev import start_program, still_running, tollway
 
@@ -41,9 +42,9 @@ async def test_a_signed_authorization_moves_money_once(chain: Chain) -> None:
 
 async def test_permit2_and_multicall_answer_at_their_addresses(chain: Chain) -> None:
     permit2 = parse_address(devchain.chain_genesis.PERMIT2)
-    domain = keccak256(
-        keccak256(b"EIP712Domain(string name,uint256 chainId,address verifyingContract)")
-        + keccak256(b"Permit2")
+    domain = keccak_256(
+        keccak_256(b"EIP712Domain(string name,uint256 chainId,address verifyingContract)")
+        + keccak_256(b"Permit2")
         + word(chain.chain_id)
         + word(permit2)
     )
@@ -56,7 +57,7 @@ async def test_permit2_and_multicall_answer_at_their_addresses(chain: Chain) -> 
 async def test_an_authorization_can_be_cancelled_by_its_signer(chain: Chain) -> None:
     payer = await chain.wallet(1_000_000)
     signed = chain.authorize(payer, chain.treasury, 1)
-    signature = chain.sign(payer, keccak256(CANCEL + word(payer.address) + signed.nonce))
+    signature = chain.sign(payer, keccak_256(CANCEL + word(payer.address) + signed.nonce))
     name = selector("cancelAuthorization(address,bytes32,bytes)")
     await chain.transact(payer, chain.usdc, call_data(name, payer.address, signed.nonce, data=signature))
     assert await chain.used(payer.address, signed.nonce)

@@ -17,16 +17,17 @@ from typing import Any
 
 from gateway.devservices import chain as devchain
 from gateway.devservices.datadir import held, prepare
-from gateway.payments.evm.encoding import call_data, keccak256, parse_address, selector, word
+from gateway.eip55 import keccak_256
+from gateway.payments.evm.encoding import call_data, parse_address, selector, word
 from gateway.payments.evm.keystore import Signer
 from gateway.payments.evm.node import Node
 from gateway.payments.evm.rpc import Rpc
 
-DOMAIN = keccak256(b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)")
-TRANSFER = keccak256(
+DOMAIN = keccak_256(b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)")
+TRANSFER = keccak_256(
     b"TransferWithAuthorization(address from,address to,uint256 value,uint256 validAfter,uint256 validBefore,bytes32 nonce)"
 )
-CANCEL = keccak256(b"CancelAuthorization(address authorizer,bytes32 nonce)")
+CANCEL = keccak_256(b"CancelAuthorization(address authorizer,bytes32 nonce)")
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Chain:
     treasury: bytes
     signer_key: str
     keys: tuple[str, ...]
+    ahead: int = 0
     _node: Node | None = None
 
     @property
@@ -101,25 +103,33 @@ class Chain:
     ) -> Authorization:  # fmt: skip
         """Sign a transfer as a client does."""
         nonce = nonce or secrets.token_bytes(32)
-        before = valid_before if valid_before is not None else int(time.time()) + seconds
+        before = valid_before if valid_before is not None else int(time.time()) + self.ahead + seconds
         body = word(payer.address) + word(payee) + word(value) + word(valid_after) + word(before) + nonce
-        signature = self.sign(payer, keccak256(TRANSFER + body), chain_id)
+        signature = self.sign(payer, keccak_256(TRANSFER + body), chain_id)
         return Authorization(payer.address, payee, value, valid_after, before, nonce, signature)
 
     def sign(self, payer: Signer, struct: bytes, chain_id: int | None = None) -> bytes:
         """Sign an EIP-712 struct hash under the token's domain; v is 27 or 28."""
-        domain = keccak256(
-            DOMAIN + keccak256(b"USDC") + keccak256(b"2") + word(chain_id or self.chain_id) + word(self.usdc)
+        domain = keccak_256(
+            DOMAIN + keccak_256(b"USDC") + keccak_256(b"2") + word(chain_id or self.chain_id) + word(self.usdc)
         )
-        raw = payer.sign(keccak256(b"\x19\x01" + domain + struct))
+        raw = payer.sign(keccak_256(b"\x19\x01" + domain + struct))
         return raw[:64] + bytes([27 + raw[64]])
 
-    async def transact(self, sender: Signer, target: bytes, data: bytes) -> str:
+    async def transact(self, sender: Signer, target: bytes, data: bytes, *, tip: int = 0) -> str:
         """Send a transaction of a wallet of ours, signed by anvil's impersonation, and return its hash."""
         who = "0x" + sender.address.hex()
         await self.rpc("anvil_impersonateAccount", who)
         sent = {"from": who, "to": "0x" + target.hex(), "data": "0x" + data.hex(), "gas": hex(500_000)}
+        if tip:  # wei per gas: miners take the highest first
+            sent |= {"maxPriorityFeePerGas": hex(tip), "maxFeePerGas": hex(2 * tip)}
         return await self.rpc("eth_sendTransaction", sent)
+
+    async def steal_nonce(self) -> None:
+        """Send a transaction with the relayer's key behind its back."""
+        who = "0x" + self.treasury.hex()
+        await self.rpc("eth_sendTransaction", {"from": who, "to": who, "maxFeePerGas": hex(10**12),
+                                               "maxPriorityFeePerGas": hex(10**11)})  # fmt: skip
 
     # --- mining --------------------------------------------------------------------------------------------------
 
@@ -153,6 +163,19 @@ class Chain:
 
     async def at_once(self) -> None:
         await self.rpc("evm_setAutomine", True)
+
+    async def later(self, seconds: int) -> None:
+        """Let the next block be so much later."""
+        await self.rpc("evm_increaseTime", seconds)
+
+    async def clock_back(self) -> None:
+        """Set the chain's clock to ours again. Blocks never go back in time, so later tests sign for longer."""
+        head = await self.node.head()
+        self.ahead = max(head.timestamp - int(time.time()), 0)
+
+    async def knows(self, digest: bytes) -> bool:
+        """Whether a transaction is in the mempool or in a block."""
+        return (await self.node.known([digest])) == [True]
 
     async def reorg(self, depth: int) -> None:
         """Replace the last blocks by empty ones: their transactions are gone."""

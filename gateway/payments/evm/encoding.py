@@ -1,4 +1,4 @@
-"""Bytes as the EVM wants them: hex, Keccak-256, addresses, RLP and the few ABI shapes that we send.
+"""Bytes as the EVM wants them: hex, addresses, RLP and the few ABI shapes that we send.
 
 Inside Tollway addresses are 20 bytes and nonces 32, never text: bytes have one spelling, so an address in upper case
 cannot be another payer, and a malformed one cannot get past the parser at the edge.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from Crypto.Hash import keccak
+from gateway.eip55 import checksum, keccak_256
 
 _ADDRESS = re.compile(r"0[xX][0-9a-fA-F]{40}")
 _HEX = re.compile(r"0x[0-9a-fA-F]*")
@@ -17,11 +17,6 @@ WORD = 32
 
 Item = bytes | int | Sequence["Item"]
 Argument = int | bytes | bool
-
-
-def keccak256(data: bytes) -> bytes:
-    """Return the Keccak-256 digest, 32 bytes."""
-    return keccak.new(digest_bits=256, data=data).digest()
 
 
 def parse_address(text: str) -> bytes:
@@ -33,9 +28,7 @@ def parse_address(text: str) -> bytes:
 
 def show_address(address: bytes) -> str:
     """Return an address in the mixed case of EIP-55."""
-    digits = address.hex()
-    marks = keccak256(digits.encode()).hex()
-    return "0x" + "".join(d.upper() if int(m, 16) >= 8 else d for d, m in zip(digits, marks, strict=False))
+    return checksum("0x" + address.hex())
 
 
 def parse_hex(value: object) -> bytes:
@@ -71,12 +64,12 @@ def _rlp_prefix(base: int, length: int) -> bytes:
 
 def selector(signature: str) -> bytes:
     """Return the four bytes that name a function, from its canonical signature."""
-    return keccak256(signature.encode())[:4]
+    return keccak_256(signature.encode())[:4]
 
 
 def topic(signature: str) -> bytes:
     """Return the first topic of an event, from its canonical signature."""
-    return keccak256(signature.encode())
+    return keccak_256(signature.encode())
 
 
 def word(value: Argument) -> bytes:

@@ -33,10 +33,14 @@ class RelayPolicy:
 
 
 def offer(base_fee: int, tip: int, policy: RelayPolicy) -> Fees | None:
-    """Return what a new transaction offers: room for the base fee to double. None while even that is over the cap."""
-    tip = max(tip, policy.min_tip)
-    if base_fee + tip > policy.max_fee:
+    """Return what a new transaction offers: room for the base fee to double. None while even the least is over the cap.
+
+    `tip` is what the node suggests; where base fee and tip together are over the cap the tip gives way.
+    """
+    room = policy.max_fee - base_fee
+    if room < policy.min_tip:
         return None
+    tip = min(max(tip, policy.min_tip), room)
     return Fees(min(2 * base_fee + tip, policy.max_fee), tip)
 
 

@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 
-from gateway.payments.evm.encoding import keccak256, show_address
+from gateway.eip55 import keccak_256
+from gateway.payments.evm.encoding import show_address
 from gateway.settings import SettingsError
 
 KEY = "TOLLWAY_CHAIN_SIGNER_KEY"
@@ -43,7 +44,7 @@ class Signer:
         if len(secret) != 32 or not 0 < int.from_bytes(secret, "big") < ORDER:
             raise ValueError("not a secp256k1 private key")
         self._key = PrivateKey(secret)
-        self.address = keccak256(self._key.public_key.format(compressed=False)[1:])[12:]
+        self.address = keccak_256(self._key.public_key.format(compressed=False)[1:])[12:]
 
     def sign(self, digest: bytes) -> bytes:
         """Return r, s (low) and the recovery id, 65 bytes, over a 32-byte digest."""
@@ -76,7 +77,7 @@ def open_keystore(document: bytes, password: str) -> bytes:
         crypto: dict[str, Any] = {name.lower(): part for name, part in orjson.loads(document).items()}["crypto"]
         derived = _derive(crypto, password.encode())
         sealed = bytes.fromhex(crypto["ciphertext"])
-        if not hmac.compare_digest(keccak256(derived[16:32] + sealed).hex(), str(crypto["mac"]).lower()):
+        if not hmac.compare_digest(keccak_256(derived[16:32] + sealed).hex(), str(crypto["mac"]).lower()):
             raise SettingsError(f"{KEYSTORE}: the password does not open this keystore")
         if crypto["cipher"] != "aes-128-ctr":
             raise SettingsError(f"{KEYSTORE}: only aes-128-ctr is known")

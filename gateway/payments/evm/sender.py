@@ -81,7 +81,7 @@ class Sender:
         self._contracts = contracts
         self._policy = policy
         self._tip = (0, datetime.min.replace(tzinfo=UTC))
-        self.short_of_gas = False
+        self.waits_because = ""  # why nothing new is sent; empty while it is
 
     async def send_new(self, connection: Connection, head: Block, in_flight: int) -> list[Refused]:
         """Send pending payments and repayments, and return the payments that would revert. Raises NoAnswer."""
@@ -94,7 +94,7 @@ class Sender:
             return []
         fees = offer(head.base_fee, await self._market_tip(), self._policy)
         if fees is None:
-            log.warning("gas on %s is over the cap (base fee %d): payments wait", self.network, head.base_fee)
+            self._wait_because(f"gas is over the cap (base fee {head.base_fee})")
             return []
         plans, refused = await self._plan(payments, repayments)
         if plans:
@@ -195,10 +195,15 @@ class Sender:
     async def _can_pay(self, plans: Sequence[Plan], fees: Fees) -> bool:
         """Say whether the key has the gas money; without it nothing is signed that could not be mined."""
         needed = sum(plan.call.gas for plan in plans) * fees.max_fee
-        self.short_of_gas = await self._node.balance(self.address) < needed
-        if self.short_of_gas:
-            log.error("the relayer's key on %s is out of gas money: payments wait", self.network)
-        return not self.short_of_gas
+        enough = await self._node.balance(self.address) >= needed
+        self._wait_because("" if enough else "the relayer's key is out of gas money")
+        return enough
+
+    def _wait_because(self, why: str) -> None:
+        """Say once why payments wait."""
+        if why and not self.waits_because:
+            log.error("payments on %s wait: %s", self.network, why)
+        self.waits_because = why
 
     async def _store(self, connection: Connection, plan: Plan, nonce: int, fees: Fees) -> Signed | None:
         """Take a nonce and keep the signed transaction; None when the plan's payments were cancelled meanwhile."""

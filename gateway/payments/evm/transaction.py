@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.payments.evm.encoding import Item, keccak256, rlp
+from gateway.eip55 import keccak_256
+from gateway.payments.evm.encoding import Item, rlp
 from gateway.payments.evm.keystore import Signer
 
 TYPE = b"\x02"
@@ -38,7 +39,7 @@ class Signed:
 def sign(signer: Signer, chain_id: int, nonce: int, call: Call, fees: Fees) -> Signed:
     """Return the signed EIP-1559 transaction. The chain id is part of what is signed: it is worthless elsewhere."""
     body: list[Item] = [chain_id, nonce, fees.tip, fees.max_fee, call.gas, call.target, 0, call.data, []]
-    signature = signer.sign(keccak256(TYPE + rlp(body)))
+    signature = signer.sign(keccak_256(TYPE + rlp(body)))
     r, s, parity = signature[:32], signature[32:64], signature[64]
     raw = TYPE + rlp([*body, parity, int.from_bytes(r, "big"), int.from_bytes(s, "big")])
-    return Signed(keccak256(raw), raw)
+    return Signed(keccak_256(raw), raw)

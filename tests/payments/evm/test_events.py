@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets
 
 from gateway.database.pool import Connection
@@ -39,6 +40,14 @@ async def state_of(settlements: Settlements, one: Order) -> str:
 
 def reaches(settlements: Settlements, one: Order, state: str):
     async def there() -> bool:
+        return await state_of(settlements, one) == state
+
+    return there
+
+
+def mined_until(settlements: Settlements, one: Order, chain: Chain, state: str):
+    async def there() -> bool:
+        await chain.mine()
         return await state_of(settlements, one) == state
 
     return there
@@ -86,8 +95,7 @@ async def test_a_payment_that_a_fork_takes_away_for_good_is_unbooked(
             await chain.forget(await sent_hash(connection, one))
             # The payer is quicker this time. Its transaction pays more for gas, so it comes first.
             await chain.transact(payer, chain.usdc, elsewhere, tip=50 * GWEI)
-            await chain.mine()
-            await until(reaches(settlements, one, "failed"))
+            await until(mined_until(settlements, one, chain, "failed"))
             await chain.later(7_200)
             await chain.mine(8)
 
@@ -116,8 +124,7 @@ async def test_a_deposit_that_a_fork_takes_away_for_good_is_taken_back(
             await chain.reorg(1)
             await chain.forget(await sent_hash(connection, one))
             await chain.transact(payer, chain.usdc, elsewhere, tip=50 * GWEI)
-            await chain.mine()
-            await until(reaches(settlements, one, "failed"))
+            await until(mined_until(settlements, one, chain, "failed"))
             await chain.later(7_200)
             await chain.mine(8)
 
@@ -160,7 +167,7 @@ async def test_a_stuck_transaction_is_replaced_by_one_that_pays_more(
             "SELECT max_fee, tip FROM chain.attempt a JOIN chain.payment p USING (sending_id) WHERE p.id = $1"
             " ORDER BY made_at", one.id,
         )  # fmt: skip
-        for lower, higher in zip(fees, fees[1:], strict=False):
+        for lower, higher in itertools.pairwise(fees):
             assert higher["max_fee"] * 10 >= lower["max_fee"] * 11, "nodes ask for a tenth more"
             assert higher["tip"] * 10 >= lower["tip"] * 11
         await chain.mine()
@@ -313,43 +320,37 @@ async def test_a_nonce_spent_by_somebody_else_with_our_key_costs_a_round_and_no_
         for _ in range(4):
             await chain.mine()
             await asyncio.sleep(0.2)
-        await until(lambda: _mined_after_mining(settlements, one, chain))
+        await until(mined_until(settlements, one, chain, "confirmed"))
     assert await chain.usdc_of(payer.address) == 990_000
     assert await world.earned(shop) == 9_000
-
-
-async def _mined_after_mining(settlements: Settlements, one: Order, chain: Chain) -> bool:
-    await chain.mine()
-    return await state_of(settlements, one) == "confirmed"
 
 
 async def test_two_workers_have_one_relayer_and_the_other_takes_over(
     settling: Worker, order: Ordering, chain: Chain, connection: Connection
 ) -> None:
     payer = await chain.wallet(1_000_000)
-    async with settling() as first:
-        async with settling() as second:
-            workers = (first, second)
+    async with settling() as first, settling() as second:
+        workers = (first, second)
 
-            async def one_leads() -> bool:
-                return sum(worker.relayers[0].state.leading for worker in workers) == 1
+        async def one_leads() -> bool:
+            return sum(worker.relayers[0].state.leading for worker in workers) == 1
 
-            await until(one_leads)
-            orders = [order(chain.authorize(payer, chain.treasury, 1_000)) for _ in range(20)]
-            for number, one in enumerate(orders):
-                await submitted(workers[number % 2], one)
-            # Whichever worker waits hears of it, whoever relays.
-            ends = await asyncio.gather(*(ended(workers[number % 2], one.id) for number, one in enumerate(orders)))
-            assert set(ends) == {"confirmed"}
-            leader = next(worker for worker in workers if worker.relayers[0].state.leading)
-            other = second if leader is first else first
-            await connection.execute(
-                "SELECT pg_terminate_backend(l.pid) FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
-                " WHERE l.locktype = 'advisory' AND l.granted AND a.datname = current_database()"
-            )
-            await until(one_leads)
-            late = await submitted(other, order(chain.authorize(payer, chain.treasury, 1_000)))
-            assert await ended(leader, late.id) == "confirmed"
+        await until(one_leads)
+        orders = [order(chain.authorize(payer, chain.treasury, 1_000)) for _ in range(20)]
+        for number, one in enumerate(orders):
+            await submitted(workers[number % 2], one)
+        # Whichever worker waits hears of it, whoever relays.
+        ends = await asyncio.gather(*(ended(workers[number % 2], one.id) for number, one in enumerate(orders)))
+        assert set(ends) == {"confirmed"}
+        leader = next(worker for worker in workers if worker.relayers[0].state.leading)
+        other = second if leader is first else first
+        await connection.execute(
+            "SELECT pg_terminate_backend(l.pid) FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
+            " WHERE l.locktype = 'advisory' AND l.granted AND a.datname = current_database()"
+        )
+        await until(one_leads)
+        late = await submitted(other, order(chain.authorize(payer, chain.treasury, 1_000)))
+        assert await ended(leader, late.id) == "confirmed"
     assert await chain.usdc_of(payer.address) == 1_000_000 - 21_000
     nonces = await connection.fetch("SELECT nonce FROM chain.sending WHERE status <> 'lost'")
     assert len({row["nonce"] for row in nonces}) == len(nonces)
@@ -367,5 +368,5 @@ async def test_a_gap_in_the_nonces_is_filled(
         await chain.rpc(
             "anvil_setNonce", "0x" + chain.treasury.hex(), hex(await chain.node.next_nonce(chain.treasury) - 1)
         )
-        await until(lambda: _mined_after_mining(settlements, one, chain))
+        await until(mined_until(settlements, one, chain, "confirmed"))
     assert await chain.usdc_of(payer.address) == 990_000

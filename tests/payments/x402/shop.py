@@ -12,6 +12,7 @@ from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
 from gateway.networks import Networks, load_networks
+from gateway.payments.evm.encoding import show_address
 from gateway.payments.x402 import v1, v2
 from gateway.payments.x402.answers import resource
 from gateway.payments.x402.offer import Offer, Rails, compile_rails
@@ -33,6 +34,24 @@ TRANSFER_TYPES = {
         )
     ]
 }  # fmt: skip
+
+
+def permit_types(*, upto: bool) -> dict[str, list[dict[str, str]]]:
+    """Permit2's EIP-712 types with the witness of the x402 proxies."""
+    facilitator = [{"name": "facilitator", "type": "address"}] if upto else []
+    return {
+        "PermitWitnessTransferFrom": [
+            {"name": "permitted", "type": "TokenPermissions"},
+            {"name": "spender", "type": "address"},
+            {"name": "nonce", "type": "uint256"},
+            {"name": "deadline", "type": "uint256"},
+            {"name": "witness", "type": "Witness"},
+        ],
+        "TokenPermissions": [{"name": "token", "type": "address"}, {"name": "amount", "type": "uint256"}],
+        "Witness": [
+            {"name": "to", "type": "address"}, *facilitator, {"name": "validAfter", "type": "uint256"},
+        ],
+    }  # fmt: skip
 
 
 def networks() -> Networks:
@@ -121,6 +140,48 @@ class Payer:
             "accepted": dict(v2.requirements(of)),
             "resource": {"url": SHOP.url, "description": SHOP.description, "mimeType": SHOP.mime_type},
         }
+
+    def permit(self, of: Offer, *, domain: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+        """A version 2 payment by Permit2 for an offer; changes are signed. Nested names are flat here."""
+        upto = of.rail.scheme == "upto"
+        terms: dict[str, Any] = {
+            "token": of.rail.asset_text,
+            "amount": of.amount,
+            "spender": show_address(of.rail.spender),
+            "nonce": secrets.randbits(256),
+            "deadline": NOW + of.timeout,
+            "to": of.pay_to,
+            "validAfter": 0,
+            "facilitator": of.rail.extra.get("facilitatorAddress"),
+        } | changes
+        witness = {"to": terms["to"], "validAfter": terms["validAfter"]}
+        witness |= {"facilitator": terms["facilitator"]} if upto else {}
+        message = {
+            "permitted": {"token": terms["token"], "amount": terms["amount"]},
+            "spender": terms["spender"],
+            "nonce": terms["nonce"],
+            "deadline": terms["deadline"],
+            "witness": witness,
+        }
+        permit2 = {
+            "name": "Permit2", "chainId": of.rail.network.chain_id, "verifyingContract": of.rail.network.permit2
+        } | (domain or {})  # fmt: skip
+        signature = self.account.sign_typed_data(permit2, permit_types(upto=upto), message).signature
+        return {
+            "x402Version": 2,
+            "payload": {
+                "signature": "0x" + signature.hex(),
+                "permit2Authorization": {"from": self.account.address, **_decimals(message)},
+            },
+            "accepted": dict(v2.requirements(of)),
+        }
+
+
+def _decimals(value: Any) -> Any:
+    """Numbers as the wire has them."""
+    if isinstance(value, dict):
+        return {name: _decimals(part) for name, part in value.items()}
+    return str(value) if isinstance(value, int) else value
 
 
 def as_v1(payment: dict[str, Any], network: str = "base-sepolia") -> dict[str, Any]:
