@@ -10,10 +10,11 @@ import logging
 from dataclasses import dataclass
 
 from gateway.catalog.snapshot import Publisher, Route
+from gateway.errors import UpstreamUnreachable
 from gateway.settings import ProxySettings, Settings
 from gateway.telemetry.metrics import Metrics
 from gateway.upstreams.breaker import Breaker, BreakerPolicy, State
-from gateway.upstreams.egress import canonical_host
+from gateway.upstreams.egress import EgressRefused, canonical_host
 from gateway.upstreams.http.timeouts import Timeouts
 from gateway.upstreams.origin import Lane, Origin
 
@@ -70,8 +71,12 @@ class Destinations:
 
 
 def origin_of(route: Route) -> Origin:
-    """Return the origin of a route."""
-    return Origin("https" if route.scheme == "https" else "http", canonical_host(route.host), route.port)
+    """Return the origin of a route. Raises UpstreamUnreachable for a stored host that is none by today's rules."""
+    try:
+        host = canonical_host(route.host)
+    except EgressRefused:
+        raise UpstreamUnreachable("The publisher's server cannot be reached; you were not charged.") from None
+    return Origin("https" if route.scheme == "https" else "http", host, route.port)
 
 
 def timeouts_of(publisher: Publisher, settings: ProxySettings) -> Timeouts:
