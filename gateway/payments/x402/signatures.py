@@ -31,7 +31,7 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A signature without its wrapping, as contracts take it: a key's ends in 27 or 28."""
+    """A signature without its wrapping."""
 
     data: bytes
     deployment: Deployment | None = None
@@ -41,12 +41,7 @@ def read_signature(data: bytes) -> Signature | None:
     """Return a payer's signature, or None when it says that it is ERC-6492 and is not."""
     if data.endswith(_ERC6492_SUFFIX):
         return _unwrapped(data[: -len(_ERC6492_SUFFIX)])
-    return Signature(_with_parity(data))
-
-
-def signed_by(address: bytes, digest: bytes, signature: bytes) -> bool:
-    """Say whether the key of an address (20 bytes) made this signature over a digest; high-s forms are refused."""
-    return recover(digest, signature) == address
+    return Signature(data)
 
 
 def recover(digest: bytes, signature: bytes) -> bytes | None:
@@ -67,6 +62,14 @@ def recover(digest: bytes, signature: bytes) -> bytes | None:
     return keccak_256(key.format(compressed=False)[1:])[12:]
 
 
+def as_contracts_want(data: bytes) -> bytes:
+    """Return a key's signature ending in 27 or 28: some wallets write 0 and 1, which contracts do not take.
+
+    Only for keys: to a smart wallet the last byte of 65 may mean anything.
+    """
+    return data[:64] + bytes((data[64] + 27,)) if len(data) == 65 and data[64] < 2 else data
+
+
 def question(digest: bytes, signature: bytes) -> bytes:
     """Return the call data that asks a smart wallet whether a signature is its own (ERC-1271)."""
     return call_data(_IS_VALID_SIGNATURE, digest, data=signature)
@@ -75,13 +78,6 @@ def question(digest: bytes, signature: bytes) -> bytes:
 def affirms(answer: bytes) -> bool:
     """Say whether a smart wallet's answer to `question` is yes. An account without code answers with nothing."""
     return answer == _MAGIC
-
-
-def _with_parity(data: bytes) -> bytes:
-    """Return a key's signature with the recovery id that contracts take; some wallets write 0 and 1 for 27 and 28."""
-    if len(data) == 65 and data[64] in (0, 1):
-        return data[:64] + bytes((data[64] + 27,))
-    return data
 
 
 def _unwrapped(data: bytes) -> Signature | None:
@@ -95,7 +91,7 @@ def _unwrapped(data: bytes) -> Signature | None:
     inner = _dynamic(data, data[2 * _WORD : head], head + _WORD + _padded(len(calldata)))
     if inner is None or len(data) != 2 * _WORD + head + _padded(len(calldata)) + _padded(len(inner)):
         return None
-    return Signature(_with_parity(inner), Deployment(data[_WORD - 20 : _WORD], calldata))
+    return Signature(inner, Deployment(data[_WORD - 20 : _WORD], calldata))
 
 
 def _dynamic(data: bytes, offset: bytes, place: int) -> bytes | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from gateway.payments.x402.digest import digest
 from gateway.payments.x402.offer import Offer, Rail, Taken, match
 from gateway.payments.x402.reasons import PaymentRefused, Reason
-from gateway.payments.x402.signatures import Signature, question, read_signature, signed_by
+from gateway.payments.x402.signatures import Signature, as_contracts_want, question, read_signature, recover
 from gateway.payments.x402.terms import Method, SignedTerms
 
 
@@ -42,8 +42,9 @@ class Verified:
     """A payment that pays for `offer`, if the chain agrees. Addresses are 20 bytes, `nonce` and `digest` 32.
 
     `authorized` is what was signed and `amount` what the offer asks for, in atomic units. `signature` is as contracts
-    take it. `question` is None when the payer's key has signed for certain; else ask the payer's address and go on with
-    `decided`. `deploy_target` and `deploy_data` create the payer's wallet in the same transaction (ERC-6492).
+    take it, without ERC-6492's frame. `question` is None when the payer's key has signed for certain; else ask the
+    payer's address and go on with `decided`. `deploy_target` and `deploy_data` create the payer's wallet in the same
+    transaction (ERC-6492).
     """
 
     offer: Offer
@@ -149,11 +150,11 @@ def _verify(taken: Taken, terms: SignedTerms, offer: Offer, now: int, bounds: Ti
     if signature is None:
         raise PaymentRefused(codes.signature, "the signature ends as ERC-6492's do, but is not laid out like one")
     signed = digest(rail.separator, terms)
-    asked = _question(terms, rail, signed, signature, codes)
-    deployment = None if asked is None or asked.reason is not codes.signature else signature.deployment
+    data, asked = _proof(terms.payer, signed, signature, rail, codes)
+    deployment = signature.deployment if asked is not None and asked.reason is codes.signature else None
     return Verified(
         offer, terms.method, rail.verifier, rail.asset, terms.payer, terms.payee, terms.nonce, terms.value,
-        offer.amount, terms.valid_after, terms.valid_before, signature.data, signed, asked,
+        offer.amount, terms.valid_after, terms.valid_before, data, signed, asked,
         deployment and deployment.factory, deployment and deployment.data,
     )  # fmt: skip
 
@@ -186,15 +187,18 @@ def _check_times(terms: SignedTerms, now: int, latest: int, margin: int, codes: 
         raise PaymentRefused(codes.expired, f"the authorization lives too long: sign one that ends before {latest}")
 
 
-def _question(terms: SignedTerms, rail: Rail, signed: bytes, signature: Signature, codes: _Codes) -> Question | None:
-    """Return what the payer's wallet must be asked, or None when the payer's key has signed."""
+def _proof(
+    payer: bytes, signed: bytes, signature: Signature, rail: Rail, codes: _Codes
+) -> tuple[bytes, Question | None]:
+    """Return the signature for the contract, and what to ask the payer's wallet unless the payer's key signed."""
     deployment = signature.deployment
     if deployment is None:
-        if signed_by(terms.payer, signed, signature.data):
-            return None
+        data = as_contracts_want(signature.data)
+        if recover(signed, data) == payer:
+            return data, None
         reason = codes.signature
     elif rail.scheme == "upto":  # the wallet would be created by a multicall, and the proxy wants the facilitator
         reason = Reason.WALLET
     else:
         reason = codes.signature if deployment.factory in rail.factories else Reason.FACTORY
-    return Question(question(signed, signature.data), reason)
+    return signature.data, Question(question(signed, signature.data), reason)
