@@ -18,6 +18,7 @@ from gateway.database.pool import LOST
 from gateway.errors import InternalError, PayloadTooLarge, Problem, Unavailable
 from gateway.ids import uuid7
 from gateway.proxy.framing import check_head
+from gateway.proxy.unread import discard, may_come
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        identity = request_id(scope)
+        identity, body = request_id(scope), _Body(scope, receive)
         begun = False
         without_body = scope["method"] == "HEAD"
         if without_body:
@@ -59,11 +60,13 @@ class Edge:
             elif without_body and message["type"] == "http.response.body":
                 message = {**message, "body": b""}
             await send(message)
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                await body.discard()
 
         try:
             check_head(scope)
-            _refuse_announced(scope)
-            await self._app(scope, _bounded(scope, receive), answer)
+            body.begin()
+            await self._app(scope, body.receive, answer)
         except ClientDisconnect:
             return
         except Exception as error:
@@ -71,7 +74,7 @@ class Edge:
             if begun:
                 raise
             problem = _problem(error, scope, identity)
-            await problem_response(problem, identity)(scope, receive, answer)
+            await problem_response(problem, identity)(scope, body.receive, answer)
 
 
 def _completed(fields: list[tuple[bytes, bytes]], identity: str) -> list[tuple[bytes, bytes]]:
@@ -93,30 +96,36 @@ def _problem(error: Exception, scope: Scope, identity: str) -> Problem:
     return InternalError("Something went wrong on our side. Quote the request id when you report it.")
 
 
-def _limit(scope: Scope) -> int:
-    return LOGO_LIMIT if scope["path"].endswith("/logo") else BODY_LIMIT
+class _Body:
+    """The request's body on its way in, bounded, and what is left of it once the answer is out."""
 
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._fields: dict[bytes, bytes] = dict(scope["headers"])
+        self._receive = receive
+        self._limit = LOGO_LIMIT if scope["path"].endswith("/logo") else BODY_LIMIT
+        self._size = 0
+        self._left = False
 
-def _too_large(limit: int) -> PayloadTooLarge:
-    return PayloadTooLarge(f"The body must be at most {limit} bytes.", limit=limit)
+    def begin(self) -> None:
+        """Expect what the (sound) head announces. Raises PayloadTooLarge."""
+        self._left = may_come(self._fields)
+        announced = self._fields.get(b"content-length", b"0")
+        if len(announced) > 15 or not announced.isdigit() or int(announced) > self._limit:
+            raise self._too_large()
 
-
-def _refuse_announced(scope: Scope) -> None:
-    for name, value in scope["headers"]:
-        if name == b"content-length" and (len(value) > 15 or not value.isdigit() or int(value) > _limit(scope)):
-            raise _too_large(_limit(scope))
-
-
-def _bounded(scope: Scope, receive: Receive) -> Receive:
-    limit, size = _limit(scope), 0
-
-    async def bounded() -> Message:
-        nonlocal size
-        message = await receive()
-        if message["type"] == "http.request":
-            size += len(message.get("body", b""))
-            if size > limit:
-                raise _too_large(limit)
+    async def receive(self) -> Message:
+        """Receive a message. Raises PayloadTooLarge."""
+        message = await self._receive()
+        self._left = message.get("more_body", False)
+        self._size += len(message.get("body", b""))
+        if self._size > self._limit:
+            raise self._too_large()
         return message
 
-    return bounded
+    async def discard(self) -> None:
+        """After the answer: read what is left."""
+        if self._left:
+            await discard(self._receive)
+
+    def _too_large(self) -> PayloadTooLarge:
+        return PayloadTooLarge(f"The body must be at most {self._limit} bytes.", limit=self._limit)

@@ -36,6 +36,7 @@ async def next_message(exchange: Exchange) -> Message:
         ) from None
     if message["type"] == "http.disconnect":
         raise ClientGone
+    exchange.body_ended = not message.get("more_body")
     return message
 
 

@@ -41,6 +41,7 @@ class Exchange:
     __slots__ = (
         "answered",
         "asset_price",
+        "body_ended",
         "body_hasher",
         "by_trusted_proxy",
         "bytes_in",
@@ -91,6 +92,7 @@ class Exchange:
         self.charge: ChargeVerdict | None = None  # authorize: set when money moved
         self.status: int | None = None  # forward: what the upstream answered
         self.answered = 0  # deliver: the status that the caller got
+        self.body_ended = False  # body: whether the whole request body is here
         self.bytes_in = 0  # meter
         self.bytes_out = 0  # meter
         self.body_hasher: Any = None  # meter: sha256 of the response body, for paid calls

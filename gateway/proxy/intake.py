@@ -16,7 +16,7 @@ PREFIX = b"/publishers/"
 # The request fields that we read ourselves. A second one of SINGLE would let us and an upstream disagree.
 OURS = frozenset(
     b"authorization host content-length transfer-encoding content-type idempotency-key"
-    b" x-forwarded-for x-forwarded-host x-forwarded-proto".split()
+    b" expect x-forwarded-for x-forwarded-host x-forwarded-proto".split()
 )
 SINGLE = frozenset(b"authorization host content-length transfer-encoding idempotency-key".split())
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")

@@ -14,6 +14,7 @@ import orjson
 from gateway.catalog.snapshot import AssetPrice
 from gateway.errors import InternalError, Problem
 from gateway.proxy.exchange import Exchange, HeaderPairs
+from gateway.proxy.unread import discard, may_come
 from pricing.money import format_amount
 
 OFFER_SECONDS = 300
@@ -115,3 +116,5 @@ async def _send(exchange: Exchange, status: int, headers: HeaderPairs, body: byt
     exchange.answered = status
     await exchange.send({"type": "http.response.start", "status": status, "headers": headers})
     await exchange.send({"type": "http.response.body", "body": b"" if exchange.method == "HEAD" else body})
+    if not exchange.body_ended and may_come(exchange.fields) and (b"connection", b"close") not in headers:
+        await discard(exchange.receive)

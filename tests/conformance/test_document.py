@@ -1,0 +1,175 @@
+"""The OpenAPI document itself: valid, complete, and with examples that work and give nothing away."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from admin_api.app import build, document
+from admin_api.examples import PUBLISHER, REQUESTS
+from admin_api.kit.problems import SCHEMA
+from gateway.errors import every_problem
+from tests.conformance.fuzz import OPERATOR_TOKEN, Known
+from tests.conformance.shapes import METHODS
+from tests.support.gateway import RunningGateway
+from tests.support.world import Agent
+
+DOCUMENT: dict[str, Any] = document(build(None))  # pyright: ignore[reportArgumentType] - it needs no parts
+OPERATIONS = {
+    f"{method.upper()} {path}": item[method]
+    for path, item in DOCUMENT["paths"].items()
+    for method in METHODS
+    if method in item
+}
+PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+# Statuses whose body is not a problem: x402's own, and what readiness found.
+OWN_BODY = {("health_ready", "503")} | {
+    (operation["operationId"], "402") for operation in OPERATIONS.values() if "402" in operation["responses"]
+}
+
+
+def test_it_is_valid_openapi_3_1() -> None:
+    assert [str(error) for error in OpenAPIV31SpecValidator(DOCUMENT).iter_errors()] == []
+    assert DOCUMENT["openapi"].startswith("3.1.")
+
+
+async def test_the_gateway_serves_it(gateway: RunningGateway) -> None:
+    served = (await gateway.client.get("/openapi.json")).json()
+    assert served == DOCUMENT
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_says_what_it_is(name: str) -> None:
+    operation = OPERATIONS[name]
+    assert re.fullmatch(r"[a-z][a-z0-9_]*", operation["operationId"])
+    assert operation["summary"].strip()
+    assert operation["description"].strip()
+    assert len(operation["tags"]) == 1
+    assert "security" in operation
+
+
+def test_operation_ids_are_unique() -> None:
+    ids = [operation["operationId"] for operation in OPERATIONS.values()]
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_refusals_are_declared_as_problems(name: str) -> None:
+    operation = OPERATIONS[name]
+    known = {str(kind.status) for kind in every_problem()}
+    refusals = {status for status in operation["responses"] if status[0] in "45"}
+    for status in refusals:
+        if (operation["operationId"], status) not in OWN_BODY:
+            assert status in known
+            assert operation["responses"][status]["content"] == PROBLEM, status
+    assert {"500", "503"} <= refusals
+    if operation["security"] and {} not in operation["security"]:
+        assert "401" in refusals
+    if (
+        "application/json" in operation.get("requestBody", {}).get("content", {})
+        and "default" not in operation["responses"]
+    ):
+        assert {"400", "413", "415"} <= refusals
+
+
+def test_the_problem_schema_is_what_problems_are() -> None:
+    assert DOCUMENT["components"]["schemas"]["Problem"] == SCHEMA
+    sample = every_problem()[0]("detail").document("id")
+    assert set(SCHEMA["required"]) <= sample.keys() <= SCHEMA["properties"].keys()
+
+
+def shown(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every leaf below a key that shows values rather than describes them, with the name of its field."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from shown(value, f"{name}.{key}")
+    elif isinstance(node, list):
+        for value in node:
+            yield from shown(value, name)
+    elif re.search(r"\.(example|examples|default|const)\b", name):
+        yield name, node
+
+
+SECRET_VALUES = re.compile(
+    r"seren_[0-9a-f]{16}_|\b(?:sk|rk|pk|whsec|ghp)_\w{8,}|\beyJ[\w-]{10,}\.|-----BEGIN|\b(?:0x)?[0-9a-fA-F]{64}\b"
+)
+SECRET_FIELDS = re.compile(r"(?:api_key|secret|password|token|credential)\b(?<!max_tokens)", re.I)
+
+
+def secrets_shown(node: Any) -> list[str]:
+    return [
+        f"{name}: {value}"
+        for name, value in shown(node)
+        if isinstance(value, str) and (SECRET_VALUES.search(value) or SECRET_FIELDS.search(name.rpartition(".")[2]))
+    ]
+
+
+def test_examples_show_no_secret() -> None:
+    assert list(shown(DOCUMENT))
+    assert secrets_shown(DOCUMENT) == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"example": {"upstream_api_key": "abc"}},
+        {"examples": ["Bearer seren_0123456789abcdef_x"]},
+        {"default": "0x" + "ab" * 32},
+        {"example": [{"note": "-----BEGIN PRIVATE KEY-----"}]},
+    ],
+)
+def test_a_secret_would_be_found(value: Any) -> None:
+    assert len(secrets_shown(value)) == 1
+
+
+def test_every_json_body_has_an_example() -> None:
+    with_body = {
+        operation["operationId"]
+        for operation in OPERATIONS.values()
+        if "application/json" in operation.get("requestBody", {}).get("content", {})
+    }
+    assert with_body == REQUESTS.keys()
+
+
+# What an example cannot reach here: rails that do not exist yet, and codes and ids that are nobody's.
+EXPECTED = {
+    "create_deposit": 501,
+    "onchain_deposit": 501,
+    "create_org_publisher_payout": 501,
+    "apply_referral_code": 400,
+    "wallet_recover": 401,
+    "resolve_exchange": 404,
+}
+
+
+@pytest.mark.parametrize("name", [name for name, one in OPERATIONS.items() if one["operationId"] in REQUESTS])
+async def test_an_example_is_accepted(name: str, gateway: RunningGateway, agent: Agent, known: Known) -> None:
+    operation = OPERATIONS[name]["operationId"]
+    answer = await sent(gateway, name, agent, known, fitted(REQUESTS[operation], known))
+    success = next(int(status) for status in OPERATIONS[name]["responses"] if status.startswith("2"))
+    assert answer.status_code == EXPECTED.get(operation, success), answer.text
+
+
+def fitted(example: dict[str, Any], known: Known) -> dict[str, Any]:
+    """Put the id of a publisher that exists into an example."""
+    return {field: known.publisher if value == PUBLISHER else value for field, value in example.items()}
+
+
+async def sent(gateway: RunningGateway, name: str, agent: Agent, known: Known, body: dict[str, Any]) -> httpx.Response:
+    method, path = name.split(" ")
+    target = path.format(
+        organization_id=known.organization, publisher_id=known.publisher, slug=known.slug, exchange_id=uuid4()
+    )
+    token = OPERATOR_TOKEN if path.startswith("/operator") else agent.key
+    return await gateway.client.request(method, target, headers={"Authorization": f"Bearer {token}"}, json=body)
+
+
+def test_the_logo_in_the_example_is_a_picture() -> None:
+    assert base64.b64decode(REQUESTS["upload_publisher_logo"]["logo"]).startswith(b"\x89PNG")
