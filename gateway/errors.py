@@ -191,6 +191,18 @@ class KindNotServed(Problem):
     status, name, title = 501, "kind-not-served", "Publisher kind not served"
 
 
+class WebSocketNotOffered(Problem):
+    """The publisher offers no WebSocket connections. Nothing was sent or charged; call it by plain HTTP."""
+
+    status, name, title = 501, "websocket-not-offered", "WebSocket not offered"
+
+
+class UpgradeRefused(Problem):
+    """The publisher's server did not open a WebSocket: `upstream_status` is what it answered. Nothing was charged."""
+
+    status, name, title = 502, "upgrade-refused", "WebSocket refused by the upstream"
+
+
 class UpstreamUnreachable(Problem):
     """The publisher's server could not be reached. Nothing was charged."""
 

@@ -171,6 +171,18 @@ class BreakerSettings(_Section):
     wait_max: Seconds = 60.0
 
 
+class WebSocketSettings(_Section):
+    """Connections to publishers that offer WebSockets. A message is whole in memory while it is passed on."""
+
+    max_message: Bytes = Field(default=1_048_576, description="Of either side; granian reads up to 64 MiB before us")
+    lifetime: Seconds = Field(default=7_200.0, description="How long one paid connection may last")
+    idle_timeout: Seconds = Field(default=600.0, description="Without a message either way; pings do not count")
+    ping_interval: Seconds = Field(default=20.0, description="Between pings to a side that is silent")
+    close_timeout: Seconds = Field(default=5.0, description="How long the closing handshake may take")
+    connections: int = Field(default=2_000, ge=0, description="At once, per worker; 0 refuses all")
+    per_key: int = Field(default=100, ge=1, description="At once, per worker and API key or address without one")
+
+
 class MoneySettings(_Section):
     """Credits and fees. Amounts are atomic units of the default asset (USDC: 1,000,000 = $1)."""
 
@@ -230,6 +242,7 @@ class Settings(_Section):
     limits: LimitSettings = LimitSettings()
     proxy: ProxySettings = ProxySettings()
     breaker: BreakerSettings = BreakerSettings()
+    websocket: WebSocketSettings = WebSocketSettings()
     money: MoneySettings = MoneySettings()
     idempotency: IdempotencySettings = IdempotencySettings()
     secrets: SecretSettings = SecretSettings()

@@ -138,6 +138,7 @@ class PublisherResponse(Answer):
     total_timeout_seconds: ChosenSeconds
     max_connections: Annotated[int | None, EXTENSION]
     refund_on_status: Annotated[list[str], EXTENSION]
+    websocket_enabled: Annotated[bool, EXTENSION]
     total_queries: int
     unique_agents_served: int
 

@@ -22,6 +22,8 @@ Ending = Literal[
     "unreachable",
     "timeout",
     "upstream_error",
+    "upgrade_refused",
+    "gateway_stopped",
     "refused",
 ]
 # How a call can end that the upstream answered: what it answered decides then, and whether the caller got any of it.

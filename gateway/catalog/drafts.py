@@ -32,6 +32,7 @@ DOCUMENT_DEFAULTS: Mapping[str, Any] = {
     "requires_user_oauth": False,
     "ownership_tracking_enabled": False,
     "refund_on_status": [],
+    "websocket_enabled": False,
 }
 NOT_DOCUMENT = frozenset(
     {*COLUMNS, *PRICE_FIELDS, *SECRET_FIELDS, "slug", "accepted_asset_ids", "add_asset_ids", "remove_asset_ids"}

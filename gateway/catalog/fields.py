@@ -99,4 +99,5 @@ Flag = StrictBool
 EXTENSION = Field(json_schema_extra={"x-extension": True})
 Duration = Annotated[float, Strict(), EXTENSION]
 Connections = Annotated[StrictInt, EXTENSION]
+Switch = Annotated[StrictBool, EXTENSION]
 RefundStatuses = Annotated[list[StrictStr], Field(max_length=200), AfterValidator(delivery.refund_statuses), EXTENSION]

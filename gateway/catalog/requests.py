@@ -42,6 +42,7 @@ from gateway.catalog.fields import (
     Secret,
     SecretHeaders,
     Slug,
+    Switch,
     Text,
     TokenMethod,
     TokenMode,
@@ -141,6 +142,7 @@ class DeliveryFields(Request):
     total_timeout_seconds: Duration | None = None
     max_connections: Connections | None = None
     refund_on_status: RefundStatuses | None = None
+    websocket_enabled: Switch | None = None
 
 
 class PublisherFields(TokenExchange, CallPrices, DeliveryFields):

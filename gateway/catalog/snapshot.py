@@ -90,6 +90,7 @@ class Publisher:
     route_names: frozenset[bytes] = field(default_factory=frozenset[bytes])
     not_served: str | None = None
     delivery: DeliveryPolicy = field(default_factory=DeliveryPolicy)
+    websocket: bool = False
 
     @property
     def prices_by_method(self) -> bool:
@@ -224,6 +225,7 @@ def compile_publisher(
         route_names=route.own_names if route else frozenset(),
         not_served=not_served(row.category, document, row.pricing),
         delivery=compile_delivery(document),
+        websocket=bool(document.get("websocket_enabled")),
     )
 
 

@@ -13,14 +13,16 @@ from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 
 from hypercorn.asyncio.run import uvloop_worker
-from hypercorn.config import Config
+from hypercorn.config import Config, Sockets
+
+from gateway.cli import hypercorn_websocket
 
 
 def run(config: Config) -> int:
     """Serve with `config.workers` processes until SIGTERM or SIGINT; 1 when a worker ended by itself."""
     sockets = config.create_sockets()
     context = get_context("spawn")
-    workers = [context.Process(target=uvloop_worker, args=(config, sockets)) for _ in range(config.workers)]
+    workers = [context.Process(target=_serve, args=(config, sockets)) for _ in range(config.workers)]
     asked: list[int] = []
 
     def stop(number: int, _frame: object) -> None:
@@ -41,6 +43,12 @@ def run(config: Config) -> int:
     for sock in (*sockets.secure_sockets, *sockets.insecure_sockets):
         sock.close()
     return 0 if asked else 1
+
+
+def _serve(config: Config, sockets: Sockets) -> None:
+    """Run one worker (in its own process)."""
+    hypercorn_websocket.install()
+    uvloop_worker(config, sockets)
 
 
 def _terminate(workers: list[SpawnProcess]) -> None:

@@ -19,6 +19,9 @@ from gateway.settings import Settings
 
 APPLICATION = "gateway.cli.asgi:application"
 BACKLOG = 2048
+# The application cuts off what is still running after the drain and settles its money. Only then does the server, whose
+# way of ending (granian kills) would leave that to the reconciler.
+CUT_SECONDS = 3.0
 UNLIMITED_REQUESTS = 2**31
 
 
@@ -67,13 +70,13 @@ def _granian(settings: Settings, target: str) -> int:
         loop=Loops.uvloop,
         http=HTTPModes.http1,
         http1_settings=HTTP1Settings(header_read_timeout=math.ceil(settings.server.keep_alive * 1_000)),
-        websockets=False,
+        websockets=True,
         backlog=BACKLOG,
         log_access=False,
         log_level=LogLevels.warning,
         # A lone worker that dies ends the service at once, and whoever runs it sees why.
         respawn_failed_workers=settings.server.workers > 1,
-        workers_kill_timeout=_whole(settings.server.drain),
+        workers_kill_timeout=_whole(settings.server.drain + CUT_SECONDS),
     )
     # A forked worker inherits the parent's handlers, which in it do nothing: a SIGTERM before it has its own would be
     # lost, and the end would take the whole drain. With the default action it just ends; it has served nobody yet.
@@ -96,7 +99,11 @@ def _uvicorn(settings: Settings, target: str) -> int:
         workers=settings.server.workers,
         loop="uvloop",
         http=StrictProtocol,
-        ws="none",
+        ws="wsproto",
+        ws_max_size=settings.websocket.max_message,
+        ws_per_message_deflate=False,  # a compressed message is bounded only when it has been unpacked
+        ws_ping_interval=settings.websocket.ping_interval,
+        ws_ping_timeout=settings.websocket.ping_interval,
         lifespan="on",
         log_level="warning",
         access_log=False,
@@ -105,7 +112,7 @@ def _uvicorn(settings: Settings, target: str) -> int:
         proxy_headers=False,  # whom to believe is decided by settings.server.trusted_proxies, not here
         backlog=BACKLOG,
         timeout_keep_alive=_whole(settings.server.keep_alive),
-        timeout_graceful_shutdown=_whole(settings.server.drain),
+        timeout_graceful_shutdown=_whole(settings.server.drain + CUT_SECONDS),
     )
     if settings.server.workers > 1:
         parent = Multiprocess(config, sockets=[config.bind_socket()])
@@ -124,8 +131,9 @@ def _hypercorn(settings: Settings, target: str) -> int:
     from hypercorn.config import Config
     from hypercorn.run import run as serve_alone
 
-    from gateway.cli import prefork
+    from gateway.cli import hypercorn_websocket, prefork
 
+    hypercorn_websocket.install()
     config = Config()
     config.application_path = target
     host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
@@ -142,7 +150,9 @@ def _hypercorn(settings: Settings, target: str) -> int:
     # Its own bound of 16 KiB is below ours and would depend on how the bytes arrive.
     config.h11_max_incomplete_size = settings.proxy.max_header_bytes + settings.proxy.max_target
     config.keep_alive_max_requests = UNLIMITED_REQUESTS
-    config.graceful_timeout = settings.server.drain
+    config.graceful_timeout = settings.server.drain + CUT_SECONDS
+    config.websocket_max_message_size = settings.websocket.max_message
+    config.websocket_ping_interval = settings.websocket.ping_interval
     return prefork.run(config) if config.workers else serve_alone(config)
 
 

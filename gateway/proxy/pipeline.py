@@ -38,6 +38,7 @@ from gateway.proxy.idempotency import claim_key, keep_answer, release_key, repla
 from gateway.proxy.identify import identify
 from gateway.proxy.intake import intake
 from gateway.proxy.limit import limit
+from gateway.proxy.live import Live
 from gateway.proxy.match import match
 from gateway.proxy.problems import answer_internal_error, answer_payment_required, answer_problem, problem_answer
 from gateway.proxy.quote import quote
@@ -85,9 +86,10 @@ class Pipeline:
     guesses: Policy
     destinations: Destinations
     trusted: tuple[Network, ...]
+    live: Live = field(default_factory=Live)
 
     @classmethod
-    def build(cls, services: Services) -> Pipeline:
+    def build(cls, services: Services) -> Self:
         """Derive limits and bounds from the settings."""
         limits = services.settings.limits
         return cls(
@@ -103,6 +105,7 @@ class Pipeline:
     async def serve(self, exchange: Exchange) -> None:
         """Walk one call to its booked end and answer it. Raises only Truncated, and cancellation."""
         services = self.services
+        self.live.calls[exchange] = asyncio.current_task()
         try:
             await self._walk(exchange)
         except Shortfall as shortfall:
@@ -121,6 +124,9 @@ class Pipeline:
         except Truncated:
             raise
         except asyncio.CancelledError:
+            if self.live.cutting:
+                await self._cut_off(exchange)
+                return
             # The server gave up on the caller. The money still has to end, after this task.
             services.ledger.spawn(self._abandon(exchange))
             raise
@@ -131,6 +137,7 @@ class Pipeline:
                 raise Truncated from None
             await answer_internal_error(exchange)
         finally:
+            del self.live.calls[exchange]
             self._observe(exchange)
 
     async def _walk(self, exchange: Exchange) -> None:
@@ -177,15 +184,7 @@ class Pipeline:
         try:
             answer = await forward(exchange, services.upstreams, to)
         except UpstreamError as error:
-            exchange.sent = error.sent
-            services.metrics.upstream_error(exchange.sold.slug, type(error).__name__)
-            if isinstance(error.__cause__, ClientGone):
-                raise ClientGone from None
-            if isinstance(error, SILENCE) and not isinstance(error, AddressRefused):
-                to.breaker.failed(exchange, monotonic(), provoked=not isinstance(error, ConnectError))
-            ending, problem = _failure(error)
-            await settle(exchange, services.ledger, ending)
-            raise problem from error
+            raise await self._unanswered(exchange, to, error) from error
         if to.breaker.watching:
             to.breaker.succeeded(monotonic())
         exchange.mark("upstream")
@@ -225,6 +224,19 @@ class Pipeline:
         if ending in CUT:
             raise Truncated
 
+    async def _unanswered(self, exchange: Exchange, to: Destination, error: UpstreamError) -> Problem:
+        """End a call without an answer and return what its caller reads. Raises ClientGone."""
+        services = self.services
+        exchange.sent = error.sent
+        services.metrics.upstream_error(exchange.sold.slug, type(error).__name__)
+        if isinstance(error.__cause__, ClientGone):
+            raise ClientGone from None
+        if isinstance(error, SILENCE) and not isinstance(error, AddressRefused):
+            to.breaker.failed(exchange, monotonic(), provoked=not isinstance(error, ConnectError))
+        ending, problem = _failure(error)
+        await settle(exchange, services.ledger, ending)
+        return problem
+
     async def _refuse(self, exchange: Exchange, problem: Problem) -> None:
         """Answer a problem. Once the upstream may have seen the call, a repeat gets this answer, not a second call."""
         services = self.services
@@ -240,6 +252,17 @@ class Pipeline:
         """End a call that nobody waits for any more."""
         await settle(exchange, self.services.ledger, "client_gone")
         await release_key(exchange, self.services.answers)
+
+    async def _cut_off(self, exchange: Exchange) -> None:
+        """End a call that this process has no time to finish: it costs nothing. Raises Truncated."""
+        task = asyncio.current_task()
+        if task is not None:
+            task.uncancel()
+        await settle(exchange, self.services.ledger, "gateway_stopped")
+        await release_key(exchange, self.services.answers)
+        if exchange.head_sent:
+            raise Truncated
+        await answer_problem(exchange, Unavailable("The gateway is stopping; you were not charged. Try again."))
 
     def _observe(self, exchange: Exchange) -> None:
         price = exchange.asset_price
