@@ -74,9 +74,12 @@ def test_its_exact_payment_pays(network: str) -> None:
     account, ours = Account.create(), offer(network)
     payment, header = pay(account, ours)
     verified = taken(header, offer(SEPOLIA), offer(BASE))
-    assert (verified.offer, verified.payer.hex()) == (ours, account.address[2:].lower())
+    assert (verified.offer, verified.terms.payer.hex()) == (ours, account.address[2:].lower())
     signed = payment.payload["authorization"]
-    assert (verified.nonce.hex(), str(verified.valid_before)) == (signed["nonce"][2:], signed["validBefore"])
+    assert (verified.terms.nonce.hex(), str(verified.terms.valid_before)) == (
+        signed["nonce"][2:],
+        signed["validBefore"],
+    )
 
 
 def test_its_payment_by_permit2_pays() -> None:
@@ -85,16 +88,19 @@ def test_its_payment_by_permit2_pays() -> None:
     verified = taken(header, offer(), ours)
     signed = payment.payload["permit2Authorization"]
     assert signed["spender"] == X402_EXACT_PERMIT2_PROXY_ADDRESS
-    assert (verified.method, verified.offer) == ("permit2_exact", ours)
-    assert verified.verifier.hex() == PERMIT2_ADDRESS[2:].lower()
-    assert (int.from_bytes(verified.nonce), verified.payer.hex()) == (int(signed["nonce"]), account.address[2:].lower())
+    assert (verified.terms.method, verified.offer) == ("permit2_exact", ours)
+    assert verified.offer.rail.verifier.hex() == PERMIT2_ADDRESS[2:].lower()
+    assert (int.from_bytes(verified.terms.nonce), verified.terms.payer.hex()) == (
+        int(signed["nonce"]),
+        account.address[2:].lower(),
+    )
 
 
 def test_its_upto_payment_authorizes_the_most_and_our_facilitator_alone() -> None:
     account, ours = Account.create(), offer(scheme="upto", amount=500_000)
     payment, header = pay(account, ours)
     verified = taken(header, ours)
-    assert (verified.method, verified.authorized) == ("permit2_upto", 500_000)
+    assert (verified.terms.method, verified.terms.authorized) == ("permit2_upto", 500_000)
     assert bytes.fromhex(payment.payload["permit2Authorization"]["witness"]["facilitator"][2:]) == FACILITATOR
 
 
@@ -110,7 +116,7 @@ def test_its_version_1_payment_for_our_version_1_body_pays() -> None:
     said, terms = v1.read_payment(encode_payment_signature_header(payment).encode())
     verified = verify(said, terms, [ours, permit2_offer()], SHOP.url, int(time.time()))
     assert verified.question is None
-    assert (verified.offer, verified.payer.hex()) == (ours, account.address[2:].lower())
+    assert (verified.offer, verified.terms.payer.hex()) == (ours, account.address[2:].lower())
 
 
 def test_its_reading_of_a_payment_is_ours() -> None:

@@ -27,11 +27,11 @@ def test_an_honest_permit_is_taken(ours: Offer) -> None:
     payment = payer.permit(ours)
     verified = check(payment, ours)
     assert verified.question is None
-    assert verified.method == ("permit2_upto" if ours is UPTO else "permit2_exact")
-    assert (verified.authorized, verified.amount, verified.valid_before) == (PRICE, PRICE, NOW + 120)
-    assert (verified.payer, verified.asset) == (payer.address, ours.rail.asset)
-    assert show_address(verified.verifier) == "0x000000000022D473030F116dDEE9F6B43aC78BA3"
-    assert int.from_bytes(verified.nonce) == int(payment["payload"]["permit2Authorization"]["nonce"])
+    assert verified.terms.method == ("permit2_upto" if ours is UPTO else "permit2_exact")
+    assert (verified.terms.authorized, verified.offer.amount, verified.terms.valid_before) == (PRICE, PRICE, NOW + 120)
+    assert (verified.terms.payer, verified.terms.asset) == (payer.address, ours.rail.asset)
+    assert show_address(verified.offer.rail.verifier) == "0x000000000022D473030F116dDEE9F6B43aC78BA3"
+    assert int.from_bytes(verified.terms.nonce) == int(payment["payload"]["permit2Authorization"]["nonce"])
 
 
 CHANGES: list[tuple[dict[str, Any], Reason]] = [

@@ -129,32 +129,36 @@ def test_a_smart_wallet_is_asked_whether_it_signed(signature: bytes) -> None:
     assert verified.question is not None
     assert verified.question.data == signatures.question(verified.digest, signature)
     assert verified.decided(True).question is None
-    assert verified.decided(True).signature == signature, "what the last byte means is the wallet's business"
+    assert verified.decided(True).terms.signature == signature, "what the last byte means is the wallet's business"
     assert refused(verified) is Reason.SIGNATURE
 
 
 def test_an_undeployed_wallet_is_made_by_a_factory_that_we_call() -> None:
     ours = with_factories(offer(), FACTORY)
     verified = check(wallet_payment(ours, wrapped(FACTORY, b"\xca\x11", b"\7" * 96)), ours)
-    assert (verified.deploy_target, verified.deploy_data, verified.signature) == (FACTORY, b"\xca\x11", b"\7" * 96)
+    assert (verified.terms.deploy_target, verified.terms.deploy_data, verified.terms.signature) == (
+        FACTORY,
+        b"\xca\x11",
+        b"\7" * 96,
+    )
     made = verified.decided(False)
-    assert (made.question, made.deploy_target) == (None, FACTORY)
+    assert (made.question, made.terms.deploy_target) == (None, FACTORY)
     there = verified.decided(True)
-    assert (there.question, there.deploy_target, there.deploy_data) == (None, None, None)
+    assert (there.question, there.terms.deploy_target, there.terms.deploy_data) == (None, None, None)
 
 
 def test_no_other_factory_is_ever_called_with_our_gas() -> None:
     ours = with_factories(offer(), b"\xfb" * 20)
     verified = check(wallet_payment(ours, wrapped(FACTORY, b"\xca\x11", b"\7" * 96)), ours)
-    assert (verified.deploy_target, verified.deploy_data) == (None, None)
+    assert (verified.terms.deploy_target, verified.terms.deploy_data) == (None, None)
     assert refused(verified) is Reason.FACTORY
-    assert verified.decided(True).signature == b"\7" * 96  # deployed already: its own word counts
+    assert verified.decided(True).terms.signature == b"\7" * 96  # deployed already: its own word counts
 
 
 def test_upto_takes_no_wallet_that_is_not_deployed() -> None:
     ours = with_factories(offer(scheme="upto"), FACTORY)
     verified = check(wallet_payment(ours, wrapped(FACTORY, b"\xca\x11", b"\7" * 96)), ours)
-    assert verified.deploy_target is None
+    assert verified.terms.deploy_target is None
     assert refused(verified) is Reason.WALLET
 
 
@@ -172,4 +176,4 @@ def test_a_keys_signature_in_a_wrapping_is_the_wallets_to_judge() -> None:
     payment["payload"]["signature"] = "0x" + wrapped(FACTORY, b"", inner).hex()
     verified = check(payment, ours)
     assert verified.question is not None
-    assert show_address(verified.payer) == payer.account.address
+    assert show_address(verified.terms.payer) == payer.account.address

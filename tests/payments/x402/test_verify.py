@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from eth_account import Account
 
+from gateway.payments.evm.terms import Terms
 from gateway.payments.x402.reasons import PaymentRefused, Reason
 from gateway.payments.x402.verify import TimeBounds
 from tests.payments.x402.shop import BASE, NOW, PAYEE, PRICE, SEPOLIA, Payer, as_v1, check, offer
@@ -29,14 +30,18 @@ def test_an_honest_payment_is_taken_with_every_fact_from_our_own_offer() -> None
     payment = payer.payment(ours)
     verified = check(payment, offer(BASE), ours)
     assert verified.question is None
-    assert (verified.network, verified.method, verified.offer) == (SEPOLIA, "eip3009", ours)
-    assert (verified.payer, verified.payee) == (payer.address, bytes.fromhex(PAYEE[2:]))
-    assert (verified.authorized, verified.amount) == (PRICE, PRICE)
-    assert verified.verifier == verified.asset == ours.rail.asset
-    assert verified.nonce.hex() == payment["payload"]["authorization"]["nonce"][2:]
-    assert (verified.valid_after, verified.valid_before) == (0, NOW + 120)
-    assert verified.signature.hex() == payment["payload"]["signature"][2:]
-    assert (verified.deploy_target, verified.deploy_data) == (None, None)
+    assert (verified.network, verified.offer) == (SEPOLIA, ours)
+    assert verified.terms == Terms(
+        asset=ours.rail.asset,
+        payer=payer.address,
+        payee=bytes.fromhex(PAYEE[2:]),
+        nonce=bytes.fromhex(payment["payload"]["authorization"]["nonce"][2:]),
+        method="eip3009",
+        authorized=PRICE,
+        valid_after=0,
+        valid_before=NOW + 120,
+        signature=bytes.fromhex(payment["payload"]["signature"][2:]),
+    )
 
 
 def test_version_1_pays_the_same_offer() -> None:
@@ -73,7 +78,7 @@ def test_the_bounds_of_an_authorizations_life_are_inclusive(seconds: int) -> Non
 
 def test_a_later_settlement_needs_a_longer_life() -> None:
     payment = Payer().payment(offer())
-    assert check(payment, offer(), bounds=TimeBounds(margin=120)).valid_before == NOW + 120
+    assert check(payment, offer(), bounds=TimeBounds(margin=120)).terms.valid_before == NOW + 120
     assert refused(payment, offer(), bounds=TimeBounds(margin=121)) is Reason.EXPIRED
     assert refused(payment, offer(), now=NOW + 115) is Reason.EXPIRED
 
@@ -192,7 +197,7 @@ def test_recovery_ids_are_taken_in_both_spellings_and_stored_in_one(written: int
             break
     payment["payload"]["signature"] = "0x" + (signature[:64] + bytes((written,))).hex()
     if taken:
-        assert check(payment, ours).signature == signature
+        assert check(payment, ours).terms.signature == signature
     else:
         assert refused(payment, ours) is Reason.SIGNATURE
 
@@ -217,10 +222,8 @@ def test_the_same_authorization_always_has_the_same_place_in_the_books() -> None
     first = check(payment, ours)
     again = check(as_v1(payment), ours, now=NOW + 60)
     other = check(payer.payment(ours), ours)
-    assert (first.network, first.verifier, first.payer, first.nonce) == (
-        again.network, again.verifier, again.payer, again.nonce,
-    )  # fmt: skip
-    assert first.nonce != other.nonce
+    assert (first.network, first.terms) == (again.network, again.terms)
+    assert first.terms.nonce != other.terms.nonce
 
 
 def test_version_1_finds_the_asset_whose_domain_was_signed() -> None:

@@ -1,0 +1,128 @@
+"""Killed between every two steps of settlement: afterwards chain and ledger agree, and no payment is made twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from datetime import timedelta
+
+import pytest
+
+from gateway.database.pool import Connection, Database
+from gateway.faults import POINTS
+from gateway.jobs.reconcile import Reconciler
+from gateway.payments.evm.settlements import Order
+from gateway.settings import DatabaseSettings
+from tests.payments.evm.conftest import Ordering, Worker, ended, until
+from tests.support.chain import Chain
+from tests.support.dev import ROOT, environment
+from tests.support.relay_process import write_order
+from tests.support.world import Shop, World
+
+pytestmark = pytest.mark.slow
+
+STEPS = sorted(point for point in POINTS if point.startswith("chain."))
+COUNT = 3
+
+
+async def doomed(orders: list[Order], chain: Chain, database_url: str, fault: str) -> str:
+    """Run a worker process on the orders and return what it printed; it dies at the fault."""
+    keys = {f"TOLLWAY_CHAIN_{chain.chain_id}_RPC": chain.url, "TOLLWAY_CHAIN_SIGNER_KEY": chain.signer_key}
+    task = {"database_url": database_url, "environment": keys, "orders": [write_order(one) for one in orders]}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.support.relay_process",
+        cwd=ROOT, env=environment(TOLLWAY_FAULT=fault), stdin=-1, stdout=-1, stderr=-1,
+    )  # fmt: skip
+    out, error = await asyncio.wait_for(process.communicate(json.dumps(task).encode()), 40)
+    assert process.returncode == -9, f"it was to be killed: {out.decode()}{error.decode()}"
+    return out.decode()
+
+
+async def reconcile(database_url: str) -> None:
+    """What the gateway's reconciler does once the dead worker has been missed for long enough."""
+    database = Database(DatabaseSettings(url=database_url))
+    await database.start()
+    await Reconciler(database, timedelta(days=7), timedelta(0)).run()
+    await database.stop()
+
+
+@pytest.mark.parametrize("point", STEPS)
+@pytest.mark.parametrize("mined", ["while dead", "after the restart"])
+async def test_killed_at(
+    point: str, mined: str, settling: Worker, order: Ordering, chain: Chain, world: World, shop: Shop,
+    database_url: str, connection: Connection,
+) -> None:  # fmt: skip
+    payers = [await chain.wallet(10_000) for _ in range(COUNT)]
+    orders = [order(chain.authorize(payer, chain.treasury, 10_000)) for payer in payers]
+    # A block is needed to die in it; else what was sent waits for the survivor.
+    held = mined == "after the restart" and point in ("chain.stored", "chain.sent")
+    if held:
+        async with chain.held_blocks():
+            printed = await doomed(orders, chain, database_url, f"{point}:kill")
+    else:
+        printed = await doomed(orders, chain, database_url, f"{point}:kill")
+    assert "confirmed" not in printed
+    await reconcile(database_url)
+    async with settling() as settlements:
+        for one in orders:  # the caller asks again with the same authorization
+            claim = await settlements.reserve(
+                order(chain.authorize(payers[0], one.payee, 1), nonce=one.nonce, payer=one.payer)
+            )
+            assert claim.verdict in ("known", "reserved")
+            if claim.status is not None:
+                assert claim.status.id == one.id
+            else:
+                assert point in ("chain.reserved", "chain.submitted"), "only what was never submitted is free again"
+        await until(lambda: nothing_open(connection))
+    submitted = point != "chain.reserved"
+    states = await connection.fetch("SELECT state::text, count(*) FROM chain.payment WHERE id = ANY ($1) GROUP BY 1",
+                                    [one.id for one in orders])  # fmt: skip
+    assert len(states) <= 2
+    for payer, one in zip(payers, orders, strict=True):
+        status = await connection.fetchval("SELECT state::text FROM chain.payment WHERE id = $1", one.id)
+        assert await chain.usdc_of(payer.address) == (0 if status == "confirmed" else 10_000)
+        if point not in ("chain.reserved", "chain.submitted"):
+            assert status == "confirmed", "what was submitted is settled, whoever dies"
+    confirmed = sum(row["count"] for row in states if row["state"] == "confirmed")
+    assert confirmed >= (1 if submitted else 0)
+    assert await world.earned(shop) == confirmed * 9_000
+
+
+async def nothing_open(connection: Connection) -> bool:
+    return not await connection.fetchval(
+        "SELECT count(*) FROM chain.payment WHERE state IN ('reserved', 'pending', 'broadcast', 'unknown')"
+        " AND valid_before < 10000000000 AND worker_id IS NOT NULL"
+    )
+
+
+async def test_hung_before_broadcasting_the_worker_keeps_its_lock_and_nothing_is_sent_twice(
+    settling: Worker, order: Ordering, chain: Chain, database_url: str, connection: Connection
+) -> None:
+    """A leader that hangs is alive: the others must not sign over it. When it dies they go on with what it stored."""
+    payer = await chain.wallet(10_000)
+    one = order(chain.authorize(payer, chain.treasury, 10_000))
+    keys = {f"TOLLWAY_CHAIN_{chain.chain_id}_RPC": chain.url, "TOLLWAY_CHAIN_SIGNER_KEY": chain.signer_key}
+    task = {"database_url": database_url, "environment": keys, "orders": [write_order(one)]}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.support.relay_process",
+        cwd=ROOT, env=environment(TOLLWAY_FAULT="chain.stored:hang"), stdin=-1, stdout=-1, stderr=-1,
+    )  # fmt: skip
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(task).encode())
+    process.stdin.close()
+
+    async def stored() -> bool:
+        return await connection.fetchval("SELECT state = 'broadcast' FROM chain.payment WHERE id = $1", one.id) is True
+
+    await until(stored)
+    async with settling() as settlements:
+        await asyncio.sleep(1)
+        assert not settlements.relayers[0].state.leading
+        process.kill()
+        await process.wait()
+        assert await ended(settlements, one.id) == "confirmed"
+    attempts = await connection.fetchval(
+        "SELECT count(*) FROM chain.attempt a JOIN chain.payment p USING (sending_id) WHERE p.id = $1", one.id
+    )
+    assert attempts == 1
