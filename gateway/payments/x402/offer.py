@@ -12,9 +12,10 @@ from typing import Literal
 
 from gateway.networks import AssetEntry, Network, Networks
 from gateway.payments.evm.encoding import parse_address, show_address
+from gateway.payments.evm.terms import Method
 from gateway.payments.x402.digest import domain_separator, permit2_separator
 from gateway.payments.x402.reasons import PaymentRefused, Reason
-from gateway.payments.x402.terms import Method, SignedTerms
+from gateway.payments.x402.terms import SignedTerms
 
 Scheme = Literal["exact", "upto"]
 

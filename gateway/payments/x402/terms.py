@@ -1,13 +1,14 @@
-"""What a payer signed, whichever way the token moves: EIP-3009, or Permit2 through one of the x402 proxies."""
+"""What a payment says was signed, whichever way the token moves: EIP-3009, or Permit2 through one of the x402 proxies.
+
+Read, not believed: verify.py makes evm's Terms of it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
+from gateway.payments.evm.terms import Method
 from gateway.payments.x402.wire import Fields, address, as_object, malformed, octets, only, uint256, word
-
-Method = Literal["eip3009", "permit2_exact", "permit2_upto"]
 
 _PAYLOAD_3009 = frozenset(("authorization", "signature"))
 _PAYLOAD_PERMIT2 = frozenset(("permit2Authorization", "signature"))

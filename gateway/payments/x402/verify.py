@@ -1,8 +1,8 @@
-"""Whether a payment pays for an offer, as far as this can be known without asking the chain. Pure, about 70 us.
+"""Whether a payment pays for an offer, as far as this can be known without asking the chain. Pure, about 80 us.
 
 What is left to the chain is said in the result: whether a smart wallet signed (`question`), and whether the transfer
-would succeed now (evm/instructions.execute simulated: funds, an unused nonce, Permit2's allowance). What is left to the
-caller is replay: the same `verifier`, `payer` and `nonce` on a network is the same payment, and is reserved once.
+would succeed now (evm/checks.inspect: funds, an unused nonce, a trial run). What is left to the caller is replay: one
+payer's nonce with one contract on one network is one payment, and is reserved once (evm/settlements.reserve).
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from gateway.payments.evm.terms import Terms
 from gateway.payments.x402.digest import digest
 from gateway.payments.x402.offer import Offer, Rail, Taken, match
 from gateway.payments.x402.reasons import PaymentRefused, Reason
 from gateway.payments.x402.signatures import Signature, as_contracts_want, question, read_signature, recover
-from gateway.payments.x402.terms import Method, SignedTerms
+from gateway.payments.x402.terms import SignedTerms
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,30 +40,16 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A payment that pays for `offer`, if the chain agrees. Addresses are 20 bytes, `nonce` and `digest` 32.
+    """A payment that pays for `offer`, if the chain agrees. `terms` are for settlement; `digest` is what was signed.
 
-    `authorized` is what was signed and `amount` what the offer asks for, in atomic units. `signature` is as contracts
-    take it, without ERC-6492's frame. `question` is None when the payer's key has signed for certain; else ask the
-    payer's address and go on with `decided`. `deploy_target` and `deploy_data` create the payer's wallet in the same
-    transaction (ERC-6492).
+    `question` is None when the payer's key has signed for certain; else ask the payer's address and go on with
+    `decided`.
     """
 
     offer: Offer
-    method: Method
-    verifier: bytes
-    asset: bytes
-    payer: bytes
-    payee: bytes
-    nonce: bytes
-    authorized: int
-    amount: int
-    valid_after: int
-    valid_before: int
-    signature: bytes
+    terms: Terms
     digest: bytes
     question: Question | None
-    deploy_target: bytes | None
-    deploy_data: bytes | None
 
     @property
     def network(self) -> str:
@@ -72,13 +59,13 @@ class Verified:
     def decided(self, affirmed: bool) -> Verified:
         """Return the payment once its `question` was put: without the wallet's creation where the wallet has answered.
 
-        Raises PaymentRefused when the wallet does not affirm and cannot be created; otherwise the simulation decides.
+        Raises PaymentRefused when the wallet does not affirm and cannot be created; otherwise the trial run decides.
         """
         if self.question is None:
             return self
         if affirmed:
-            return replace(self, question=None, deploy_target=None, deploy_data=None)
-        if self.deploy_target is not None:
+            return replace(self, terms=replace(self.terms, deploy_target=None, deploy_data=None), question=None)
+        if self.terms.deploy_target is not None:
             return replace(self, question=None)
         raise PaymentRefused(self.question.reason, _UNPROVEN[self.question.reason])
 
@@ -152,11 +139,20 @@ def _verify(taken: Taken, terms: SignedTerms, offer: Offer, now: int, bounds: Ti
     signed = digest(rail.separator, terms)
     data, asked = _proof(terms.payer, signed, signature, rail, codes)
     deployment = signature.deployment if asked is not None and asked.reason is codes.signature else None
-    return Verified(
-        offer, terms.method, rail.verifier, rail.asset, terms.payer, terms.payee, terms.nonce, terms.value,
-        offer.amount, terms.valid_after, terms.valid_before, data, signed, asked,
-        deployment and deployment.factory, deployment and deployment.data,
-    )  # fmt: skip
+    checked = Terms(
+        asset=rail.asset,
+        payer=terms.payer,
+        payee=terms.payee,
+        nonce=terms.nonce,
+        method=terms.method,
+        authorized=terms.value,
+        valid_after=terms.valid_after,
+        valid_before=terms.valid_before,
+        signature=data,
+        deploy_target=deployment and deployment.factory,
+        deploy_data=deployment and deployment.data,
+    )
+    return Verified(offer, checked, signed, asked)
 
 
 def _check_money(taken: Taken, terms: SignedTerms, offer: Offer, codes: _Codes) -> None:
