@@ -7,6 +7,7 @@ routes raise themselves (problems.py).
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
@@ -15,9 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from admin_api.kit.problems import problem_response
 from gateway.database.pool import LOST
-from gateway.errors import InternalError, PayloadTooLarge, Problem, Unavailable
+from gateway.errors import InternalError, PayloadTooLarge, Problem, RequestTimeout, Unavailable
 from gateway.ids import uuid7
-from gateway.proxy.framing import check_head
+from gateway.proxy.framing import CLOSE, check_head
 from gateway.proxy.unread import discard, may_come
 
 log = logging.getLogger(__name__)
@@ -105,17 +106,24 @@ class _Body:
         self._limit = LOGO_LIMIT if scope["path"].endswith("/logo") else BODY_LIMIT
         self._size = 0
         self._left = False
+        self._patience = float(scope["app"].state.services.settings.proxy.body_timeout)
+        self._ends = 0.0
 
     def begin(self) -> None:
         """Expect what the (sound) head announces. Raises PayloadTooLarge."""
         self._left = may_come(self._fields)
+        self._ends = asyncio.get_running_loop().time() + self._patience
         announced = self._fields.get(b"content-length", b"0")
         if len(announced) > 15 or not announced.isdigit() or int(announced) > self._limit:
             raise self._too_large()
 
     async def receive(self) -> Message:
-        """Receive a message. Raises PayloadTooLarge."""
-        message = await self._receive()
+        """Receive a message. Raises PayloadTooLarge, or RequestTimeout while a body is on its way."""
+        try:
+            async with asyncio.timeout_at(self._ends if self._left else None):
+                message = await self._receive()
+        except TimeoutError:
+            raise RequestTimeout(f"The body did not come within {self._patience:g} s.", headers=CLOSE) from None
         self._left = message.get("more_body", False)
         self._size += len(message.get("body", b""))
         if self._size > self._limit:

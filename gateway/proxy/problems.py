@@ -37,7 +37,10 @@ def problem_answer(exchange: Exchange, problem: Problem) -> tuple[HeaderPairs, b
         (b"x-request-id", request_id.encode()),
         (b"x-cost", b"0"),
     ]
-    for name, value in problem.headers.items():
+    said = dict(problem.headers)
+    if exchange.bytes_in and not exchange.body_ended:  # refused in the middle of an upload: wait for no next request
+        said["Connection"] = "close"
+    for name, value in said.items():
         if name != "Connection" or exchange.scope.get("http_version") not in ("2", "3"):  # they forbid the field
             headers.append((name.lower().encode(), value.encode()))
     return headers, body

@@ -138,7 +138,7 @@ async def test_an_update_is_judged_like_a_creation(inside: Inside, world: World)
     assert status == 201, text
     path = f"/organizations/{owner.organization_id}/publishers/{json.loads(text)['data']['id']}"
     for url in (f"http://127.0.0.1:{port}/", f"http://2130706433:{port}/", f"http://[::ffff:7f00:1]:{port}/"):
-        answer = await inside.gateway.client.patch(
+        answer = await inside.gateway.client.put(
             path, json={"api_url": url}, headers={"Authorization": f"Bearer {owner.key}"}
         )
         assert answer.status_code == 400, answer.text

@@ -37,8 +37,8 @@ class Wire:
         self.reader, self.writer = reader, writer
 
     @classmethod
-    async def open(cls, port: int) -> Wire:
-        return cls(*await asyncio.open_connection("127.0.0.1", port, limit=1 << 24))
+    async def open(cls, port: int, limit: int = 1 << 24) -> Wire:
+        return cls(*await asyncio.open_connection("127.0.0.1", port, limit=limit))
 
     async def send(self, data: bytes) -> None:
         self.writer.write(data)
