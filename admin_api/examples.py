@@ -37,6 +37,8 @@ REQUESTS: dict[str, dict[str, Any]] = {
     },
     "update_publisher": {"description": "Hourly forecasts for any place on land.", "price_per_call": "0.003"},
     "update_publisher_pricing": {"asset_id": USDC_ON_BASE_SEPOLIA, "price_per_get": "0.001", "price_per_post": "0.004"},
+    "test_new_publisher_connection": {"api_url": "https://api.example.com/v1", "path": "/forecast/berlin"},
+    "test_publisher_connection": {"path": "/forecast/berlin"},
     "create_org_publisher_payout": {"asset_id": USDC_ON_BASE_SEPOLIA},
     "upload_publisher_logo": {
         "content_type": "image/png",

@@ -123,6 +123,7 @@ class LimitSettings(_Section):
     registrations: int = Field(default=30, ge=1, description="New agents per hour and client address")
     guesses: int = Field(default=10, ge=1, description="Failed keys or recovery codes per minute and client address")
     publishers: int = Field(default=500, ge=1, description="Publishers that one organization may ever create")
+    connection_tests: int = Field(default=10, ge=1, description="Connection tests per minute and organization")
     when_unavailable: Literal["local", "allow", "deny"] = "local"
 
 

@@ -107,7 +107,7 @@ class PublisherDesk:
         await self._check_urls(changes)
         async with self.database.transaction() as connection:
             record = await _locked(connection, organization_id, publisher_id)
-            draft = self._draft_of(record)
+            draft = self.draft_of(record)
             draft.apply(changes)
             known = await all_assets(connection)
             accepted = _changed_assets(record, known, request)
@@ -129,7 +129,7 @@ class PublisherDesk:
             if request.asset_id not in record.asset_ids:
                 raise refused("asset_id", "is not an asset that this publisher accepts")
             if token_fields:
-                draft = self._draft_of(record)
+                draft = self.draft_of(record)
                 draft.apply(token_fields)
                 await self._write(connection, record, draft, None)
             asset = (await all_assets(connection))[request.asset_id]
@@ -149,7 +149,8 @@ class PublisherDesk:
         """Return a publisher of an organization. Raises NotFound."""
         return await _whole(connection, organization_id, publisher_id)
 
-    def _draft_of(self, record: Record) -> Draft:
+    def draft_of(self, record: Record) -> Draft:
+        """Return a stored publisher as a draft, its secrets opened: not for answers."""
         columns = {
             "name": record.name,
             "description": record.description,

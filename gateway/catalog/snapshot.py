@@ -207,7 +207,7 @@ def compile_publisher(
     secrets: dict[str, Any] = orjson.loads(unseal(row.credentials, row.id.bytes)) if row.credentials else {}
     listed: list[Any] = document.get("allowed_passthrough_headers") or []
     allowed = [str(name).lower() for name in listed]
-    route = _route(document, secrets) if document.get("api_url") else None
+    route = route_of(document, secrets) if document.get("api_url") else None
     return Publisher(
         id=row.id,
         slug=row.slug,
@@ -266,7 +266,8 @@ def _endpoints(definitions: Sequence[Mapping[str, Any]], prices: Sequence[AssetP
     return compiled
 
 
-def _route(document: Mapping[str, Any], secrets: Mapping[str, Any]) -> Route:
+def route_of(document: Mapping[str, Any], secrets: Mapping[str, Any]) -> Route:
+    """Return how a publisher's server is reached. Raises ValueError when its api_url is no http(s) URL."""
     url = urlsplit(str(document["api_url"]))
     if url.hostname is None or url.scheme not in ("http", "https"):
         raise ValueError("api_url is not an http(s) URL")

@@ -37,15 +37,19 @@ class UrlPolicy:
     async def check(self, url: str) -> None:
         """Raise ValueError when the gateway would not call this URL. A name without an address now is accepted."""
         self._guard.check_url(url)
-        parts = urlsplit(url)
-        if parts.scheme == "http" and not self._is_allowed(parts.hostname or ""):
-            raise ValueError("must be https; plain http is for addresses that proxy.allow_addresses lists")
+        self.check_scheme(url)
         try:
             await asyncio.wait_for(self._guard.resolve_url(url), RESOLVE_SECONDS)
         except ValueError:
             raise
         except Exception:  # noqa: BLE001 - the name may get its address later; the guard asks again at each connection
             return
+
+    def check_scheme(self, url: str) -> None:
+        """Raise ValueError for plain http to an address that is not listed for development."""
+        parts = urlsplit(url)
+        if parts.scheme == "http" and not self._is_allowed(parts.hostname or ""):
+            raise ValueError("must be https; plain http is for addresses that proxy.allow_addresses lists")
 
     def _is_allowed(self, host: str) -> bool:
         name = "127.0.0.1" if host == "localhost" else host

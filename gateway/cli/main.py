@@ -23,7 +23,7 @@ COMMANDS = {
     "migrate": ("gateway.cli.migrate:migrate", "Bring the database schema up to this version."),
     "config": ("gateway.cli.config:config", "Check and list settings."),
     "wallet": ("gateway.cli.wallet:wallet", "Show wallets and grant credit."),
-    "publisher": ("gateway.cli.publisher:publisher", "List, show, create, verify and switch publishers."),
+    "publisher": ("gateway.cli.publisher:publisher", "List, show, create, test, verify and switch publishers."),
     "exchanges": ("gateway.cli.exchanges:exchanges", "List and resolve exchanges whose end is unknown."),
     "receipt": ("gateway.cli.receipt:receipt", "Verify receipts of paid calls."),
     "secrets": ("gateway.cli.secrets:secrets", "Make, rotate and check the keys that encrypt credentials."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_network
 from typing import Any, TextIO, TypeVar
@@ -20,9 +21,11 @@ from gateway.catalog.views import owner_view
 from gateway.cli.context import settings_for_cli
 from gateway.database.pool import Connection, Database
 from gateway.database.statement import Statement
+from gateway.proxy.connection_test import try_connection
 from gateway.settings import Settings
 from gateway.upstreams.credentials import CredentialBox
 from gateway.upstreams.egress import EgressGuard
+from gateway.upstreams.probe import Finding
 
 Result = TypeVar("Result")
 
@@ -33,7 +36,7 @@ CREATOR_OF = Statement(
 
 @click.group()
 def publisher() -> None:
-    """List, show, create, verify and switch publishers."""
+    """List, show, create, test, verify and switch publishers."""
 
 
 @publisher.command("list")
@@ -102,6 +105,30 @@ def deactivate_command(slug_or_id: str) -> None:
 def verify_command(slug_or_id: str, revoke: bool) -> None:
     """Mark a publisher as verified."""
     _set_flags(slug_or_id, active=None, verified=not revoke)
+
+
+@publisher.command("test")
+@click.argument("slug_or_id")
+@click.option("--path", default="/", show_default=True, help="What to ask for, below the publisher's base URL.")
+def test_command(slug_or_id: str, path: str) -> None:
+    """Try a publisher's server from here, with its stored credentials; exit 1 when calls could not work."""
+    if not path.startswith("/"):
+        raise click.BadParameter("must start with /", param_hint="--path")
+
+    async def run(settings: Settings, database: Database) -> Finding:
+        async with database.acquire() as connection:
+            record = await _find(connection, slug_or_id)
+        draft = _desk(settings, database).draft_of(record)
+        guard = EgressGuard([ip_network(network) for network in settings.proxy.allow_addresses])
+        return await try_connection(guard, settings.proxy, draft.document, draft.secrets, path=path)
+
+    found = _with_database(run)
+    click.echo(f"{'ok' if found.ok else 'failed'}: {found.outcome}. {found.detail}")
+    if found.tls is not None:
+        ends = found.tls.expires_at.date().isoformat() if found.tls.expires_at else "unknown"
+        click.echo(f"{found.tls.version}, certificate by {found.tls.issuer or 'unknown'}, valid until {ends}")
+    click.echo(", ".join(f"{step.removesuffix('_ms')} {took} ms" for step, took in found.times.items()))
+    sys.exit(0 if found.ok else 1)
 
 
 def _set_flags(slug_or_id: str, *, active: bool | None, verified: bool | None) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+from gateway.catalog.delivery import DeliveryPolicy
 from gateway.catalog.snapshot import Publisher, Route
 from gateway.errors import UpstreamUnreachable
 from gateway.settings import ProxySettings, Settings
@@ -60,7 +61,7 @@ class Destinations:
             lane = Lane(origin, publisher.slug, most)
         # What is known of a server outlives a change of its publisher, unless the change leads to another server.
         breaker = known.breaker if known is not None and known.origin == origin else self._breaker(publisher.slug)
-        return Destination(publisher, route, origin, lane, timeouts_of(publisher, self._settings), breaker)
+        return Destination(publisher, route, origin, lane, timeouts_of(publisher.delivery, self._settings), breaker)
 
     def _breaker(self, slug: str) -> Breaker:
         def changed(state: State) -> None:
@@ -79,9 +80,8 @@ def origin_of(route: Route) -> Origin:
     return Origin("https" if route.scheme == "https" else "http", host, route.port)
 
 
-def timeouts_of(publisher: Publisher, settings: ProxySettings) -> Timeouts:
+def timeouts_of(chosen: DeliveryPolicy, settings: ProxySettings) -> Timeouts:
     """Return the owner's timeouts where there are, else the operator's; never more than the operator allows now."""
-    chosen = publisher.delivery
     return Timeouts(
         connect=min(chosen.connect or settings.connect_timeout, settings.connect_timeout_max),
         first_byte=min(chosen.first_byte or settings.first_byte_timeout, settings.first_byte_timeout_max),

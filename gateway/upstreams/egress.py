@@ -131,8 +131,8 @@ class EgressGuard:
         scoped = isinstance(parsed, ipaddress.IPv6Address) and parsed.scope_id is not None
         reason = "a scoped address" if scoped else refusal(parsed, self._allow)
         if reason is not None:
-            via = "" if host == address else f" ({host} resolves to it)"
-            raise EgressRefused(f"{address} is {reason}{via}")
+            # A name's address stays ours: told, it would make this check a look into the network that it protects.
+            raise EgressRefused(f"{host} is {reason}" if host == address else f"{host} resolves to {reason}")
 
     def _allows_loopback(self) -> bool:
         return refusal(ipaddress.IPv4Address("127.0.0.1"), self._allow) is None

@@ -11,6 +11,7 @@ from typing import Any
 
 from gateway.database.pool import Connection
 from tests.support.dev import tollway
+from tests.support.upstream import RecordingUpstream
 from tests.support.world import World
 
 KEYS = "k1:" + base64.b64encode(bytes(32)).decode()
@@ -27,8 +28,8 @@ ORDER = {
 }
 
 
-async def run(database_url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    env = {"TOLLWAY_DATABASE_URL": database_url, "TOLLWAY_SECRET_KEYS": KEYS}
+async def run(database_url: str, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    env = {"TOLLWAY_DATABASE_URL": database_url, "TOLLWAY_SECRET_KEYS": KEYS, **settings}
     return await asyncio.to_thread(tollway, *arguments, **env)
 
 
@@ -86,6 +87,22 @@ async def test_a_publisher_is_created_shown_switched_and_verified(
     assert (shown["is_verified"], shown["id"]) == (True, document["id"])
     revoked = await run(database_url, "publisher", "verify", "--revoke", "by-command")
     assert revoked.stdout == "by-command is active\n"
+
+
+async def test_a_publishers_server_is_tried_and_the_exit_status_says_whether_calls_can_work(
+    database_url: str, world: World, upstream: RecordingUpstream
+) -> None:
+    shop, gone = await world.publisher(), await world.publisher(api_url="http://127.0.0.1:1")
+    reach = {"TOLLWAY_PROXY_ALLOW_ADDRESSES": "127.0.0.0/8"}
+    fine = await run(database_url, "publisher", "test", shop.slug, "--path", "/status/204", **reach)
+    assert (fine.returncode, fine.stdout.splitlines()[0]) == (0, "ok: answered. The server answered 204."), fine.stderr
+    assert "first_byte" in fine.stdout
+    assert upstream.requests[-1].request_line == "GET /status/204 HTTP/1.1"
+    wrong = await run(database_url, "publisher", "test", str(gone.id), **reach)
+    assert (wrong.returncode, wrong.stdout.startswith("failed: connect_failed. ")) == (1, True)
+    guarded = await run(database_url, "publisher", "test", shop.slug)
+    assert (guarded.returncode, guarded.stdout.startswith("failed: address_refused. ")) == (1, True)
+    assert (await run(database_url, "publisher", "test", shop.slug, "--path", "x")).returncode == 2
 
 
 async def test_a_bad_order_names_its_fields_without_values(database_url: str, world: World, tmp_path: Path) -> None:

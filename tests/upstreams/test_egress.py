@@ -148,7 +148,7 @@ async def test_addresses_are_resolved_checked_and_cached_for_a_while():
     assert names.asked == 1
     now = 110.5
     names.names["api"] = ["127.0.0.1"]  # rebinding after the check: the next resolution is checked as well
-    with pytest.raises(EgressRefused, match=r"127\.0\.0\.1 is a loopback address \(api\.example resolves to it\)"):
+    with pytest.raises(EgressRefused, match=r"^api\.example resolves to a loopback address$"):
         await guard.addresses("api.example", 443)
     assert names.asked == 2
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import ssl
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
 
 from gateway.upstreams.egress import EgressGuard, EgressRefused, ResolutionFailed
 from gateway.upstreams.http.connection import Connection
-from gateway.upstreams.http.errors import AddressRefused, ConnectError, ConnectTimeout
+from gateway.upstreams.http.errors import AddressRefused, ConnectError, ConnectTimeout, NameUnresolved, TlsFailed
 from gateway.upstreams.origin import Origin
 
 
@@ -43,7 +44,7 @@ class Dialer:
         except EgressRefused as refusal:
             raise AddressRefused(f"{origin} is refused: {refusal}") from None
         except ResolutionFailed as failure:
-            raise ConnectError(f"{origin}: {failure}") from None
+            raise NameUnresolved(f"{origin}: {failure}") from None
 
     async def _first(
         self, origin: Origin, addresses: tuple[str, ...], make: Callable[[], Connection], timeout: float
@@ -61,9 +62,12 @@ class Dialer:
                     raise
                 failure = ConnectTimeout(f"no connection to {origin}: an address did not answer")
             except ssl.SSLError as error:
-                failure = ConnectError(f"TLS with {origin} failed: {_tls_reason(error)}")
+                reason = _tls_reason(error)
+                failure = TlsFailed(f"TLS with {origin} failed: {reason}", reason)
             except OSError as error:
-                failure = ConnectError(f"{origin} cannot be connected: {error.strerror or type(error).__name__}")
+                # The system's words for the number: asyncio's own name the address.
+                reason = os.strerror(error.errno) if error.errno else type(error).__name__
+                failure = ConnectError(f"{origin} cannot be connected: {reason}")
         raise failure or ConnectError(f"{origin} has no address")
 
     async def _connect(self, origin: Origin, address: str, make: Callable[[], Connection]) -> Connection:

@@ -23,6 +23,18 @@ class ConnectError(UpstreamError):
     """No connection: the name did not resolve, the peer refused, or TLS failed."""
 
 
+class NameUnresolved(ConnectError):
+    """The host name has no address now."""
+
+
+class TlsFailed(ConnectError):
+    """TCP connected, TLS did not. `reason` is OpenSSL's, of the certificate where that was refused."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class ConnectTimeout(ConnectError):
     """No connection within the connect timeout."""
 

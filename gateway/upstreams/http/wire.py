@@ -74,15 +74,20 @@ class Wire(asyncio.Protocol):
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 
+    @property
+    def tls(self) -> ssl.SSLObject | None:
+        """What there is to know of the TLS session; None without one."""
+        found: ssl.SSLObject | None = self._transport.get_extra_info("ssl_object")
+        return found
+
     # --- The end ---
 
     def end_is_authentic(self) -> bool:
         """Whether the peer itself ended its stream. Over TLS an end without close_notify may be an attacker's."""
-        tls: ssl.SSLObject | None = self._transport.get_extra_info("ssl_object")
-        if tls is None:
+        if self.tls is None:
             return True
         try:
-            return tls.read(1) == b""  # the loops call eof_received either way; OpenSSL knows
+            return self.tls.read(1) == b""  # the loops call eof_received either way; OpenSSL knows
         except ssl.SSLError:
             return False
 

@@ -1,0 +1,63 @@
+"""Trying a publisher's server as its calls would reach it: same URL, fields and credentials, checked the same way.
+
+What does not live here: the try itself (upstreams/probe.py) and who may ask for it (admin_api, cli).
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from gateway.catalog.delivery import compile_delivery
+from gateway.catalog.refusals import refused
+from gateway.catalog.snapshot import route_of
+from gateway.proxy.destination import origin_of, timeouts_of
+from gateway.proxy.forward import VIA, target
+from gateway.settings import ProxySettings
+from gateway.upstreams.egress import EgressGuard
+from gateway.upstreams.http.timeouts import Timeouts
+from gateway.upstreams.probe import Finding, probe
+
+# Somebody waits for the result, and a gateway must not be made to wait for hours.
+CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 15.0
+AGENT = (b"user-agent", b"tollway-connection-test")
+
+Method = Literal["GET", "HEAD"]
+
+
+async def try_connection(
+    guard: EgressGuard,
+    settings: ProxySettings,
+    document: Mapping[str, Any],
+    secrets: Mapping[str, Any],
+    *,
+    method: Method = "GET",
+    path: str = "/",
+    tls: ssl.SSLContext | None = None,
+) -> Finding:
+    """Send one request to where `document` leads and return what came of it. Raises InvalidRequest without a URL."""
+    if not document.get("api_url"):
+        raise refused("api_url", "is required: only publishers with an api_url can be tested")
+    route = route_of(document, secrets)
+    origin = origin_of(route)
+    headers = [(b"host", origin.authority), AGENT, (b"accept", b"*/*"), *route.headers, VIA]
+    name, _, query = path.partition("?")
+    return await probe(
+        guard,
+        origin,
+        method.encode(),
+        target(route, name.encode(), query.encode()),
+        headers,
+        _bounded(timeouts_of(compile_delivery(document), settings)),
+        tls,
+    )
+
+
+def _bounded(own: Timeouts) -> Timeouts:
+    return Timeouts(
+        connect=min(own.connect, CONNECT_SECONDS),
+        first_byte=min(own.first_byte, ANSWER_SECONDS),
+        idle=min(own.idle, ANSWER_SECONDS),
+        total=min(own.total, ANSWER_SECONDS),
+    )
