@@ -69,14 +69,22 @@ class Taken:
 class Rails:
     """The rails of every asset that can be paid with. Built once at start; look-ups are dictionary reads."""
 
-    def __init__(self, rails: Iterable[Rail]) -> None:
-        self._by_asset: dict[tuple[str, str, Scheme], Rail] = {}
-        for rail in rails:
-            self._by_asset[rail.network.id, rail.symbol, rail.scheme] = rail
+    def __init__(self, rails: Sequence[Rail]) -> None:
+        self.all = tuple(rails)
+        self._by_symbol = {(rail.network.id, rail.symbol, rail.scheme): rail for rail in rails}
+        self._by_asset = {(rail.network.id, rail.asset, rail.method): rail for rail in rails}
 
     def find(self, network_id: str, symbol: str, scheme: Scheme = "exact") -> Rail | None:
         """Return the rail for an asset, or None when nobody can pay this way."""
-        return self._by_asset.get((network_id, symbol, scheme))
+        return self._by_symbol.get((network_id, symbol, scheme))
+
+    def of_asset(self, network_id: str, asset: bytes, method: Method) -> Rail | None:
+        """Return the rail on which a method moves a token (20 bytes), if there is one."""
+        return self._by_asset.get((network_id, asset, method))
+
+    def named(self, network: str, version: int) -> Network | None:
+        """Return the network of a name in a version of the protocol: a CAIP-2 id in version 2."""
+        return next((rail.network for rail in self.all if _network_name(rail.network, version) == network), None)
 
 
 def compile_rails(networks: Networks, payable: Mapping[str, bytes]) -> Rails:
@@ -138,12 +146,14 @@ def _rail(
     )  # fmt: skip
 
 
-def match(taken: Taken, terms: SignedTerms, offers: Sequence[Offer], resource: str) -> list[Offer]:
-    """Return which of our offers a payment can be for: one, or in version 1 one for each asset with this price.
+def match(taken: Taken, terms: SignedTerms, offers: Sequence[Offer], resource: str | None) -> list[Offer]:
+    """Return which of our offers a payment can be for: one, or in version 1 one for each asset.
+
+    `resource` is the URL that is paid for; None when the payment's word for it is good enough (a facilitator's case).
 
     Raises PaymentRefused with the first thing that fits none of them.
     """
-    if taken.resource is not None and taken.resource != resource:
+    if resource is not None and taken.resource not in (None, resource):
         raise PaymentRefused(Reason.REQUIREMENTS, "this payment was made for another resource")
     here = [offer for offer in offers if taken.network == _network_name(offer.rail.network, taken.version)]
     if not here:

@@ -30,6 +30,7 @@ class Reason(StrEnum):
     PERMIT2_NOT_YET_VALID = "permit2_not_yet_valid"
     PERMIT2_EXPIRED = "permit2_deadline_expired"
     UPTO_FACILITATOR = "upto_facilitator_mismatch"
+    UPTO_EXCEEDED = "invalid_upto_evm_payload_settlement_exceeds_amount"
 
 
 class PaymentRefused(Exception):

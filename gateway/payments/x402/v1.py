@@ -60,8 +60,8 @@ def requirements(offer: Offer, resource: Resource) -> dict[str, Any]:
     }
 
 
-def response_header(settlement: Settlement) -> bytes:
-    """Return X-PAYMENT-RESPONSE."""
+def response(settlement: Settlement) -> dict[str, Any]:
+    """Return the version 1 SettleResponse object."""
     document: dict[str, Any] = {
         "success": settlement.reason is None,
         "transaction": settlement.transaction_text,
@@ -70,4 +70,9 @@ def response_header(settlement: Settlement) -> bytes:
     }
     if settlement.reason is not None:
         document["errorReason"] = settlement.reason
-    return encode(document)
+    return document
+
+
+def response_header(settlement: Settlement) -> bytes:
+    """Return X-PAYMENT-RESPONSE."""
+    return encode(response(settlement))

@@ -85,8 +85,8 @@ def required_header(offers: Sequence[Offer], resource: Resource, error: str) -> 
     return header
 
 
-def response_header(settlement: Settlement) -> bytes:
-    """Return PAYMENT-RESPONSE."""
+def response(settlement: Settlement) -> dict[str, Any]:
+    """Return the SettleResponse object."""
     document: dict[str, Any] = {
         "success": settlement.reason is None,
         "transaction": settlement.transaction_text,
@@ -97,4 +97,9 @@ def response_header(settlement: Settlement) -> bytes:
         document["amount"] = str(settlement.amount)
     if settlement.reason is not None:
         document["errorReason"] = settlement.reason
-    return encode(document)
+    return document
+
+
+def response_header(settlement: Settlement) -> bytes:
+    """Return PAYMENT-RESPONSE."""
+    return encode(response(settlement))

@@ -102,11 +102,13 @@ def verify(
     taken: Taken,
     terms: SignedTerms,
     offers: Sequence[Offer],
-    resource: str,
+    resource: str | None,
     now: int,
     bounds: TimeBounds = DEFAULT_BOUNDS,
 ) -> Verified:
-    """Return the payment as one for an offer of ours. `now` is Unix seconds. Raises PaymentRefused.
+    """Return the payment as one for an offer of ours. `now` is Unix seconds, `resource` as for `match`.
+
+    Raises PaymentRefused.
 
     Where version 1 leaves open which asset is meant, the offer whose domain the signature fits is the one.
     """
