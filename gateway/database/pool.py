@@ -166,8 +166,12 @@ class Held:
         """Return the live connection, opening one if there is none. Raises one of LOST when that fails."""
         if self._connection is None or self._connection.is_closed():
             connection = await connect(self._settings)
-            if self._prepare is not None:
-                await self._prepare(connection)
+            try:
+                if self._prepare is not None:
+                    await self._prepare(connection)
+            except BaseException:  # also a cancellation: nobody else knows of this connection
+                connection.terminate()
+                raise
             self._connection = connection
         return self._connection
 

@@ -1,5 +1,7 @@
 """What stands on the local chain from the beginning: real USDC, Permit2, Multicall3, and wallets with money.
 
+The x402 proxies of Permit2 are our own stand-ins (contracts/Permit2Proxies.sol); all else is the public code.
+
 Everything is put at the addresses it has on the public network, so clients and signatures are the same as there. The
 accounts are those of the well-known test mnemonic: anybody has their keys, and nothing here is worth anything.
 Idempotent: a chain that has the token already is left alone.
@@ -15,6 +17,8 @@ from gateway.payments.evm.rpc import Request, Rpc, RpcError
 
 PERMIT2 = "0x000000000022D473030F116dDEE9F6B43aC78BA3"
 MULTICALL3 = "0xcA11bde05977b3631167028862bE2a173976CA11"
+EXACT_PROXY = "0x402085c248EeA27D92E8b30b2C58ed07f9E20001"
+UPTO_PROXY = "0x4020A4f3b7b90ccA423B9fabCc0CE57C6C240002"
 CHECKER = "0x7000000000000000000000000000000000000001"
 IMPLEMENTATION = "0x7000000000000000000000000000000000000002"
 PROXY_ADMIN = "0x7000000000000000000000000000000000000003"  # used for nothing else: the proxy hides the token from it
@@ -48,6 +52,8 @@ async def prepare(rpc: Rpc, contracts: Contracts, genesis: Genesis) -> None:
         _code(genesis.usdc, contracts.proxy),
         _code(PERMIT2, contracts.permit2),
         _code(MULTICALL3, contracts.multicall3),
+        _code(EXACT_PROXY, contracts.exact_proxy),
+        _code(UPTO_PROXY, contracts.upto_proxy),
         Request("anvil_setStorageAt", (genesis.usdc, IMPLEMENTATION_SLOT, _hex(word(parse_address(IMPLEMENTATION))))),
         Request("anvil_setStorageAt", (genesis.usdc, ADMIN_SLOT, _hex(word(parse_address(PROXY_ADMIN))))),
         Request("anvil_impersonateAccount", (MINTER,)),

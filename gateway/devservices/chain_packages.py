@@ -25,6 +25,7 @@ from pathlib import Path
 from gateway.devservices.processes import ServiceError, bare_environment, quiet
 
 FETCH_SECONDS = 300
+OURS = Path(__file__).with_name("contracts") / "permit2_proxies.json"
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ class Contracts:
     checker: bytes
     permit2: bytes
     multicall3: bytes
+    exact_proxy: bytes
+    upto_proxy: bytes
 
 
 def fetch(say: Callable[[str], None] = quiet) -> Path:
@@ -132,12 +135,15 @@ def contracts(home: Path) -> Contracts:
         raise ServiceError("the contract packages do not hold what they should")
     links = [link for library in token["deployedLinkReferences"].values() for link in library["SignatureChecker"]]
     code = re.sub(r"__\$[0-9a-f]+\$__", "0" * 40, token["deployedBytecode"].removeprefix("0x"))
+    ours = json.loads(OURS.read_bytes())
     return Contracts(
         Linked(bytes.fromhex(code), tuple(int(link["start"]) for link in links)),
         bytes.fromhex(proxy["deployedBytecode"].removeprefix("0x")),
         bytes.fromhex(checker["deployedBytecode"].removeprefix("0x")),
         bytes.fromhex(permit2[1]),
         bytes.fromhex(creation[1].split("f3fe", 1)[1]),  # creation code: the runtime code follows its RETURN, INVALID
+        bytes.fromhex(ours["exact"]),
+        bytes.fromhex(ours["upto"]),
     )
 
 

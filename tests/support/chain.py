@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.devservices import chain as devchain
+from gateway.devservices import chain_genesis
 from gateway.devservices.datadir import held, prepare
 from gateway.eip55 import keccak_256
 from gateway.payments.evm.encoding import call_data, parse_address, selector, word
@@ -26,6 +27,15 @@ from gateway.payments.evm.rpc import Rpc
 DOMAIN = keccak_256(b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)")
 TRANSFER = keccak_256(
     b"TransferWithAuthorization(address from,address to,uint256 value,uint256 validAfter,uint256 validBefore,bytes32 nonce)"
+)
+PERMIT2_DOMAIN = keccak_256(b"EIP712Domain(string name,uint256 chainId,address verifyingContract)")
+PERMISSIONS = keccak_256(b"TokenPermissions(address token,uint256 amount)")
+WITNESSES = {
+    "permit2_exact": b"Witness(address to,uint256 validAfter)",
+    "permit2_upto": b"Witness(address to,address facilitator,uint256 validAfter)",
+}
+PERMIT2, EXACT_PROXY, UPTO_PROXY = (
+    parse_address(text) for text in (chain_genesis.PERMIT2, chain_genesis.EXACT_PROXY, chain_genesis.UPTO_PROXY)
 )
 CANCEL = keccak_256(b"CancelAuthorization(address authorizer,bytes32 nonce)")
 
@@ -107,6 +117,31 @@ class Chain:
         body = word(payer.address) + word(payee) + word(value) + word(valid_after) + word(before) + nonce
         signature = self.sign(payer, keccak_256(TRANSFER + body), chain_id)
         return Authorization(payer.address, payee, value, valid_after, before, nonce, signature)
+
+    def permit(
+        self, payer: Signer, payee: bytes, value: int, *, method: str = "permit2_exact", nonce: bytes | None = None,
+        seconds: int = 600, facilitator: bytes = b"",
+    ) -> Authorization:  # fmt: skip
+        """Sign a Permit2 transfer for the x402 proxies, as a client does."""
+        nonce, deadline = nonce or secrets.token_bytes(32), int(time.time()) + self.ahead + seconds
+        kind, parts = WITNESSES[method], word(payee)
+        if method == "permit2_upto":
+            parts += word(facilitator or self.treasury)
+        witness = keccak_256(keccak_256(kind) + parts + word(0))
+        names = (
+            b"PermitWitnessTransferFrom(TokenPermissions permitted,address spender,uint256 nonce,uint256 deadline,"
+            b"Witness witness)TokenPermissions(address token,uint256 amount)" + kind
+        )
+        spender = UPTO_PROXY if method == "permit2_upto" else EXACT_PROXY
+        permitted = keccak_256(PERMISSIONS + word(self.usdc) + word(value))
+        struct = keccak_256(keccak_256(names) + permitted + word(spender) + nonce + word(deadline) + witness)
+        domain = keccak_256(PERMIT2_DOMAIN + keccak_256(b"Permit2") + word(self.chain_id) + word(PERMIT2))
+        raw = payer.sign(keccak_256(b"\x19\x01" + domain + struct))
+        return Authorization(payer.address, payee, value, 0, deadline, nonce, raw[:64] + bytes([27 + raw[64]]))
+
+    async def allow_permit2(self, payer: Signer) -> None:
+        """Let Permit2 take the payer's USDC, as wallets do once."""
+        await self.transact(payer, self.usdc, call_data(selector("approve(address,uint256)"), PERMIT2, 2**256 - 1))
 
     def sign(self, payer: Signer, struct: bytes, chain_id: int | None = None) -> bytes:
         """Sign an EIP-712 struct hash under the token's domain; v is 27 or 28."""

@@ -42,11 +42,12 @@ async def inspect(chain: Chain, terms: Terms) -> Inspection:
         if not isinstance(view, NodeRefused) or not reasons.reverted(view):
             raise NoAnswer(str(view))
         return Inspection(0, 0, reasons.TRANSACTION_FAILED)  # no token there, or none that answers as one
-    number, balance, used = (_one_word(part) for part in _results(view, len(views)))
-    return Inspection(
-        int.from_bytes(balance, "big"), int.from_bytes(number, "big"),
-        _refusal(terms, int.from_bytes(balance, "big"), is_used(terms, used), trial),
-    )  # fmt: skip
+    parts = _results(view, len(views))
+    number = int.from_bytes(parts[0], "big")
+    if any(len(part) != 32 for part in parts):
+        return Inspection(0, number, reasons.TRANSACTION_FAILED)
+    balance = int.from_bytes(parts[1], "big")
+    return Inspection(balance, number, _refusal(terms, balance, is_used(terms, parts[2]), trial))
 
 
 def _refusal(terms: Terms, balance: int, used: bool, trial: int | RpcError) -> str | None:
@@ -73,9 +74,3 @@ def _results(data: bytes, count: int) -> list[bytes]:
         length = int.from_bytes(data[place + 64 : place + 96], "big")
         parts.append(data[place + 96 : place + 96 + min(length, 64)])
     return parts
-
-
-def _one_word(part: bytes) -> bytes:
-    if len(part) != 32:
-        raise NoAnswer("the contract does not answer as a token")
-    return part
