@@ -25,7 +25,7 @@ from gateway.payments.evm.encoding import show_address
 from gateway.payments.x402 import v1, v2
 from gateway.payments.x402.answers import resource
 from gateway.payments.x402.digest import digest
-from gateway.payments.x402.offer import Offer, compile_rails
+from gateway.payments.x402.offer import Offer, compile_kinds
 from gateway.payments.x402.reasons import PaymentRefused
 from gateway.payments.x402.terms import SignedTerms
 from gateway.payments.x402.verify import verify
@@ -46,12 +46,12 @@ class Payer:
 
     def sign(self, offer: Offer) -> SignedTerms:
         """Return signed terms for an offer."""
-        rail = offer.rail
-        permit = (rail.asset, rail.spender, rail.facilitator) if rail.method != "eip3009" else (b"", b"", b"")
+        kind = offer.kind
+        permit = (kind.asset, kind.spender, kind.facilitator) if kind.method != "eip3009" else (b"", b"", b"")
         terms = SignedTerms(
-            rail.method, self.address, offer.payee, offer.amount, 0, NOW + offer.timeout, b"\x5a" * 32, b"", *permit
+            kind.method, self.address, offer.payee, offer.amount, 0, NOW + offer.timeout, b"\x5a" * 32, b"", *permit
         )
-        signature = self._key.sign_recoverable(digest(rail.separator, terms), hasher=None)
+        signature = self._key.sign_recoverable(digest(kind.separator, terms), hasher=None)
         return replace(terms, signature=signature[:64] + bytes((signature[64] + 27,)))
 
 
@@ -89,7 +89,7 @@ def second(offer: Offer, terms: SignedTerms) -> bytes:
 
 def first(offer: Offer, terms: SignedTerms) -> bytes:
     """Return an X-PAYMENT header."""
-    network = offer.rail.network.x402_name
+    network = offer.kind.network.x402_name
     return encode({"x402Version": 1, "scheme": "exact", "network": network, "payload": payload_of(terms)})
 
 
@@ -126,14 +126,14 @@ def measure(name: str, header: bytes, offers: list[Offer], rounds: int, calls: i
 
 def official(header: bytes, offer: Offer, rounds: int, calls: int) -> None:
     """Print the official SDK's row."""
-    text, rail = header.decode(), offer.rail
+    text, kind = header.decode(), offer.kind
 
     def read() -> Any:
         return ExactEIP3009Payload.from_dict(decode_payment_signature_header(text).payload)
 
     def decide(payload: Any) -> bool:
         signed = hash_eip3009_authorization(
-            payload.authorization, rail.network.chain_id, rail.asset_text, rail.extra["name"], rail.extra["version"]
+            payload.authorization, kind.network.chain_id, kind.asset_text, kind.extra["name"], kind.extra["version"]
         )
         return verify_eoa_signature(signed, bytes.fromhex(payload.signature[2:]), payload.authorization.from_address)
 
@@ -150,10 +150,10 @@ def official(header: bytes, offer: Offer, rounds: int, calls: int) -> None:
 @click.option("--most", type=float, help="End with status 1 when an honest payment costs more microseconds than this")
 def main(rounds: int, calls: int, most: float | None) -> None:
     """Measure verification."""
-    rails = compile_rails(load_networks({}), {SEPOLIA: b"\x11" * 20})
+    kinds = compile_kinds(load_networks({}), {SEPOLIA: b"\x11" * 20})
     payee = bytes.fromhex("209693bc6afc0c5328ba36faf03c514ef312287c")
-    found = {scheme: rails.find(SEPOLIA, "USDC", scheme) for scheme in ("exact", "upto")}
-    exact, upto = (Offer(rail, 10_000, payee, 120) for rail in found.values() if rail is not None)
+    found = {scheme: kinds.find(SEPOLIA, "USDC", scheme) for scheme in ("exact", "upto")}
+    exact, upto = (Offer(kind, 10_000, payee, 120) for kind in found.values() if kind is not None)
     payer = Payer()
     paid, permitted = payer.sign(exact), payer.sign(upto)
     click.echo(HEAD)

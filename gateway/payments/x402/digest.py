@@ -1,6 +1,6 @@
 """EIP-712: the 32 bytes that a payer's wallet signed, for each way to move a token.
 
-The domain part is fixed per contract and computed once when rails are compiled; a payment costs two or three hashes.
+The domain part is fixed per contract and computed once when kinds are compiled; a payment costs two or three hashes.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from gateway.payments.evm.encoding import show_address
 from gateway.payments.x402 import v1, v2
 from gateway.payments.x402.answers import Settlement
-from gateway.payments.x402.offer import Offer, Rails, Taken
+from gateway.payments.x402.offer import Offer, PaymentKinds, Taken
 from gateway.payments.x402.reasons import PaymentRefused, Reason
 from gateway.payments.x402.terms import SignedTerms
 from gateway.payments.x402.wire import Fields, address, as_object, only, text, uint256
@@ -35,7 +35,7 @@ class Asked:
     amount: int
 
 
-def read_request(request: Fields, rails: Rails, *, settling: bool) -> Asked:
+def read_request(request: Fields, kinds: PaymentKinds, *, settling: bool) -> Asked:
     """Return what a seller asks for. Raises PaymentRefused.
 
     For `upto` the requirements' amount is the most while verifying, and what was used while settling.
@@ -44,12 +44,12 @@ def read_request(request: Fields, rails: Rails, *, settling: bool) -> Asked:
     version = _version(request["x402Version"])
     payment = as_object(request["paymentPayload"], "paymentPayload")
     taken, terms = (v1 if version == 1 else v2).payment_of(payment)
-    offer = _offer(as_object(request["paymentRequirements"], "paymentRequirements"), terms, rails, version)
+    offer = _offer(as_object(request["paymentRequirements"], "paymentRequirements"), terms, kinds, version)
     amount = offer.amount
-    if settling and offer.rail.scheme == "upto":
+    if settling and offer.kind.scheme == "upto":
         if amount > terms.value:
             raise PaymentRefused(Reason.UPTO_EXCEEDED, f"at most {terms.value} atomic units are authorized")
-        offer = Offer(offer.rail, terms.value, offer.payee, offer.timeout)
+        offer = Offer(offer.kind, terms.value, offer.payee, offer.timeout)
     return Asked(version, taken, terms, offer, amount)
 
 
@@ -61,9 +61,9 @@ def _version(value: object) -> Literal[1, 2]:
     raise PaymentRefused(Reason.VERSION, "x402Version must be 1 or 2")
 
 
-def _offer(asked: Fields, terms: SignedTerms, rails: Rails, version: Literal[1, 2]) -> Offer:
+def _offer(asked: Fields, terms: SignedTerms, kinds: PaymentKinds, version: Literal[1, 2]) -> Offer:
     try:
-        network = rails.named(text(asked.get("network"), "network"), version)
+        network = kinds.named(text(asked.get("network"), "network"), version)
         asset = address(asked.get("asset"), "asset")
         payee = address(asked.get("payTo"), "payTo")
         amount = uint256(asked.get("maxAmountRequired" if version == 1 else "amount"), "the amount")
@@ -74,13 +74,13 @@ def _offer(asked: Fields, terms: SignedTerms, rails: Rails, version: Literal[1, 
         raise PaymentRefused(Reason.REQUIREMENTS, f"paymentRequirements: {refused.detail}") from None
     if network is None:
         raise PaymentRefused(Reason.NETWORK, "this facilitator does not settle on that network")
-    rail = rails.of_asset(network.id, asset, terms.method)
-    if rail is None:
+    kind = kinds.of_asset(network.id, asset, terms.method)
+    if kind is None:
         raise PaymentRefused(Reason.REQUIREMENTS, "this facilitator does not move that asset by that transfer method")
-    if rail.scheme != asked.get("scheme"):
-        raise PaymentRefused(Reason.SCHEME, f"payments by {terms.method} are of the scheme {rail.scheme}")
-    _check_domain(asked.get("extra"), rail.extra)
-    return Offer(rail, amount, payee, timeout)
+    if kind.scheme != asked.get("scheme"):
+        raise PaymentRefused(Reason.SCHEME, f"payments by {terms.method} are of the scheme {kind.scheme}")
+    _check_domain(asked.get("extra"), kind.extra)
+    return Offer(kind, amount, payee, timeout)
 
 
 def _check_domain(extra: object, ours: Mapping[str, str]) -> None:
@@ -91,17 +91,17 @@ def _check_domain(extra: object, ours: Mapping[str, str]) -> None:
             raise PaymentRefused(Reason.REQUIREMENTS, f"extra.{name} of that asset is {value!r}")
 
 
-def supported(rails: Rails, signers: Mapping[str, bytes]) -> dict[str, Any]:
+def supported(kinds: PaymentKinds, signers: Mapping[str, bytes]) -> dict[str, Any]:
     """Return the SupportedResponse object; `signers` has the address that settles (20 bytes) by network id."""
-    kinds: list[dict[str, Any]] = []
-    for rail in rails.all:
-        kind: dict[str, Any] = {"x402Version": 2, "scheme": rail.scheme, "network": rail.network.id}
-        if rail.scheme == "upto":
-            kind["extra"] = {"facilitatorAddress": rail.extra["facilitatorAddress"]}
-        kinds.append(kind)
-        if rail.method == "eip3009" and rail.network.x402_name is not None:
-            kinds.append({"x402Version": 1, "scheme": "exact", "network": rail.network.x402_name})
-    unlike = [kind for place, kind in enumerate(kinds) if kind not in kinds[:place]]
+    found: list[dict[str, Any]] = []
+    for kind in kinds.all:
+        entry: dict[str, Any] = {"x402Version": 2, "scheme": kind.scheme, "network": kind.network.id}
+        if kind.scheme == "upto":
+            entry["extra"] = {"facilitatorAddress": kind.extra["facilitatorAddress"]}
+        found.append(entry)
+        if kind.method == "eip3009" and kind.network.x402_name is not None:
+            found.append({"x402Version": 1, "scheme": "exact", "network": kind.network.x402_name})
+    unlike = [entry for place, entry in enumerate(found) if entry not in found[:place]]
     addresses = sorted({show_address(signer) for signer in signers.values()})
     return {"kinds": unlike, "extensions": [], "signers": {"eip155:*": addresses}}
 

@@ -42,11 +42,11 @@ def required_body(
 
 def typed_data(offer: Offer, payer: str, nonce: bytes, now: int) -> dict[str, Any] | None:
     """Return what a wallet signs to take up an offer, ready for eth_signTypedData_v4; None unless it is EIP-3009."""
-    rail = offer.rail
-    if rail.method != "eip3009":
+    kind = offer.kind
+    if kind.method != "eip3009":
         return None
     return {
-        "domain": {**rail.extra, "chainId": rail.network.chain_id, "verifyingContract": rail.asset_text},
+        "domain": {**kind.extra, "chainId": kind.network.chain_id, "verifyingContract": kind.asset_text},
         "types": _TYPES,
         "primaryType": "TransferWithAuthorization",
         "message": {

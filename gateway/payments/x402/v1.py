@@ -39,15 +39,15 @@ def payment_of(fields: Fields) -> tuple[Taken, SignedTerms]:
 
 def offered(offer: Offer) -> bool:
     """Say whether clients of version 1 can take up an offer."""
-    return offer.rail.method == "eip3009" and offer.rail.network.x402_name is not None
+    return offer.kind.method == "eip3009" and offer.kind.network.x402_name is not None
 
 
 def requirements(offer: Offer, resource: Resource) -> dict[str, Any]:
     """Return an offer as a version 1 PaymentRequirements object, with version 2's `amount` beside its own."""
-    rail = offer.rail
+    kind = offer.kind
     return {
-        "scheme": rail.scheme,
-        "network": rail.network.x402_name,
+        "scheme": kind.scheme,
+        "network": kind.network.x402_name,
         "maxAmountRequired": str(offer.amount),
         "amount": str(offer.amount),
         "resource": resource.url,
@@ -55,8 +55,8 @@ def requirements(offer: Offer, resource: Resource) -> dict[str, Any]:
         "mimeType": resource.mime_type,
         "payTo": offer.pay_to,
         "maxTimeoutSeconds": offer.timeout,
-        "asset": rail.asset_text,
-        "extra": rail.extra,
+        "asset": kind.asset_text,
+        "extra": kind.extra,
     }
 
 

@@ -54,15 +54,15 @@ def _taken(accepted: Fields, resource: object) -> Taken:
 
 def requirements(offer: Offer) -> dict[str, Any]:
     """Return an offer as a PaymentRequirements object."""
-    rail = offer.rail
+    kind = offer.kind
     return {
-        "scheme": rail.scheme,
-        "network": rail.network.id,
+        "scheme": kind.scheme,
+        "network": kind.network.id,
         "amount": str(offer.amount),
-        "asset": rail.asset_text,
+        "asset": kind.asset_text,
         "payTo": offer.pay_to,
         "maxTimeoutSeconds": offer.timeout,
-        "extra": rail.extra,
+        "extra": kind.extra,
     }
 
 

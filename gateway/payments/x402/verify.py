@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from gateway.payments.evm.terms import Terms
 from gateway.payments.x402.digest import digest
-from gateway.payments.x402.offer import Offer, Rail, Taken, match
+from gateway.payments.x402.offer import Offer, PaymentKind, Taken, match
 from gateway.payments.x402.reasons import PaymentRefused, Reason
 from gateway.payments.x402.signatures import Signature, as_contracts_want, question, read_signature, recover
 from gateway.payments.x402.terms import SignedTerms
@@ -54,7 +54,7 @@ class Verified:
     @property
     def network(self) -> str:
         """Return the network's CAIP-2 id."""
-        return self.offer.rail.network.id
+        return self.offer.kind.network.id
 
     def decided(self, affirmed: bool) -> Verified:
         """Return the payment once its `question` was put: without the wallet's creation where the wallet has answered.
@@ -129,20 +129,20 @@ def verify(
 
 
 def _verify(taken: Taken, terms: SignedTerms, offer: Offer, now: int, bounds: TimeBounds) -> Verified:
-    rail = offer.rail
+    kind = offer.kind
     codes = _EIP3009 if terms.method == "eip3009" else _PERMIT2
     _check_money(taken, terms, offer, codes)
     if terms.method != "eip3009":
-        _check_permit(terms, rail)
+        _check_permit(terms, kind)
     _check_times(terms, now, now + offer.timeout + bounds.ahead, bounds.margin, codes)
     signature = read_signature(terms.signature)
     if signature is None:
         raise PaymentRefused(codes.signature, "the signature ends as ERC-6492's do, but is not laid out like one")
-    signed = digest(rail.separator, terms)
-    data, asked = _proof(terms.payer, signed, signature, rail, codes)
+    signed = digest(kind.separator, terms)
+    data, asked = _proof(terms.payer, signed, signature, kind, codes)
     deployment = signature.deployment if asked is not None and asked.reason is codes.signature else None
     checked = Terms(
-        asset=rail.asset,
+        asset=kind.asset,
         payer=terms.payer,
         payee=terms.payee,
         nonce=terms.nonce,
@@ -167,12 +167,12 @@ def _check_money(taken: Taken, terms: SignedTerms, offer: Offer, codes: _Codes) 
         raise PaymentRefused(codes.value, f"the amount must be exactly {offer.amount} atomic units")
 
 
-def _check_permit(terms: SignedTerms, rail: Rail) -> None:
-    if terms.token != rail.asset:
-        raise PaymentRefused(Reason.PERMIT2_TOKEN, f"the permitted token must be {rail.asset_text}")
-    if terms.spender != rail.spender:
+def _check_permit(terms: SignedTerms, kind: PaymentKind) -> None:
+    if terms.token != kind.asset:
+        raise PaymentRefused(Reason.PERMIT2_TOKEN, f"the permitted token must be {kind.asset_text}")
+    if terms.spender != kind.spender:
         raise PaymentRefused(Reason.PERMIT2_SPENDER, "the spender must be the x402 proxy of this scheme")
-    if terms.facilitator != rail.facilitator:
+    if terms.facilitator != kind.facilitator:
         raise PaymentRefused(Reason.UPTO_FACILITATOR, "witness.facilitator must be the offer's facilitatorAddress")
 
 
@@ -186,7 +186,7 @@ def _check_times(terms: SignedTerms, now: int, latest: int, margin: int, codes: 
 
 
 def _proof(
-    payer: bytes, signed: bytes, signature: Signature, rail: Rail, codes: _Codes
+    payer: bytes, signed: bytes, signature: Signature, kind: PaymentKind, codes: _Codes
 ) -> tuple[bytes, Question | None]:
     """Return the signature for the contract, and what to ask the payer's wallet unless the payer's key signed."""
     deployment = signature.deployment
@@ -195,8 +195,8 @@ def _proof(
         if recover(signed, data) == payer:
             return data, None
         reason = codes.signature
-    elif rail.scheme == "upto":  # the wallet would be created by a multicall, and the proxy wants the facilitator
+    elif kind.scheme == "upto":  # the wallet would be created by a multicall, and the proxy wants the facilitator
         reason = Reason.WALLET
     else:
-        reason = codes.signature if deployment.factory in rail.factories else Reason.FACTORY
+        reason = codes.signature if deployment.factory in kind.factories else Reason.FACTORY
     return signature.data, Question(question(signed, signature.data), reason)

@@ -15,7 +15,7 @@ from gateway.networks import Networks, load_networks
 from gateway.payments.evm.encoding import show_address
 from gateway.payments.x402 import v1, v2
 from gateway.payments.x402.answers import resource
-from gateway.payments.x402.offer import Offer, Rails, compile_rails
+from gateway.payments.x402.offer import Offer, PaymentKinds, compile_kinds
 from gateway.payments.x402.verify import DEFAULT_BOUNDS, TimeBounds, Verified, verify
 
 SEPOLIA, BASE = "eip155:84532", "eip155:8453"
@@ -75,21 +75,21 @@ def permit2_networks() -> Networks:
 
 def permit2_offer(amount: int = PRICE, timeout: int = 120) -> Offer:
     """A fixed price on Base Sepolia in a token that only Permit2 can move."""
-    rail = compile_rails(permit2_networks(), {SEPOLIA: FACILITATOR}).find(SEPOLIA, "USDC")
-    assert rail is not None
-    return Offer(rail, amount, bytes.fromhex(PAYEE[2:]), timeout)
+    kind = compile_kinds(permit2_networks(), {SEPOLIA: FACILITATOR}).find(SEPOLIA, "USDC")
+    assert kind is not None
+    return Offer(kind, amount, bytes.fromhex(PAYEE[2:]), timeout)
 
 
-def rails() -> Rails:
-    """The rails of both shipped networks."""
-    return compile_rails(networks(), {SEPOLIA: FACILITATOR, BASE: FACILITATOR})
+def kinds() -> PaymentKinds:
+    """The kinds of both shipped networks."""
+    return compile_kinds(networks(), {SEPOLIA: FACILITATOR, BASE: FACILITATOR})
 
 
 def offer(network: str = SEPOLIA, scheme: Any = "exact", amount: int = PRICE, payee: str = PAYEE) -> Offer:
     """An offer in USDC, valid for two minutes."""
-    rail = rails().find(network, "USDC", scheme)
-    assert rail is not None
-    return Offer(rail, amount, bytes.fromhex(payee[2:]), 120)
+    kind = kinds().find(network, "USDC", scheme)
+    assert kind is not None
+    return Offer(kind, amount, bytes.fromhex(payee[2:]), 120)
 
 
 @dataclass
@@ -123,10 +123,10 @@ class Payer:
             "nonce": bytes.fromhex(authorization["nonce"][2:]),
         }
         full = {
-            "name": of.rail.extra["name"],
-            "version": of.rail.extra["version"],
-            "chainId": of.rail.network.chain_id,
-            "verifyingContract": of.rail.asset_text,
+            "name": of.kind.extra["name"],
+            "version": of.kind.extra["version"],
+            "chainId": of.kind.network.chain_id,
+            "verifyingContract": of.kind.asset_text,
         } | domain
         return bytes(self.account.sign_typed_data(full, TRANSFER_TYPES, message).signature)
 
@@ -143,16 +143,16 @@ class Payer:
 
     def permit(self, of: Offer, *, domain: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
         """A version 2 payment by Permit2 for an offer; changes are signed. Nested names are flat here."""
-        upto = of.rail.scheme == "upto"
+        upto = of.kind.scheme == "upto"
         terms: dict[str, Any] = {
-            "token": of.rail.asset_text,
+            "token": of.kind.asset_text,
             "amount": of.amount,
-            "spender": show_address(of.rail.spender),
+            "spender": show_address(of.kind.spender),
             "nonce": secrets.randbits(256),
             "deadline": NOW + of.timeout,
             "to": of.pay_to,
             "validAfter": 0,
-            "facilitator": of.rail.extra.get("facilitatorAddress"),
+            "facilitator": of.kind.extra.get("facilitatorAddress"),
         } | changes
         witness = {"to": terms["to"], "validAfter": terms["validAfter"]}
         witness |= {"facilitator": terms["facilitator"]} if upto else {}
@@ -164,7 +164,7 @@ class Payer:
             "witness": witness,
         }
         permit2 = {
-            "name": "Permit2", "chainId": of.rail.network.chain_id, "verifyingContract": of.rail.network.permit2
+            "name": "Permit2", "chainId": of.kind.network.chain_id, "verifyingContract": of.kind.network.permit2
         } | (domain or {})  # fmt: skip
         signature = self.account.sign_typed_data(permit2, permit_types(upto=upto), message).signature
         return {

@@ -18,7 +18,7 @@ from gateway.payments.x402.offer import Offer
 from gateway.payments.x402.reasons import PaymentRefused, Reason
 from gateway.payments.x402.verify import Verified, verify
 from gateway.payments.x402.wire import parse
-from tests.payments.x402.shop import BASE, FACILITATOR, NOW, PRICE, SEPOLIA, SHOP, Payer, as_v1, offer, rails
+from tests.payments.x402.shop import BASE, FACILITATOR, NOW, PRICE, SEPOLIA, SHOP, Payer, as_v1, kinds, offer
 
 OTHER = "0x857b06519E91e3A54538791bDbb0E22373e36b66"
 BODY = HTTPFacilitatorClientBase()._build_request_body
@@ -35,7 +35,7 @@ def official(payment: dict[str, Any], requirements: dict[str, Any]) -> dict[str,
 
 
 def read(body: dict[str, Any], *, settling: bool = False) -> Asked:
-    return read_request(parse(json.dumps(body).encode()), rails(), settling=settling)
+    return read_request(parse(json.dumps(body).encode()), kinds(), settling=settling)
 
 
 def verified(asked: Asked) -> Verified:
@@ -119,10 +119,10 @@ def test_a_payment_of_the_other_version_is_refused() -> None:
 
 
 def test_what_is_supported_is_read_by_the_official_model() -> None:
-    said = SupportedResponse.model_validate(supported(rails(), {SEPOLIA: FACILITATOR, BASE: FACILITATOR}))
-    kinds = [(kind.x402_version, kind.scheme, kind.network, kind.extra) for kind in said.kinds]
+    said = SupportedResponse.model_validate(supported(kinds(), {SEPOLIA: FACILITATOR, BASE: FACILITATOR}))
+    listed = [(kind.x402_version, kind.scheme, kind.network, kind.extra) for kind in said.kinds]
     address = show_address(FACILITATOR)
-    assert kinds == [
+    assert listed == [
         (2, "exact", BASE, None), (1, "exact", "base", None), (2, "upto", BASE, {"facilitatorAddress": address}),
         (2, "exact", SEPOLIA, None), (1, "exact", "base-sepolia", None),
         (2, "upto", SEPOLIA, {"facilitatorAddress": address}),
@@ -141,7 +141,7 @@ def test_our_answers_are_read_by_the_official_models() -> None:
     for version, network in ((1, "base-sepolia"), (2, SEPOLIA)):
         payment = Payer().payment(ours)
         body = official(as_v1(payment) if version == 1 else payment, requirements(ours, version))
-        answer = settle_answer(read(body), Settlement(ours.rail.network, payer, b"\xab" * 32))
+        answer = settle_answer(read(body), Settlement(ours.kind.network, payer, b"\xab" * 32))
         settled = SettleResponse.model_validate(answer)
         assert (settled.success, settled.transaction, settled.network, settled.payer) == (
             True, "0x" + "ab" * 32, network, OTHER,

@@ -89,7 +89,7 @@ def test_its_payment_by_permit2_pays() -> None:
     signed = payment.payload["permit2Authorization"]
     assert signed["spender"] == X402_EXACT_PERMIT2_PROXY_ADDRESS
     assert (verified.terms.method, verified.offer) == ("permit2_exact", ours)
-    assert verified.offer.rail.verifier.hex() == PERMIT2_ADDRESS[2:].lower()
+    assert verified.offer.kind.verifier.hex() == PERMIT2_ADDRESS[2:].lower()
     assert (int.from_bytes(verified.terms.nonce), verified.terms.payer.hex()) == (
         int(signed["nonce"]),
         account.address[2:].lower(),

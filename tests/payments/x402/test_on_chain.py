@@ -24,7 +24,7 @@ from gateway.payments.evm.checks import inspect
 from gateway.payments.evm.encoding import parse_address
 from gateway.payments.evm.keystore import Signer
 from gateway.payments.x402 import v2
-from gateway.payments.x402.offer import Offer, compile_rails
+from gateway.payments.x402.offer import Offer, compile_kinds
 from gateway.payments.x402.signatures import affirms
 from gateway.payments.x402.verify import Verified, verify
 from tests.payments.x402.shop import PRICE, SHOP, Payer, header, permit2_networks
@@ -51,9 +51,9 @@ async def link(chain: Chain) -> AsyncIterator[Link]:
 def asked(link: Link, scheme: Any = "exact", *, permit2: bool = False) -> Offer:
     """An offer in USDC, to the treasury; `permit2` as if the token could not be moved otherwise."""
     networks = permit2_networks() if permit2 else load_networks({})
-    rail = compile_rails(networks, {link.network.id: link.signer.address}).find(link.network.id, "USDC", scheme)
-    assert rail is not None
-    return Offer(rail, PRICE, link.treasury, 120)
+    kind = compile_kinds(networks, {link.network.id: link.signer.address}).find(link.network.id, "USDC", scheme)
+    assert kind is not None
+    return Offer(kind, PRICE, link.treasury, 120)
 
 
 async def official(chain: Chain, ours: Offer, account: Any, usdc: int) -> Verified:
@@ -61,7 +61,7 @@ async def official(chain: Chain, ours: Offer, account: Any, usdc: int) -> Verifi
     wallet = Signer(bytes(account.key))
     await chain.rpc("anvil_setBalance", account.address, hex(10**18))
     await chain.give(wallet.address, usdc)
-    if ours.rail.method != "eip3009":
+    if ours.kind.method != "eip3009":
         await chain.allow_permit2(wallet)
     client = x402ClientSync()
     client.register("eip155:*", ExactEvmScheme(account))
@@ -125,7 +125,7 @@ async def test_a_wallet_that_is_not_there_yet_is_made_by_its_factory(chain: Chai
     await chain.give(wallet, PRICE)
     frame = encode(["address", "bytes", "bytes"], [DEPLOYER, salt + init, b"\7" * 70]) + bytes.fromhex("6492" * 16)
     ours = asked(link)
-    ours = replace(ours, rail=replace(ours.rail, factories=frozenset((DEPLOYER,))))
+    ours = replace(ours, kind=replace(ours.kind, factories=frozenset((DEPLOYER,))))
     paid = wallets_payment(ours, wallet, frame)
     assert paid.question is not None
     assert affirms(await link.node.view(wallet, paid.question.data)) is False

@@ -29,8 +29,8 @@ def test_an_honest_permit_is_taken(ours: Offer) -> None:
     assert verified.question is None
     assert verified.terms.method == ("permit2_upto" if ours is UPTO else "permit2_exact")
     assert (verified.terms.authorized, verified.offer.amount, verified.terms.valid_before) == (PRICE, PRICE, NOW + 120)
-    assert (verified.terms.payer, verified.terms.asset) == (payer.address, ours.rail.asset)
-    assert show_address(verified.offer.rail.verifier) == "0x000000000022D473030F116dDEE9F6B43aC78BA3"
+    assert (verified.terms.payer, verified.terms.asset) == (payer.address, ours.kind.asset)
+    assert show_address(verified.offer.kind.verifier) == "0x000000000022D473030F116dDEE9F6B43aC78BA3"
     assert int.from_bytes(verified.terms.nonce) == int(payment["payload"]["permit2Authorization"]["nonce"])
 
 
@@ -57,8 +57,8 @@ def test_other_terms_are_refused_though_they_are_signed(ours: Offer, changes: di
 
 
 def test_the_proxy_of_the_other_scheme_is_no_spender() -> None:
-    assert refused(Payer().permit(EXACT, spender=show_address(UPTO.rail.spender)), EXACT) is Reason.PERMIT2_SPENDER
-    assert refused(Payer().permit(UPTO, spender=show_address(EXACT.rail.spender)), UPTO) is Reason.PERMIT2_SPENDER
+    assert refused(Payer().permit(EXACT, spender=show_address(UPTO.kind.spender)), EXACT) is Reason.PERMIT2_SPENDER
+    assert refused(Payer().permit(UPTO, spender=show_address(EXACT.kind.spender)), UPTO) is Reason.PERMIT2_SPENDER
 
 
 def test_upto_for_another_facilitator_is_refused() -> None:
@@ -69,7 +69,7 @@ def test_upto_for_another_facilitator_is_refused() -> None:
 @pytest.mark.parametrize(("signed", "claimed"), [(EXACT, UPTO), (UPTO, EXACT)], ids=["exact as upto", "upto as exact"])
 def test_one_scheme_does_not_pass_for_the_other(signed: Offer, claimed: Offer) -> None:
     payment = Payer().permit(signed)
-    payment["accepted"]["scheme"] = claimed.rail.scheme
+    payment["accepted"]["scheme"] = claimed.kind.scheme
     assert refused(payment, EXACT, UPTO) is Reason.REQUIREMENTS
 
 
@@ -86,8 +86,8 @@ def test_a_permit_for_an_asset_that_is_offered_by_eip_3009_only_is_refused() -> 
 
 def test_a_permit_for_the_test_network_does_not_pay_on_the_real_one() -> None:
     real = offer(BASE, scheme="upto")
-    payment = Payer().permit(UPTO, token=real.rail.asset_text)
-    payment["accepted"] |= {"network": BASE, "asset": real.rail.asset_text}
+    payment = Payer().permit(UPTO, token=real.kind.asset_text)
+    payment["accepted"] |= {"network": BASE, "asset": real.kind.asset_text}
     assert refused(payment, UPTO, real) is Reason.PERMIT2_SIGNATURE
 
 

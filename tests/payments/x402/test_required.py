@@ -15,7 +15,7 @@ from gateway.networks import load_networks
 from gateway.payments.evm.encoding import parse_address
 from gateway.payments.x402 import v1, v2
 from gateway.payments.x402.answers import resource
-from gateway.payments.x402.offer import Offer, compile_rails
+from gateway.payments.x402.offer import Offer, compile_kinds
 from gateway.payments.x402.required import required_body, typed_data
 from tests.payments.x402.shop import BASE, FACILITATOR, NOW, SEPOLIA, SHOP, Payer, check, offer, permit2_offer
 
@@ -95,7 +95,7 @@ def test_without_an_offer_that_version_1_knows_the_body_is_version_2s(offers: tu
 
 def test_a_network_without_a_version_1_name_is_not_in_version_1s_list() -> None:
     ours = offer()
-    nameless = replace(ours, rail=replace(ours.rail, network=ours.rail.network.model_copy(update={"x402_name": None})))
+    nameless = replace(ours, kind=replace(ours.kind, network=ours.kind.network.model_copy(update={"x402_name": None})))
     assert not v1.offered(nameless)
     assert body_of(nameless)["x402Version"] == 2
 
@@ -125,10 +125,10 @@ def test_typed_data_is_ready_to_sign() -> None:
 
 def test_only_networks_that_can_be_settled_on_are_offered() -> None:
     networks = load_networks({})
-    rails = compile_rails(networks, {SEPOLIA: FACILITATOR})
-    assert rails.find(BASE, "USDC") is None
-    assert rails.find(SEPOLIA, "ETH") is None
-    exact, upto = rails.find(SEPOLIA, "USDC"), rails.find(SEPOLIA, "USDC", "upto")
+    kinds = compile_kinds(networks, {SEPOLIA: FACILITATOR})
+    assert kinds.find(BASE, "USDC") is None
+    assert kinds.find(SEPOLIA, "ETH") is None
+    exact, upto = kinds.find(SEPOLIA, "USDC"), kinds.find(SEPOLIA, "USDC", "upto")
     assert exact is not None
     assert upto is not None
     assert (exact.method, upto.method) == ("eip3009", "permit2_upto")

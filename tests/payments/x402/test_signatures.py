@@ -107,11 +107,11 @@ def test_only_the_magic_value_is_a_yes(answer: bytes, yes: bool) -> None:
 
 
 def with_factories(ours: Offer, *factories: bytes) -> Offer:
-    return replace(ours, rail=replace(ours.rail, factories=frozenset(factories)))
+    return replace(ours, kind=replace(ours.kind, factories=frozenset(factories)))
 
 
 def wallet_payment(ours: Offer, signature: bytes) -> dict[str, Any]:
-    payment = Payer().payment(ours) if ours.rail.scheme == "exact" else Payer().permit(ours)
+    payment = Payer().payment(ours) if ours.kind.scheme == "exact" else Payer().permit(ours)
     payment["payload"]["signature"] = "0x" + signature.hex()
     return payment
 

@@ -32,7 +32,7 @@ def test_an_honest_payment_is_taken_with_every_fact_from_our_own_offer() -> None
     assert verified.question is None
     assert (verified.network, verified.offer) == (SEPOLIA, ours)
     assert verified.terms == Terms(
-        asset=ours.rail.asset,
+        asset=ours.kind.asset,
         payer=payer.address,
         payee=bytes.fromhex(PAYEE[2:]),
         nonce=bytes.fromhex(payment["payload"]["authorization"]["nonce"][2:]),
@@ -120,7 +120,7 @@ def test_a_payment_for_another_chain_is_refused_even_where_both_are_offered() ->
     """The payer signs for the test network and says that it is the real one."""
     payment = Payer().payment(offer(SEPOLIA))
     payment["accepted"]["network"] = BASE
-    payment["accepted"]["asset"] = offer(BASE).rail.asset_text
+    payment["accepted"]["asset"] = offer(BASE).kind.asset_text
     assert refused(payment, offer(SEPOLIA), offer(BASE)) is Reason.SIGNATURE
     assert refused(as_v1(payment, "base"), offer(SEPOLIA), offer(BASE)) is Reason.SIGNATURE
 
@@ -229,7 +229,7 @@ def test_the_same_authorization_always_has_the_same_place_in_the_books() -> None
 def test_version_1_finds_the_asset_whose_domain_was_signed() -> None:
     """Two assets with one price on one network: the header does not say which, the signature does."""
     usdc = offer()
-    euro = replace(usdc, rail=replace(usdc.rail, symbol="EURC", separator=b"\1" * 32, asset=b"\2" * 20))
+    euro = replace(usdc, kind=replace(usdc.kind, symbol="EURC", separator=b"\1" * 32, asset=b"\2" * 20))
     dear = replace(euro, amount=PRICE * 2)
     payment = as_v1(Payer().payment(usdc))
     assert check(payment, dear, euro, usdc).offer == usdc
