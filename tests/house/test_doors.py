@@ -1,0 +1,127 @@
+"""One door per foreign system: who may import what, and the purity of what decides."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.house.source import PACKAGES, Module, imports, modules
+
+# What is imported from outside the standard library, or reaches outside of the process -> the folders that may.
+DOORS: dict[str, tuple[str, ...]] = {
+    "asyncpg": ("gateway/database",),
+    "click": ("gateway/cli",),
+    "coincurve": ("gateway/payments",),
+    # Keccak-256, also for the checksum of an address in a publisher's form.
+    "Crypto": ("gateway/payments", "gateway/eip55.py"),
+    "cryptography": ("gateway/upstreams/credentials.py", "gateway/billing/receipts.py", "gateway/payments/evm"),
+    "fastapi": ("admin_api",),
+    "granian": ("gateway/cli",),
+    "hiredis": ("gateway/limits",),
+    "httptools": ("gateway/upstreams/http", "gateway/devservices"),
+    # Calls that are not a publisher's and not hot: the chain's nodes.
+    "httpx": ("gateway/payments",),
+    "hypercorn": ("gateway/cli",),
+    "prometheus_client": ("gateway/telemetry",),
+    "sqlglot": ("pricing/sql",),
+    "starlette": ("admin_api",),
+    "uvicorn": ("gateway/cli",),
+    "uvloop": ("gateway/devservices",),
+    "wsproto": ("gateway/upstreams", "gateway/cli"),
+    # Languages that everybody speaks.
+    "orjson": ("gateway", "admin_api"),
+    "pydantic": ("gateway", "admin_api"),
+    # The operating system and the network.
+    "socket": ("gateway/upstreams/egress.py", "gateway/devservices"),
+    "subprocess": ("gateway/devservices",),
+    "http.client": ("gateway/devservices",),
+    "urllib.request": ("gateway/cli/receipt.py",),
+    "smtplib": (),
+    "sqlite3": (),
+    "pickle": (),
+}
+# What the pure core may not touch: the clock, chance, the world outside.
+IMPURE = frozenset(
+    {"asyncio", "contextvars", "http", "io", "logging", "multiprocessing", "os", "pathlib", "random", "secrets"}
+    | {"select", "shutil", "signal", "socket", "ssl", "subprocess", "tempfile", "threading", "time", "urllib"}
+)
+PURE_ENOUGH = {("pricing/sql/policy.py", "logging"): "silences a parser that would log queries"}
+# Calls that open a connection -> the folders that may.
+CONNECT = ("open_connection", "create_connection", "create_datagram_endpoint", "start_server", "getaddrinfo")
+CONNECTORS = ("gateway/upstreams", "gateway/limits", "gateway/devservices")
+
+
+def door_of(name: str) -> str | None:
+    """Return the entry of DOORS that a module's name falls under; "?" for one that has none but needs one."""
+    top = name.partition(".")[0]
+    for known in (name, top):
+        if known in DOORS:
+            return known
+    return None if top in sys.stdlib_module_names or top in PACKAGES else "?"
+
+
+def trespasses(module: Module) -> Iterator[str]:
+    for line, name in imports(module):
+        door = door_of(name)
+        if door == "?":
+            yield f"{module.path}:{line} imports {name}, which has no door in tests/house/test_doors.py"
+        elif door is not None and not module.within(*DOORS[door]):
+            yield f"{module.path}:{line} imports {name}, which only {', '.join(DOORS[door]) or 'nobody'} may"
+
+
+def test_every_foreign_system_has_one_door() -> None:
+    assert [line for module in modules() for line in trespasses(module)] == []
+
+
+def test_every_door_is_used() -> None:
+    used = {door_of(name) for module in modules() for _, name in imports(module)}
+    assert {door for door, folders in DOORS.items() if folders} <= used
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("gateway/ledger/x.py", "import asyncpg"),
+        ("gateway/proxy/x.py", "from hiredis import Reader"),
+        ("gateway/jobs/x.py", "def f():\n    import httpx"),
+        ("pricing/x.py", "from pydantic import BaseModel"),
+        ("gateway/catalog/x.py", "import requests"),
+        ("admin_api/x.py", "import urllib.request"),
+    ],
+)
+def test_a_trespass_would_be_found(path: str, line: str) -> None:
+    assert len(list(trespasses(Module(path, line)))) == 1
+
+
+def connections(module: Module) -> Iterator[str]:
+    for number, line in enumerate(module.lines, 1):
+        if any(f".{name}(" in line for name in CONNECT):
+            yield f"{module.path}:{number}"
+
+
+def test_only_the_doors_open_connections() -> None:
+    assert [place for module in modules() if not module.within(*CONNECTORS) for place in connections(module)] == []
+    assert [place for module in modules(*CONNECTORS) for place in connections(module)] != []
+
+
+def impurities(module: Module) -> Iterator[str]:
+    for line, name in imports(module):
+        top = name.partition(".")[0]
+        if top in IMPURE | {"gateway", "admin_api"} and (module.path, name) not in PURE_ENOUGH:
+            yield f"{module.path}:{line} imports {name}"
+    for number, line in enumerate(module.lines, 1):
+        if ".now(" in line or ".today(" in line or "open(" in line:
+            yield f"{module.path}:{number} reads the clock or a file"
+
+
+def test_prices_know_no_io_no_clock_and_no_framework() -> None:
+    assert [line for module in modules("pricing") for line in impurities(module)] == []
+
+
+@pytest.mark.parametrize(
+    "line", ["import time", "from os import environ", "from gateway.errors import Problem", "datetime.now()"]
+)
+def test_an_impurity_would_be_found(line: str) -> None:
+    assert len(list(impurities(Module("pricing/x.py", line)))) == 1
