@@ -63,17 +63,21 @@ def imports(module: Module) -> Iterator[tuple[int, str]]:
 
 
 def scopes(module: Module) -> Iterator[tuple[str, ast.AST]]:
-    """Yield every node with the dotted name of the function, class or module constant that it stands in."""
+    """Yield every node with the dotted name of the function, class, argument or variable that it belongs to."""
     yield from _scopes(module.tree, "")
 
 
 def _scopes(node: ast.AST, inside: str) -> Iterator[tuple[str, ast.AST]]:
     for child in ast.iter_child_nodes(node):
-        name = inside
+        own = None
         if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            name = f"{inside}.{child.name}".lstrip(".")
-        elif not inside and isinstance(child, ast.Assign | ast.AnnAssign):
-            target = child.targets[0] if isinstance(child, ast.Assign) else child.target
-            name = ast.unparse(target)
+            own = child.name
+        elif isinstance(child, ast.arg | ast.keyword):
+            own = child.arg
+        elif isinstance(child, ast.AnnAssign) or (
+            isinstance(child, ast.Assign) and isinstance(node, ast.Module | ast.ClassDef)
+        ):
+            own = ast.unparse(child.target if isinstance(child, ast.AnnAssign) else child.targets[0])
+        name = ".".join(filter(None, (inside, own)))
         yield name, child
         yield from _scopes(child, name)

@@ -11,7 +11,7 @@ from tests.house.source import PACKAGES, Module, imports, modules
 
 # What is imported from outside the standard library, or reaches outside of the process -> the folders that may.
 DOORS: dict[str, tuple[str, ...]] = {
-    "asyncpg": ("gateway/database",),
+    "asyncpg": ("gateway/database", "gateway/upstreams/postgres"),
     "click": ("gateway/cli",),
     "coincurve": ("gateway/payments",),
     # Keccak-256, also for the checksum of an address in a publisher's form.
