@@ -15,7 +15,7 @@ from multiprocessing.context import SpawnProcess
 from hypercorn.asyncio.run import uvloop_worker
 from hypercorn.config import Config, Sockets
 
-from gateway.cli import hypercorn_websocket
+from gateway.cli import hypercorn_http2, hypercorn_websocket
 
 
 def run(config: Config) -> int:
@@ -47,6 +47,7 @@ def run(config: Config) -> int:
 
 def _serve(config: Config, sockets: Sockets) -> None:
     """Run one worker (in its own process)."""
+    hypercorn_http2.install()
     hypercorn_websocket.install()
     uvloop_worker(config, sockets)
 

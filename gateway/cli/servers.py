@@ -131,8 +131,9 @@ def _hypercorn(settings: Settings, target: str) -> int:
     from hypercorn.config import Config
     from hypercorn.run import run as serve_alone
 
-    from gateway.cli import hypercorn_websocket, prefork
+    from gateway.cli import hypercorn_http2, hypercorn_websocket, prefork
 
+    hypercorn_http2.install()
     hypercorn_websocket.install()
     config = Config()
     config.application_path = target
