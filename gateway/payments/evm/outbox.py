@@ -1,6 +1,6 @@
 """The outbox's rows and statements: payments, sendings (one signing nonce each) and their signed attempts.
 
-State changes that book money are functions of the `chain` schema (database/migrations/0011_chain.sql), each one
+State changes that book money are functions of the `chain` schema (database/migrations/0010_chain.sql), each one
 transaction with its booking. What does not live here: when to call them (relayer.py, watcher.py, settlements.py).
 """
 
@@ -97,6 +97,10 @@ _PAYMENT = """
 FIND_PAYMENT = Statement(_PAYMENT + " WHERE p.id = $1", Payment)
 FIND_BY_NONCE = Statement(
     _PAYMENT + " WHERE p.network = $1 AND p.verifier = $2 AND p.payer = $3 AND p.nonce = $4", Payment
+)
+OPEN_PAYMENTS = Statement(
+    _PAYMENT + " WHERE p.state IN ('reserved', 'pending', 'broadcast', 'unknown') ORDER BY p.reserved_at LIMIT $1",
+    Payment,
 )
 PENDING = Statement(
     _PAYMENT + " WHERE p.network = $1 AND p.state = 'pending' ORDER BY p.submitted_at LIMIT $2", Payment
