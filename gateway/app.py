@@ -31,6 +31,9 @@ from gateway.jobs.runner import Runner
 from gateway.ledger.answers import Answers
 from gateway.ledger.group_commit import GroupCommit
 from gateway.limits.limiter import RateLimiter
+from gateway.networks import load_networks
+from gateway.payments.evm.chains import open_chains
+from gateway.payments.evm.settlements import Settlements
 from gateway.proxy.exchange import Exchange, Receive, Scope, Send
 from gateway.proxy.intake import PREFIX
 from gateway.proxy.pipeline import Pipeline
@@ -89,6 +92,7 @@ def build_services(settings: Settings) -> Services:
         ),
         box=box,
         receipts=ReceiptSigner(parse_keys(settings.secrets.keys)),
+        settlements=Settlements(database, settings.database, open_chains(load_networks())),
         metrics=metrics,
     )
 
@@ -112,6 +116,7 @@ class Worker:
             services.identities,
             services.ledger,
             services.limiter,
+            services.settlements,
         )
 
     async def start(self) -> None:
@@ -123,6 +128,7 @@ class Worker:
         await services.limiter.start()
         await self._heartbeat.start()
         await self._listener.check()
+        await services.settlements.start()
         self._runner.every(self._dead_after / 3, self._heartbeat.beat, "heartbeat")
         self._runner.every(CHECK_SECONDS, self._listener.check, "listener")
         self._runner.every(self._dead_after / 3, self._reconciler.run, "reconciler")
@@ -138,6 +144,7 @@ class Worker:
         await self._runner.stop()
         await services.upstreams.aclose()
         await services.ledger.stop()
+        await services.settlements.stop()
         try:
             await self._heartbeat.stop()
         except (*LOST, Unavailable) as error:

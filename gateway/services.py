@@ -11,6 +11,7 @@ from gateway.identity.principals import Identities
 from gateway.ledger.answers import Answers
 from gateway.ledger.group_commit import GroupCommit
 from gateway.limits.limiter import RateLimiter
+from gateway.payments.evm.settlements import Settlements
 from gateway.settings import Settings
 from gateway.telemetry.metrics import Metrics
 from gateway.upstreams.credentials import CredentialBox
@@ -33,4 +34,5 @@ class Services:
     upstreams: UpstreamClient
     box: CredentialBox
     receipts: ReceiptSigner
+    settlements: Settlements
     metrics: Metrics

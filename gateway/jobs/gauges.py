@@ -9,6 +9,7 @@ from gateway.database.pool import Database
 from gateway.identity.principals import Identities
 from gateway.ledger.group_commit import GroupCommit
 from gateway.limits.limiter import RateLimiter
+from gateway.payments.evm.settlements import Settlements
 from gateway.telemetry.metrics import Metrics
 from gateway.upstreams.http.client import UpstreamClient
 
@@ -24,6 +25,7 @@ class Sampler:
     identities: Identities
     ledger: GroupCommit
     limiter: RateLimiter
+    settlements: Settlements
     _before: dict[str, int] = field(default_factory=dict[str, int])
 
     async def sample(self) -> None:
@@ -41,6 +43,13 @@ class Sampler:
         metrics.cache_event("identity", "hit", self._grown("hits", self.identities.hits))
         metrics.cache_event("identity", "miss", self._grown("misses", self.identities.misses))
         metrics.limit_verdict("any", "unavailable", self._grown("unavailable", self.limiter.stats.unavailable))
+
+        for relayer in self.settlements.relayers:
+            seen = relayer.state
+            metrics.set_relayer(
+                relayer.network, leading=seen.leading, balance=seen.balance or 0,
+                waits=seen.leading and bool(relayer.held_up), payments=seen.open_payments,
+            )  # fmt: skip
 
     def _grown(self, name: str, now: int) -> int:
         """Return by how much a number has changed since the last sample."""

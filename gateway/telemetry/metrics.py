@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -143,6 +143,11 @@ class Metrics:
         self._stage: dict[str, Spread] = {}
 
     def _declare_parts(self) -> None:
+        gauge = self._sum_gauge
+        self._relayer_leading = _Gauges(gauge("relayer_leading", "1 where the network's relayer runs.", "network"))
+        self._relayer_balance = _Gauges(gauge("relayer_balance_wei", "Gas money of the relayer's key.", "network"))
+        self._relayer_waits = _Gauges(gauge("relayer_waits", "1 while payments cannot be sent.", "network"))
+        self._chain_payments = _Gauges(gauge("chain_payments", "Open payments by state.", "network", "state"))
         self._pool = _Gauges(self._sum_gauge("pool", "Connections of a pool by state.", "pool", "state"))
         self._cache_events = self._counter("cache_events_total", "Cache hits, misses and so on.", "cache", "event")
         self._cache_entries = _Gauges(self._sum_gauge("cache_entries", "Entries in a cache, all workers.", "cache"))
@@ -208,6 +213,16 @@ class Metrics:
         """Set how many of this worker's connections of a pool are in a state."""
         self._pool.set(connections, self._pools.label(pool), state)
 
+    def set_relayer(
+        self, network: str, *, leading: bool, balance: int, waits: bool, payments: Mapping[str, int]
+    ) -> None:
+        """Set what this worker's relayer of a network sees; one that does not lead sees nothing. `balance` is wei."""
+        self._relayer_leading.set(leading, network)
+        self._relayer_balance.set(balance, network)
+        self._relayer_waits.set(waits, network)
+        for state in OPEN_PAYMENT_STATES:
+            self._chain_payments.set(payments.get(state, 0), network, state)
+
     def cache_event(self, cache: str, event: str, times: int = 1) -> None:
         """Count hits, misses, evictions... of a cache; both are words of our code."""
         self._cache_events.add(times, cache, event)
@@ -262,6 +277,7 @@ def mark_dead(worker: int) -> None:
         mark_process_dead(worker)
 
 
+OPEN_PAYMENT_STATES = ("reserved", "pending", "broadcast", "unknown")
 _STATUS_CLASSES = {number: f"{number}xx" for number in range(1, 6)}
 
 

@@ -37,7 +37,11 @@ class Chain:
 
 
 def open_chains(networks: Networks, environ: Mapping[str, str] | None = None) -> dict[str, Chain]:
-    """Return the chains by CAIP-2 id: networks with a node, if there is a key. Raises SettingsError."""
+    """Return the chains by CAIP-2 id: networks with a node, if there is a key. Raises SettingsError.
+
+    A payment counts from its first block on, and is final after the network's `confirmations`: what a fork takes away
+    before is sent again, and taken back in the books when that fails.
+    """
     env = os.environ if environ is None else environ
     signer = load_signer(env)
     if signer is None:
@@ -52,7 +56,7 @@ def open_chains(networks: Networks, environ: Mapping[str, str] | None = None) ->
             Node(Rpc(network.rpc)),
             signer,
             Contracts.of(network),
-            RelayPolicy(confirmations=max(network.confirmations, 1)),
+            RelayPolicy(finality=max(network.confirmations, 1)),
             treasury,
         )
         for network in networks.networks

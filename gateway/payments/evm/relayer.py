@@ -14,7 +14,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from gateway.database.pool import LOST, Connection, Held
@@ -46,7 +46,7 @@ class RelayState:
 
     leading: bool = False
     balance: int | None = None
-    open_payments: dict[str, int] | None = None
+    open_payments: dict[str, int] = field(default_factory=dict[str, int])
     trouble: str = ""
 
 
@@ -77,6 +77,11 @@ class Relayer:
         self._checked_chain = False
         self._seen = b""
         self._due: dict[str, float] = {}
+
+    @property
+    def held_up(self) -> str:
+        """Return why payments wait, in words; empty while they do not."""
+        return self.state.trouble or self._sender.waits_because
 
     def wake(self) -> None:
         """Look for work now."""
@@ -122,10 +127,11 @@ class Relayer:
 
     async def _work(self, connection: Connection) -> bool:
         if self._is_due("gauges", GAUGE_SECONDS):
-            self.state.balance = await self._node.balance(self.address)
             counts = await COUNTS.all(connection, self.network)
             self.state.open_payments = {counted.state: counted.number for counted in counts}
+            self.state.balance = await self._node.balance(self.address)
         if not await BUSY.one(connection, self.network, self.address):
+            self._sender.waits_because = ""
             return False
         if not await self._right_chain():
             return True
