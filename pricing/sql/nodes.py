@@ -18,7 +18,7 @@ STRUCTURE: tuple[type[exp.Expr], ...] = (
 VALUE: tuple[type[exp.Expr], ...] = (
     exp.Literal, exp.Boolean, exp.Null, exp.Parameter, exp.Paren, exp.Tuple, exp.Array, exp.Bracket, exp.Slice,
     exp.Interval, exp.Var, exp.DataType, exp.DataTypeParam, exp.Cast, exp.Case, exp.If, exp.Exists, exp.Any, exp.All,
-    exp.IntervalSpan, exp.RawString, exp.HexString, exp.BitString, exp.ByteString,
+    exp.IntervalSpan, exp.RawString, exp.ByteString,
     exp.JSONPath, exp.JSONPathRoot, exp.JSONPathKey, exp.JSONPathSubscript,
     exp.Extract, exp.Trim, exp.Substring, exp.Overlay, exp.StrPosition, exp.AtTimeZone, exp.Collate,
     exp.CurrentDate, exp.CurrentTimestamp, exp.Localtimestamp,

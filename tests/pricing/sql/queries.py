@@ -93,7 +93,7 @@ SELECT make_date(2024, 1, 1) + interval '1 month'
 SELECT ticker FROM companies WHERE name LIKE 'A\_%' ESCAPE '\' LIMIT 1
 SELECT ticker, rank() OVER (ORDER BY employees DESC) AS r, sum(employees) OVER () FROM companies ORDER BY r LIMIT 5
 SELECT (company_id + 1) * 2 AS x FROM companies WHERE NOT (country = 'US') LIMIT 1
-SELECT E'a\nb', 'it''s', $$dollar$$, 1e3, .5, -1, 0x1F
+SELECT E'a\nb', 'it''s', $$dollar$$, 1e3, .5, -1
 SELECT ticker FROM companies WHERE country IS DISTINCT FROM 'US' LIMIT 1
 SELECT u.n, u.ord FROM unnest(ARRAY['a','b']) WITH ORDINALITY AS u(n, ord)
 SELECT regexp_replace(name, '\s+', ' ', 'g'), split_part(name, ' ', 1) FROM companies LIMIT 1
@@ -104,6 +104,9 @@ SELECT ticker, employees FROM companies ORDER BY employees DESC LIMIT $1
 
 # Refused before anything reaches a database, with the code that the refusal carries.
 REFUSED = (
+    ("not_sold", "SELECT 0x1F"),
+    ("not_sold", "SELECT x'1F'"),
+    ("not_sold", "SELECT b'101'"),
     ("unknown_function", "SELECT pg_sleep(10)"),
     ("unknown_function", 'SELECT "pg_sleep"(10)'),
     ("not_sold", "SELECT pg_catalog.pg_sleep(1)"),

@@ -1,0 +1,149 @@
+"""A few connections per publisher's database, opened to checked addresses, closed when idle or old.
+
+One publisher's slow or full database takes its own connections and nobody else's. A connection is handed out clean:
+whatever a query left behind (settings, locks, a transaction) is undone before it is used again, or it is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+import asyncpg
+
+from gateway.upstreams.egress import EgressGuard, EgressRefused, ResolutionFailed
+from gateway.upstreams.http.dial import alternating
+from gateway.upstreams.postgres.address import Address, tls_context
+from gateway.upstreams.postgres.errors import LOST, DatabaseBusy, DatabaseUnreachable
+
+CONNECT_SECONDS = 5.0
+WAIT_SECONDS = 2.0
+IDLE_SECONDS = 60.0
+LIFE_SECONDS = 600.0
+CLEAN_SECONDS = 2.0
+STATEMENTS = 64
+# Session locks and settings survive a rollback; so does anything after a transaction that was ended by other means.
+CLEAN = "ROLLBACK; SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL"
+
+Session = asyncpg.Connection
+
+
+@dataclass(slots=True)
+class _Kept:
+    session: Session
+    opened: float
+    freed: float
+
+
+class DatabasePool:
+    """The connections to one publisher's database, at most `size`."""
+
+    def __init__(self, address: Address, guard: EgressGuard, *, size: int) -> None:
+        self._address = address
+        self._guard = guard
+        self._free: list[_Kept] = []
+        self._slots = asyncio.Semaphore(size)
+        self._closed = False
+        self.used = time.monotonic()
+
+    @contextlib.asynccontextmanager
+    async def lease(self) -> AsyncGenerator[Session]:
+        """Lend a session. Raises DatabaseBusy or DatabaseUnreachable; it comes back clean or is closed."""
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise DatabaseBusy("All connections to this publisher's database are busy.") from None
+        self.used = time.monotonic()
+        kept: _Kept | None = None
+        try:
+            kept = await self._take()
+            yield kept.session
+        finally:
+            if kept is not None:
+                await asyncio.shield(self._give_back(kept))
+            else:
+                self._slots.release()
+
+    async def close(self) -> None:
+        """Close what is free now; what is lent is closed when it comes back."""
+        self._closed = True
+        while self._free:
+            self._free.pop().session.terminate()
+
+    def trim(self, now: float) -> None:
+        """Close what has been idle too long."""
+        kept = [one for one in self._free if now - one.freed < IDLE_SECONDS]
+        for one in self._free:
+            if one not in kept:
+                one.session.terminate()
+        self._free = kept
+
+    async def _take(self) -> _Kept:
+        now = time.monotonic()
+        while self._free:
+            kept = self._free.pop()
+            if not kept.session.is_closed() and now - kept.opened < LIFE_SECONDS and now - kept.freed < IDLE_SECONDS:
+                return kept
+            kept.session.terminate()
+        return _Kept(await self._open(), now, now)
+
+    async def _give_back(self, kept: _Kept) -> None:
+        try:
+            if not self._closed and not kept.session.is_closed():
+                async with asyncio.timeout(CLEAN_SECONDS):
+                    await kept.session.execute(CLEAN)
+                kept.freed = time.monotonic()
+                self._free.append(kept)
+                return
+        except (*LOST, asyncpg.PostgresError):
+            pass
+        finally:
+            self._slots.release()
+        kept.session.terminate()
+
+    async def _open(self) -> Session:
+        address = self._address
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                found = await self._guard.addresses(address.host, address.port)
+                return await self._first(alternating(found))
+        except EgressRefused as refusal:
+            raise DatabaseUnreachable(f"The database's address is refused: {refusal}.") from None
+        except ResolutionFailed:
+            raise DatabaseUnreachable("The database's host name cannot be resolved.") from None
+        except asyncpg.TooManyConnectionsError:
+            raise DatabaseBusy("The publisher's database has no more connections.") from None
+        except asyncpg.InvalidAuthorizationSpecificationError:
+            raise DatabaseUnreachable("The publisher's database refuses the login.") from None
+        except (*LOST, asyncpg.PostgresError, ValueError):
+            raise DatabaseUnreachable("The publisher's database cannot be reached.") from None
+
+    async def _first(self, found: tuple[str, ...]) -> Session:
+        failure: Exception | None = None
+        for position, literal in enumerate(found):
+            share = CONNECT_SECONDS / len(found) if position + 1 < len(found) else None
+            try:
+                async with asyncio.timeout(share):
+                    return await self._connect(literal)
+            except OSError as error:  # asyncio's timeout is one as well
+                failure = error
+        raise failure or OSError("no address")
+
+    async def _connect(self, literal: str) -> Session:
+        address = self._address
+        return await asyncpg.connect(
+            host=literal,
+            port=address.port,
+            user=address.user,
+            password=address.password,
+            database=address.database,
+            ssl=tls_context(address),
+            timeout=CONNECT_SECONDS,
+            statement_cache_size=STATEMENTS,
+            max_cacheable_statement_size=16_384,
+            server_settings={"application_name": "tollway"},
+        )
