@@ -163,7 +163,7 @@ class ScriptedUpstream:
     early: dict[str, Script] = field(default_factory=dict)
     heads: list[bytes] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
-    connections: int = 0
+    writers: set[asyncio.StreamWriter] = field(default_factory=set)
     port: int = 0
     _server: asyncio.Server | None = None
 
@@ -194,10 +194,11 @@ class ScriptedUpstream:
         return [head.split(b" ", 2)[1] for head in self.heads]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
+        self.writers.add(writer)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             while await self._one(reader, writer):
                 pass
+        self.writers.discard(writer)
         writer.close()
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
