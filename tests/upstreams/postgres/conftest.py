@@ -31,6 +31,7 @@ NOT_ON_SALE = f"""
     GRANT USAGE ON SCHEMA demo TO reader;
     GRANT SELECT ON demo.sectors, demo.companies, demo.filings, demo.prices, demo."Ratings 2024", demo.latest_price,
                     demo.monthly_volume TO reader;
+    GRANT reader TO CURRENT_USER; -- so that its last sessions can be ended with the database
 """
 
 
