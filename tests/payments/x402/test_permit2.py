@@ -9,7 +9,7 @@ import pytest
 from gateway.payments.evm.encoding import show_address
 from gateway.payments.x402.offer import Offer
 from gateway.payments.x402.reasons import PaymentRefused, Reason
-from tests.payments.x402.shop import BASE, FACILITATOR, NOW, PRICE, Payer, check, offer, permit2_offer
+from tests.payments.x402.shop import BASE, FACILITATOR, NOW, PRICE, Payer, as_v1, check, offer, permit2_offer
 
 OTHER = "0x857b06519E91e3A54538791bDbb0E22373e36b66"
 EXACT, UPTO = permit2_offer(), offer(scheme="upto")
@@ -89,6 +89,13 @@ def test_a_permit_for_the_test_network_does_not_pay_on_the_real_one() -> None:
     payment = Payer().permit(UPTO, token=real.kind.asset_text)
     payment["accepted"] |= {"network": BASE, "asset": real.kind.asset_text}
     assert refused(payment, UPTO, real) is Reason.PERMIT2_SIGNATURE
+
+
+def test_version_1_knows_no_permits() -> None:
+    """Its header names no asset; only a token's own domain says which one was meant."""
+    with pytest.raises(PaymentRefused, match="EIP-3009 only") as refusal:
+        check(as_v1(Payer().permit(EXACT)), EXACT)
+    assert refusal.value.reason is Reason.PAYLOAD
 
 
 @pytest.mark.parametrize(
