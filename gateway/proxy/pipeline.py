@@ -40,6 +40,7 @@ from gateway.proxy.intake import intake
 from gateway.proxy.limit import limit
 from gateway.proxy.live import Live
 from gateway.proxy.match import match
+from gateway.proxy.observe import observe
 from gateway.proxy.problems import answer_internal_error, answer_payment_required, answer_problem, problem_answer
 from gateway.proxy.quote import quote
 from gateway.proxy.settle import settle
@@ -138,7 +139,7 @@ class Pipeline:
             await answer_internal_error(exchange)
         finally:
             del self.live.calls[exchange]
-            self._observe(exchange)
+            observe(exchange, services)
 
     async def _walk(self, exchange: Exchange) -> None:
         services = self.services
@@ -263,25 +264,6 @@ class Pipeline:
         if exchange.head_sent:
             raise Truncated
         await answer_problem(exchange, Unavailable("The gateway is stopping; you were not charged. Try again."))
-
-    def _observe(self, exchange: Exchange) -> None:
-        price = exchange.asset_price
-        stages: list[tuple[str, float]] = []
-        before = exchange.started
-        for name, moment in exchange.marks:
-            stages.append((name, moment - before))
-            before = moment
-        metrics = self.services.metrics
-        metrics.observe_call(
-            exchange.publisher.slug if exchange.publisher else None,
-            exchange.answered,
-            exchange.outcome,
-            price.asset.symbol if price else None,
-            exchange.quote.amount if exchange.outcome == "settled" else 0,
-            stages,
-        )
-        if exchange.limit is not None:
-            metrics.limit_verdict(exchange.limit.policy.name, "allowed" if exchange.limit.allowed else "refused")
 
 
 def _failure(error: UpstreamError) -> tuple[Ending, Problem]:
