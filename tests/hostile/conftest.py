@@ -25,7 +25,7 @@ SERVERS = ["granian", "uvicorn", "hypercorn"]
 PATIENCE = {"SERVER_KEEP_ALIVE": "7", "PROXY_BODY_TIMEOUT": "3"}
 # Tests make publishers fail one after another; the breaker has tests of its own.
 PERSISTENCE = {"BREAKER_FAILURES": "0", "BREAKER_CALLS": "1000000"}
-SETTINGS = {**PATIENCE, **PERSISTENCE, "LOGGING_LEVEL": "debug"}
+SETTINGS = {**PATIENCE, **PERSISTENCE, "LOGGING_LEVEL": "debug", "LOGGING_ACCESS": "true"}
 
 
 @pytest_asyncio.fixture(scope="session")
