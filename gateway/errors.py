@@ -215,6 +215,12 @@ class UpstreamInvalid(Problem):
     status, name, title = 502, "upstream-invalid", "Invalid upstream response"
 
 
+class LoopDetected(Problem):
+    """The call has come through this or another Tollway several times: a publisher leads back to itself."""
+
+    status, name, title = 508, "loop-detected", "Loop detected"
+
+
 class UpstreamTimeout(Problem):
     """The publisher's server did not answer in time. Nothing was charged."""
 

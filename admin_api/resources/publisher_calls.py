@@ -39,7 +39,7 @@ SLUG = "/{slug:slug}"
 
 # The upstream's own answer has any status and any type.
 RESPONSES: dict[int | str, dict[str, Any]] = {
-    **refusals(400, 401, 403, 404, 409, 410, 414, 422, 431, 501, 502, 504),
+    **refusals(400, 401, 403, 404, 409, 410, 414, 422, 431, 501, 502, 504, 508),
     200: {"description": "The publisher's answer", "content": {"*/*": {}}},
     402: {"model": PaymentRequiredResponseWithInfo, "description": "Payment Required"},
     "default": {"description": "The publisher's answer", "content": {"*/*": {}}},

@@ -111,7 +111,9 @@ def said_by_us(exchange: Exchange) -> HeaderPairs:
         said = fields.get(b"x-forwarded-proto", b"").lower()
         scheme = said if said in (b"http", b"https") else scheme
         host = fields.get(b"x-forwarded-host", host)
-    headers: HeaderPairs = [VIA, (b"x-forwarded-for", address), (b"x-forwarded-proto", scheme)]
+    passed = fields.get(b"via")
+    via = (b"via", passed + b", 1.1 tollway") if passed else VIA
+    headers: HeaderPairs = [via, (b"x-forwarded-for", address), (b"x-forwarded-proto", scheme)]
     if host:
         headers.append((b"x-forwarded-host", host))
     headers.append((b"x-request-id", str(exchange.id).encode()))

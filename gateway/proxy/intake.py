@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from gateway.errors import HeadersTooLarge, InvalidTarget, MethodNotAllowed, UriTooLong
+from gateway.errors import HeadersTooLarge, InvalidTarget, LoopDetected, MethodNotAllowed, UriTooLong
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.framing import CLOSE, check_framing, repeated
 from gateway.settings import ProxySettings
@@ -16,9 +16,12 @@ PREFIX = b"/publishers/"
 # The request fields that we read ourselves. A second one of SINGLE would let us and an upstream disagree.
 OURS = frozenset(
     b"authorization host content-length transfer-encoding content-type idempotency-key"
-    b" expect x-forwarded-for x-forwarded-host x-forwarded-proto".split()
+    b" expect x-forwarded-for x-forwarded-host x-forwarded-proto via".split()
 )
 SINGLE = frozenset(b"authorization host content-length transfer-encoding idempotency-key".split())
+# Our name in Via, and how many of us a call may pass (RFC 9110 section 7.6.3): sellers of sellers, but no loops.
+PSEUDONYM = b"tollway"
+MAX_HOPS = 3
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 # Others go on as well (PROPFIND, QUERY), but not those that a careless upstream takes for one of METHODS, that would
 # send the publisher's credential back to the caller, or that open a tunnel (RFC 9110 sections 9.1, 9.3.6, 9.3.8).
@@ -30,7 +33,8 @@ TARGET = re.compile(rb"[\x21\x22\x24-\x7e\x80-\xff]*")
 def intake(exchange: Exchange, settings: ProxySettings) -> None:
     """Fill in slug, path, query and our own fields.
 
-    Raises InvalidRequest, MethodNotAllowed, InvalidTarget, UriTooLong or HeadersTooLarge; each closes the connection.
+    Raises InvalidRequest, MethodNotAllowed, InvalidTarget, LoopDetected, UriTooLong or HeadersTooLarge; each closes the
+    connection.
     """
     scope, exchange.patience = exchange.scope, settings.body_timeout
     target: bytes = scope.get("raw_path") or scope["path"].encode()
@@ -39,6 +43,8 @@ def intake(exchange: Exchange, settings: ProxySettings) -> None:
         raise UriTooLong(f"The request target is longer than {settings.max_target} bytes.", headers=CLOSE)
     _read_fields(exchange, settings.max_header_bytes)
     check_framing(scope, exchange.fields)
+    if exchange.fields.get(b"via", b"").count(PSEUDONYM) >= MAX_HOPS:
+        raise LoopDetected("The call has passed a Tollway too often: a publisher on its way leads back.", headers=CLOSE)
     if exchange.method not in METHODS and METHOD.fullmatch(exchange.method) is None:
         raise MethodNotAllowed(
             "This method is not forwarded; methods are case-sensitive.", headers={"Allow": ", ".join(METHODS), **CLOSE}
