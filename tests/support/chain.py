@@ -28,6 +28,7 @@ DOMAIN = keccak_256(b"EIP712Domain(string name,string version,uint256 chainId,ad
 TRANSFER = keccak_256(
     b"TransferWithAuthorization(address from,address to,uint256 value,uint256 validAfter,uint256 validBefore,bytes32 nonce)"
 )
+BY_BYTES = selector("transferWithAuthorization(address,address,uint256,uint256,uint256,bytes32,bytes)")
 PERMIT2_DOMAIN = keccak_256(b"EIP712Domain(string name,uint256 chainId,address verifyingContract)")
 PERMISSIONS = keccak_256(b"TokenPermissions(address token,uint256 amount)")
 WITNESSES = {
@@ -51,6 +52,14 @@ class Authorization:
     valid_before: int
     nonce: bytes
     signature: bytes
+
+
+def executed(signed: Authorization) -> bytes:
+    """The call by which anybody can execute an EIP-3009 authorization."""
+    return call_data(
+        BY_BYTES, signed.payer, signed.payee, signed.value, signed.valid_after, signed.valid_before, signed.nonce,
+        data=signed.signature,
+    )  # fmt: skip
 
 
 @dataclass

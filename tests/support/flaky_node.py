@@ -31,6 +31,8 @@ class FlakyNode:
         self.upstream = upstream
         self.mode = "ok"
         self.chain_id: str | None = None
+        self.largest_batch = 1_000
+        self.largest_range = 1_000_000
         self.url = ""
         self.seen: list[str] = []
         self._client = httpx.AsyncClient()
@@ -70,6 +72,12 @@ class FlakyNode:
             return 500, b'{"jsonrpc":"2.0","id":0,"result":"0x1"}'
         if self.mode in GARBAGE:
             return 200, GARBAGE[self.mode]
+        if len(methods) > self.largest_batch:
+            return 200, b'{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"batch too large"}}'
+        if methods == ["eth_getLogs"]:
+            query = asked["params"][0]
+            if int(query["toBlock"], 16) - int(query["fromBlock"], 16) >= self.largest_range:
+                return 200, b'{"jsonrpc":"2.0","id":0,"error":{"code":-32602,"message":"block range too large"}}'
         headers = {"content-type": "application/json"}
         answer = (await self._client.post(self.upstream, content=body, headers=headers)).content
         if self.mode == "lose" and "eth_sendRawTransaction" in methods:

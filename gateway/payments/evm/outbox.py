@@ -269,7 +269,7 @@ COUNTS = Statement(
 # Is there anything for a relayer to do? Asked often, answered from partial indexes.
 BUSY = Statement(
     """
-    SELECT EXISTS (SELECT FROM chain.payment WHERE network = $1 AND state = 'pending')
+    SELECT EXISTS (SELECT FROM chain.payment WHERE network = $1 AND state IN ('reserved', 'pending'))
         OR EXISTS (SELECT FROM chain.sending WHERE network = $1 AND sender = $2 AND status IN ('open', 'mined'))
         OR EXISTS (SELECT FROM chain.payment WHERE network = $1 AND NOT final
                       AND state IN ('broadcast', 'unknown', 'confirmed', 'failed'))
@@ -288,3 +288,10 @@ URGENT = Statement(
     bool,
     scalar=True,
 )
+LEAD = Command(
+    """
+    INSERT INTO chain.relayer (network, sender, pid) VALUES ($1, $2, pg_backend_pid())
+    ON CONFLICT (network, sender) DO UPDATE SET pid = EXCLUDED.pid, seen_at = now()
+    """
+)
+DEPOSE = Statement("SELECT chain.depose($1, $2, $3, $4)", bool, scalar=True)

@@ -24,7 +24,16 @@ from gateway.payments.evm.fees import RelayPolicy
 from gateway.payments.evm.instructions import Contracts
 from gateway.payments.evm.keystore import Signer
 from gateway.payments.evm.node import Block, Node
-from gateway.payments.evm.outbox import BUSY, COUNTS, RELAY_CHANNEL, SENDINGS, SILENT, URGENT
+from gateway.payments.evm.outbox import (
+    BUSY,
+    COUNTS,
+    DEPOSE,
+    LEAD,
+    RELAY_CHANNEL,
+    SENDINGS,
+    SILENT,
+    URGENT,
+)
 from gateway.payments.evm.rpc import NoAnswer, RpcError
 from gateway.payments.evm.sender import Sender
 from gateway.payments.evm.watcher import Watcher
@@ -33,7 +42,7 @@ from gateway.settings import DatabaseSettings
 log = logging.getLogger(__name__)
 
 TRY_LOCK = Statement("SELECT pg_try_advisory_lock($1)", bool, scalar=True)
-GAUGE_SECONDS = 10.0
+GAUGE_SECONDS = 3.0
 KEEP_ALIVE_SECONDS = 1.0
 
 
@@ -103,11 +112,8 @@ class Relayer:
         """Do one round and return how long to wait for the next."""
         try:
             connection = await self._held.get()
-            if not self.state.leading:
-                self.state.leading = await TRY_LOCK.one(connection, self._lock)
-                if not self.state.leading:
-                    return self._policy.idle_seconds
-                log.info("relaying on %s for %s", self.network, show_address(self.address))
+            if not await self._lead(connection):
+                return self._policy.idle_seconds
             busy = await self._work(connection)
             self._note("")
         except LOST as error:  # the lock went with the connection
@@ -124,6 +130,22 @@ class Relayer:
             log.exception("a round of the relayer on %s failed", self.network)
             return self._policy.idle_seconds
         return self._policy.poll_seconds if busy else self._policy.idle_seconds
+
+    async def _lead(self, connection: Connection) -> bool:
+        """Say whether this relayer leads; become the leader when the place is free, or held by one that hangs."""
+        if not self.state.leading:
+            self.state.leading = await TRY_LOCK.one(connection, self._lock)
+            if self.state.leading:
+                log.info("relaying on %s for %s", self.network, show_address(self.address))
+                self._due.clear()
+        patience = self._policy.lease_seconds
+        if self.state.leading and self._is_due("lease", patience / 4):
+            await LEAD.run(connection, self.network, self.address)
+        elif not self.state.leading and self._is_due("depose", patience / 4):
+            sender, lease = self.address, timedelta(seconds=patience)
+            if await DEPOSE.one(connection, self.network, sender, self._lock, lease):
+                log.error("the relayer on %s was silent for %.0f s and is deposed", self.network, patience)
+        return self.state.leading
 
     async def _work(self, connection: Connection) -> bool:
         if self._is_due("gauges", GAUGE_SECONDS):

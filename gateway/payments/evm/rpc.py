@@ -56,6 +56,7 @@ class Rpc:
         self._url = url
         self._timeout = timeout
         self.host = urlsplit(url).hostname or "?"
+        self._largest_batch = MAX_BATCH
         self._owned = client is None
         self._client = client or httpx.AsyncClient(
             timeout=timeout,
@@ -80,11 +81,16 @@ class Rpc:
     async def batch(self, requests: Sequence[Request]) -> list[Any | RpcError]:
         """Return a result or an RpcError for each request, in order. Never raises for the node's sake."""
         results: list[Any | RpcError] = []
-        for start in range(0, len(requests), MAX_BATCH):
-            results += await self._batch(requests[start : start + MAX_BATCH])
+        while len(results) < len(requests):
+            part = requests[len(results) : len(results) + self._largest_batch]
+            answers = await self._batch(part)
+            if answers is None:  # the batch was refused whole: nodes differ in how many calls they take at once
+                self._largest_batch = max(len(part) // 2, 1)
+                continue
+            results += answers
         return results
 
-    async def _batch(self, requests: Sequence[Request]) -> list[Any | RpcError]:
+    async def _batch(self, requests: Sequence[Request]) -> list[Any | RpcError] | None:
         body = [
             {"jsonrpc": "2.0", "id": number, "method": request.method, "params": list(request.params)}
             for number, request in enumerate(requests)
@@ -95,9 +101,10 @@ class Rpc:
             return [error] * len(requests)
         if not isinstance(answer, list):
             refused = _outcome(answer)
-            return [refused if isinstance(refused, RpcError) else NoAnswer("a batch was answered by one object")] * len(
-                requests
-            )
+            if isinstance(refused, NodeRefused) and len(requests) > 1:
+                return None
+            silent = NoAnswer("a batch was answered by one object")
+            return [refused if isinstance(refused, RpcError) else silent] * len(requests)
         by_id = {
             part["id"]: part
             for part in cast("list[dict[str, Any]]", answer)

@@ -241,7 +241,7 @@ class Sender:
         """Replace a stuck transaction by one that pays more; what nobody needs any more by one that does nothing."""
         fees = raised(sending.fees, head.base_fee, await self._market_tip(), self._policy)
         if fees is None:
-            log.warning("nonce %d on %s is stuck at the fee cap", sending.nonce, self.network)
+            self._wait_because(f"nonce {sending.nonce} is stuck at the fee cap")
             return
         void = not sending.wanted
         call = self._void() if void else Call(sending.target, sending.data, sending.gas)

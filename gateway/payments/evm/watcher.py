@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
-from gateway.database.pool import Connection
+from gateway.database.pool import LOST, Connection
 from gateway.faults import ARMED, act
 from gateway.payments.evm import reasons
-from gateway.payments.evm.encoding import word
+from gateway.payments.evm.evidence import Evidence
 from gateway.payments.evm.fees import RelayPolicy
 from gateway.payments.evm.instructions import (
     CANCELED,
-    TRANSFERRED,
-    USED,
     Contracts,
     execute,
     is_used,
@@ -27,7 +26,7 @@ from gateway.payments.evm.instructions import (
     repaid,
     use_question,
 )
-from gateway.payments.evm.node import Block, Log, LogQuery, Node, Receipt
+from gateway.payments.evm.node import Block, Node, Receipt
 from gateway.payments.evm.outbox import (
     CANCEL_ORPHANS,
     CONFIRM,
@@ -56,7 +55,6 @@ log = logging.getLogger(__name__)
 MISSES = 3  # looks at a spent nonce without a receipt, before it counts as spent by somebody else
 UNEXPLAINED = 4  # looks at a used authorization without its log, before it counts as used before our time
 RETRIES = 5
-LOG_RANGE = 2_000  # blocks in one question for logs: common nodes refuse more
 
 
 class Watcher:
@@ -70,6 +68,7 @@ class Watcher:
         self._policy = policy
         self._misses: dict[int, int] = {}
         self._absent: dict[bytes, int] = {}
+        self._evidence = Evidence(node, policy.lookback_blocks)
 
     async def look(self, connection: Connection, head: Block, sendings: Sequence[Sending]) -> None:
         """Find open transactions in blocks and book what they did. Raises NoAnswer."""
@@ -121,7 +120,7 @@ class Watcher:
         if answers and all(isinstance(answer, NoAnswer) for answer in answers):
             raise NoAnswer("no authorization state was answered")
         for payment, answer in zip(payments, answers, strict=True):
-            await self._act(connection, head, payment, answer, None)
+            await self._act_alone(connection, head, payment, answer, None)
         await CANCEL_ORPHANS.one(connection, self._network, head.timestamp)
 
     async def investigate(
@@ -129,7 +128,22 @@ class Watcher:
     ) -> None:
         """Ask the chain about one authorization and act on the answer. `error`: how its execution would revert now."""
         answer = (await self._node.views([use_question(payment, self._contracts)]))[0]
-        await self._act(connection, head, payment, answer, error)
+        await self._act_alone(connection, head, payment, answer, error)
+
+    async def _act_alone(
+        self, connection: Connection, head: Block, payment: Payment, answer: bytes | RpcError, error: NodeRefused | None
+    ) -> None:
+        """Act on one payment so that nothing about it can hold up the others."""
+        try:
+            await self._act(connection, head, payment, answer, error)
+        except LOST:
+            raise
+        except RpcError as silent:
+            log.info("payment %s is looked at again later: %s", payment.id, silent)
+            await self._put_off(connection, head, payment)
+        except Exception:
+            log.exception("payment %s on %s cannot be dealt with", payment.id, self._network)
+            await self._put_off(connection, head, payment)
 
     async def _act(
         self, connection: Connection, head: Block, payment: Payment, answer: bytes | RpcError, error: NodeRefused | None
@@ -174,7 +188,7 @@ class Watcher:
             await MINED.run(connection, sending.id, *place)
             for payment in payments:
                 if receipt.succeeded and proves(payment, receipt.logs):
-                    await CONFIRM.one(connection, payment.id, *place)
+                    await self._confirm(connection, payment, receipt)
                 elif not payment.final and payment.state != "confirmed":
                     unproven.append(payment)
             await self._settle_repayments(connection, sending, receipt)
@@ -183,7 +197,18 @@ class Watcher:
         # One that ran and moved nothing would do so again: there is no token, or none that keeps its word.
         empty = NodeRefused(3, "reverted: it moved nothing") if receipt.succeeded and len(payments) == 1 else None
         for payment in unproven:
-            await self.investigate(connection, head, payment, empty)
+            await self.investigate(connection, head, replace(payment, sending_status="mined"), empty)
+
+    async def _confirm(self, connection: Connection, payment: Payment, receipt: Receipt) -> None:
+        """Book one payment. A booking that the ledger refuses is for the operator; the others go on."""
+        place = (receipt.transaction, receipt.block_number, receipt.block_hash)
+        try:
+            async with connection.transaction():
+                await CONFIRM.one(connection, payment.id, *place)
+        except LOST:
+            raise
+        except Exception:
+            log.exception("payment %s is on %s and cannot be booked", payment.id, self._network)
 
     async def _settle_repayments(self, connection: Connection, sending: Sending, receipt: Receipt) -> None:
         for payment in await REPAID_BY.all(connection, sending.id):
@@ -203,7 +228,7 @@ class Watcher:
 
     async def _explain(self, connection: Connection, head: Block, payment: Payment) -> None:
         """An authorization is used: by what, and did the money reach its payee?"""
-        found = await self._use(head, payment)
+        found = await self._evidence.find(payment, head)
         if found is None:
             if payment.tries >= UNEXPLAINED:
                 await self._fail(connection, payment, reasons.NONCE_USED, final=True)
@@ -219,38 +244,12 @@ class Watcher:
                 await self._put_off(connection, head, payment)
             elif receipt.succeeded and proves(payment, receipt.logs):
                 log.info("payment %s was executed by transaction %s", payment.id, found.transaction.hex())
-                await CONFIRM.one(
-                    connection, payment.id, receipt.transaction, receipt.block_number, receipt.block_hash
-                )  # fmt: skip
+                await self._confirm(connection, payment, receipt)
             else:  # the payer signed this nonce twice, and the other one was executed
                 await self._fail(connection, payment, reasons.NONCE_USED, final=self._deep(head, found.block_number))
 
     def _deep(self, head: Block, number: int) -> bool:
         return head.number - number >= self._policy.finality
-
-    async def _use(self, head: Block, payment: Payment) -> Log | None:
-        """Return the log of the use or cancellation of an authorization, searching back from the newest block."""
-        first = payment.since_block if payment.since_block is not None else head.number - self._policy.lookback_blocks
-        last = head.number
-        while last >= max(first, 0):
-            start = max(first, 0, last - LOG_RANGE + 1)
-            for log_found in await self._logs(payment, start, last):
-                return log_found
-            last = start - 1
-        return None
-
-    async def _logs(self, payment: Payment, first: int, last: int) -> list[Log]:
-        if payment.method == "eip3009":
-            topics = (None, word(payment.payer), payment.nonce)
-            found = await self._node.logs(LogQuery(payment.asset, topics, first, last))
-            return [one for one in found if one.topics[0] in (USED, CANCELED)]
-        # Permit2 marks a nonce without a log: take the transfer whose transaction carries this nonce.
-        topics = (TRANSFERRED, word(payment.payer), word(payment.payee))
-        found = await self._node.logs(LogQuery(payment.asset, topics, first, last))
-        inputs = await self._node.inputs([one.transaction for one in found])
-        return [
-            one for one, data in zip(found, inputs, strict=True) if isinstance(data, bytes) and payment.nonce in data
-        ]
 
     async def _expire(self, connection: Connection, head: Block, payment: Payment) -> None:
         """Unused and too late. For good when that holds in a block which no fork will take away."""

@@ -96,10 +96,11 @@ async def nothing_open(connection: Connection) -> bool:
     )
 
 
-async def test_hung_before_broadcasting_the_worker_keeps_its_lock_and_nothing_is_sent_twice(
-    settling: Worker, order: Ordering, chain: Chain, database_url: str, connection: Connection
+@pytest.mark.parametrize("end", ["dies", "is deposed"])
+async def test_a_leader_that_hangs_before_broadcasting_is_followed_by_one_that_sends_what_it_stored(
+    end: str, settling: Worker, order: Ordering, chain: Chain, database_url: str, connection: Connection
 ) -> None:
-    """A leader that hangs is alive: the others must not sign over it. When it dies they go on with what it stored."""
+    """While it is alive and its lease lasts nobody signs over it; afterwards nothing is sent twice."""
     payer = await chain.wallet(10_000)
     one = order(chain.authorize(payer, chain.treasury, 10_000))
     keys = {f"TOLLWAY_CHAIN_{chain.chain_id}_RPC": chain.url, "TOLLWAY_CHAIN_SIGNER_KEY": chain.signer_key}
@@ -116,12 +117,16 @@ async def test_hung_before_broadcasting_the_worker_keeps_its_lock_and_nothing_is
         return await connection.fetchval("SELECT state = 'broadcast' FROM chain.payment WHERE id = $1", one.id) is True
 
     await until(stored)
-    async with settling() as settlements:
+    async with settling(lease_seconds=3.0 if end == "is deposed" else 90.0) as settlements:
         await asyncio.sleep(1)
         assert not settlements.relayers[0].state.leading
-        process.kill()
-        await process.wait()
+        if end == "dies":
+            process.kill()
         assert await ended(settlements, one.id) == "confirmed"
+    if end == "is deposed":
+        assert process.returncode is None
+        process.kill()
+    await process.wait()
     attempts = await connection.fetchval(
         "SELECT count(*) FROM chain.attempt a JOIN chain.payment p USING (sending_id) WHERE p.id = $1", one.id
     )

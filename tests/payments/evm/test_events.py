@@ -12,18 +12,8 @@ from gateway.payments.evm.encoding import call_data, selector, word
 from gateway.payments.evm.fees import GWEI
 from gateway.payments.evm.settlements import Booking, Order, Settlements
 from tests.payments.evm.conftest import Ordering, Worker, ended, until
-from tests.support.chain import CANCEL, Authorization, Chain
+from tests.support.chain import CANCEL, Chain, executed
 from tests.support.world import Shop, World
-
-BY_BYTES = selector("transferWithAuthorization(address,address,uint256,uint256,uint256,bytes32,bytes)")
-
-
-def executed(signed: Authorization) -> bytes:
-    """The call by which anybody can execute an authorization."""
-    return call_data(
-        BY_BYTES, signed.payer, signed.payee, signed.value, signed.valid_after, signed.valid_before, signed.nonce,
-        data=signed.signature,
-    )  # fmt: skip
 
 
 async def submitted(settlements: Settlements, one: Order) -> Order:
@@ -370,3 +360,25 @@ async def test_a_gap_in_the_nonces_is_filled(
         )
         await until(mined_until(settlements, one, chain, "confirmed"))
     assert await chain.usdc_of(payer.address) == 990_000
+
+
+async def test_a_booking_that_the_ledger_refuses_holds_up_nothing_and_is_made_when_it_can_be(
+    settling: Worker, order: Ordering, chain: Chain, world: World, shop: Shop, connection: Connection
+) -> None:
+    payers = [await chain.wallet(10_000) for _ in range(2)]
+    suspense = await connection.fetchval(
+        "SELECT ledger.platform_account(asset_id, 'suspense') FROM ledger.account WHERE id = $1", shop.account_id
+    )
+    async with settling() as settlements:
+        # A fee where there is no account for fees: cannot be booked.
+        odd = Booking(kind="earnings", account_id=suspense, fee=1)
+        bad = order(chain.authorize(payers[0], chain.treasury, 10_000), booking=odd)
+        good = order(chain.authorize(payers[1], chain.treasury, 10_000))
+        await submitted(settlements, bad)
+        await submitted(settlements, good)
+        assert await ended(settlements, good.id) == "confirmed"
+        await asyncio.sleep(0.6)
+        assert await state_of(settlements, bad) == "broadcast"
+        await connection.execute("UPDATE chain.payment SET account_id = $2 WHERE id = $1", bad.id, shop.account_id)
+        assert await ended(settlements, bad.id) == "confirmed"
+    assert await world.earned(shop) == 9_000 + 9_999

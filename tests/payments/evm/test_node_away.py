@@ -8,7 +8,7 @@ import pytest
 
 from gateway.payments.evm.rpc import NoAnswer, NodeRefused, Request, Rpc, RpcError
 from tests.payments.evm.conftest import Ordering, Worker, ended, until
-from tests.support.chain import Chain
+from tests.support.chain import Chain, executed
 from tests.support.flaky_node import GARBAGE, flaky_node
 from tests.support.world import Shop, World
 
@@ -110,6 +110,25 @@ async def test_a_key_without_gas_money_makes_payments_wait(settling: Worker, ord
         address = settlements.relayers[0].address
         await chain.rpc("anvil_setBalance", "0x" + address.hex(), hex(10**18))
         assert await ended(settlements, one.id) == "confirmed"
+
+
+async def test_a_node_that_takes_few_calls_and_few_blocks_at_once_is_asked_in_smaller_parts(
+    settling: Worker, order: Ordering, chain: Chain
+) -> None:
+    payers = [await chain.wallet(10_000) for _ in range(9)]
+    other = await chain.wallet()
+    await chain.mine(50)
+    async with flaky_node(chain.url) as node, settling(url=node.url) as settlements:
+        node.largest_batch, node.largest_range = 3, 10
+        signed = [chain.authorize(payer, chain.treasury, 10_000) for payer in payers]
+        orders = [order(one) for one in signed]
+        for one in orders:
+            await settlements.reserve(one)
+        await chain.transact(other, chain.usdc, executed(signed[0]))  # found by its log alone
+        await chain.mine(30)
+        for one in orders:
+            await settlements.submit(one.id)
+        assert {await ended(settlements, one.id) for one in orders} == {"confirmed"}
 
 
 async def test_a_slow_node_is_given_up_on_and_nothing_else_is(chain: Chain) -> None:
