@@ -15,7 +15,7 @@ class RelayPolicy:
 
     `confirmations`: a payment counts from this depth on (1: it is in the newest block). `finality`: from this depth on
     no fork is expected, and what failed has failed for good. `stuck_seconds` without a block, and the fee is raised. A
-    relayer that is silent for `lease_seconds` loses its place.
+    relayer says every `beat_seconds` that it lives; silent for `lease_seconds` it loses its place.
     """
 
     confirmations: int = 1
@@ -25,6 +25,7 @@ class RelayPolicy:
     check_seconds: float = 5.0
     stuck_seconds: float = 12.0
     unknown_seconds: float = 60.0
+    beat_seconds: float = 15.0
     lease_seconds: float = 90.0  # more than a round takes at a node that answers each call at the last moment
     lookback_blocks: int = 600
     max_fee: int = 100 * GWEI

@@ -138,13 +138,13 @@ class Relayer:
             if self.state.leading:
                 log.info("relaying on %s for %s", self.network, show_address(self.address))
                 self._due.clear()
-        patience = self._policy.lease_seconds
-        if self.state.leading and self._is_due("lease", patience / 4):
+        lease_seconds = self._policy.lease_seconds
+        if self.state.leading and self._is_due("lease", self._policy.beat_seconds):
             await LEAD.run(connection, self.network, self.address)
-        elif not self.state.leading and self._is_due("depose", patience / 4):
-            sender, lease = self.address, timedelta(seconds=patience)
+        elif not self.state.leading and self._is_due("depose", self._policy.beat_seconds):
+            sender, lease = self.address, timedelta(seconds=lease_seconds)
             if await DEPOSE.one(connection, self.network, sender, self._lock, lease):
-                log.error("the relayer on %s was silent for %.0f s and is deposed", self.network, patience)
+                log.error("the relayer on %s was silent for %.0f s and is deposed", self.network, lease_seconds)
         return self.state.leading
 
     async def _work(self, connection: Connection) -> bool:

@@ -117,7 +117,8 @@ async def test_a_leader_that_hangs_before_broadcasting_is_followed_by_one_that_s
         return await connection.fetchval("SELECT state = 'broadcast' FROM chain.payment WHERE id = $1", one.id) is True
 
     await until(stored)
-    async with settling(lease_seconds=3.0 if end == "is deposed" else 90.0) as settlements:
+    lease = {"lease_seconds": 3.0, "beat_seconds": 0.5} if end == "is deposed" else {}
+    async with settling(**lease) as settlements:
         await asyncio.sleep(1)
         assert not settlements.relayers[0].state.leading
         if end == "dies":
