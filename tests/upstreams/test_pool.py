@@ -9,6 +9,7 @@ import pytest
 
 from gateway.upstreams.http import PoolCounts, Timeouts
 from gateway.upstreams.http.errors import ConnectError, PoolTimeout, UpstreamError
+from gateway.upstreams.origin import Lane
 
 from .wire import OK, Line, always, answers, everything, line
 
@@ -66,7 +67,7 @@ async def test_waiting_is_first_come_first_served():
     async def script(peer):
         nonlocal first
         while await peer.request():
-            await peer.say(OK.replace(b" 2", b" 9") if first else OK)
+            await peer.say(OK.replace(b": 2", b": 9") if first else OK)
             first = False
 
     async def one(up, number):
@@ -94,6 +95,33 @@ async def test_no_free_connection_in_time():
         assert caught.value.sent is False
         assert up.client.counts == PoolCounts(open=1, in_use=1)
         await held.aclose()
+
+
+async def test_a_lane_has_connections_of_its_own_and_another_limit_is_another_lane():
+    go = asyncio.Event()
+
+    async def script(peer):
+        while await peer.request():
+            await go.wait()
+            await peer.say(OK)
+
+    async with line(script, max_connections=5) as up:
+        narrow, wide = Lane(up.origin, "shop", 1), Lane(up.origin, "shop", 2)
+
+        def call(lane):
+            return asyncio.ensure_future(up.client.send(lane, b"GET", b"/", [], None, HURRIED))
+
+        waiting = [call(narrow), call(up.origin), call(wide), call(wide)]
+        await asyncio.sleep(0.05)
+        assert up.client.counts.in_use == 4
+        for full in (narrow, wide):
+            with pytest.raises(PoolTimeout) as caught:
+                await call(full)
+            assert not caught.value.sent
+        go.set()
+        for answer in await asyncio.gather(*waiting):
+            assert await everything(answer) == b"ok"
+        assert await everything(await call(narrow)) == b"ok"
 
 
 async def test_a_closed_connections_slot_goes_to_the_next_in_line():
@@ -161,7 +189,7 @@ async def test_cancelled_in_the_moment_a_connection_is_handed_over():
 
 
 async def test_cancelled_in_the_moment_a_slot_is_handed_over():
-    async with line(answers(OK.replace(b" 2", b" 9")), max_connections=1) as up:
+    async with line(answers(OK.replace(b": 2", b": 9")), max_connections=1) as up:
         held = await up.send()
         call = asyncio.ensure_future(up.send())
         await asyncio.sleep(0)
@@ -202,7 +230,7 @@ async def test_cancelled_while_waiting_for_the_head():
         await up.settled()
 
 
-@pytest.mark.parametrize("wire", [OK, OK.replace(b" 2", b" 9")])
+@pytest.mark.parametrize("wire", [OK, OK.replace(b": 2", b": 9")])
 async def test_cancelled_in_the_moment_the_answer_comes(wire):
     async def script(peer):
         await peer.request()
@@ -266,7 +294,7 @@ async def test_cancelled_at_any_moment_no_slot_leaks():
 
     async def script(peer):
         while await peer.request():
-            wire = dice.choice([OK, OK, OK.replace(b" 2", b" 9"), b"", b"HTTP/1.1 103 x\r\n\r\n" + OK])
+            wire = dice.choice([OK, OK, OK.replace(b": 2", b": 9"), b"", b"HTTP/1.1 103 x\r\n\r\n" + OK])
             await peer.say(wire, by=dice.choice([None, 5]))
             if wire == b"":
                 return

@@ -42,8 +42,10 @@ class CrossingServer:
         assert self._ended.wait(5)
 
     def stop(self) -> None:
-        self._listener.close()
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # ends an accept that waits
         self._thread.join(5)
+        self._listener.close()
 
     def _run(self) -> None:
         with suppress(OSError):
