@@ -87,7 +87,7 @@ class Tills:
 
     async def _paid(self, agent: Agent, expected: int) -> int:
         paid = -1
-        for _ in range(150):
+        for _ in range(500):
             paid = FUNDS - await self._world.balance(agent)
             if paid == expected:
                 break
