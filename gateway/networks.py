@@ -19,13 +19,14 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from gateway.eip55 import is_checksummed
+from gateway.settings import SettingsError
 
 TransferMethod = Literal["eip3009", "permit2"]
 _CAIP2 = re.compile(r"[-a-z0-9]{3,8}:[-_a-zA-Z0-9]{1,32}", re.ASCII)
 _EIP155 = re.compile(r"eip155:([1-9][0-9]{0,17})", re.ASCII)
 
 
-class NetworksError(ValueError):
+class NetworksError(SettingsError):
     """networks.toml is wrong. The message has one line per fault and is safe to print: node URLs are left out."""
 
 

@@ -8,6 +8,7 @@ import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from gateway.payments.evm import chains
 from gateway.settings import SHORT_NAMES, Settings, load, setting_names
 
 
@@ -24,6 +25,7 @@ def check(listing: bool) -> int:
         click.echo("\n".join(every_setting()))
         return 0
     load()
+    chains.check()
     click.echo("ok")
     return 0
 

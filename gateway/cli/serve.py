@@ -8,6 +8,7 @@ import click
 
 from gateway.cli import servers
 from gateway.cli.context import settings_for_cli
+from gateway.payments.evm import chains
 
 
 @click.command()
@@ -16,5 +17,6 @@ def serve() -> int:
 
     SIGTERM lets calls in flight finish within TOLLWAY_SERVER_DRAIN seconds.
     """
+    chains.check()  # one line here instead of a trace from every worker
     # TOLLWAY_DEV_APP: another application, for tests of the servers themselves.
     return servers.run(settings_for_cli(), os.environ.get("TOLLWAY_DEV_APP") or servers.APPLICATION)

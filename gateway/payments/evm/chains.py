@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gateway.networks import Network, Networks
+from gateway.networks import Network, Networks, load_networks
 from gateway.payments.evm.encoding import parse_address
 from gateway.payments.evm.fees import RelayPolicy
 from gateway.payments.evm.instructions import Contracts
@@ -46,10 +46,7 @@ def open_chains(networks: Networks, environ: Mapping[str, str] | None = None) ->
     signer = load_signer(env)
     if signer is None:
         return {}
-    try:
-        treasury = parse_address(env[TREASURY]) if env.get(TREASURY) else signer.address
-    except ValueError as error:
-        raise SettingsError(f"{TREASURY}={env[TREASURY]!r}: {error}") from None
+    treasury = _treasury(env) or signer.address
     return {
         network.id: Chain(
             network,
@@ -62,3 +59,18 @@ def open_chains(networks: Networks, environ: Mapping[str, str] | None = None) ->
         for network in networks.networks
         if network.rpc and network.id.startswith("eip155:")
     }
+
+
+def check(environ: Mapping[str, str] | None = None) -> None:
+    """Read all of the chains' configuration without opening anything. Raises SettingsError."""
+    env = os.environ if environ is None else environ
+    load_networks(env)
+    load_signer(env)
+    _treasury(env)
+
+
+def _treasury(env: Mapping[str, str]) -> bytes | None:
+    try:
+        return parse_address(env[TREASURY]) if env.get(TREASURY) else None
+    except ValueError as error:
+        raise SettingsError(f"{TREASURY}={env[TREASURY]!r}: {error}") from None

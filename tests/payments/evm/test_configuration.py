@@ -1,0 +1,49 @@
+"""A wrong chain configuration stops the start with one line that names the setting and shows no secret."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.networks import load_networks
+from gateway.payments.evm.chains import open_chains
+from tests.support.dev import tollway
+
+KEY = "0x" + "5e" * 32
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"TOLLWAY_CHAIN_SIGNER_KEY": "0x5ec2e7"}, "TOLLWAY_CHAIN_SIGNER_KEY"),
+        ({"TOLLWAY_CHAIN_SIGNER_KEYSTORE": "/nowhere"}, "TOLLWAY_CHAIN_SIGNER_KEYSTORE"),
+        ({"TOLLWAY_CHAIN_TREASURY": "0x12"}, "TOLLWAY_CHAIN_TREASURY"),
+        ({"TOLLWAY_CHAIN_84532_RPC": "ftp://user:5ec2e7@host"}, "rpc"),
+        ({"TOLLWAY_CHAIN_NETWORKS": "/nowhere.toml"}, "/nowhere.toml"),
+    ],
+)
+@pytest.mark.parametrize("command", [("config", "check"), ("serve",)])
+def test_it_stops_with_one_line(
+    command: tuple[str, ...], variables: dict[str, str], named: str, tmp_path: Path
+) -> None:
+    done = tollway(*command, TOLLWAY_DATA=str(tmp_path), TOLLWAY_PORT="0", **variables)
+    assert done.returncode == 2
+    assert named in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "5ec2e7" not in done.stderr
+
+
+async def test_only_networks_with_a_node_and_a_key_are_settled_on() -> None:
+    assert open_chains(load_networks({}), {"TOLLWAY_CHAIN_SIGNER_KEY": KEY}) == {}
+    node = {"TOLLWAY_CHAIN_84532_RPC": "http://127.0.0.1:1/secret"}
+    assert open_chains(load_networks(node), node) == {}
+    whole = {**node, "TOLLWAY_CHAIN_SIGNER_KEY": KEY, "TOLLWAY_CHAIN_TREASURY": "0x" + "aB" * 20}
+    chains = open_chains(load_networks(whole), whole)
+    assert list(chains) == ["eip155:84532"]
+    chain = chains["eip155:84532"]
+    assert chain.treasury == b"\xab" * 20
+    assert "secret" not in repr(chain)
+    assert "5e5e" not in repr(chain).lower()
+    for opened in chains.values():
+        await opened.node.rpc.aclose()
