@@ -1,6 +1,8 @@
 """Where the servers differ on the wire, as data: the tests hold each to what stands here, and to nothing less.
 
 Everything else in this folder must hold on granian, uvicorn and hypercorn alike. docs/operations.md repeats this list.
+On all three ASGI leaves no way for: interim answers of an upstream (103), trailers, reason phrases, the case of field
+names, and a bare "?" at the end of a target.
 """
 
 from __future__ import annotations
@@ -74,3 +76,5 @@ REFUSES_BYTES_BEHIND_CLOSE = {"hypercorn"}
 CUT_HEADS_ARE_500 = {"granian"}
 # How 110 fields are answered: granian reads at most 100 (431); the others know only the size of the section.
 MANY_FIELDS = {"granian": 431}
+# A stream to an HTTP/1.0 caller: uvicorn chunks it, which HTTP/1.0 cannot read; the others end it with the connection.
+CHUNKS_FOR_HTTP_1_0 = {"uvicorn"}

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -14,7 +17,7 @@ from gateway.database.pool import Connection
 from tests.hostile.conftest import lines_of
 from tests.hostile.shops import Market, Tills
 from tests.hostile.wire import ScriptedUpstream, ask, request
-from tests.support.gateway import RunningGateway
+from tests.support.gateway import ROOT, RunningGateway
 from tests.support.upstream import RecordingUpstream
 from tests.support.world import World
 
@@ -110,6 +113,20 @@ async def test_no_secret_is_in_any_log_or_answer(
         assert agent.key.split("_")[2] not in log
         for secret in (*SECRETS, market.agent.key.split("_")[2]):
             assert secret not in log, secret
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://root:hunter2@db/x", "root:hunter2@db", "postgres//root:hunter2@db/x", "http://root:hunter2@db/"]
+)
+def test_a_wrong_setting_is_named_in_one_line_without_its_password(url: str) -> None:
+    """EX-47."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "gateway.cli.main", "serve"], cwd=ROOT, capture_output=True, text=True, check=False,
+        env={**os.environ, "TOLLWAY_DATABASE_URL": url},
+    )  # fmt: skip
+    assert ran.returncode != 0
+    told = (ran.stdout + ran.stderr).strip()
+    assert ("TOLLWAY_DATABASE_URL" in told, "hunter2" in told, told.count("\n")) == (True, False, 0), told
 
 
 INNARDS = (
