@@ -19,7 +19,7 @@ from gateway.database.pool import LOST
 from gateway.errors import InternalError, PayloadTooLarge, Problem, RequestTimeout, Unavailable
 from gateway.ids import uuid7
 from gateway.proxy.framing import CLOSE, check_head
-from gateway.proxy.unread import discard, may_come
+from gateway.proxy.unread import end_answer, may_come
 
 log = logging.getLogger(__name__)
 
@@ -60,9 +60,10 @@ class Edge:
                 message["headers"] = _completed(list(message.get("headers", [])), identity)
             elif without_body and message["type"] == "http.response.body":
                 message = {**message, "body": b""}
-            await send(message)
-            if message["type"] == "http.response.body" and not message.get("more_body"):
-                await body.discard()
+            if body.left and message["type"] == "http.response.body" and not message.get("more_body"):
+                await end_answer(send, receive, message.get("body", b""))
+            else:
+                await send(message)
 
         try:
             check_head(scope)
@@ -98,20 +99,20 @@ def _problem(error: Exception, scope: Scope, identity: str) -> Problem:
 
 
 class _Body:
-    """The request's body on its way in, bounded, and what is left of it once the answer is out."""
+    """The request's body on its way in, bounded. `left` says whether some of it is still to come."""
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self._fields: dict[bytes, bytes] = dict(scope["headers"])
         self._receive = receive
         self._limit = LOGO_LIMIT if scope["path"].endswith("/logo") else BODY_LIMIT
         self._size = 0
-        self._left = False
+        self.left = False
         self._patience = float(scope["app"].state.services.settings.proxy.body_timeout)
         self._ends = 0.0
 
     def begin(self) -> None:
         """Expect what the (sound) head announces. Raises PayloadTooLarge."""
-        self._left = may_come(self._fields)
+        self.left = may_come(self._fields)
         self._ends = asyncio.get_running_loop().time() + self._patience
         announced = self._fields.get(b"content-length", b"0")
         if len(announced) > 15 or not announced.isdigit() or int(announced) > self._limit:
@@ -120,20 +121,15 @@ class _Body:
     async def receive(self) -> Message:
         """Receive a message. Raises PayloadTooLarge, or RequestTimeout while a body is on its way."""
         try:
-            async with asyncio.timeout_at(self._ends if self._left else None):
+            async with asyncio.timeout_at(self._ends if self.left else None):
                 message = await self._receive()
         except TimeoutError:
             raise RequestTimeout(f"The body did not come within {self._patience:g} s.", headers=CLOSE) from None
-        self._left = message.get("more_body", False)
+        self.left = message.get("more_body", False)
         self._size += len(message.get("body", b""))
         if self._size > self._limit:
             raise self._too_large()
         return message
-
-    async def discard(self) -> None:
-        """After the answer: read what is left."""
-        if self._left:
-            await discard(self._receive)
 
     def _too_large(self) -> PayloadTooLarge:
         return PayloadTooLarge(f"The body must be at most {self._limit} bytes.", limit=self._limit)

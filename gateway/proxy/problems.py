@@ -14,7 +14,7 @@ import orjson
 from gateway.catalog.snapshot import AssetPrice
 from gateway.errors import InternalError, Problem
 from gateway.proxy.exchange import Exchange, HeaderPairs
-from gateway.proxy.unread import discard, may_come
+from gateway.proxy.unread import end_answer, may_come
 from pricing.money import format_amount
 
 OFFER_SECONDS = 300
@@ -118,6 +118,8 @@ async def _send(exchange: Exchange, status: int, headers: HeaderPairs, body: byt
     exchange.head_sent = True
     exchange.answered = status
     await exchange.send({"type": "http.response.start", "status": status, "headers": headers})
-    await exchange.send({"type": "http.response.body", "body": b"" if exchange.method == "HEAD" else body})
+    body = b"" if exchange.method == "HEAD" else body
     if not exchange.body_ended and may_come(exchange.fields) and (b"connection", b"close") not in headers:
-        await discard(exchange.receive)
+        await end_answer(exchange.send, exchange.receive, body)
+    else:
+        await exchange.send({"type": "http.response.body", "body": body})

@@ -1,7 +1,7 @@
-"""What is left of a request body once its answer is out: read on and forgotten.
+"""What is left of a request body when its answer is known: read on and forgotten.
 
 A server that closes over unread bytes resets the connection, and the caller never reads why it was refused. (Seen on
-granian: most 402 answers to uploads of 1 MB were lost.) Guards the paid path and the admin API.
+granian and hypercorn: most 402 answers to uploads of 1 MB were lost.) Guards the paid path and the admin API.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 
-from gateway.proxy.exchange import Receive
+from gateway.proxy.exchange import Receive, Send
 
 LIMIT = 8_388_608
 SECONDS = 5.0
+# Who sends nothing for so long waits for the answer.
+PAUSE_SECONDS = 0.2
 
 
 def may_come(fields: Mapping[bytes, bytes]) -> bool:
@@ -22,13 +24,26 @@ def may_come(fields: Mapping[bytes, bytes]) -> bool:
     return announced and b"expect" not in fields
 
 
-async def discard(receive: Receive) -> None:
-    """Receive until the body ends; at most LIMIT bytes and SECONDS, because nobody has to listen for ever."""
+async def end_answer(send: Send, receive: Receive, body: bytes) -> None:
+    """Send the last piece of an answer once the caller has sent its body, or has stopped sending.
+
+    Before, because hypercorn hands on nothing of a request whose answer has ended; what comes later still, after it.
+    """
+    ended = await _discard(receive, PAUSE_SECONDS)
+    await send({"type": "http.response.body", "body": body})
+    if not ended:
+        await _discard(receive, SECONDS)
+
+
+async def _discard(receive: Receive, pause: float) -> bool:
+    """Receive until the body ends (True) or pauses; at most LIMIT bytes and SECONDS: nobody must listen for ever."""
     left = LIMIT
     with suppress(TimeoutError):
         async with asyncio.timeout(SECONDS):
             while left > 0:
-                message = await receive()
+                async with asyncio.timeout(pause):
+                    message = await receive()
                 if not message.get("more_body"):
-                    return
+                    return True
                 left -= len(message.get("body", b""))
+    return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -35,7 +36,8 @@ async def upstream() -> AsyncIterator[RecordingUpstream]:
 
 @pytest_asyncio.fixture(scope="module")
 async def gateway(services: Services, database_url: str) -> AsyncIterator[RunningGateway]:
-    running = await start_gateway(services, database_url, SECRETS_OPERATOR_TOKEN=OPERATOR_TOKEN)
+    server = os.environ.get("TOLLWAY_FUZZ_SERVER", "granian")
+    running = await start_gateway(services, database_url, SERVER=server, SECRETS_OPERATOR_TOKEN=OPERATOR_TOKEN)
     yield running
     await running.stop()
 
