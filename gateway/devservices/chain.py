@@ -96,7 +96,7 @@ class Launched:
     def wait_ready(self, *, seconds: float = 60.0, stopping: Callable[[], bool] = never) -> Chain:
         """Wait until it answers, put the contracts in place, and return the chain."""
         what = "the local chain (anvil)"
-        wait_until(lambda: _answers(self.port), self.child, seconds=seconds, stopping=stopping, what=what)
+        wait_until(self._ready, self.child, seconds=seconds, stopping=stopping, what=what)
         document = json.loads(self.accounts.read_text(encoding="utf-8"))
         addresses = [show_address(parse_address(text)) for text in document["available_accounts"]]
         keys: list[str] = document["private_keys"]
@@ -104,6 +104,13 @@ class Launched:
         usdc, name = USDC[NETWORK]
         asyncio.run(_set_up(url, self.home, chain_genesis.Genesis(usdc, name, tuple(addresses[1:]))))
         return Chain(url, CHAIN_ID, usdc, keys[0], addresses[0], tuple(keys[1:]), self.child)
+
+    def _ready(self) -> bool:
+        """Say whether it answers, and has written its accounts whole."""
+        try:
+            return _answers(self.port) and bool(json.loads(self.accounts.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            return False
 
 
 def launch(data: Path, *, say: Callable[[str], None] = quiet) -> Launched:
