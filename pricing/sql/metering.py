@@ -71,8 +71,8 @@ def _outputs(node: Node) -> Iterator[str]:
 
 
 def _rows(node: Node) -> int:
-    rows = node.get("Actual Rows", node.get("Plan Rows", 0))
-    return max(1, int(rows)) if isinstance(rows, int | float) else 1
+    rows = node.get("Plan Rows", 0)
+    return max(1, rows) if isinstance(rows, int) else 1
 
 
 def _is_node(value: object) -> TypeGuard[Node]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+from pricing.money import round_up
 from pricing.quote import Quote, quote_of
 
 
@@ -26,8 +27,8 @@ class RowRate:
 
     def quote(self, rows: int) -> Quote:
         """Return what `rows` rows cost. Never below the minimum: a query that ran is paid for."""
-        exact = self.markup * rows * self.per_1000_rows / 1000
-        amount = max(-(-exact.numerator // exact.denominator), self.minimum)
+        price = round_up(rows * self.per_1000_rows * self.markup.numerator, 1000 * self.markup.denominator)
+        amount = max(price, self.minimum)
         if self.maximum is not None:
             amount = min(amount, self.maximum)
         return quote_of(amount, self.fee_ppm, "rows")
@@ -38,5 +39,5 @@ class RowRate:
             return 0
         if self.maximum is not None and amount >= self.maximum:
             return limit
-        price = self.markup * self.per_1000_rows
-        return limit if price == 0 else min(limit, int(amount * 1000 / price))
+        per_1000 = self.per_1000_rows * self.markup.numerator
+        return min(limit, amount * 1000 * self.markup.denominator // per_1000) if per_1000 else limit

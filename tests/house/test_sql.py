@@ -17,6 +17,8 @@ from gateway.database.statement import REGISTRY, Statement
 from tests.house.source import Module, modules
 
 DOOR = "gateway/database"
+# Speaks to publishers' databases, whose schemas are not ours: its statements are run by its own tests.
+FOREIGN = "gateway/upstreams/postgres"
 RUN = frozenset(
     {"execute", "executemany", "fetch", "fetchrow", "fetchval", "cursor", "prepare", "copy_records_to_table"}
 )
@@ -90,7 +92,8 @@ def strays(module: Module) -> Iterator[str]:
 
 
 def test_no_sql_outside_of_statements() -> None:
-    found = [line for module in modules("gateway", "admin_api") if not module.within(DOOR) for line in strays(module)]
+    ours = (module for module in modules("gateway", "admin_api") if not module.within(DOOR, FOREIGN))
+    found = [line for module in ours for line in strays(module)]
     assert found == []
 
 
