@@ -18,6 +18,7 @@ from admin_api.kit.problems import problem_response
 from gateway.database.pool import LOST
 from gateway.errors import InternalError, PayloadTooLarge, Problem, RequestTimeout, Unavailable
 from gateway.ids import uuid7
+from gateway.proxy.dates import http_date
 from gateway.proxy.framing import CLOSE, check_head
 from gateway.proxy.unread import end_answer, may_come
 
@@ -80,10 +81,10 @@ class Edge:
 
 
 def _completed(fields: list[tuple[bytes, bytes]], identity: str) -> list[tuple[bytes, bytes]]:
-    """Add the request id, and forbid storing what says nothing about it: keys and codes are shown once, to one."""
+    """Add the date and the request id, and forbid storing what says nothing about it: keys and codes are shown once."""
     if not any(name.lower() == b"cache-control" for name, _ in fields):
         fields.append((b"cache-control", b"no-store"))
-    return [*fields, (b"x-request-id", identity.encode())]
+    return [*fields, (b"date", http_date()), (b"x-request-id", identity.encode())]
 
 
 def _problem(error: Exception, scope: Scope, identity: str) -> Problem:

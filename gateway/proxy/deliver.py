@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Awaitable, Callable
-from email.utils import formatdate
-from functools import lru_cache
 
 from gateway.billing.prepaid_credits import Ending
 from gateway.faults import ARMED, act
 from gateway.limits.policy import headers as limit_headers
+from gateway.proxy.dates import http_date
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.forward import HOP_BY_HOP, VIA, connection_options
 from gateway.upstreams.http.errors import TotalTimeout, UpstreamError
@@ -237,13 +235,3 @@ def cost_headers(exchange: Exchange, *, refunded: bool) -> HeaderPairs:
         ]
         headers.append((b"x-cost-drawn", ", ".join(parts).encode()))
     return headers
-
-
-def http_date() -> bytes:
-    """Return the Date field value of this second (RFC 9110 section 6.6.1)."""
-    return _date_of(int(time.time()))
-
-
-@lru_cache(maxsize=2)
-def _date_of(second: int) -> bytes:
-    return formatdate(second, usegmt=True).encode()

@@ -13,6 +13,7 @@ import orjson
 
 from gateway.catalog.snapshot import AssetPrice
 from gateway.errors import InternalError, Problem
+from gateway.proxy.dates import http_date
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.unread import end_answer, may_come
 from pricing.money import format_amount
@@ -117,6 +118,7 @@ def _prepaid_accept(price: AssetPrice, required: int, available: int, public_url
 async def _send(exchange: Exchange, status: int, headers: HeaderPairs, body: bytes) -> None:
     exchange.head_sent = True
     exchange.answered = status
+    headers = [*headers, (b"date", http_date())]
     await exchange.send({"type": "http.response.start", "status": status, "headers": headers})
     body = b"" if exchange.method == "HEAD" else body
     if not exchange.body_ended and may_come(exchange.fields) and (b"connection", b"close") not in headers:

@@ -406,3 +406,16 @@ async def test_targets_that_climb_are_refused_before_anything_is_paid(
     writer.close()
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert (upstream.calls, await world.balance(agent)) == (0, 1_000_000)
+
+
+async def test_every_answer_has_one_date(gateway: RunningGateway, world: World) -> None:
+    agent, shop = await world.agent(15_000), await world.publisher(10_000)
+    call = f"/publishers/{shop.slug}/x"
+    for path, status in (
+        (call, 200), (call, 402), (f"{call}%00", 400), ("/publishers/nobody/x", 404),
+        ("/health/live", 200), ("/problems/no-such", 404),
+    ):  # fmt: skip
+        answer = await gateway.client.get(
+            httpx.URL(gateway.url).copy_with(raw_path=path.encode()), headers=agent.headers
+        )
+        assert (answer.status_code, len(answer.headers.get_list("date"))) == (status, 1), path
