@@ -15,7 +15,7 @@ from multiprocessing.context import SpawnProcess
 from hypercorn.asyncio.run import uvloop_worker
 from hypercorn.config import Config, Sockets
 
-from gateway.cli import hypercorn_http2, hypercorn_websocket
+from gateway.cli import hypercorn_http2, hypercorn_protocol
 
 
 def run(config: Config) -> int:
@@ -48,7 +48,7 @@ def run(config: Config) -> int:
 def _serve(config: Config, sockets: Sockets) -> None:
     """Run one worker (in its own process)."""
     hypercorn_http2.install()
-    hypercorn_websocket.install()
+    hypercorn_protocol.install()
     uvloop_worker(config, sockets)
 
 

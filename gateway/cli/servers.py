@@ -103,7 +103,7 @@ def _uvicorn(settings: Settings, target: str) -> int:
         ws_max_size=settings.websocket.max_message,
         ws_per_message_deflate=False,  # a compressed message is bounded only when it has been unpacked
         ws_ping_interval=settings.websocket.ping_interval,
-        ws_ping_timeout=settings.websocket.ping_interval,
+        ws_ping_timeout=None,  # while a caller's messages wait for its upstream, its pongs wait behind them
         lifespan="on",
         log_level="warning",
         access_log=False,
@@ -131,10 +131,10 @@ def _hypercorn(settings: Settings, target: str) -> int:
     from hypercorn.config import Config
     from hypercorn.run import run as serve_alone
 
-    from gateway.cli import hypercorn_http2, hypercorn_websocket, prefork
+    from gateway.cli import hypercorn_http2, hypercorn_protocol, prefork
 
     hypercorn_http2.install()
-    hypercorn_websocket.install()
+    hypercorn_protocol.install()
     config = Config()
     config.application_path = target
     host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host

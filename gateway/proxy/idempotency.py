@@ -27,6 +27,7 @@ KEY = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 # Said of this answer only, never of a repeated one.
 NOT_KEPT = frozenset({b"ratelimit", b"ratelimit-policy", b"x-cost", b"x-balance", b"date"})
 RUNNING_SECONDS = "1"
+SWITCHED = 101
 
 
 async def claim_key(exchange: Exchange, answers: Answers, worker_id: int | None) -> Claim | None:
@@ -60,7 +61,7 @@ async def claim_key(exchange: Exchange, answers: Answers, worker_id: int | None)
 def fingerprint(exchange: Exchange) -> bytes:
     """Return the hash of what makes two requests the same, less the body: that is compared when it has been read."""
     parts = (
-        exchange.method.encode(),
+        exchange.method.encode() if exchange.scope["type"] == "http" else b"websocket",
         exchange.slug.encode("latin-1"),
         exchange.path,
         exchange.query,
@@ -83,7 +84,9 @@ async def replay(exchange: Exchange, claim: Claim) -> None:
         raise KeyReused("This Idempotency-Key was used with another body.", first_request_id=first)
     if claim.body is None or claim.status is None:
         raise AnswerNotKept(
-            "The call with this Idempotency-Key was delivered and paid; its answer was too large to keep.",
+            "The call with this Idempotency-Key was delivered and paid; its answer was too large to keep."
+            if claim.status != SWITCHED
+            else "The connection with this Idempotency-Key was opened and paid; it cannot be given again.",
             first_request_id=first,
         )
     headers = [

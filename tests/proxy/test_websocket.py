@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +33,7 @@ def settings() -> dict[str, str]:
         "WEBSOCKET_MAX_MESSAGE": str(MAX_MESSAGE),
         "WEBSOCKET_PER_KEY": "5",
         "WEBSOCKET_PING_INTERVAL": "1",
-        "WEBSOCKET_IDLE_TIMEOUT": "6",
+        "WEBSOCKET_IDLE_TIMEOUT": "4",
         "WEBSOCKET_CLOSE_TIMEOUT": "1",
         "PROXY_CLIENT_TIMEOUT": "2",
         "PROXY_FIRST_BYTE_TIMEOUT": "1",
@@ -81,15 +80,19 @@ class Till:
         return FUNDS - await self.world.balance(self.agent)
 
 
+@pytest_asyncio.fixture(scope="module")
+async def shop(world: World, sockets: SocketUpstream, gateways: dict[str, RunningGateway]) -> Shop:
+    made = await world.publisher(PRICE, api_url=sockets.url, websocket_enabled=True)
+    await asyncio.sleep(0.3)  # until the gateways have heard of it
+    return made
+
+
 @pytest_asyncio.fixture
 async def till(
-    wired: RunningGateway, world: World, sockets: SocketUpstream, connection: Connection, gateways: object
-) -> AsyncIterator[Till]:
+    wired: RunningGateway, world: World, sockets: SocketUpstream, connection: Connection, shop: Shop
+) -> Till:
     sockets.forget()
-    agent = await world.agent(FUNDS)
-    shop = await world.publisher(PRICE, api_url=sockets.url, websocket_enabled=True)
-    await asyncio.sleep(0.2)
-    yield Till(wired, world, connection, agent, shop)
+    return Till(wired, world, connection, await world.agent(FUNDS), shop)
 
 
 def problem(answer: Response) -> str:
@@ -109,6 +112,7 @@ async def closing(socket: ClientConnection) -> tuple[int | None, str | None]:
 
 
 async def test_a_connection_is_paid_once_and_carries_messages_both_ways(till: Till, sockets: SocketUpstream) -> None:
+    earned = await till.world.earned(till.shop)
     async with till.open("/echo?a=b&&c") as socket:
         for message in ("text", "grüße ☃", b"\x00\xff", "", b""):
             await socket.send(message)
@@ -116,7 +120,7 @@ async def test_a_connection_is_paid_once_and_carries_messages_both_ways(till: Ti
         assert await till.spent() == PRICE
     assert await till.end() == ("settled", "delivered")
     assert await till.spent() == PRICE
-    assert await till.world.earned(till.shop) == PRICE
+    assert await till.world.earned(till.shop) == earned + PRICE
     assert sockets.last.request.path == "/echo?a=b&&c"
     assert sockets.last.received == ["text", "grüße ☃", b"\x00\xff", "", b""]
 
@@ -269,7 +273,7 @@ async def test_nothing_but_publisher_calls_is_upgraded(till: Till) -> None:
 # --- What the upstream refuses or breaks is refunded before the caller reads so ---
 
 
-@pytest.mark.parametrize("status", [200, 302, 401, 404, 426, 503])
+@pytest.mark.parametrize("status", [200, 302, 404, 503])
 async def test_any_answer_but_101_costs_nothing_and_is_not_given_away(till: Till, status: int) -> None:
     answer = await till.refused(f"/deny/{status}")
     assert await till.spent() == 0, "the refund is there when the answer is"
@@ -398,9 +402,10 @@ async def test_an_upstream_that_does_not_read_stops_its_caller_and_is_left(till:
     socket = await till.open("/deaf")
     sent = 0
     with contextlib.suppress(ConnectionClosed):
-        while sent < 256 << 20:
-            await socket.send(b"x" * 100_000)
-            sent += 100_000
+        async with asyncio.timeout(20):
+            while sent < 256 << 20:
+                await socket.send(b"x" * 100_000)
+                sent += 100_000
     assert sent < 64 << 20
     assert await closing(socket) == (1011, "the publisher's server takes no messages")
     assert await till.end() == ("settled", "delivered")
@@ -466,7 +471,7 @@ async def test_pings_are_answered_on_both_sides(till: Till) -> None:
 
 async def test_a_connection_without_messages_ends_although_both_sides_live(till: Till, sockets: SocketUpstream) -> None:
     async with till.open() as socket:
-        assert await closing(socket) == (1001, "no message for 6 s")
+        assert await closing(socket) == (1001, "no message for 4 s")
     await asyncio.wait_for(sockets.last.ended.wait(), 5)
     assert sockets.last.code == 1001
 

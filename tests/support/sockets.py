@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from urllib.parse import unquote
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
@@ -38,6 +39,7 @@ class SocketUpstream:
     connections: list[Connected] = field(default_factory=list)
     handshakes: int = 0
     port: int = 0
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _server: Server | None = None
 
     @property
@@ -69,6 +71,7 @@ class SocketUpstream:
 
     async def stop(self) -> None:
         assert self._server is not None
+        self.stopping.set()
         self._server.close()
         await self._server.wait_closed()
 
@@ -76,7 +79,7 @@ class SocketUpstream:
         self.handshakes += 1
         word, _, rest = request.path.partition("?")[0].lstrip("/").partition("/")
         if word == "hang":
-            await asyncio.sleep(3600)
+            await self.stopping.wait()
         if word == "reset":
             connection.transport.abort()
         if word == "deny":
@@ -100,6 +103,10 @@ class SocketUpstream:
         self.connections.append(connected)
         word, _, rest = connection.request.path.partition("?")[0].lstrip("/").partition("/")
         try:
+            if word == "deaf":
+                connection.transport.pause_reading()
+                await self.stopping.wait()
+                connection.transport.abort()
             await DOES.get(word, _echo)(connection, connected, rest)
             await connection.wait_closed()
         except ConnectionClosed:
@@ -128,7 +135,7 @@ async def _hello(connection: ServerConnection, connected: Connected, rest: str) 
 
 async def _close(connection: ServerConnection, _connected: Connected, rest: str) -> None:
     code, _, reason = rest.partition("/")
-    await connection.close(int(code), reason)
+    await connection.close(int(code), unquote(reason))
 
 
 async def _close_without_code(connection: ServerConnection, _connected: Connected, _rest: str) -> None:
@@ -169,11 +176,6 @@ async def _flood(connection: ServerConnection, connected: Connected, _rest: str)
         connected.sent += 65_536
 
 
-async def _deaf(connection: ServerConnection, _connected: Connected, _rest: str) -> None:
-    connection.transport.pause_reading()
-    await asyncio.sleep(3600)
-
-
 async def _ping(connection: ServerConnection, _connected: Connected, _rest: str) -> None:
     await (await connection.ping())
     await connection.send("pong came")
@@ -181,5 +183,5 @@ async def _ping(connection: ServerConnection, _connected: Connected, _rest: str)
 
 DOES: dict[str, Callable] = {
     "hello": _hello, "close": _close, "close-without-code": _close_without_code, "drop": _drop, "nonsense": _nonsense,
-    "big": _big, "fragments": _fragments, "crumbs": _crumbs, "flood": _flood, "deaf": _deaf, "ping": _ping,
+    "big": _big, "fragments": _fragments, "crumbs": _crumbs, "flood": _flood, "ping": _ping,
 }  # fmt: skip

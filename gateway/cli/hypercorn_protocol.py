@@ -1,0 +1,130 @@
+"""Hypercorn's connections, made like those of the gateway's other servers.
+
+What hypercorn (0.18) leaves open and a paid proxy cannot: a connection whose application has answered while ten pieces
+of the request still waited for it hangs forever, because the end waits behind them. WebSockets are compressed whenever
+the client offers to, and messages bounded only when unpacked: a few kilobytes become a gigabyte. The application is not
+told how a client closed. All three are mended by classes put in hypercorn's place; nothing else about it is changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Generator
+from types import ModuleType
+from typing import Any
+
+from hypercorn.asyncio import tcp_server
+from hypercorn.asyncio.task_group import TaskGroup
+from hypercorn.config import Config
+from hypercorn.protocol import h2, h11, ws_stream
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.events import StreamClosed
+from hypercorn.protocol.ws_stream import WSStream
+from wsproto.connection import Connection
+from wsproto.events import CloseConnection, Event
+
+Message = dict[str, Any]
+Sending = Callable[[Any], Awaitable[None]]
+ENDS = frozenset({"http.disconnect", "websocket.disconnect"})
+
+
+class Inbox:
+    """What waits for one application: bounded, except that the end always fits and lets nobody wait any longer."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._messages: deque[Message] = deque()
+        self._ended = False
+        self._some, self._room = asyncio.Event(), asyncio.Event()
+
+    async def put(self, message: Message) -> None:
+        """Add a message, waiting for room. After the end messages are dropped."""
+        if message["type"] in ENDS:
+            self.end()
+        else:
+            while len(self._messages) >= self._size and not self._ended:
+                self._room.clear()
+                await self._room.wait()
+            if self._ended:
+                return
+        self._messages.append(message)
+        self._some.set()
+
+    async def get(self) -> Message:
+        """Return the next message, waiting for one."""
+        while not self._messages:
+            self._some.clear()
+            await self._some.wait()
+        message = self._messages.popleft()
+        self._room.set()
+        return message
+
+    def end(self) -> None:
+        """Nobody reads on, or nothing follows."""
+        self._ended = True
+        self._room.set()
+
+
+class Tasks(TaskGroup):
+    """Gives every application an Inbox, which ends with it."""
+
+    async def spawn_app(self, app: Any, config: Config, scope: Any, send: Sending) -> Any:
+        """Start the application for one request; return where its messages go."""
+        inbox = Inbox(config.max_app_queue_size)
+
+        async def application(scope: Any, receive: Any, send: Any, sync_spawn: Any, call_soon: Any) -> None:
+            try:
+                await app(scope, inbox.get, send, sync_spawn, call_soon)
+            finally:
+                inbox.end()
+
+        await super().spawn_app(application, config, scope, send)
+        return inbox.put
+
+
+class FrankConnection(Connection):
+    """Remembers the client's Close frame."""
+
+    closing: CloseConnection | None = None
+
+    def events(self) -> Generator[Event]:
+        """Yield what came."""
+        for event in super().events():
+            if isinstance(event, CloseConnection):
+                self.closing = event
+            yield event
+
+
+class FrankStream(WSStream):
+    """Tells the application how the client closed."""
+
+    async def handle(self, event: StreamEvent) -> None:
+        """Take an event of the connection below."""
+        connection = getattr(self, "connection", None)
+        closing = connection.closing if isinstance(connection, FrankConnection) else None
+        tell: Sending | None = getattr(self, "app_put", None)
+        if isinstance(event, StreamClosed) and closing is not None and not self.closed and tell is not None:
+            self.closed = True
+            await tell({"type": "websocket.disconnect", "code": int(closing.code), "reason": closing.reason or ""})
+        else:
+            await super().handle(event)
+
+
+def install() -> None:
+    """Replace hypercorn's classes in this process."""
+    _replace(tcp_server, TaskGroup=Tasks)
+    _replace(h11, WSStream=FrankStream)
+    _replace(h2, WSStream=FrankStream)
+    _replace(ws_stream, Connection=FrankConnection, server_extensions_handshake=_none)
+
+
+def _replace(module: ModuleType, **names: object) -> None:
+    for name, value in names.items():
+        if not hasattr(module, name):
+            raise RuntimeError(f"{module.__name__} of this hypercorn has no {name}")
+        setattr(module, name, value)
+
+
+def _none(_requested: object, _supported: object) -> None:
+    """Agree on no extension."""
