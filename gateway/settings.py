@@ -35,6 +35,9 @@ SECRET_FIELDS = {("database", "url"), ("redis", "url"), ("secrets", "keys"), ("s
 # Environment variables with our prefix that are not settings but switches of tools (Makefile, tests, dev).
 NOT_SETTINGS = re.compile(r"^TOLLWAY_(CONFIG|PYTHON|TEST_.*|FAULT|CHAIN_.*|BENCH_.*|DEV_.*)$")
 
+SettlementPolicy = Literal["settle_first", "before_response", "deferred"]
+"""When the payment of a call is settled on its chain; billing/x402_per_request.py says what follows from each."""
+
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Bytes = Annotated[int, Field(ge=1)]
 
@@ -209,6 +212,23 @@ class IdempotencySettings(_Section):
     keep: Bytes = Field(default=1_048_576, description="The largest response body that is kept")
 
 
+class X402Settings(_Section):
+    """Calls that are paid on a chain. A publisher may choose another `settlement` and `exposure`."""
+
+    settlement: SettlementPolicy = "before_response"
+    exposure: int = Field(
+        default=1_000_000, ge=0, description="deferred: the most of one payer's payments that may be unsettled"
+    )
+    wait: Seconds = Field(default=30.0, description="How long a caller is kept waiting for a settlement; then 503")
+    gather: Seconds = Field(
+        default=1.0,
+        description="How long an answer may take to be whole; then its payment is settled first",
+    )
+    replay: Seconds = Field(
+        default=3_600.0, description="How long a paid answer is kept for whoever presents the payment again"
+    )
+
+
 class SecretSettings(_Section):
     """`keys` encrypt publishers' credentials at rest and sign receipts: 'id:base64(32 bytes)', the first is current.
 
@@ -246,6 +266,7 @@ class Settings(_Section):
     websocket: WebSocketSettings = WebSocketSettings()
     money: MoneySettings = MoneySettings()
     idempotency: IdempotencySettings = IdempotencySettings()
+    x402: X402Settings = X402Settings()
     secrets: SecretSettings = SecretSettings()
     logging: LoggingSettings = LoggingSettings()
 

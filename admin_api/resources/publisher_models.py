@@ -139,6 +139,8 @@ class PublisherResponse(Answer):
     max_connections: Annotated[int | None, EXTENSION]
     refund_on_status: Annotated[list[str], EXTENSION]
     websocket_enabled: Annotated[bool, EXTENSION]
+    x402_settlement: Annotated[str | None, EXTENSION]
+    x402_exposure: Annotated[str | None, EXTENSION]
     total_queries: int
     unique_agents_served: int
 

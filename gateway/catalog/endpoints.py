@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
+from gateway.settings import SettlementPolicy
+
 VARIABLE = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*\}", re.ASCII)
 # A path whose two readings are the same: no escapes, parameters, empty or dotted segments, capitals, final slash.
 PLAIN = re.compile(rb"(?:/[a-z0-9_~!$&'()*+,=:@-][a-z0-9_.~!$&'()*+,=:@-]*)*", re.ASCII)
@@ -30,6 +32,7 @@ class Endpoint:
     price: int | None
     is_protected: bool = False
     protection_reason: str | None = None
+    settlement: SettlementPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)

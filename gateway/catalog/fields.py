@@ -19,6 +19,7 @@ from gateway.catalog.vocabulary import (
     MAX_ITEM,
     MAX_LIST,
     MAX_TEXT,
+    SETTLEMENT_POLICIES,
     TOKEN_METHODS,
     TOKEN_MODES,
 )
@@ -100,4 +101,6 @@ EXTENSION = Field(json_schema_extra={"x-extension": True})
 Duration = Annotated[float, Strict(), EXTENSION]
 Connections = Annotated[StrictInt, EXTENSION]
 Switch = Annotated[StrictBool, EXTENSION]
+Settlement = Annotated[StrictStr, _words(SETTLEMENT_POLICIES), EXTENSION]
+Exposure = Annotated[StrictStr, Field(max_length=64), EXTENSION]
 RefundStatuses = Annotated[list[StrictStr], Field(max_length=200), AfterValidator(delivery.refund_statuses), EXTENSION]

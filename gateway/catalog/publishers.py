@@ -43,6 +43,7 @@ from gateway.catalog.requests import (
     UpdatePricingRequest,
     UpdatePublisherRequest,
 )
+from gateway.catalog.settlement import check_exposure
 from gateway.catalog.urls import UrlPolicy
 from gateway.database.pool import Connection, Database, UniqueViolation
 from gateway.errors import Conflict, NotFound
@@ -181,6 +182,7 @@ class PublisherDesk:
         if not await NETWORK_EXISTS.one(connection, draft.columns["wallet_network_id"]):
             raise refused("wallet_network_id", "is not a network that this gateway knows (CAIP-2, such as eip155:8453)")
         check_whole(draft)
+        check_exposure(draft.document.get("x402_exposure"), assets)
         for position, endpoint in enumerate(draft.document.get("endpoints") or []):
             if endpoint.get("price") is not None:
                 check_endpoint_price(endpoint["price"], assets, f"endpoints.{position}.price")

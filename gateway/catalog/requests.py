@@ -22,6 +22,7 @@ from gateway.catalog.fields import (
     Count,
     Duration,
     Email,
+    Exposure,
     Flag,
     HeaderName,
     Item,
@@ -41,6 +42,7 @@ from gateway.catalog.fields import (
     Seconds,
     Secret,
     SecretHeaders,
+    Settlement,
     Slug,
     Switch,
     Text,
@@ -85,6 +87,7 @@ class EndpointDefinition(Request):
     is_default: StrictBool = False
     is_protected: StrictBool = False
     protection_reason: Item | None = None
+    x402_settlement: Settlement | None = None
     query_params: Annotated[list[QueryParamDefinition], Field(max_length=100)] | None = None
     required_headers: Annotated[list[HeaderName], Field(max_length=50)] | None = None
     request_body: JsonValue = None
@@ -145,7 +148,14 @@ class DeliveryFields(Request):
     websocket_enabled: Switch | None = None
 
 
-class PublisherFields(TokenExchange, CallPrices, DeliveryFields):
+class SettlementFields(Request):
+    """How payments on a chain are settled (settlement.py). Extensions; null goes back to the operator's default."""
+
+    x402_settlement: Settlement | None = None
+    x402_exposure: Exposure | None = None
+
+
+class PublisherFields(TokenExchange, CallPrices, DeliveryFields, SettlementFields):
     """What create and update share."""
 
     description: Text | None = None

@@ -20,6 +20,7 @@ from gateway.catalog.assets import LIST_ASSETS, Asset
 from gateway.catalog.delivery import DeliveryPolicy, compile_delivery
 from gateway.catalog.endpoints import Endpoint, EndpointTable
 from gateway.catalog.served import not_served
+from gateway.catalog.settlement import OnchainPolicy, compile_settlement
 from gateway.database.pool import Connection, Database
 from gateway.database.statement import Statement
 from pricing.money import MoneyError, parse_amount, parse_ratio, percent_to_ppm
@@ -61,13 +62,18 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class AssetPrice:
-    """A publisher's prices in one asset and the ledger account that earns them."""
+    """A publisher's prices in one asset and the ledger account that earns them.
+
+    `onchain` says whether payments in it are taken on its chain; an offer of one is good for `expiry_seconds`.
+    """
 
     asset: Asset
     prices: PriceList
     prepaid: bool
     account_id: int
     max_per_minute: int | None
+    onchain: bool = False
+    expiry_seconds: int = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,9 @@ class Publisher:
     not_served: str | None = None
     delivery: DeliveryPolicy = field(default_factory=DeliveryPolicy)
     websocket: bool = False
+    wallet_address: str = ""
+    wallet_network: str = ""
+    onchain: OnchainPolicy = field(default_factory=OnchainPolicy)
 
     @property
     def prices_by_method(self) -> bool:
@@ -107,19 +116,23 @@ class PublisherRow:
     name: str
     category: str
     active: bool
+    wallet_address: str
+    wallet_network_id: str
     document: dict[str, Any]
     credentials: bytes | None
     pricing: list[dict[str, Any]]
 
 
 _COLUMNS = """
-    SELECT p.id, p.slug, p.name, p.category, p.is_active AND p.deleted_at IS NULL AS active, p.document, p.credentials,
+    SELECT p.id, p.slug, p.name, p.category, p.is_active AND p.deleted_at IS NULL AS active, p.wallet_address,
+           p.wallet_network_id, p.document, p.credentials,
            coalesce((
                SELECT jsonb_agg(jsonb_build_object(
                           'asset_id', r.asset_id, 'account', ledger.earnings_account(p.id, a.ledger_asset_id),
                           'model', r.pricing_model,
                           'per_call', r.price_per_call::text, 'min', r.min_charge::text, 'max', r.max_charge::text,
                           'prepaid', r.prepaid_enabled, 'max_per_minute', r.max_queries_per_minute,
+                          'onchain', r.onchain_enabled, 'expiry_minutes', r.payment_expiry_minutes,
                           'per_method', jsonb_strip_nulls(jsonb_build_object(
                               'GET', r.price_per_get::text, 'POST', r.price_per_post::text,
                               'PUT', r.price_per_put::text, 'PATCH', r.price_per_patch::text,
@@ -226,6 +239,9 @@ def compile_publisher(
         not_served=not_served(row.category, document, row.pricing),
         delivery=compile_delivery(document),
         websocket=bool(document.get("websocket_enabled")),
+        wallet_address=row.wallet_address,
+        wallet_network=row.wallet_network_id,
+        onchain=compile_settlement(document),
     )
 
 
@@ -241,7 +257,13 @@ def _asset_price(entry: Mapping[str, Any], assets: Mapping[UUID, Asset], fee_ppm
         fee_ppm=fee_ppm,
     )
     return AssetPrice(
-        assets[UUID(entry["asset_id"])], prices, entry["prepaid"], entry["account"], entry["max_per_minute"]
+        assets[UUID(entry["asset_id"])],
+        prices,
+        entry["prepaid"],
+        entry["account"],
+        entry["max_per_minute"],
+        entry["onchain"],
+        entry["expiry_minutes"] * 60,
     )
 
 
@@ -261,6 +283,7 @@ def _endpoints(definitions: Sequence[Mapping[str, Any]], prices: Sequence[AssetP
                 price=price,
                 is_protected=bool(definition.get("is_protected")),
                 protection_reason=definition.get("protection_reason"),
+                settlement=definition.get("x402_settlement"),
             )
         )
     return compiled

@@ -22,7 +22,7 @@ DOCUMENT_FIELDS = (
     "resource_id_url_pattern", "resource_name", "token_cache_ttl_seconds", "token_exchange_method",
     "token_exchange_mode", "token_exchange_url", "token_response_field", "total_timeout_seconds",
     "undocumented_endpoint_policy", "upstream_cost_response_path", "upstream_headers", "usage_examples", "use_cases",
-    "websocket_enabled",
+    "websocket_enabled", "x402_exposure", "x402_settlement",
 )  # fmt: skip
 OWNER_ONLY = (
     "api_key_header", "api_key_query_param", "api_url", "branch_id", "database_config", "max_connections",

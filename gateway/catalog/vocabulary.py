@@ -85,6 +85,7 @@ class ParamType(StrEnum):
 # Plain strings on the wire with a known vocabulary: other words are refused, the schema stays a string.
 BILLING_MODELS = ("x402_per_request", "prepaid_credits", "x402_passthrough", "pay_per_use")
 AUTH_TYPES = ("static", "jwt", "oauth2_cc")
+SETTLEMENT_POLICIES = ("settle_first", "before_response", "deferred")
 JWT_ALGORITHMS = ("HS256", "HS384", "HS512")
 TOKEN_METHODS = ("POST", "GET")
 TOKEN_MODES = ("header", "body", "query")

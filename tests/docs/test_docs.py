@@ -101,7 +101,7 @@ def test_the_settings_are_all_there_with_their_defaults() -> None:
 
 
 def names_of(row: list[str]) -> list[str]:
-    return re.findall(r"`(TOLLWAY_[A-Z_]+)`", row[0])
+    return re.findall(r"`(TOLLWAY_[A-Z0-9_]+)`", row[0])
 
 
 def shown(value: object) -> str:
@@ -115,7 +115,7 @@ NAMING = [*documents(), ROOT / "compose.yaml", ROOT / "Dockerfile", ROOT / "Make
 
 @pytest.mark.parametrize("file", NAMING, ids=lambda path: path.name)
 def test_every_variable_that_is_named_exists(file: Path) -> None:
-    named = set(re.findall(r"\bTOLLWAY_[A-Z_]+[A-Z]\b", file.read_text(encoding="utf-8")))
+    named = set(re.findall(r"\bTOLLWAY_[A-Z0-9_]+[A-Z]\b", file.read_text(encoding="utf-8")))
     # The database password is compose.yaml's own.
     unknown = {name for name in named if not NOT_SETTINGS.match(name)} - set(setting_names()) - {"TOLLWAY_DB_PASSWORD"}
     assert not unknown
