@@ -66,3 +66,13 @@ def test_a_higher_price_never_costs_less(low, extra, minimum, maximum) -> None:
         maximum = max(maximum, minimum)
     prices = PriceList(minimum=minimum, maximum=maximum)
     assert quote(prices, Usage(), low).amount <= max(quote(prices, Usage(), low + extra).amount, 0)
+
+
+def test_where_some_methods_have_a_price_the_others_are_not_sold_without_one() -> None:
+    by_method = (("GET", 7), ("POST", 0))
+    assert [PriceList(per_method=by_method).sells(method) for method in ("GET", "HEAD", "POST", "PUT")] == [
+        True
+    ] * 3 + [False]
+    assert PriceList(per_call=5, per_method=by_method).sells("PUT")
+    assert PriceList(minimum=5, per_method=by_method).sells("PUT")
+    assert PriceList().sells("PUT")
