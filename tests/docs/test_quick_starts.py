@@ -6,8 +6,6 @@ import re
 import urllib.request
 from pathlib import Path
 
-import pytest
-
 from gateway.errors import every_problem
 from tests.docs.conftest import Demo
 from tests.docs.markdown import ROOT, blocks
@@ -69,9 +67,9 @@ def test_the_readmes_transcript_is_what_happens(demo: Demo) -> None:
         assert_shows(expected, demo.shell(line))
 
 
-@pytest.mark.parametrize("kind", every_problem(), ids=lambda kind: kind.name)
-def test_the_type_of_a_problem_is_a_page_that_explains_it(demo: Demo, kind: type) -> None:
-    with urllib.request.urlopen(f"{demo.document['url']}/problems/{kind.name}", timeout=10) as answer:
-        page = answer.read().decode()
-    assert page.startswith(f"# {kind.title}\n")
-    assert f"Status {kind.status}, type `/problems/{kind.name}`" in page
+def test_the_type_of_every_problem_is_a_page_that_explains_it(demo: Demo) -> None:
+    for kind in every_problem():
+        with urllib.request.urlopen(f"{demo.document['url']}/problems/{kind.name}", timeout=10) as answer:
+            page = answer.read().decode()
+        assert page.startswith(f"# {kind.title}\n"), kind.name
+        assert f"Status {kind.status}, type `/problems/{kind.name}`" in page, kind.name
