@@ -3,12 +3,14 @@
 What hypercorn (0.18) leaves open and a paid proxy cannot: a connection whose application has answered while ten pieces
 of the request still waited for it hangs forever, because the end waits behind them. WebSockets are compressed whenever
 the client offers to, and messages bounded only when unpacked: a few kilobytes become a gigabyte. The application is not
-told how a client closed. All three are mended by classes put in hypercorn's place; nothing else about it is changed.
+told how a client closed, and the end waits for the next ping. All are mended by classes put in hypercorn's place;
+nothing else about it is changed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator
 from types import ModuleType
@@ -22,7 +24,7 @@ from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.events import StreamClosed
 from hypercorn.protocol.ws_stream import WSStream
 from wsproto.connection import Connection
-from wsproto.events import CloseConnection, Event
+from wsproto.events import CloseConnection, Event, Ping
 
 Message = dict[str, Any]
 Sending = Callable[[Any], Awaitable[None]]
@@ -97,10 +99,16 @@ class FrankConnection(Connection):
 
 
 class FrankStream(WSStream):
-    """Tells the application how the client closed."""
+    """Tells the application how the client closed, and ends then."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._over = asyncio.Event()
 
     async def handle(self, event: StreamEvent) -> None:
         """Take an event of the connection below."""
+        if isinstance(event, StreamClosed):
+            self._over.set()
         connection = getattr(self, "connection", None)
         closing = connection.closing if isinstance(connection, FrankConnection) else None
         tell: Sending | None = getattr(self, "app_put", None)
@@ -109,6 +117,13 @@ class FrankStream(WSStream):
             await tell({"type": "websocket.disconnect", "code": int(closing.code), "reason": closing.reason or ""})
         else:
             await super().handle(event)
+
+    async def _send_pings(self) -> None:
+        while not self._over.is_set():
+            await self._send_wsproto_event(Ping())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.config.websocket_ping_interval):
+                    await self._over.wait()
 
 
 def install() -> None:
