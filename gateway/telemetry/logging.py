@@ -34,6 +34,8 @@ _SERVERS = (
     "hypercorn.error",
     "hypercorn.access",
 )
+# They log whole URLs, and those of nodes and webhooks may hold keys.
+_TALKATIVE = ("httpx", "httpcore")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 
 
@@ -95,6 +97,8 @@ def setup(settings: LoggingSettings, stream: TextIO | None = None) -> logging.Ha
     for logger in (root, *map(logging.getLogger, _SERVERS)):
         logger.handlers.clear()
         logger.propagate = True
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
     root.addHandler(handler)
     root.setLevel(settings.level.upper())
     return handler

@@ -12,6 +12,7 @@ from gateway.payments.evm.settlements import Settlements
 from gateway.settings import DatabaseSettings
 from tests.payments.evm.conftest import QUICK, Ordering, ended, links_of, until
 from tests.support.chain import Chain
+from tests.support.flaky_node import FlakyNode
 from tests.support.gateway import ROOT, RunningGateway, start_gateway
 from tests.support.services import Services
 from tests.support.world import Shop, World
@@ -25,8 +26,10 @@ def tollway(gateway: RunningGateway, *arguments: str) -> subprocess.CompletedPro
 async def test_a_gateway_relays_and_shows_what_it_does(
     services: Services, database_url: str, chain: Chain, order: Ordering, world: World, shop: Shop
 ) -> None:
-    keys = {f"CHAIN_{chain.chain_id}_RPC": chain.url, "CHAIN_SIGNER_KEY": chain.signer_key}
-    gateway = await start_gateway(services, database_url, WORKERS="2", **keys)
+    node = FlakyNode(chain.url)  # because it takes any path, like nodes whose URL holds an access key
+    await node.start()
+    keys = {f"CHAIN_{chain.chain_id}_RPC": f"{node.url}/v2/node-secret", "CHAIN_SIGNER_KEY": chain.signer_key}
+    gateway = await start_gateway(services, database_url, WORKERS="2", LOG_LEVEL="debug", **keys)
     database = Database(DatabaseSettings(url=database_url))
     await database.start()
     settlements = Settlements(database, database.settings, links_of(chain, "", "", QUICK))  # not started: it only asks
@@ -60,8 +63,10 @@ async def test_a_gateway_relays_and_shows_what_it_does(
         assert "confirmed" in shown.stdout
         assert tollway(gateway, "payments", "show", str(shop.id)).returncode == 1
         assert chain.signer_key.removeprefix("0x") not in gateway.output()
+        assert "node-secret" not in gateway.output()
         await settlements.cancel(waiting.id, "test")
     finally:
         await gateway.stop()
+        await node.stop()
         await settlements.stop()
         await database.stop()
