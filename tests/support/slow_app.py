@@ -8,7 +8,7 @@ from typing import Any
 
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Answer at once, or after three seconds on /slow, or in six pieces over three seconds on /stream."""
+    """Answer at once; after three seconds on /slow, five minutes on /long; in six pieces over three seconds on /stream."""
     if scope["type"] == "lifespan":
         while True:
             message = await receive()
@@ -18,6 +18,8 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
     pieces = 1
     if scope["path"] == "/slow":
         await asyncio.sleep(3)
+    elif scope["path"] == "/long":
+        await asyncio.sleep(300)
     elif scope["path"] == "/stream":
         pieces = 6
     headers = [(b"content-type", b"text/plain"), (b"x-worker", str(os.getpid()).encode())]
