@@ -178,7 +178,8 @@ class ScriptedUpstream:
     async def stop(self) -> None:
         assert self._server is not None
         self._server.close()
-        self._server.close_clients()
+        for writer in self.writers:
+            writer.close()
         await self._server.wait_closed()
 
     def forget(self) -> None:

@@ -51,6 +51,7 @@ class RecordingUpstream:
     extra_headers: list[tuple[str, str]] = field(default_factory=list)
     port: int = 0
     _server: asyncio.Server | None = None
+    _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     @property
     def url(self) -> str:
@@ -70,16 +71,19 @@ class RecordingUpstream:
     async def stop(self) -> None:
         assert self._server is not None
         self._server.close()
-        self._server.close_clients()
+        for writer in self._writers:  # Server.close_clients is newer than the oldest Python we support
+            writer.close()
         await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         try:
             while await self._one(reader, writer):
                 pass
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
+            self._writers.discard(writer)
             writer.close()
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
