@@ -77,6 +77,8 @@ class ServerSettings(_Section):
         default=75.0, description="How long a connection may be idle, or take to send the head of a request"
     )
     drain: Seconds = Field(default=30.0, description="How long calls in flight may finish after SIGTERM")
+    tls_certificate: str = Field(default="", description="PEM file: own certificate, then its chain; empty: no TLS")
+    tls_key: str = Field(default="", description="PEM file of the certificate's private key, without a password")
     trusted_proxies: Networks = Field(default=(), description="CIDRs whose X-Forwarded-* are believed; default none")
 
     @field_validator("public_url")
@@ -85,6 +87,12 @@ class ServerSettings(_Section):
         if value and urlsplit(value).scheme not in ("http", "https"):
             raise ValueError("must start with http:// or https://")
         return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _certificate_and_key(self) -> ServerSettings:
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise ValueError("tls_certificate and tls_key belong together: set both or neither")
+        return self
 
 
 class DatabaseSettings(_Section):
@@ -273,7 +281,8 @@ class Settings(_Section):
     @property
     def public_url(self) -> str:
         """Return the base URL that answers name, without a trailing slash."""
-        return self.server.public_url or f"http://{self.server.host}:{self.server.port}"
+        scheme = "https" if self.server.tls_certificate else "http"
+        return self.server.public_url or f"{scheme}://{self.server.host}:{self.server.port}"
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:

@@ -11,8 +11,10 @@ import math
 import os
 import shutil
 import signal
+import ssl
 import tempfile
 from collections.abc import Callable, Generator
+from pathlib import Path
 
 from gateway.devservices.processes import ServiceError, port_is_free
 from gateway.settings import Settings
@@ -31,8 +33,27 @@ def run(settings: Settings, target: str = APPLICATION) -> int:
     if port and not port_is_free(port, host):
         # Asked first: a server that sets SO_REUSEPORT would silently share the port with another gateway.
         raise ServiceError(f"port {port} on {host} is taken: stop what listens there, or set TOLLWAY_PORT")
+    _check_certificate(settings)
     with shared_metrics(settings.server.workers):
         return SERVERS[settings.server.kind](settings, target)
+
+
+def _check_certificate(settings: Settings) -> None:
+    """Say in one line what is wrong with the TLS files, before a server says it in many."""
+    certificate, key = settings.server.tls_certificate, settings.server.tls_key
+    if not certificate:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=_no_password)
+    except (OSError, ValueError) as error:
+        what = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+        raise ServiceError(
+            f"TLS with {certificate} and {key}: {what}; they must be PEM files that belong together, without a password"
+        ) from None
+
+
+def _no_password() -> str:
+    raise ValueError("the key has a password")
 
 
 @contextlib.contextmanager
@@ -56,7 +77,7 @@ def shared_metrics(workers: int) -> Generator[None]:
 
 
 def _granian(settings: Settings, target: str) -> int:
-    from granian.constants import HTTPModes, Interfaces, Loops
+    from granian.constants import HTTPModes, Interfaces, Loops, SSLProtocols
     from granian.http import HTTP1Settings
     from granian.log import LogLevels
     from granian.server import Server
@@ -77,6 +98,9 @@ def _granian(settings: Settings, target: str) -> int:
         # A lone worker that dies ends the service at once, and whoever runs it sees why.
         respawn_failed_workers=settings.server.workers > 1,
         workers_kill_timeout=_whole(settings.server.drain + CUT_SECONDS),
+        ssl_cert=Path(settings.server.tls_certificate) if settings.server.tls_certificate else None,
+        ssl_key=Path(settings.server.tls_key) if settings.server.tls_key else None,
+        ssl_protocol_min=SSLProtocols.tls12,
     )
     # A forked worker inherits the parent's handlers, which in it do nothing: a SIGTERM before it has its own would be
     # lost, and the end would take the whole drain. With the default action it just ends; it has served nobody yet.
@@ -113,6 +137,8 @@ def _uvicorn(settings: Settings, target: str) -> int:
         backlog=BACKLOG,
         timeout_keep_alive=_whole(settings.server.keep_alive),
         timeout_graceful_shutdown=_whole(settings.server.drain + CUT_SECONDS),
+        ssl_certfile=settings.server.tls_certificate or None,
+        ssl_keyfile=settings.server.tls_key or None,
     )
     if settings.server.workers > 1:
         parent = Multiprocess(config, sockets=[config.bind_socket()])
@@ -139,6 +165,8 @@ def _hypercorn(settings: Settings, target: str) -> int:
     config.application_path = target
     host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
     config.bind = [f"{host}:{settings.server.port}"]
+    config.certfile = settings.server.tls_certificate or None
+    config.keyfile = settings.server.tls_key or None
     # 0 means in this process.
     config.workers = 0 if settings.server.workers == 1 else settings.server.workers
     config.worker_class = "uvloop"

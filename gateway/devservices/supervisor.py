@@ -156,6 +156,8 @@ def _start_all(begin: Startup) -> Child:
     """Start everything in order, publish it in dev.json and say that it is ready. Returns the gateway."""
     for name in ("gateway", "upstreams"):
         stop_leftover(begin.data, name, signal.SIGTERM)
+    if begin.settings.server.tls_certificate:
+        raise ServiceError("tollway dev speaks plain HTTP: unset TOLLWAY_SERVER_TLS_CERTIFICATE and _TLS_KEY")
     host, port = begin.settings.server.host, begin.settings.server.port or stable_port(begin.data / "gateway.port")
     if not port_is_free(port, host):
         raise ServiceError(f"port {port} on {host} is taken: stop what listens there, or set TOLLWAY_PORT")

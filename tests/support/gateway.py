@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -86,9 +87,11 @@ async def start_gateway(services: Services, database_url: str, **settings: str) 
             [sys.executable, "-m", "gateway.cli.main", "serve"],
             cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
-    url = f"http://127.0.0.1:{port}"
+    authority = settings.get("SERVER_TLS_CERTIFICATE")
+    url = f"https://localhost:{port}" if authority else f"http://127.0.0.1:{port}"
     limits = httpx.Limits(max_connections=400, max_keepalive_connections=400)
-    client = httpx.AsyncClient(base_url=url, timeout=30, limits=limits)
+    verify = ssl.create_default_context(cafile=authority) if authority else True
+    client = httpx.AsyncClient(base_url=url, timeout=30, limits=limits, verify=verify)
     running = RunningGateway(process, url, environment, log, client)
     await _until_ready(running)
     return running
