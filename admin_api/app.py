@@ -25,6 +25,7 @@ from admin_api.resources import (
     operator,
     organization_publishers,
     organizations,
+    payments,
     publisher_calls,
     publishers,
     receipts,
@@ -51,6 +52,7 @@ ROUTERS = (
     publishers.router,
     publisher_calls.router,
     receipts.router,
+    payments.router,
     operator.router,
 )
 

@@ -34,6 +34,9 @@ from gateway.limits.limiter import RateLimiter
 from gateway.networks import load_networks
 from gateway.payments.evm.chains import open_chains
 from gateway.payments.evm.settlements import Settlements
+from gateway.payments.examine import Examiner
+from gateway.payments.facilitation import Facilitation
+from gateway.payments.x402.offer import compile_kinds
 from gateway.proxy.exchange import Exchange, Receive, Scope, Send
 from gateway.proxy.intake import PREFIX
 from gateway.proxy.pipeline import Pipeline
@@ -64,20 +67,23 @@ STORE = {(b"", "GET"), (b"", "HEAD"), (b"/logo", "GET"), (b"/logo", "HEAD"), (b"
 def build_services(settings: Settings) -> Services:
     """Make the parts. Nothing is connected yet."""
     database = Database(settings.database)
+    declared = load_networks()
+    chains = open_chains(declared)
+    settlements = Settlements(database, settings.database, chains)
+    kinds = compile_kinds(declared, {name: chain.signer.address for name, chain in chains.items()})
+    examiner = Examiner(chains)
     box = CredentialBox.from_setting(settings.secrets.keys)
     guard = EgressGuard([ip_network(network) for network in settings.proxy.allow_addresses])
     metrics = Metrics()
+    grace = timedelta(days=settings.money.refund_grace_days)
+    ledger = GroupCommit(settings.database, grace=grace, observe=metrics.ledger_batch)
     return Services(
         settings=settings,
         database=database,
         identities=Identities(database),
         catalog=Catalog(database, box.open),
         limiter=RateLimiter(settings.redis, settings.limits, workers=settings.server.workers),
-        ledger=GroupCommit(
-            settings.database,
-            grace=timedelta(days=settings.money.refund_grace_days),
-            observe=metrics.ledger_batch,
-        ),
+        ledger=ledger,
         answers=Answers(
             database,
             lifetime=timedelta(seconds=settings.idempotency.lifetime),
@@ -92,7 +98,10 @@ def build_services(settings: Settings) -> Services:
         ),
         box=box,
         receipts=ReceiptSigner(parse_keys(settings.secrets.keys)),
-        settlements=Settlements(database, settings.database, open_chains(load_networks())),
+        settlements=settlements,
+        kinds=kinds,
+        examiner=examiner,
+        facilitation=Facilitation(database, settlements, kinds, examiner, lambda: ledger.worker_id, settings.x402.wait),
         metrics=metrics,
     )
 

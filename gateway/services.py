@@ -13,6 +13,9 @@ from gateway.ledger.group_commit import GroupCommit
 from gateway.limits.limiter import RateLimiter
 from gateway.payments.evm.settlements import Settlements
 from gateway.settings import Settings
+from gateway.payments.examine import Examiner
+from gateway.payments.facilitation import Facilitation
+from gateway.payments.x402.offer import PaymentKinds
 from gateway.telemetry.metrics import Metrics
 from gateway.upstreams.credentials import CredentialBox
 from gateway.upstreams.egress import EgressGuard
@@ -36,3 +39,6 @@ class Services:
     receipts: ReceiptSigner
     settlements: Settlements
     metrics: Metrics
+    kinds: PaymentKinds
+    examiner: Examiner
+    facilitation: Facilitation

@@ -252,6 +252,14 @@ class SecretSettings(_Section):
         if value and len(value) < 24:
             raise ValueError("must have at least 24 characters")
         return value
+class FacilitatorSettings(_Section):
+    """Settling payments that other sellers have received (payments/facilitation.py). It costs this gateway's gas."""
+
+    access: Literal["off", "listed", "key", "open"] = "key"
+    organizations: tuple[str, ...] = Field(default=(), description="listed: ids of the organizations that may")
+    per_minute: int = Field(default=60, ge=1, description="Settlements per minute and organization, or address")
+
+
 
 
 class LoggingSettings(_Section):
@@ -291,6 +299,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     Raises SettingsError with one line per fault, naming the setting, its value and the fix.
     """
     env = os.environ if environ is None else environ
+    facilitator: FacilitatorSettings = FacilitatorSettings()
     tree, origin = _from_file(env.get("TOLLWAY_CONFIG"))
     for name, value in sorted(env.items()):
         if not name.startswith("TOLLWAY_") or NOT_SETTINGS.match(name):

@@ -148,6 +148,12 @@ class Metrics:
         self._relayer_balance = _Gauges(gauge("relayer_balance_wei", "Gas money of the relayer's key.", "network"))
         self._relayer_waits = _Gauges(gauge("relayer_waits", "1 while payments cannot be sent.", "network"))
         self._chain_payments = _Gauges(gauge("chain_payments", "Open payments by state.", "network", "state"))
+        self._facilitated = self._counter(
+            "facilitator_settlements_total", "Settlements for other sellers.", "network", "outcome"
+        )
+        self._facilitator_gas = self._counter(
+            "facilitator_gas_wei_total", "Gas money that settling for others has cost.", "network"
+        )
         self._pool = _Gauges(self._sum_gauge("pool", "Connections of a pool by state.", "pool", "state"))
         self._cache_events = self._counter("cache_events_total", "Cache hits, misses and so on.", "cache", "event")
         self._cache_entries = _Gauges(self._sum_gauge("cache_entries", "Entries in a cache, all workers.", "cache"))
@@ -222,6 +228,14 @@ class Metrics:
         self._relayer_waits.set(waits, network)
         for state in OPEN_PAYMENT_STATES:
             self._chain_payments.set(payments.get(state, 0), network, state)
+
+    def facilitated(self, network: str, outcome: Literal["settled", "refused", "pending"]) -> None:
+        """Count a settlement that another seller asked for; `network` is one of ours, or "" when it named none."""
+        self._facilitated.add(1, network, outcome)
+
+    def facilitator_spent(self, network: str, wei: int) -> None:
+        """Add gas money that a settlement for another seller has cost (approximate above 2^53)."""
+        self._facilitator_gas.add(wei, network)
 
     def cache_event(self, cache: str, event: str, times: int = 1) -> None:
         """Count hits, misses, evictions... of a cache; both are words of our code."""

@@ -42,13 +42,14 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """A transaction in a block. `succeeded` is false when it was reverted; then it has no logs."""
+    """A transaction in a block. `succeeded` is false when it was reverted; then it has no logs. `gas_price` is wei."""
 
     transaction: bytes
     succeeded: bool
     block_number: int
     block_hash: bytes
     gas_used: int
+    gas_price: int
     logs: tuple[Log, ...]
 
 
@@ -201,6 +202,7 @@ def _receipt(answer: Any) -> Receipt:
         parse_quantity(answer["blockNumber"]),
         _sized(answer["blockHash"], 32),
         parse_quantity(answer["gasUsed"]),
+        parse_quantity(answer.get("effectiveGasPrice", "0x0")),
         tuple(_log(row) for row in _list(answer["logs"])),
     )
 

@@ -32,6 +32,14 @@ class Reason(StrEnum):
     UPTO_FACILITATOR = "upto_facilitator_mismatch"
     UPTO_EXCEEDED = "invalid_upto_evm_payload_settlement_exceeds_amount"
 
+    # What only the chain can say (evm/reasons.py).
+    FUNDS = "insufficient_funds"
+    NONCE_USED = "invalid_exact_evm_nonce_already_used"
+    ALLOWANCE = "permit2_allowance_required"
+    SIMULATION = "invalid_exact_evm_transaction_simulation_failed"
+    TRANSACTION_FAILED = "transaction_failed"
+    PENDING = "settlement_pending"
+
 
 class PaymentRefused(Exception):
     """A payment is not accepted. `detail` says what is wrong and what to do, for the payer; it holds no secret."""

@@ -1,0 +1,68 @@
+"""What is left of a payment's verification once the signature is checked: the questions to its chain, put and judged.
+
+Whether a smart wallet signed, whether the payer has the money, whether the authorization is unused, and whether the
+transfer would go through now. For a network without a node of ours its facilitator is asked instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.payments.evm.chains import Chain
+from gateway.payments.evm.checks import inspect
+from gateway.payments.evm.rpc import NodeRefused
+from gateway.payments.evm.settlements import Funds
+from gateway.payments.evm.terms import Terms
+from gateway.payments.x402.reasons import PaymentRefused, Reason
+from gateway.payments.x402.signatures import affirms
+from gateway.payments.x402.verify import Verified
+
+DETAILS = {
+    Reason.FUNDS: "the payer's balance does not cover the amount",
+    Reason.NONCE_USED: "this authorization is used or cancelled; sign a new one",
+    Reason.ALLOWANCE: "the payer has not allowed Permit2 to move this token",
+    Reason.PENDING: "this payment is on its way; ask again for what became of it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A payment that its chain would execute now. `funds` is what the payer had; None where nobody told."""
+
+    terms: Terms
+    funds: Funds | None
+
+
+class Examiner:
+    """Puts a verified payment's open questions to its network."""
+
+    def __init__(self, chains: Mapping[str, Chain]) -> None:
+        self._chains = chains
+
+    async def examine(self, verified: Verified) -> Examined:
+        """Return the payment as it can be settled. Raises PaymentRefused, or NoAnswer when the network is silent."""
+        chain = self._chains[verified.network]
+        if verified.question is not None:
+            verified = verified.decided(await affirmed(chain, verified.terms.payer, verified.question.data))
+        found = await inspect(chain, verified.terms)
+        if found.refusal is not None:
+            raise refused(found.refusal)
+        return Examined(verified.terms, Funds(found.balance, found.block))
+
+
+async def affirmed(chain: Chain, wallet: bytes, question: bytes) -> bool:
+    """Return whether a smart wallet affirms a signature (ERC-1271). Raises NoAnswer."""
+    try:
+        return affirms(await chain.node.view(wallet, question))
+    except NodeRefused:
+        return False
+
+
+def refused(code: str | None) -> PaymentRefused:
+    """Return the refusal for a reason code that a chain or facilitator gave."""
+    try:
+        reason = Reason(code or "")
+    except ValueError:
+        reason = Reason.TRANSACTION_FAILED
+    return PaymentRefused(reason, DETAILS.get(reason, "the chain does not execute this payment"))
