@@ -113,6 +113,7 @@ class _Pump:
             return "broken_off"
         except OSError:
             return "client_gone"
+        self._offered = self._clock()  # over HTTP/2 the end waits for what is still to be taken
         await send({"type": "http.response.body", "body": b""})
         return "delivered"
 
