@@ -11,6 +11,36 @@ from typing import Any
 PUBLISHER = "0198c2a4-7d3e-7cc1-9a55-2f6f0f7a9e10"
 USDC_ON_BASE_SEPOLIA = "814c96c3-02aa-5713-a56f-98e066b6afa0"
 
+# An x402 payment for somebody's offer, its signature and nonce cut short.
+_OFFER: dict[str, Any] = {
+    "scheme": "exact",
+    "network": "eip155:84532",
+    "asset": "0x036CbD53842c5426634e7929541eC2318f3dCF7e",
+    "amount": "10000",
+    "payTo": "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed",
+    "maxTimeoutSeconds": 300,
+    "extra": {"name": "USDC", "version": "2"},
+}
+_PAYMENT: dict[str, Any] = {
+    "x402Version": 2,
+    "paymentRequirements": _OFFER,
+    "paymentPayload": {
+        "x402Version": 2,
+        "accepted": _OFFER,
+        "payload": {
+            "signature": "0x2d6a…1b",
+            "authorization": {
+                "from": "0x857b06519E91e3A54538791bDbb0E22373e36b66",
+                "to": _OFFER["payTo"],
+                "value": _OFFER["amount"],
+                "validAfter": "1766000000",
+                "validBefore": "1766000300",
+                "nonce": "0xf374…98",
+            },
+        },
+    },
+}
+
 REQUESTS: dict[str, dict[str, Any]] = {
     "agent_register": {"name": "price-watcher"},
     "create_default_org_api_key": {"name": "nightly job", "expires_in_days": 90},
@@ -46,5 +76,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     },
     "estimate_query": {"publisher_id": PUBLISHER, "query": "GET /forecast/berlin"},
     "publisher_root_handler": {"query": "SELECT 1"},
+    "facilitator_verify": _PAYMENT,
+    "facilitator_settle": _PAYMENT,
     "resolve_exchange": {"decision": "refund", "note": "The upstream confirms that it never saw the call."},
 }

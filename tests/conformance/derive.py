@@ -28,6 +28,7 @@ SERVED = frozenset(
         "create_org_publisher_payout",
         "upload_publisher_logo",
         "get_current_user",
+        "get_supported",
         "list_default_org_api_keys",
         "create_default_org_api_key",
         "revoke_default_org_api_key",

@@ -143,6 +143,8 @@ EXPECTED = {
     "create_deposit": 501,
     "onchain_deposit": 501,
     "create_org_publisher_payout": 501,
+    "facilitator_verify": 501,
+    "facilitator_settle": 501,
     "apply_referral_code": 400,
     "wallet_recover": 401,
     "resolve_exchange": 404,

@@ -24,6 +24,8 @@ SPARED = tuple(word for one in DESTRUCTIVE for word in ("--exclude-operation-id"
 MAY_FAIL = {
     "POST /wallet/deposit": "no card rail",
     "POST /wallet/deposit/crypto": "no chain rail",
+    "POST /payments/verify": "no chain rail",
+    "POST /payments/settle": "no chain rail",
     "POST /wallet/bonus/payment-method": "no card rail",
     "POST /wallet/referral/apply": "codes cannot be guessed",
     "POST /organizations/{organization_id}/publishers/{publisher_id}/payouts": "no payout rail",
