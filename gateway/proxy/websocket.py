@@ -92,12 +92,17 @@ class SocketPipeline(Pipeline):
         except Problem as problem:
             await answer_problem(exchange, problem)
             return
+        self._count()
         try:
             await self.serve(exchange)
         except Truncated:
             pass  # the relay has told both sides
         finally:
             self.places.leave(who)
+            self._count()
+
+    def _count(self) -> None:
+        self.services.metrics.set_pool("websocket", "open", self.places.held.total())
 
     def _who(self, exchange: Exchange) -> str:
         """Return whose connections count together: one credential's, or one address's without any."""
