@@ -25,7 +25,8 @@ from benchmarks.seeding import PRICE, World, prepare
 from benchmarks.stack import Services, directory, services
 from gateway.database.pool import Connection, connect
 from gateway.ids import uuid7
-from gateway.ledger.group_commit import Charge, GroupCommit, Settlement
+from gateway.ledger.entries import Charge, Settlement
+from gateway.ledger.group_commit import GroupCommit
 from gateway.ledger.proof import verify
 from gateway.settings import DatabaseSettings
 

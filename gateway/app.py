@@ -113,10 +113,13 @@ class Worker:
         self.services = services
         self._grace = timedelta(days=services.settings.money.refund_grace_days)
         self._runner = Runner()
-        self._heartbeat = Heartbeat(services.database, services.ledger, services.box.key_ids)
+        dead_after = timedelta(seconds=services.settings.money.dead_after)
+        self._heartbeat = Heartbeat(
+            services.database, services.ledger, services.box.key_ids, dead_after=dead_after
+        )  # fmt: skip
         self._listener = Listener(services.settings.database, services.catalog, services.identities)
         self._dead_after = services.settings.money.dead_after
-        self._reconciler = Reconciler(services.database, self._grace, timedelta(seconds=self._dead_after))
+        self._reconciler = Reconciler(services.database, self._grace, dead_after, self._heartbeat.may_judge)
         self._sampler = Sampler(
             services.metrics,
             services.database,

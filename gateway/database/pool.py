@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -61,6 +61,11 @@ def naming_the_database(url: str) -> Generator[None]:
         raise ConnectionError(f"no connection to the database at {place} (TOLLWAY_DATABASE_URL): {reason}") from error
 
 
+def _server_settings(settings: DatabaseSettings) -> dict[str, str]:
+    """Bound statements in the server too: one that we gave up on must not run on, waiting for a lock, and commit."""
+    return {"application_name": "tollway", "statement_timeout": str(int(settings.command_timeout * 1000))}
+
+
 async def connect(settings: DatabaseSettings) -> Connection:
     """Open one connection outside the pool. Raises ConnectionError, which is one of LOST."""
     with naming_the_database(settings.url):
@@ -69,7 +74,7 @@ async def connect(settings: DatabaseSettings) -> Connection:
             timeout=settings.connect_timeout,
             command_timeout=settings.command_timeout,
             statement_cache_size=512,
-            server_settings={"application_name": "tollway"},
+            server_settings=_server_settings(settings),
         )
         await prepare_connection(connection)
     return connection
@@ -93,7 +98,7 @@ class Database:
                 command_timeout=self.settings.command_timeout,
                 statement_cache_size=512,
                 init=prepare_connection,
-                server_settings={"application_name": "tollway"},
+                server_settings=_server_settings(self.settings),
             )
 
     async def stop(self) -> None:
@@ -128,16 +133,22 @@ class Database:
         try:
             yield connection
         finally:
-            await self.pool.release(connection)
+            with suppress(*LOST):  # what was done is done; the pool throws away a connection that it cannot reset
+                await self.pool.release(connection)
 
     async def read(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
-        """Run a read, again on a new connection when the server was lost under it. Raises Unavailable after that."""
+        """Run a read, or other idempotent work, again on a new connection when the server was lost under it.
+
+        Raises Unavailable when it is lost again and again, and at once when it does not answer.
+        """
         for _ in range(READ_TRIES):
             try:
                 async with self.acquire() as connection:
                     return await work(connection)
             except LOST as error:
-                log.warning("database connection lost during a read: %s", type(error).__name__)
+                log.warning("database connection lost: %s", type(error).__name__)
+                if isinstance(error, TimeoutError):
+                    break
         raise Unavailable("The database cannot be reached; nothing was changed. Try again.")
 
     @asynccontextmanager

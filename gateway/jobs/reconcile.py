@@ -1,19 +1,22 @@
 """The reconciler: ends the exchanges that a dead worker left open.
 
 A charged exchange without a recorded end may or may not have been delivered: the process died in between. The rule
-favours the agent: it is refunded, and a pending hold is voided. Each decision is the ledger's own atomic refund, so two
-reconcilers, or one and a worker that was only slow, cannot both move money.
+favours the agent: it is refunded, and a pending hold is voided. A worker is fenced first, so that one which only stood
+still cannot charge behind our back. Each decision is the ledger's own atomic refund in a transaction of its own, so any
+number of reconcilers may work at once, and none holds one wallet while it waits for another.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import timedelta
 
 from gateway.database.pool import Connection, Database
 from gateway.ledger.exchanges import (
     END_HOLD,
-    FIND_DEAD_WORKERS,
+    FENCE_DEAD,
+    FIND_FENCED,
     FIND_ORPHANS,
     WORKER_RECONCILED,
     DeadWorker,
@@ -27,19 +30,24 @@ ROUND = 500
 
 
 class Reconciler:
-    """Periodic job; any number of workers may run it, a row lock lets one of them do each dead worker."""
+    """Periodic job; any number of workers may run it. `may_judge` says whether silent workers may be taken for dead."""
 
-    def __init__(self, database: Database, grace: timedelta, dead_after: timedelta) -> None:
+    def __init__(
+        self, database: Database, grace: timedelta, dead_after: timedelta, may_judge: Callable[[], bool]
+    ) -> None:
         self._database = database
         self._grace = grace
         self._dead_after = dead_after
+        self._may_judge = may_judge
         self.resolved = 0
 
     async def run(self) -> int:
         """Reconcile every dead worker and return how many exchanges were ended."""
         ended = 0
-        async with self._database.transaction() as connection:
-            for worker in await FIND_DEAD_WORKERS.all(connection, self._dead_after):
+        async with self._database.acquire() as connection:
+            if self._may_judge():
+                await FENCE_DEAD.run(connection, self._dead_after)
+            for worker in await FIND_FENCED.all(connection):
                 ended += await self._reconcile(connection, worker)
         self.resolved += ended
         return ended

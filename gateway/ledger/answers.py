@@ -16,7 +16,7 @@ import orjson
 
 from gateway.database.pool import Connection, Database
 from gateway.database.statement import Command, Statement
-from gateway.ledger.group_commit import SETTLE_DURABLY, Settlement, settlement_columns
+from gateway.ledger.entries import Settlement
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +57,8 @@ CLAIM = Statement(
     """,
     Claim,
 )
-STORE = Command(
-    """
-    UPDATE ledger.answer SET status = $3, headers = $4, body = $5, body_hash = $6
-     WHERE owner_id = $1 AND key = $2 AND exchange_id = $7 AND status IS NULL
-    """
+STORE = Statement(
+    "SELECT ledger.store_answer($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)", str, scalar=True
 )
 RELEASE = Command("DELETE FROM ledger.answer WHERE owner_id = $1 AND key = $2 AND exchange_id = $3 AND status IS NULL")
 EXPIRE = Command(
@@ -93,15 +90,22 @@ class Answers:
 
     async def store(
         self, owner_id: UUID, key: str, exchange_id: UUID, answer: StoredAnswer, settlement: Settlement | None
-    ) -> None:
-        """Keep an answer and settle its exchange in one durable transaction. Raises what the database raises."""
+    ) -> bool:
+        """Keep an answer and settle its exchange with it, durably, both or neither; return whether that was done.
+
+        False: the key is another call's by now, or the charge was given back. Raises Unavailable when the database is
+        away; it may have been done then.
+        """
         headers = orjson.dumps([[n.decode("latin-1"), v.decode("latin-1")] for n, v in answer.headers])
-        async with self._database.transaction() as connection:
-            if settlement is not None:
-                await SETTLE_DURABLY.run(connection, *settlement_columns([settlement]))
-            await STORE.run(
-                connection, owner_id, key, answer.status, headers, answer.body, answer.request_body_hash, exchange_id
+        end = settlement or Settlement(exchange_id, "free", answer.status, 0, 0)
+        verdict = await self._database.read(
+            lambda connection: STORE.one(
+                connection, owner_id, key, exchange_id, answer.status, headers, answer.body, answer.request_body_hash,
+                settlement is not None, end.reason, end.status, end.bytes_in, end.bytes_out, end.method,
+                end.target_hash, end.body_hash,
             )
+        )  # fmt: skip
+        return verdict == "stored"
 
     async def release(self, owner_id: UUID, key: str, exchange_id: UUID) -> None:
         """Give a claimed key back: its call was refused before anything happened."""

@@ -13,12 +13,12 @@ from uuid import UUID
 from gateway.database.pool import Connection
 from gateway.database.statement import Command, Statement
 
-Verdict = Literal["posted", "short", "replayed", "conflict", "unknown_wallet"]
+Verdict = Literal["posted", "short", "replayed", "conflict", "unknown_wallet", "fenced"]
 
 
 @dataclass(frozen=True, slots=True)
 class ChargeVerdict:
-    """What happened to one charge; amounts in atomic units.
+    """What happened to one charge; amounts in atomic units. `fenced`: its worker was taken for dead, nothing moved.
 
     `available` is what the wallet can still spend at this publisher: after the charge when it was posted, and what
     there is instead when it was short. The three parts say what was drawn.
@@ -56,7 +56,7 @@ class HoldVerdict:
     """The outcome of placing or ending a hold; see ledger.place_hold and ledger.end_hold."""
 
     verdict: Literal[
-        "held", "short", "captured", "voided", "repeated", "conflict", "excess", "unknown", "unknown_wallet"
+        "held", "short", "captured", "voided", "repeated", "conflict", "excess", "unknown", "unknown_wallet", "fenced"
     ]
     available: int
 
@@ -80,14 +80,6 @@ class DeadWorker:
     settled_through: UUID
 
 
-POST_CHARGE = Statement(
-    """
-    SELECT verdict, available::text, coalesce(deposit, 0)::text AS deposit,
-           coalesce(promotional, 0)::text AS promotional, coalesce(funded, 0)::text AS funded
-      FROM ledger.post_charge($1, $2, $3, $4, $5::text::numeric, $6::text::numeric, $7)
-    """,
-    ChargeVerdict,
-)
 REFUND = Statement("SELECT verdict, amount FROM ledger.refund($1, $2, $3, $4, $5)", Refunded)
 PLACE_HOLD = Statement(
     "SELECT verdict, available FROM ledger.place_hold($1, $2, $3, $4, $5::text::numeric, $6)", HoldVerdict
@@ -107,11 +99,21 @@ FIND_ORPHANS = Statement(
     """,
     OpenExchange,
 )
-FIND_DEAD_WORKERS = Statement(
+# Fenced, a worker moves no more money (migration 0013); only then are its exchanges ended. A database that was away
+# itself has heard from nobody: it must be up as long as a worker may be silent before silence means anything.
+FENCE_DEAD = Command(
     """
-    SELECT id, settled_through FROM ledger.worker
-     WHERE reconciled_at IS NULL AND (stopped_at IS NOT NULL OR seen_at < now() - $1::interval)
-     ORDER BY id FOR UPDATE SKIP LOCKED LIMIT 16
+    UPDATE ledger.worker SET fenced_at = now() WHERE id IN (
+        SELECT id FROM ledger.worker
+         WHERE fenced_at IS NULL AND (stopped_at IS NOT NULL
+            OR (seen_at < now() - $1::interval AND pg_postmaster_start_time() < now() - $1::interval))
+         ORDER BY id FOR UPDATE SKIP LOCKED LIMIT 16)
+    """
+)
+FIND_FENCED = Statement(
+    """
+    SELECT id, settled_through FROM ledger.worker WHERE reconciled_at IS NULL AND fenced_at IS NOT NULL
+     ORDER BY id LIMIT 16
     """,
     DeadWorker,
 )
@@ -122,7 +124,7 @@ START_WORKER = Statement(
 )
 # A worker that was taken for dead stays so: it registers anew (see jobs.heartbeat).
 SEE_WORKER = Command(
-    "UPDATE ledger.worker SET seen_at = now(), settled_through = $2 WHERE id = $1 AND reconciled_at IS NULL"
+    "UPDATE ledger.worker SET seen_at = now(), settled_through = $2 WHERE id = $1 AND fenced_at IS NULL"
 )
 STOP_WORKER = Command("UPDATE ledger.worker SET stopped_at = now(), settled_through = $2 WHERE id = $1")
 

@@ -10,8 +10,8 @@ from uuid import UUID
 from gateway.database.pool import Connection, Database
 from gateway.database.statement import Command, Statement
 from gateway.errors import NotFound
+from gateway.ledger.entries import SETTLE_DURABLY, Settlement, settlement_columns
 from gateway.ledger.exchanges import END_HOLD, refund
-from gateway.ledger.group_commit import SETTLE_DURABLY, Settlement, settlement_columns
 
 Decision = Literal["refund", "keep"]
 

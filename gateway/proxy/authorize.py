@@ -6,7 +6,8 @@ from uuid import UUID
 
 from gateway.database.pool import Database
 from gateway.errors import PaymentRequired
-from gateway.ledger.group_commit import Charge, GroupCommit
+from gateway.ledger.entries import Charge
+from gateway.ledger.group_commit import GroupCommit
 from gateway.ledger.wallets import FIND_WALLET
 from gateway.proxy.exchange import Exchange
 

@@ -43,20 +43,36 @@ async def deliver(
     exchange.answered = answer.status
     body = answer.complete_body
     if body is not None:
-        exchange.gave_out(body)
-        if exchange.keyed is not None:
-            await keep(headers, body if len(body) <= limit else None)
-        exchange.head_sent = True
-        await exchange.send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await exchange.send({"type": "http.response.body", "body": body})
-        return "delivered"
-    exchange.head_sent = True
-    await exchange.send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        return await _at_once(exchange, headers, body, keep, limit)
+    there = await _send_head(exchange, headers)
     if ARMED == "deliver.head":
         await act()
     if exchange.keyed is None:
-        return await _watched(exchange, answer, _Pump(exchange, answer), patience)
+        return await _watched(exchange, answer, _Pump(exchange, answer), patience) if there else "client_gone"
     return await _watched(exchange, answer, _Recorder(exchange, answer, headers, keep, limit, patience), None)
+
+
+async def _at_once(exchange: Exchange, headers: HeaderPairs, body: bytes, keep: Keep, limit: int) -> Ending:
+    """Send an answer that is here whole."""
+    exchange.gave_out(body)
+    if exchange.keyed is not None:
+        await keep(headers, body if len(body) <= limit else None)
+    if await _send_head(exchange, headers):
+        with contextlib.suppress(OSError):
+            await exchange.send({"type": "http.response.body", "body": body})
+            return "delivered"
+    return "client_gone"
+
+
+async def _send_head(exchange: Exchange, headers: HeaderPairs) -> bool:
+    """Send the head and return whether the caller was there to take it."""
+    exchange.head_sent = True
+    try:
+        await exchange.send({"type": "http.response.start", "status": exchange.answered, "headers": headers})
+    except OSError:
+        exchange.head_sent = False
+        exchange.send = _nobody
+    return exchange.head_sent
 
 
 async def _watched(

@@ -8,8 +8,8 @@ with an answer that a second call would buy again. A refused call releases its k
 from __future__ import annotations
 
 import hashlib
-import logging
 import re
+from collections.abc import Callable, Coroutine
 
 from gateway.database.pool import LOST
 from gateway.errors import AnswerNotKept, CallRunning, InvalidRequest, KeyReused, Unavailable
@@ -20,13 +20,14 @@ from gateway.proxy.body import next_message
 from gateway.proxy.exchange import Exchange, HeaderPairs, Keyed
 from gateway.proxy.settle import settlement_of
 
-log = logging.getLogger(__name__)
-
 FIELD = b"idempotency-key"
 KEY = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 # Said of this answer only, never of a repeated one.
 NOT_KEPT = frozenset({b"ratelimit", b"ratelimit-policy", b"x-cost", b"x-balance", b"date"})
 RUNNING_SECONDS = "1"
+NOT_STORED = (
+    "The answer could not be stored, so it was not delivered, and you were not charged. Try again with the same key."
+)
 SWITCHED = 101
 
 
@@ -107,37 +108,53 @@ async def replay(exchange: Exchange, claim: Claim) -> None:
 async def keep_answer(
     exchange: Exchange, answers: Answers, ledger: GroupCommit, headers: HeaderPairs, body: bytes | None
 ) -> None:
-    """Store the answer of a call that has a key and settle its exchange with it, durably.
+    """Store the answer of a call that has a key and settle its exchange with it, durably, both or neither.
 
-    When the database is away the caller still gets the answer: the exchange is settled later, and the key goes on
-    answering 409 until it can be stored or its worker is reconciled.
+    Raises Unavailable when that cannot be done, or not be known: then the caller must not have (all of) the answer.
     """
-    keyed = exchange.keyed
-    if keyed is None:
+    if exchange.keyed is None:
         return
-    settlement = settlement_of(exchange, "delivered") if exchange.owes_settlement else None
-    kept = [pair for pair in headers if pair[0] not in NOT_KEPT and pair[0] != b"content-length"]
-    answer = StoredAnswer(exchange.answered, kept, body, keyed.request_hasher.digest())
+    store = _storing(exchange, answers, headers, body)
     if ARMED == "store.before":
         await act()
     try:
-        await answers.store(keyed.owner_id, keyed.key, exchange.id, answer, settlement)
-    except (*LOST, Unavailable) as error:
-        log.warning("answer of %s could not be stored: %s", exchange.id, type(error).__name__)
-        return
-    if settlement is not None:
+        stored = await store()
+    except Unavailable:
+        raise Unavailable(NOT_STORED) from None
+    if not stored:
+        raise Unavailable(NOT_STORED)
+    if exchange.owes_settlement:
         exchange.outcome = "settled"
         ledger.ended(exchange.id)
     if ARMED == "store.after":
         await act()
 
 
-async def release_key(exchange: Exchange, answers: Answers) -> None:
-    """Give the key of a refused call back, so that the same request can be tried again."""
+def keep_later(exchange: Exchange, answers: Answers, ledger: GroupCommit) -> None:
+    """Store without a body as soon as the database is back: what was delivered as it came cannot be taken back."""
+    ledger.owe(f"answer of {exchange.id}", _storing(exchange, answers, [], None))
+    exchange.keyed = None
+
+
+def _storing(
+    exchange: Exchange, answers: Answers, headers: HeaderPairs, body: bytes | None
+) -> Callable[[], Coroutine[None, None, bool]]:
+    """Return the work of storing, which may be repeated."""
+    keyed = exchange.keyed
+    if keyed is None:
+        raise RuntimeError("only the answer of a call with a key is stored")
+    settlement = settlement_of(exchange, "delivered") if exchange.owes_settlement else None
+    kept = [pair for pair in headers if pair[0] not in NOT_KEPT and pair[0] != b"content-length"]
+    answer = StoredAnswer(exchange.answered, kept, body, keyed.request_hasher.digest())
+    return lambda: answers.store(keyed.owner_id, keyed.key, exchange.id, answer, settlement)
+
+
+async def release_key(exchange: Exchange, answers: Answers, ledger: GroupCommit) -> None:
+    """Give the key of a refused call back, so that the same request can be tried again; later if it must be."""
     keyed, exchange.keyed = exchange.keyed, None
     if keyed is None:
         return
     try:
         await answers.release(keyed.owner_id, keyed.key, exchange.id)
-    except (*LOST, Unavailable) as error:
-        log.warning("key of %s could not be released: %s", exchange.id, type(error).__name__)
+    except (*LOST, Unavailable):
+        ledger.owe(f"key of {exchange.id}", lambda: answers.release(keyed.owner_id, keyed.key, exchange.id))

@@ -110,13 +110,13 @@ class Pipeline:
         try:
             await self._walk(exchange)
         except Shortfall as shortfall:
-            await release_key(exchange, services.answers)
+            await release_key(exchange, services.answers, services.ledger)
             await answer_payment_required(
                 exchange, services.settings.public_url, available=shortfall.available, error=shortfall.detail
             )
         except ClientGone:
             await settle(exchange, services.ledger, "client_gone")
-            await release_key(exchange, services.answers)
+            await release_key(exchange, services.answers, services.ledger)
             with contextlib.suppress(OSError):
                 await answer_problem(exchange, cut_short())
         except Problem as problem:
@@ -221,7 +221,7 @@ class Pipeline:
             await act()
         if ending == "broken_off":
             services.metrics.upstream_error(exchange.sold.slug, "BrokenBody")
-            await release_key(exchange, services.answers)
+            await release_key(exchange, services.answers, services.ledger)
         if ending in CUT:
             raise Truncated
 
@@ -241,18 +241,21 @@ class Pipeline:
     async def _refuse(self, exchange: Exchange, problem: Problem) -> None:
         """Answer a problem. Once the upstream may have seen the call, a repeat gets this answer, not a second call."""
         services = self.services
-        if exchange.keyed is not None and exchange.sent:
+        if exchange.keyed is not None and exchange.sent and not isinstance(problem, Unavailable):
             headers, body = problem_answer(exchange, problem)
             exchange.answered = problem.status
-            await keep_answer(exchange, services.answers, services.ledger, headers, body)
-        else:
-            await release_key(exchange, services.answers)
+            with contextlib.suppress(Unavailable):  # it cost nothing: whoever asks again may have another answer
+                await keep_answer(exchange, services.answers, services.ledger, headers, body)
+                exchange.keyed = None
+        await release_key(exchange, services.answers, services.ledger)
+        if exchange.head_sent:  # in the middle of an answer nothing else can be said
+            raise Truncated
         await answer_problem(exchange, problem)
 
     async def _abandon(self, exchange: Exchange) -> None:
         """End a call that nobody waits for any more."""
         await settle(exchange, self.services.ledger, "client_gone")
-        await release_key(exchange, self.services.answers)
+        await release_key(exchange, self.services.answers, self.services.ledger)
 
     async def _cut_off(self, exchange: Exchange) -> None:
         """End a call that this process has no time to finish: it costs nothing. Raises Truncated."""
@@ -260,7 +263,7 @@ class Pipeline:
         if task is not None:
             task.uncancel()
         await settle(exchange, self.services.ledger, "gateway_stopped")
-        await release_key(exchange, self.services.answers)
+        await release_key(exchange, self.services.answers, self.services.ledger)
         if exchange.head_sent:
             raise Truncated
         await answer_problem(exchange, Unavailable("The gateway is stopping; you were not charged. Try again."))

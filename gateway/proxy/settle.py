@@ -1,7 +1,7 @@
 """Step 9, settle: every exchange ends settled or refunded, by the rule in billing/.
 
 A kept charge is noted and written with the next batch. A refund is durable before the caller is told of it; when the
-ledger cannot be reached the exchange stays open and the reconciler refunds it.
+ledger cannot be reached it is made as soon as it is back.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import logging
 from gateway.billing import prepaid_credits
 from gateway.billing.prepaid_credits import Ending
 from gateway.errors import Unavailable
-from gateway.ledger.group_commit import GroupCommit, Settlement
+from gateway.ledger.entries import Settlement
+from gateway.ledger.group_commit import GroupCommit
 from gateway.proxy.exchange import Exchange
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,9 @@ async def settle(exchange: Exchange, ledger: GroupCommit, ending: Ending) -> boo
     decision = prepaid_credits.settle(
         ending, exchange.status, answered=exchange.head_sent, refunded=exchange.sold.delivery.refunded
     )
-    if decision.action == "keep":
+    # A call whose key is still claimed has no stored answer (that would have settled it): the key is given back, so the
+    # charge is too. Its caller may ask, and pay, again.
+    if decision.action == "keep" and exchange.keyed is None:
         exchange.outcome = "settled"
         ledger.settle(settlement_of(exchange, decision.reason))
         return False
@@ -36,7 +39,7 @@ async def settle(exchange: Exchange, ledger: GroupCommit, ending: Ending) -> boo
     try:
         await ledger.refund(exchange.id, reason=decision.reason, status=exchange.status)
     except Unavailable:
-        log.warning("refund of %s is left to the reconciler: the ledger is away", exchange.id)
+        log.warning("refund of %s is owed: the ledger is away", exchange.id)
     return True
 
 

@@ -29,7 +29,7 @@ from gateway.proxy.deliver import response_headers
 from gateway.proxy.destination import Destination
 from gateway.proxy.exchange import Exchange, HeaderPairs, Message, Receive, Scope, Send
 from gateway.proxy.forward import request_headers, target
-from gateway.proxy.idempotency import keep_answer
+from gateway.proxy.idempotency import keep_answer, keep_later
 from gateway.proxy.intake import PREFIX
 from gateway.proxy.pipeline import Pipeline, Truncated
 from gateway.proxy.problems import answer_problem
@@ -150,7 +150,10 @@ class SocketPipeline(Pipeline):
         if ARMED == "deliver.after":
             await act()
         if exchange.keyed is not None:
-            await keep_answer(exchange, services.answers, services.ledger, [], None)
+            try:
+                await keep_answer(exchange, services.answers, services.ledger, [], None)
+            except Unavailable:
+                keep_later(exchange, services.answers, services.ledger)
         await settle(exchange, services.ledger, ending)
         if ARMED == "settle.after":
             await act()

@@ -11,6 +11,7 @@ from gateway.billing import credits
 from gateway.catalog.assets import asset_id
 from gateway.ids import uuid7
 from gateway.ledger import exchanges, proof, wallets
+from gateway.ledger.entries import Charge, post
 from gateway.settings import MoneySettings
 from tests.admin_api.conftest import Api, Clerk
 
@@ -105,7 +106,7 @@ async def test_history_has_calls_refunds_and_expiries_newest_first(api: Api, cle
         account = await exchanges.EARNINGS_ACCOUNT.one(connection, shop["id"], USDC)
         spent, undone = uuid7(), uuid7()
         for exchange in (spent, undone):
-            await exchanges.POST_CHARGE.one(connection, exchange, wallet.id, shop["id"], account, "250000", "0", None)
+            await post(connection, [Charge(exchange, wallet.id, shop["id"], account, 250_000, 0)], None, [])
         await exchanges.refund(connection, undone, reason="test", status=503, grace=timedelta(days=7), only_open=False)
     data = (await api.call("GET", "/wallet/transactions?limit=3", agent.key)).json()["data"]
     assert data["total"] == 4

@@ -13,6 +13,7 @@ from gateway.catalog.usage import LAG_SECONDS, ROLL_UP, Usage, earnings_of, hori
 from gateway.database.pool import Connection
 from gateway.ids import uuid7
 from gateway.ledger import exchanges
+from gateway.ledger.entries import Charge, post
 from tests.support.world import USDC, Agent, Shop, World
 
 
@@ -26,10 +27,8 @@ async def roll_up(connection: Connection, limit: int = 1_000) -> bool:
 
 async def charge(connection: Connection, agent: Agent, shop: Shop, amount: int = 100, fee: int = 0) -> UUID:
     exchange = uuid7()
-    verdict = await exchanges.POST_CHARGE.one(
-        connection, exchange, agent.wallet_id, shop.id, shop.account_id, str(amount), str(fee), None
-    )
-    assert verdict.verdict == "posted"
+    charged = Charge(exchange, agent.wallet_id, shop.id, shop.account_id, amount, fee)
+    assert [verdict.verdict for verdict in await post(connection, [charged], None, [])] == ["posted"]
     return exchange
 
 

@@ -1,6 +1,7 @@
 """Concurrent charges: one verdict each, exact at the last cent, whatever batch they share."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -10,13 +11,17 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from gateway.database.pool import Connection
+from gateway.database.pool import Connection, Database, connect
 from gateway.errors import Unavailable
-from gateway.ids import uuid7
-from gateway.ledger import proof, wallets
-from gateway.ledger.exchanges import EARNINGS_ACCOUNT
-from gateway.ledger.group_commit import Charge, GroupCommit, Settlement
+from gateway.ids import floor_at, uuid7
+from gateway.jobs.heartbeat import Heartbeat
+from gateway.jobs.reconcile import Reconciler
+from gateway.ledger import exactly, group_commit, proof, wallets
+from gateway.ledger.entries import Charge, Settlement, post
+from gateway.ledger.exchanges import EARNINGS_ACCOUNT, START_WORKER
+from gateway.ledger.group_commit import GroupCommit
 from gateway.settings import DatabaseSettings
+from tests.support.switch import Switch
 from tests.support.world import ETHER, Agent, Shop, World
 
 pytestmark = pytest.mark.usefixtures("sound_books")
@@ -260,3 +265,120 @@ async def test_the_proof_finds_what_was_tampered_with(world: World, connection: 
         "sharded balances equal their transfers",
         "every settlement has its charge, hold or payment",
     }
+
+
+async def test_a_worker_taken_for_dead_can_charge_nothing_until_it_registers_again(
+    database_url: str, ledger: GroupCommit, world: World, connection: Connection
+) -> None:
+    agent, shop = await world.agent(1_000), await world.publisher()
+    database = Database(DatabaseSettings(url=database_url))
+    await database.start()
+    dead_after = timedelta(seconds=5)
+    heartbeat = Heartbeat(database, ledger, [], dead_after=dead_after)
+    await heartbeat.start()
+    first = charge_of(agent, shop, 100)
+    assert (await ledger.charge(first)).paid
+    await connection.execute(
+        "UPDATE ledger.worker SET seen_at = now() - interval '1 hour' WHERE id = $1", ledger.worker_id
+    )
+    assert await Reconciler(database, timedelta(days=7), dead_after, lambda: False).run() == 0, "who may not judge"
+    assert await Reconciler(database, timedelta(days=7), dead_after, lambda: True).run() == 1
+    with pytest.raises(Unavailable, match="taken for dead"):
+        await ledger.charge(charge_of(agent, shop, 100))
+    assert await world.balance(agent) == 1_000
+    await heartbeat.beat()
+    assert (await ledger.charge(charge_of(agent, shop, 100))).verdict == "posted"
+    await database.stop()
+
+
+async def test_a_worker_that_is_charging_is_not_fenced(database_url: str, world: World, connection: Connection) -> None:
+    """The reconciler passes over it, and finds the charge afterwards: nothing falls between the two."""
+    agent, shop = await world.agent(1_000), await world.publisher()
+    worker = await START_WORKER.one(connection, floor_at(0), [])
+    await connection.execute("UPDATE ledger.worker SET seen_at = now() - interval '1 hour' WHERE id = $1", worker)
+    charging = await connect(DatabaseSettings(url=database_url))
+    database = Database(DatabaseSettings(url=database_url))
+    await database.start()
+    reconciler = Reconciler(database, timedelta(days=7), timedelta(seconds=5), lambda: True)
+    async with charging.transaction():
+        verdicts = await post(charging, [charge_of(agent, shop, 100)], worker, [])
+        assert await reconciler.run() == 0
+    assert (verdicts[0].verdict, await world.balance(agent)) == ("posted", 900)
+    assert await reconciler.run() == 1
+    assert await world.balance(agent) == 1_000
+    await charging.close()
+    await database.stop()
+
+
+async def test_a_hanging_ledger_answers_unavailable_and_gives_back_what_it_took(
+    ledger: GroupCommit, world: World, connection: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_commit, "PATIENCE", 0.3)
+    agent, shop = await world.agent(1_000), await world.publisher()
+    blocker = await connect(DatabaseSettings(url=database_url))
+    async with blocker.transaction():
+        await wallets.LOCK_WALLET.run(blocker, agent.wallet_id)
+        waiting = [asyncio.create_task(ledger.charge(charge_of(agent, shop, 10))) for _ in range(5)]
+        await asyncio.sleep(0.1)
+        waiting += [asyncio.create_task(ledger.charge(charge_of(agent, shop, 10))) for _ in range(5)]
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {Unavailable}
+        with pytest.raises(Unavailable, match="does not keep up"):
+            await ledger.charge(charge_of(agent, shop, 10))
+    await blocker.close()
+    while ledger.open_exchanges:
+        await asyncio.sleep(0.02)
+    assert await world.balance(agent) == 1_000
+    assert (await ledger.charge(charge_of(agent, shop, 10))).paid
+
+
+async def test_a_refund_that_finds_no_database_is_made_when_it_is_back(
+    database_url: str, world: World, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exactly, "RETRY_SECONDS", (0.0, 0.05))
+    agent, shop = await world.agent(1_000), await world.publisher()
+    async with Switch(database_url) as switch:
+        ledger = GroupCommit(DatabaseSettings(url=switch.url), grace=timedelta(days=7))
+        charged = charge_of(agent, shop, 100)
+        await ledger.charge(charged)
+        await switch.off()
+        with pytest.raises(Unavailable):
+            await ledger.refund(charged.exchange_id, reason="upstream_5xx", status=503)
+        with pytest.raises(Unavailable):
+            await ledger.charge(charge_of(agent, shop, 100))
+        assert (ledger.owed, await world.balance(agent)) == (2, 900)
+        assert ledger.settled_through(2**47) <= charged.exchange_id, "a crash now must leave it to the reconciler"
+        await switch.on()
+        while await world.balance(agent) != 1_000:
+            await asyncio.sleep(0.05)
+        await ledger.stop()
+
+
+async def test_settlements_that_find_no_database_are_written_when_it_is_back_without_another_call(
+    database_url: str, world: World, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exactly, "RETRY_SECONDS", (0.0, 0.05))
+    agent, shop = await world.agent(1_000), await world.publisher()
+    async with Switch(database_url) as switch:
+        ledger = GroupCommit(DatabaseSettings(url=switch.url), grace=timedelta(days=7))
+        charged = charge_of(agent, shop, 100)
+        await ledger.charge(charged)
+        await switch.off()
+        ledger.settle(Settlement(charged.exchange_id, "delivered", 200, 0, 10))
+        await asyncio.sleep(0.3)
+        await switch.on()
+        while ledger.open_exchanges:
+            await asyncio.sleep(0.05)
+        outcome = "SELECT outcome::text FROM ledger.settlement WHERE exchange_id = $1"
+        assert await connection.fetchval(outcome, charged.exchange_id) == "settled"
+        await ledger.stop()
+
+
+async def test_a_call_too_old_for_the_reconciler_is_not_charged(ledger: GroupCommit, world: World) -> None:
+    agent, shop = await world.agent(1_000), await world.publisher()
+    late = charge_of(agent, shop, 100)
+    await asyncio.sleep(0.002)
+    ledger.settled_through(time.time_ns() // 1_000_000 + group_commit.SLACK_MS)
+    with pytest.raises(Unavailable, match="took too long"):
+        await ledger.charge(late)
+    assert await world.balance(agent) == 1_000

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from gateway.database.pool import Connection
 from gateway.ids import uuid7
 from gateway.ledger import proof, wallets
-from gateway.ledger.exchanges import END_HOLD, PLACE_HOLD, POST_CHARGE, refund
-from gateway.ledger.group_commit import POST_CHARGES
+from gateway.ledger.entries import Charge, post
+from gateway.ledger.exchanges import END_HOLD, PLACE_HOLD, refund
 from tests.support.world import World
 
 GRACE = timedelta(days=7)
@@ -122,21 +122,14 @@ async def play(plan, connection: Connection, world: World) -> None:
 
 
 async def charge(connection, agent, shop, index, model, value) -> None:
-    exchange = uuid7()
-    verdict = await POST_CHARGE.one(
-        connection, exchange, agent.wallet_id, shop.id, shop.account_id, str(value), "0", None
-    )
-    record(model, exchange, verdict, model.take(value, index), index, value)
+    await batch(connection, agent, shop, index, model, [value])
 
 
 async def batch(connection, agent, shop, index, model, values) -> None:
-    exchanges, n = [uuid7() for _ in values], len(values)
-    verdicts = await POST_CHARGES.all(
-        connection, exchanges, [agent.wallet_id] * n, [shop.id] * n, [shop.account_id] * n, [str(v) for v in values],
-        ["0"] * n, None, [], [], [], [], [], [], [], [],
-    )  # fmt: skip
-    for exchange, verdict, value in zip(exchanges, verdicts, values, strict=True):
-        record(model, exchange, verdict, model.take(value, index), index, value)
+    charges = [Charge(uuid7(), agent.wallet_id, shop.id, shop.account_id, value, 0) for value in values]
+    verdicts = await post(connection, charges, None, [])
+    for charged, verdict, value in zip(charges, verdicts, values, strict=True):
+        record(model, charged.exchange_id, verdict, model.take(value, index), index, value)
 
 
 def record(model, exchange, verdict, parts, index, value) -> None:

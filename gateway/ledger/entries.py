@@ -1,0 +1,94 @@
+"""What the ledger is asked to write on the hot path: charges and settlements, and the statements that take them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from gateway.database.pool import Connection
+from gateway.database.statement import Command, Statement
+from gateway.ledger.exchanges import ChargeVerdict
+
+POST_CHARGES = Statement(
+    """
+    SELECT verdict, available, deposit, promotional, funded
+      FROM ledger.post_charges($1::uuid[], $2::bigint[], $3::uuid[], $4::bigint[], $5::text[]::numeric[],
+                               $6::text[]::numeric[], $7, $8::uuid[], $9::text[], $10::smallint[], $11::bigint[],
+                               $12::bigint[], $13::text[], $14::bytea[], $15::bytea[])
+    """,
+    ChargeVerdict,
+)
+SETTLE = Command(
+    """
+    SELECT ledger.settle($1::uuid[], $2::text[], $3::smallint[], $4::bigint[], $5::bigint[], $6::text[], $7::bytea[],
+                         $8::bytea[], true)
+    """
+)
+SETTLE_DURABLY = Command(
+    """
+    SELECT ledger.settle($1::uuid[], $2::text[], $3::smallint[], $4::bigint[], $5::bigint[], $6::text[], $7::bytea[],
+                         $8::bytea[], false)
+    """
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One fixed-price charge. Amounts are atomic units of the wallet's asset; `fee` is part of `amount`."""
+
+    exchange_id: UUID
+    wallet_id: int
+    publisher_id: UUID
+    account_id: int
+    amount: int
+    fee: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How an exchange ended without a refund, and what its receipt will say: sizes are body bytes either way.
+
+    `target_hash` is the sha256 of the request target as sent, `body_hash` that of the response body as delivered.
+    """
+
+    exchange_id: UUID
+    reason: str
+    status: int | None
+    bytes_in: int
+    bytes_out: int
+    method: str | None = None
+    target_hash: bytes | None = None
+    body_hash: bytes | None = None
+
+
+async def post(
+    connection: Connection, charges: Sequence[Charge], worker_id: int | None, ends: list[Settlement]
+) -> list[ChargeVerdict]:
+    """Post charges and ends in one transaction and return a verdict for each charge, in order."""
+    return await POST_CHARGES.all(
+        connection,
+        [charge.exchange_id for charge in charges],
+        [charge.wallet_id for charge in charges],
+        [charge.publisher_id for charge in charges],
+        [charge.account_id for charge in charges],
+        [str(charge.amount) for charge in charges],
+        [str(charge.fee) for charge in charges],
+        worker_id,
+        *settlement_columns(ends),
+    )
+
+
+def settlement_columns(ends: list[Settlement]) -> tuple[list[Any], ...]:
+    """Return settlements as the arrays that ledger.settle and ledger.post_charges take."""
+    return (
+        [end.exchange_id for end in ends],
+        [end.reason for end in ends],
+        [end.status for end in ends],
+        [end.bytes_in for end in ends],
+        [end.bytes_out for end in ends],
+        [end.method for end in ends],
+        [end.target_hash for end in ends],
+        [end.body_hash for end in ends],
+    )
