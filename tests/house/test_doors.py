@@ -21,6 +21,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "granian": ("gateway/cli",),
     "hiredis": ("gateway/limits",),
     "httptools": ("gateway/upstreams/http", "gateway/devservices"),
+    "h2": ("gateway/cli",),
     # Calls that are not a publisher's and not hot: the chain's nodes.
     "httpx": ("gateway/payments",),
     "hypercorn": ("gateway/cli",),
