@@ -24,8 +24,9 @@ from benchmarks.processes import cpu_seconds
 from benchmarks.seeding import PRICE, World, prepare
 from benchmarks.stack import Services, directory, services
 from gateway.database.pool import Connection, connect
-from gateway.ids import uuid7
+from gateway.ids import floor_at, uuid7
 from gateway.ledger.entries import Charge, Settlement
+from gateway.ledger.exchanges import START_WORKER
 from gateway.ledger.group_commit import GroupCommit
 from gateway.ledger.proof import verify
 from gateway.settings import DatabaseSettings
@@ -58,10 +59,11 @@ class Run:
 class Bench:
     """One group commit on one database."""
 
-    def __init__(self, stores: Services, world: World, settings: DatabaseSettings) -> None:
+    def __init__(self, stores: Services, world: World, settings: DatabaseSettings, worker_id: int) -> None:
         self._stores, self._world = stores, world
         self._run = Run()
         self._ledger = GroupCommit(settings, grace=timedelta(days=7), observe=self._batch)
+        self._ledger.worker_id = worker_id
         self._turn = itertools.cycle(world.agents)
 
     async def measure(self, connection: Connection, wallets: int, callers: int, seconds: float) -> Run:
@@ -103,7 +105,7 @@ async def _measure(stores: Services, callers: Sequence[int], wallets: Sequence[i
     world = await prepare(stores.database_url, 1, max(wallets))
     settings = DatabaseSettings(url=stores.database_url)
     connection = await connect(DatabaseSettings(url=stores.database_url, command_timeout=3600))
-    bench = Bench(stores, world, settings)
+    bench = Bench(stores, world, settings, await START_WORKER.one(connection, floor_at(0), []))
     print(HEAD)
     try:
         for number in wallets:
