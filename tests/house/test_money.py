@@ -13,7 +13,7 @@ from tests.house.source import Module, modules, scopes
 
 MONEY = ("pricing", "gateway/ledger", "gateway/billing", "gateway/payments", "gateway/catalog", "admin_api/resources")
 # Time may be a float. Its names say so.
-TIME = re.compile(r"(?:seconds|timeout|duration|patience|deadline|wait|now|due|over)$", re.I)
+TIME = re.compile(r"(?:seconds|timeout|duration|patience|deadline|wait|pause|last_chance|now|due|over)\)?$", re.I)
 WIRE = "the contract sends these as JSON numbers, beside exact *_atomic integers"
 # What else has nothing to do with an amount: beginning of "file name" -> reason.
 ALLOWED = {
