@@ -33,6 +33,7 @@ from gateway.ledger.group_commit import GroupCommit
 from gateway.limits.limiter import RateLimiter
 from gateway.networks import load_networks
 from gateway.payments.evm.chains import open_chains
+from gateway.ledger.holds import Holds
 from gateway.payments.evm.settlements import Settlements
 from gateway.payments.examine import Examiner
 from gateway.payments.facilitation import Facilitation
@@ -52,6 +53,7 @@ from gateway.upstreams.http.client import UpstreamClient
 log = logging.getLogger(__name__)
 
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+from gateway.upstreams.postgres.markets import Markets
 # Below the 5 s after which common servers close idle connections: a call on a closing one could not be repeated.
 UPSTREAM_IDLE_SECONDS = 4.0
 CUT_SECONDS = 1.0  # how long calls that were cut off may take to settle their money
@@ -88,6 +90,7 @@ def build_services(settings: Settings) -> Services:
             database,
             lifetime=timedelta(seconds=settings.idempotency.lifetime),
             keep=settings.idempotency.keep,
+        holds=Holds(database, ledger, grace=grace),
         ),
         guard=guard,
         upstreams=UpstreamClient(
@@ -100,6 +103,7 @@ def build_services(settings: Settings) -> Services:
         receipts=ReceiptSigner(parse_keys(settings.secrets.keys)),
         settlements=settlements,
         kinds=kinds,
+        markets=Markets(guard, settings.queries),
         examiner=examiner,
         facilitation=Facilitation(database, settlements, kinds, examiner, lambda: ledger.worker_id, settings.x402.wait),
         metrics=metrics,
@@ -171,6 +175,7 @@ class Gateway:
     """The ASGI application of one worker."""
 
     def __init__(self, settings: Settings, admin: Callable[[Services], Application]) -> None:
+        services.markets.close()
         self.settings = settings
         self._make_admin = admin
         self._worker: Worker | None = None

@@ -56,6 +56,12 @@ class InvalidTarget(Problem):
     status, name, title = 400, "invalid-target", "Invalid request target"
 
 
+class QueryNotSold(Problem):
+    """A query that is not sold here; `code` says which rule it breaks. No database heard of it, nothing was charged."""
+
+    status, name, title = 400, "query-not-sold", "Query not sold"
+
+
 class NotEligible(Problem):
     """The caller may not do this yet (for instance a second daily claim on one day)."""
 
@@ -137,6 +143,12 @@ class KeyReused(Problem):
     status, name, title = 422, "key-reused", "Idempotency key reused"
 
 
+class QueryFailed(Problem):
+    """The publisher's database refused or broke off the query: `sqlstate` says why, `cost` what was charged for it."""
+
+    status, name, title = 422, "query-failed", "Query failed"
+
+
 class AnswerNotKept(Problem):
     """The call with this Idempotency-Key was delivered and paid, but its answer was too large to keep."""
 
@@ -215,6 +227,12 @@ class UpstreamInvalid(Problem):
     status, name, title = 502, "upstream-invalid", "Invalid upstream response"
 
 
+class QueryLost(Problem):
+    """The connection to the publisher's database was lost while the query ran; `cost` says what was charged for it."""
+
+    status, name, title = 502, "query-lost", "Query lost"
+
+
 class LoopDetected(Problem):
     """The call has come through this or another Tollway several times: a publisher leads back to itself."""
 
@@ -225,6 +243,12 @@ class UpstreamTimeout(Problem):
     """The publisher's server did not answer in time. Nothing was charged."""
 
     status, name, title = 504, "upstream-timeout", "Upstream timeout"
+
+
+class QueryStopped(Problem):
+    """The query did not give its first row in time; `cost` says what was charged for it. Ask for less."""
+
+    status, name, title = 504, "query-stopped", "Query stopped"
 
 
 class UpstreamUnavailable(Problem):

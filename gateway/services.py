@@ -12,6 +12,7 @@ from gateway.ledger.answers import Answers
 from gateway.ledger.group_commit import GroupCommit
 from gateway.limits.limiter import RateLimiter
 from gateway.payments.evm.settlements import Settlements
+from gateway.ledger.holds import Holds
 from gateway.settings import Settings
 from gateway.payments.examine import Examiner
 from gateway.payments.facilitation import Facilitation
@@ -22,6 +23,7 @@ from gateway.upstreams.egress import EgressGuard
 from gateway.upstreams.http.client import UpstreamClient
 
 
+from gateway.upstreams.postgres.markets import Markets
 @dataclass(slots=True)
 class Services:
     """Everything a request may need. Lifetimes are `gateway.app`'s business."""
@@ -34,9 +36,11 @@ class Services:
     ledger: GroupCommit
     answers: Answers
     guard: EgressGuard
+    holds: Holds
     upstreams: UpstreamClient
     box: CredentialBox
     receipts: ReceiptSigner
+    markets: Markets
     settlements: Settlements
     metrics: Metrics
     kinds: PaymentKinds

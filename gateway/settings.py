@@ -135,6 +135,7 @@ class LimitSettings(_Section):
     guesses: int = Field(default=10, ge=1, description="Failed keys or recovery codes per minute and client address")
     publishers: int = Field(default=500, ge=1, description="Publishers that one organization may ever create")
     connection_tests: int = Field(default=10, ge=1, description="Connection tests per minute and organization")
+    estimates: int = Field(default=30, ge=1, description="Free looks at the price of a query per minute and caller")
     when_unavailable: Literal["local", "allow", "deny"] = "local"
 
 
@@ -170,6 +171,20 @@ class ProxySettings(_Section):
             if default > most:
                 raise ValueError(f"{name} is {default:g}, more than {name}_max ({most:g}); raise that one as well")
         return self
+
+
+class QuerySettings(_Section):
+    """Bounds of one query at a publisher's database (docs/sql.md), and what a publisher's database is asked for."""
+
+    rows: int = Field(default=10_000, ge=1, le=1_000_000, description="The most rows of an answer")
+    size: Bytes = Field(default=16_777_216, description="The most bytes of an answer's rows")
+    row_size: Bytes = Field(default=1_048_576, description="The widest row")
+    seconds: Seconds = Field(default=8.0, description="From the plan to the last row, the caller's reading included")
+    statement_seconds: Seconds = Field(default=5.0, description="The server's own limit for each fetch")
+    plan_seconds: Seconds = 1.0
+    connections: int = Field(default=4, ge=1, le=100, description="Per worker and publisher's database")
+    buffer: Bytes = Field(default=262_144, description="A longer answer is streamed, its cost at its end")
+    refresh: Seconds = Field(default=300.0, description="How often what is on sale is read again")
 
 
 class BreakerSettings(_Section):
@@ -279,6 +294,7 @@ class Settings(_Section):
     limits: LimitSettings = LimitSettings()
     proxy: ProxySettings = ProxySettings()
     breaker: BreakerSettings = BreakerSettings()
+    queries: QuerySettings = QuerySettings()
     websocket: WebSocketSettings = WebSocketSettings()
     money: MoneySettings = MoneySettings()
     idempotency: IdempotencySettings = IdempotencySettings()

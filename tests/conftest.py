@@ -24,6 +24,7 @@ from gateway.ledger import proof
 from gateway.settings import DatabaseSettings
 from tests.support.chain import Chain, temporary_chain
 from tests.support.gateway import RunningGateway, start_gateway
+from tests.support.market import Market, market_database
 from tests.support.services import Services, temporary_services
 from tests.support.upstream import RecordingUpstream
 from tests.support.world import World
@@ -53,6 +54,13 @@ async def chain(running_chain: Chain) -> AsyncIterator[Chain]:
     await running_chain.at_once()
     yield running_chain
     await running_chain.aclose()
+
+
+@pytest_asyncio.fixture(scope="session")
+async def market(services: Services) -> AsyncIterator[Market]:
+    """A publisher's database, made once for the whole run."""
+    async with market_database(services) as made:
+        yield made
 
 
 @pytest_asyncio.fixture(scope="session")

@@ -30,6 +30,7 @@ from gateway.errors import RailNotAvailable
 from gateway.identity.permissions import Permission, require
 from gateway.identity.principals import Principal
 from gateway.services import Services
+from gateway.upstreams.postgres.onboarding import DatabaseInspector
 
 router = APIRouter(
     prefix="/organizations/{organization_id}/publishers", tags=["Organizations"], route_class=StrictRoute
@@ -191,7 +192,7 @@ async def upload_publisher_logo(
 def desk(services: Services) -> PublisherDesk:
     """Return where publishers are written."""
     urls = UrlPolicy(services.guard, services.settings.proxy.allow_addresses)
-    return PublisherDesk(services.database, services.box, urls, services.settings)
+    return PublisherDesk(services.database, services.box, urls, services.settings, DatabaseInspector(services.guard))
 
 
 async def _require(services: Services, caller: Principal, organization_id: UUID, permission: Permission) -> None:

@@ -14,6 +14,7 @@ from gateway.catalog import checks
 from gateway.catalog.prices import percent
 from gateway.catalog.refusals import refused
 from gateway.catalog.requests import PRICE_FIELDS, SECRET_FIELDS
+from gateway.catalog.sales import is_postgres
 
 COLUMNS = ("name", "description", "publisher_category", "wallet_address", "wallet_network_id", "is_active")
 # Answered instead of null when unset, and what null in an update goes back to.
@@ -41,7 +42,7 @@ URL_FIELDS = ("api_url", "mcp_endpoint", "token_exchange_url", "oauth2_token_url
 # What of a database configuration may be answered: names and places, nothing that opens a door.
 PUBLIC_DATABASE_KEYS = frozenset(
     {"type", "provider", "host", "port", "database", "database_name", "schema", "schemas", "tables", "ssl", "sslmode",
-     "region", "read_only", "pool_size", "collections"}
+     "region", "read_only", "pool_size", "collections", "columns", "tls", "sample"}
 )  # fmt: skip
 
 
@@ -132,6 +133,10 @@ def _check_integration(document: Mapping[str, Any]) -> None:
 
 def _check_database(document: Mapping[str, Any], secrets: Mapping[str, Any]) -> None:
     kind = document.get("database_type")
+    if is_postgres("database", secrets.get("database_config")):
+        if kind == "mongodb":
+            raise refused("database_type", "does not fit a database_config with a connection_string of PostgreSQL")
+        return
     if kind is None:
         raise refused("database_type", "is required for a database publisher")
     if kind == "serendb" and "branch_id" not in document and "database_config" not in secrets:

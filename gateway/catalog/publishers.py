@@ -43,6 +43,7 @@ from gateway.catalog.requests import (
     UpdatePricingRequest,
     UpdatePublisherRequest,
 )
+from gateway.catalog.sales import DELETE_SALE, PUT_SALE, Inspection, Inspector, is_postgres, read_config
 from gateway.catalog.settlement import check_exposure
 from gateway.catalog.urls import UrlPolicy
 from gateway.database.pool import Connection, Database, UniqueViolation
@@ -71,6 +72,7 @@ class PublisherDesk:
     box: Box
     urls: UrlPolicy
     settings: Settings
+    inspect: Inspector
 
     async def create(self, organization_id: UUID, account_id: UUID, request: CreatePublisherRequest) -> Publisher:
         """Store a new publisher. Raises InvalidRequest naming the field, or Conflict for a taken slug."""
@@ -82,6 +84,7 @@ class PublisherDesk:
         publisher_id = uuid7()
         check_bounds(changes, self.settings.proxy)
         await self._check_urls(changes)
+        found = await self._inspected(draft.columns["publisher_category"], changes)
         try:
             async with self.database.transaction() as connection:
                 # Deleted ones count: they keep their slugs, and slugs must not be hoarded.
@@ -93,6 +96,7 @@ class PublisherDesk:
                 await self._insert(
                     connection, publisher_id, organization_id, account_id, request.slug, draft, assets[0]
                 )
+                await _put_sale(connection, publisher_id, found)
                 for asset in assets:
                     await ADD_ASSET.run(connection, publisher_id, asset.id)
                     row = Pricing(publisher_id, asset.id, pricing_model=_pricing_model(draft))
@@ -106,10 +110,16 @@ class PublisherDesk:
         changes = wire_values(request)
         check_bounds(changes, self.settings.proxy)
         await self._check_urls(changes)
+        async with self.database.acquire() as connection:
+            category = (await _whole(connection, organization_id, publisher_id)).record.category
+        found = await self._inspected(changes.get("publisher_category") or category, changes)
         async with self.database.transaction() as connection:
             record = await _locked(connection, organization_id, publisher_id)
             draft = self.draft_of(record)
             draft.apply(changes)
+            if "database_config" in changes:
+                await DELETE_SALE.run(connection, publisher_id)
+                await _put_sale(connection, publisher_id, found)
             known = await all_assets(connection)
             accepted = _changed_assets(record, known, request)
             await self._check(connection, draft, accepted)
@@ -178,6 +188,11 @@ class PublisherDesk:
                 except ValueError as error:
                     raise refused(name, str(error)) from None
 
+    async def _inspected(self, category: str, changes: Mapping[str, Any]) -> Inspection | None:
+        """Look into a PostgreSQL that is to be sold from, before any lock is taken. Raises InvalidRequest."""
+        config = changes.get("database_config")
+        return await self.inspect(read_config(config)) if is_postgres(category, config) else None
+
     async def _check(self, connection: Connection, draft: Draft, assets: Sequence[Asset]) -> None:
         if not await NETWORK_EXISTS.one(connection, draft.columns["wallet_network_id"]):
             raise refused("wallet_network_id", "is not a network that this gateway knows (CAIP-2, such as eip155:8453)")
@@ -237,6 +252,11 @@ class PublisherDesk:
                 await put_pricing(connection, Pricing(record.id, asset.id).changed(asset, {**carried, **prices}))
             elif prices:
                 await put_pricing(connection, row.changed(asset, prices))
+
+
+async def _put_sale(connection: Connection, publisher_id: UUID, found: Inspection | None) -> None:
+    if found is not None:
+        await PUT_SALE.run(connection, publisher_id, found.tables, found.samples, found.findings)
 
 
 def wire_values(request: BaseModel) -> dict[str, Any]:

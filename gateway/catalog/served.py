@@ -14,8 +14,15 @@ PRICING_MODELS = frozenset({"per_request"})
 AUTH_TYPES = frozenset({"static"})
 
 
-def not_served(category: str, document: Mapping[str, Any], pricing: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return in words why the publisher cannot be called, or None. `pricing` has the primary asset's entry first."""
+def not_served(
+    category: str, document: Mapping[str, Any], pricing: Sequence[Mapping[str, Any]], sale: Mapping[str, Any] | None
+) -> str | None:
+    """Return in words why the publisher cannot be called, or None.
+
+    `pricing` has the primary asset's entry first; `sale` is what a database publisher was found to have on sale.
+    """
+    if sale is not None:
+        return _database_not_served(document, pricing, sale)
     if category != "integration" or document.get("integration_type") == "mcp" or not document.get("api_url"):
         return "is not an HTTP API"
     billing = document.get("billing_model") or "prepaid_credits"
@@ -25,3 +32,16 @@ def not_served(category: str, document: Mapping[str, Any], pricing: Sequence[Map
         return f"has the pricing model {pricing[0]['model']}"
     auth = document.get("auth_type") or "static"
     return None if auth in AUTH_TYPES else f"authenticates by {auth}"
+
+
+def _database_not_served(
+    document: Mapping[str, Any], pricing: Sequence[Mapping[str, Any]], sale: Mapping[str, Any]
+) -> str | None:
+    billing = document.get("billing_model") or "prepaid_credits"
+    if billing not in BILLING_MODELS:
+        return f"has the billing model {billing}"
+    if pricing and pricing[0]["model"] != "per_row":
+        return f"has the pricing model {pricing[0]['model']}"
+    if any(finding["fatal"] for finding in sale["findings"]):
+        return "has a database role that may do more than read what is on sale"
+    return None if sale["tables"] else "has nothing on sale"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, cast
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -19,11 +20,13 @@ import orjson
 from gateway.catalog.assets import LIST_ASSETS, Asset
 from gateway.catalog.delivery import DeliveryPolicy, compile_delivery
 from gateway.catalog.endpoints import Endpoint, EndpointTable
+from gateway.catalog.sales import Sale, compile_sale, is_postgres
 from gateway.catalog.served import not_served
 from gateway.catalog.settlement import OnchainPolicy, compile_settlement
 from gateway.database.pool import Connection, Database
 from gateway.database.statement import Statement
 from pricing.money import MoneyError, parse_amount, parse_ratio, percent_to_ppm
+from pricing.tariffs.per_row import RowRate
 from pricing.usage import PriceList
 
 log = logging.getLogger(__name__)
@@ -62,7 +65,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class AssetPrice:
-    """A publisher's prices in one asset and the ledger account that earns them.
+    """A publisher's prices in one asset and the ledger account that earns them; `rows` is what queries cost.
 
     `onchain` says whether payments in it are taken on its chain; an offer of one is good for `expiry_seconds`.
     """
@@ -74,6 +77,7 @@ class AssetPrice:
     max_per_minute: int | None
     onchain: bool = False
     expiry_seconds: int = 300
+    rows: RowRate = field(default_factory=lambda: RowRate(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,8 @@ class Publisher:
     wallet_address: str = ""
     wallet_network: str = ""
     onchain: OnchainPolicy = field(default_factory=OnchainPolicy)
+    sale: Sale | None = None
+    """What a database publisher sells queries to; None for every other kind."""
 
     @property
     def prices_by_method(self) -> bool:
@@ -121,6 +127,7 @@ class PublisherRow:
     document: dict[str, Any]
     credentials: bytes | None
     pricing: list[dict[str, Any]]
+    sale: dict[str, Any] | None
 
 
 _COLUMNS = """
@@ -132,6 +139,7 @@ _COLUMNS = """
                           'model', r.pricing_model,
                           'per_call', r.price_per_call::text, 'min', r.min_charge::text, 'max', r.max_charge::text,
                           'prepaid', r.prepaid_enabled, 'max_per_minute', r.max_queries_per_minute,
+                          'per_1000_rows', r.base_price_per_1000_rows::text, 'markup', r.markup_multiplier::text,
                           'onchain', r.onchain_enabled, 'expiry_minutes', r.payment_expiry_minutes,
                           'per_method', jsonb_strip_nulls(jsonb_build_object(
                               'GET', r.price_per_get::text, 'POST', r.price_per_post::text,
@@ -139,7 +147,9 @@ _COLUMNS = """
                               'DELETE', r.price_per_delete::text)))
                       ORDER BY r.asset_id <> p.primary_asset_id, r.asset_id)
                  FROM catalog.pricing r JOIN catalog.asset a ON a.id = r.asset_id
-                WHERE r.publisher_id = p.id), '[]'::jsonb) AS pricing
+                WHERE r.publisher_id = p.id), '[]'::jsonb) AS pricing,
+           (SELECT jsonb_build_object('tables', s.tables, 'findings', s.findings)
+              FROM catalog.sale s WHERE s.publisher_id = p.id) AS sale
       FROM catalog.publisher p
 """
 LOAD_ALL = Statement(_COLUMNS + "WHERE p.deleted_at IS NULL AND p.is_active", PublisherRow)
@@ -221,6 +231,9 @@ def compile_publisher(
     listed: list[Any] = document.get("allowed_passthrough_headers") or []
     allowed = [str(name).lower() for name in listed]
     route = route_of(document, secrets) if document.get("api_url") else None
+    sale: Sale | None = None
+    if row.sale is not None and is_postgres(row.category, secrets.get("database_config")):
+        sale = compile_sale(secrets["database_config"], row.sale["tables"])
     return Publisher(
         id=row.id,
         slug=row.slug,
@@ -236,12 +249,13 @@ def compile_publisher(
         prices=prices,
         route=route,
         route_names=route.own_names if route else frozenset(),
-        not_served=not_served(row.category, document, row.pricing),
+        not_served=not_served(row.category, document, row.pricing, row.sale if sale else None),
         delivery=compile_delivery(document),
         websocket=bool(document.get("websocket_enabled")),
         wallet_address=row.wallet_address,
         wallet_network=row.wallet_network_id,
         onchain=compile_settlement(document),
+        sale=sale,
     )
 
 
@@ -264,6 +278,7 @@ def _asset_price(entry: Mapping[str, Any], assets: Mapping[UUID, Asset], fee_ppm
         entry["max_per_minute"],
         entry["onchain"],
         entry["expiry_minutes"] * 60,
+        RowRate(int(entry["per_1000_rows"]), Fraction(entry["markup"]), prices.minimum, prices.maximum, fee_ppm),
     )
 
 

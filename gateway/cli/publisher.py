@@ -25,6 +25,7 @@ from gateway.proxy.connection_test import try_connection
 from gateway.settings import Settings
 from gateway.upstreams.credentials import CredentialBox
 from gateway.upstreams.egress import EgressGuard
+from gateway.upstreams.postgres.onboarding import DatabaseInspector
 from gateway.upstreams.probe import Finding
 
 Result = TypeVar("Result")
@@ -163,6 +164,7 @@ def _desk(settings: Settings, database: Database) -> PublisherDesk:
         CredentialBox.from_setting(settings.secrets.keys),
         UrlPolicy(guard, allowed),
         settings,
+        DatabaseInspector(guard),
     )
 
 

@@ -27,6 +27,7 @@ from gateway.ledger.wallets import grant, open_wallet
 from gateway.settings import Settings
 from gateway.upstreams.credentials import CredentialBox
 from gateway.upstreams.egress import EgressGuard
+from gateway.upstreams.postgres.onboarding import DatabaseInspector
 
 AGENT, OWNER = "demo-agent", "demo-publisher"
 FUNDS = 5_000_000  # $5.00
@@ -193,7 +194,7 @@ async def _publish(database: Database, settings: Settings, owner: _Party, upstre
     allowed = settings.proxy.allow_addresses
     guard = EgressGuard([ip_network(network) for network in allowed])
     box = CredentialBox.from_setting(settings.secrets.keys)
-    desk = PublisherDesk(database, box, UrlPolicy(guard, allowed), settings)
+    desk = PublisherDesk(database, box, UrlPolicy(guard, allowed), settings, DatabaseInspector(guard))
     for demo in DEMO:
         async with database.acquire() as connection:
             record = await FIND_ANY.first(connection, demo["slug"])

@@ -110,11 +110,10 @@ class Exchange:
     def gave_out(self, piece: bytes) -> None:
         """Meter a piece of the response body, and hash it for the receipt of a paid call."""
         self.bytes_out += len(piece)
-        if self.charge is not None:
-            if self.body_hasher is None:
-                self.body_hasher = hashlib.sha256(piece)
-            else:
-                self.body_hasher.update(piece)
+        if self.body_hasher is not None:
+            self.body_hasher.update(piece)
+        elif self.charge is not None:
+            self.body_hasher = hashlib.sha256(piece)
 
     @property
     def owes_settlement(self) -> bool:

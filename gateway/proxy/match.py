@@ -9,6 +9,7 @@ from gateway.catalog.endpoints import AmbiguousPath, Endpoint, read_path
 from gateway.catalog.snapshot import Catalog
 from gateway.errors import EndpointNotOffered, EndpointProtected, InvalidTarget, KindNotServed, UnknownPublisher
 from gateway.proxy.exchange import Exchange
+from gateway.proxy.query_request import check_target
 
 Candidates = tuple[Endpoint | None, ...]
 UNDOCUMENTED: Candidates = (None,)
@@ -26,6 +27,9 @@ def match(exchange: Exchange, catalog: Catalog) -> Candidates:
     exchange.publisher = publisher
     if publisher.not_served is not None:
         raise KindNotServed(f"{publisher.slug} {publisher.not_served}; this gateway cannot call it yet.")
+    if publisher.sale is not None:
+        check_target(exchange)
+        return UNDOCUMENTED
     try:
         reading = read_path(exchange.path)
     except AmbiguousPath as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil
 from time import monotonic
 from typing import Self
@@ -43,6 +43,7 @@ from gateway.proxy.match import match
 from gateway.proxy.observe import observe
 from gateway.proxy.problems import answer_internal_error, answer_payment_required, answer_problem, problem_answer
 from gateway.proxy.quote import quote
+from gateway.proxy.queries import Queries
 from gateway.proxy.settle import settle
 from gateway.services import Services
 from gateway.upstreams.breaker import CLOSED
@@ -87,21 +88,24 @@ class Pipeline:
     guesses: Policy
     destinations: Destinations
     trusted: tuple[Network, ...]
-    live: Live = field(default_factory=Live)
+    queries: Queries
+    live: Live
 
     @classmethod
     def build(cls, services: Services) -> Self:
         """Derive limits and bounds from the settings."""
-        limits = services.settings.limits
+        limits, wallets, live = services.settings.limits, WalletNumbers(services.database), Live()
         return cls(
             services,
-            WalletNumbers(services.database),
+            wallets,
             Policy("key", limits.per_key, 60),
             Policy("address", limits.per_address, 60),
             Policy("guesses", limits.guesses, 60),
             Destinations(services.settings, services.metrics),
             tuple(networks(services.settings.server.trusted_proxies)),
         )
+            Queries(services, wallets, live),
+            live,
 
     async def serve(self, exchange: Exchange) -> None:
         """Walk one call to its booked end and answer it. Raises only Truncated, and cancellation."""
@@ -157,6 +161,10 @@ class Pipeline:
         quote(exchange, candidates)
         to = self.destinations.find(exchange.sold)
         if to.breaker.state is not CLOSED:
+        sale = exchange.sold.sale
+        if sale is not None:
+            await self.queries.sell(exchange, sale)
+            return
             self._admit(exchange, to)
         try:
             if ARMED == "authorize.before":

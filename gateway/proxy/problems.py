@@ -36,7 +36,7 @@ def problem_answer(exchange: Exchange, problem: Problem) -> tuple[HeaderPairs, b
         (b"content-length", str(len(body)).encode()),
         (b"cache-control", b"no-store"),
         (b"x-request-id", request_id.encode()),
-        (b"x-cost", b"0"),
+        (b"x-cost", str(problem.fields.get("cost", "0")).encode()),
     ]
     said = dict(problem.headers)
     if exchange.bytes_in and not exchange.body_ended:  # refused in the middle of an upload: wait for no next request

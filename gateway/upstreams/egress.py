@@ -134,6 +134,13 @@ class EgressGuard:
             # A name's address stays ours: told, it would make this check a look into the network that it protects.
             raise EgressRefused(f"{host} is {reason}" if host == address else f"{host} resolves to {reason}")
 
+    def is_exempt(self, host: str) -> bool:
+        """Return whether a host is a literal address, or localhost, in a range that development allows."""
+        literal = ipaddress.IPv4Address("127.0.0.1") if host == "localhost" else numeric_host(host)
+        return literal is not None and any(
+            literal.version == network.version and literal in network for network in self._allow
+        )
+
     def _allows_loopback(self) -> bool:
         return refusal(ipaddress.IPv4Address("127.0.0.1"), self._allow) is None
 

@@ -68,7 +68,7 @@ class DatabasePool:
             else:
                 self._slots.release()
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close what is free now; what is lent is closed when it comes back."""
         self._closed = True
         while self._free:

@@ -53,10 +53,11 @@ class Described:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """The planner's numbers: rows it expects, and rows that it folds into values (pricing/sql/metering.py)."""
+    """The planner's numbers: rows and their width in bytes, and rows that it folds into values (metering.py)."""
 
     rows: int
     folded: int
+    width: int = 0
 
 
 @dataclass(slots=True)
@@ -108,7 +109,7 @@ async def plan(session: Session, described: Described, values: Sequence[str | No
     async with asyncio.timeout(bounds.plan):
         text: str = await session.fetchval(f"EXPLAIN (VERBOSE, FORMAT JSON) {described.inner}", *values)
     node: dict[str, Any] = orjson.loads(text)[0]["Plan"]
-    return Planned(max(0, int(node.get("Plan Rows", 0))), folded_rows(node))
+    return Planned(max(0, int(node.get("Plan Rows", 0))), folded_rows(node), int(node.get("Plan Width", 0)))
 
 
 async def rows(

@@ -12,7 +12,7 @@ import pytest_asyncio
 from gateway.upstreams.postgres.inspection import Selection, findings, sandbox_sql, tables_on_sale
 from gateway.upstreams.postgres.pool import DatabasePool
 from pricing.sql.catalogue import OnSale, Relation
-from tests.upstreams.postgres.conftest import Shop
+from tests.support.market import Market
 
 DEMO = Selection(schemas=("demo",))
 
@@ -44,18 +44,18 @@ async def test_what_is_on_sale_is_what_the_role_reads_and_the_selection_takes(po
         assert await tables_on_sale(session, Selection(schemas=("hidden",))) == []
 
 
-async def test_a_role_made_by_our_own_script_is_in_order(shop: Shop, pool: DatabasePool) -> None:
+async def test_a_role_made_by_our_own_script_is_in_order(market: Market, pool: DatabasePool) -> None:
     async with pool.lease() as session:
         wanted = await on_sale(session, replace(DEMO, columns=("companies.ticker", "companies.name")))
     script = sandbox_sql("shop reader", "tw_market", wanted.relations.values(), "p")
     script = "\n".join(line for line in script.splitlines() if "temp_file_limit" not in line)  # not a superuser here
-    transaction = shop.owner.transaction()
+    transaction = market.owner.transaction()
     await transaction.start()
     try:
-        await shop.owner.execute(script)
-        await shop.owner.execute('GRANT "shop reader" TO CURRENT_USER; SET LOCAL ROLE "shop reader"')
-        assert await findings(shop.owner, wanted) == []
-        assert set((await on_sale(shop.owner)).relations) == set(wanted.relations)
+        await market.owner.execute(script)
+        await market.owner.execute('GRANT "shop reader" TO CURRENT_USER; SET LOCAL ROLE "shop reader"')
+        assert await findings(market.owner, wanted) == []
+        assert set((await on_sale(market.owner)).relations) == set(wanted.relations)
     finally:
         await transaction.rollback()
 
@@ -72,11 +72,11 @@ GRANTS = {
 
 
 @pytest_asyncio.fixture
-async def granting(shop: Shop) -> AsyncIterator[asyncpg.Connection]:
+async def granting(market: Market) -> AsyncIterator[asyncpg.Connection]:
     """The owner in a transaction that is undone."""
-    transaction = shop.owner.transaction()
+    transaction = market.owner.transaction()
     await transaction.start()
-    yield shop.owner
+    yield market.owner
     await transaction.rollback()
 
 
@@ -103,10 +103,10 @@ async def test_a_right_too_many_is_found_and_its_fix_works(
     assert [one for one in await findings(granting, wanted) if one.fatal] == []
 
 
-async def test_an_owner_is_refused_as_the_role(shop: Shop, pool: DatabasePool) -> None:
+async def test_an_owner_is_refused_as_the_role(market: Market, pool: DatabasePool) -> None:
     async with pool.lease() as session:
         wanted = await on_sale(session)
-    problems = " ".join(one.problem for one in await findings(shop.owner, wanted))
+    problems = " ".join(one.problem for one in await findings(market.owner, wanted))
     for words in ("owns TABLE demo.companies", "owns SCHEMA demo", "has DELETE on demo.prices"):
         assert words in problems
 

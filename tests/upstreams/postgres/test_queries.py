@@ -19,7 +19,7 @@ from gateway.upstreams.postgres.queries import Bounds, Planned, Rows
 from pricing.sql.policy import CheckedQuery, check
 from tests.pricing.sql.queries import REFUSED, SOLD
 from tests.pricing.sql.tables import ON_SALE
-from tests.upstreams.postgres.conftest import BAIT, Shop
+from tests.support.market import BAIT, Market
 
 BOUNDS = Bounds()
 VALUES: dict[int, list[Any]] = {0: [], 1: [5], 2: ["2022-01-03", [1, 2, 3]]}
@@ -47,7 +47,9 @@ async def value(pool: DatabasePool, expression: str) -> bytes:
 
 
 @pytest.mark.parametrize("query", SOLD)
-async def test_a_sold_query_gives_the_rows_that_the_original_gives(shop: Shop, pool: DatabasePool, query: str) -> None:
+async def test_a_sold_query_gives_the_rows_that_the_original_gives(
+    market: Market, pool: DatabasePool, query: str
+) -> None:
     checked = check(query, ON_SALE)
     values = VALUES[checked.parameters]
     found, read, _ = await run(pool, checked, values)
@@ -56,11 +58,11 @@ async def test_a_sold_query_gives_the_rows_that_the_original_gives(shop: Shop, p
     assert read.size == sum(map(len, found))
     whole = "LIMIT" not in query and "FETCH" not in query
     if not values and whole and not any(name.endswith("_2") for name in _names(found)):
-        async with shop.owner.transaction(readonly=True):
-            await shop.owner.execute(
+        async with market.owner.transaction(readonly=True):
+            await market.owner.execute(
                 "SET LOCAL search_path = demo; SET LOCAL timezone = 'UTC'; SET LOCAL intervalstyle = 'iso_8601'"
             )
-            wanted = await shop.owner.fetch(f"SELECT row_to_json(q.*)::text FROM ({query}) q")
+            wanted = await market.owner.fetch(f"SELECT row_to_json(q.*)::text FROM ({query}) q")
         assert sorted(_values(row) for row in found) == sorted(_values(row[0]) for row in wanted)
 
 
@@ -203,22 +205,22 @@ STOPPED_BY_THE_ROLE = [
 
 
 @pytest.mark.parametrize("query", STOPPED_BY_THE_ROLE)
-async def test_the_database_fence_holds_without_the_text_fence(shop: Shop, pool: DatabasePool, query: str) -> None:
-    before = await shop.owner.fetchval("SELECT count(*) FROM demo.companies")
+async def test_the_database_fence_holds_without_the_text_fence(market: Market, pool: DatabasePool, query: str) -> None:
+    before = await market.owner.fetchval("SELECT count(*) FROM demo.companies")
     with pytest.raises((QueryFailed, QueryTimeout)):
         await run(pool, CheckedQuery(query, (), 0, None, False, False))
-    assert await shop.owner.fetchval("SELECT count(*) FROM demo.companies") == before
+    assert await market.owner.fetchval("SELECT count(*) FROM demo.companies") == before
 
 
-async def test_the_text_fence_holds_without_the_database_fence(shop: Shop) -> None:
+async def test_the_text_fence_holds_without_the_database_fence(market: Market) -> None:
     """Everything that the text refuses, sent by the owner itself: some of it does harm, and none of it is let through."""
     harmful = 0
     for _, query in REFUSED:
-        transaction = shop.owner.transaction()
+        transaction = market.owner.transaction()
         await transaction.start()
         try:
-            await shop.owner.execute("SET LOCAL search_path = demo; SET LOCAL statement_timeout = 300")
-            rows = await shop.owner.fetch(query)
+            await market.owner.execute("SET LOCAL search_path = demo; SET LOCAL statement_timeout = 300")
+            rows = await market.owner.fetch(query)
             harmful += BAIT in str(rows)
         except (asyncpg.PostgresError, asyncpg.InterfaceError):
             pass

@@ -1,0 +1,111 @@
+"""A query's answer in the form that was asked for. Rows arrive as JSON objects that PostgreSQL wrote, and stay so.
+
+json     {"rows": [...], "row_count": ..., "cost": ..., ...}: the contract's envelope, totals last
+ndjson   one row a line, then {"$summary": {...}}
+csv      a header line and the rows; what the summary says stands in the head of the answer
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from gateway.proxy.query_request import Form
+
+TYPES: dict[Form, bytes] = {
+    "json": b"application/json",
+    "ndjson": b"application/x-ndjson",
+    "csv": b"text/csv; charset=utf-8; header=present",
+}
+_QUOTED = re.compile(r'[",\r\n]')
+_decoder = json.JSONDecoder()
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What an answer says of itself. `truncated` names the bound that ended it early, None when it is whole."""
+
+    row_count: int
+    cost: str
+    cost_atomic: int
+    asset_symbol: str
+    execution_time_ms: int
+    metered_rows: int
+    truncated: str | None
+
+    def document(self) -> dict[str, Any]:
+        """Return the members that follow the rows."""
+        return {
+            "row_count": self.row_count,
+            "cost": self.cost,
+            "cost_atomic": self.cost_atomic,
+            "asset_symbol": self.asset_symbol,
+            "execution_time_ms": self.execution_time_ms,
+            "payment_source": "prepaid_balance",
+            "metered_rows": self.metered_rows,
+            "truncated": self.truncated,
+        }
+
+
+class Writer:
+    """Turns lots of rows into pieces of the body. `columns` must be set before the first."""
+
+    def __init__(self, form: Form) -> None:
+        self.form: Form = form
+        self.streams = form != "csv"  # its totals are fields of the head, so it is sent when they are known
+        self.columns: Sequence[str] = ()
+        self._begun = False
+
+    def rows(self, lot: Sequence[bytes]) -> bytes:
+        """Return the next piece."""
+        if self.form == "ndjson":
+            return b"".join(row + b"\n" for row in lot)
+        if self.form == "csv":
+            first = b"" if self._begun else self._first()
+            return first + b"".join(_csv_row(row) for row in lot)
+        first = b"," if self._begun else self._first()
+        return first + b",".join(lot)
+
+    def end(self, summary: Summary) -> bytes:
+        """Return the last piece."""
+        if self.form == "ndjson":
+            return orjson.dumps({"$summary": summary.document()}) + b"\n"
+        first = b"" if self._begun else self._first()
+        if self.form == "csv":
+            return first
+        return first + b"]," + orjson.dumps(summary.document())[1:]
+
+    def _first(self) -> bytes:
+        self._begun = True
+        if self.form == "csv":
+            return _csv_line(self.columns)
+        return b'{"rows":['
+
+
+def _csv_line(fields: Sequence[str | None]) -> bytes:
+    return (",".join(_csv_field(field) for field in fields) + "\r\n").encode()
+
+
+def _csv_field(field: str | None) -> str:
+    """Return a field (RFC 4180). Null is nothing, the empty text is two quotes."""
+    if field is None:
+        return ""
+    return '"' + field.replace('"', '""') + '"' if not field or _QUOTED.search(field) else field
+
+
+def _csv_row(row: bytes) -> bytes:
+    """Return the values of a JSON object as a line: texts unquoted, everything else as it is written there."""
+    text, fields = row.decode(), list[str | None]()
+    at = 1
+    while at < len(text) - 1:
+        _, at = _decoder.raw_decode(text, at)
+        begin = at + 1  # behind the colon
+        value, at = _decoder.raw_decode(text, begin)
+        fields.append(value if isinstance(value, str) else None if value is None else text[begin:at])
+        at += 1  # behind the comma
+    return _csv_line(fields)

@@ -1,0 +1,174 @@
+"""All publishers' databases that are sold from: a pool and small caches for each, made at the first query.
+
+A publisher that changes gets a new market, and its old connections are closed. What does not live here: what a query
+costs and who pays (proxy/queries.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from gateway.catalog.sales import Sale
+from gateway.settings import QuerySettings
+from gateway.upstreams.egress import EgressGuard
+from gateway.upstreams.postgres import queries
+from gateway.upstreams.postgres.address import Address, BadConnectionString, read_address
+from gateway.upstreams.postgres.errors import DatabaseUnreachable
+from gateway.upstreams.postgres.parameters import texts
+from gateway.upstreams.postgres.pool import DatabasePool, Session
+from gateway.upstreams.postgres.queries import Bounds, Described, Planned, Rows
+from pricing.sql.policy import CheckedQuery, check
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+IN_A_THREAD = 2_048
+"""Checking a longer query takes milliseconds, which other calls should not wait for."""
+CHECKERS = 2
+CACHED = 512
+LARGEST_KEY = 4_096
+PLAN_SECONDS = 60.0
+
+
+class Recent(Generic[Key, Value]):
+    """The last used values, each for a while at most."""
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self._seconds = seconds
+        self._kept: OrderedDict[Key, tuple[float, Value]] = OrderedDict()
+
+    def get(self, key: Key) -> Value | None:
+        """Return what is kept, if it is not too old."""
+        found = self._kept.get(key)
+        if found is None or (self._seconds is not None and time.monotonic() - found[0] > self._seconds):
+            return None
+        self._kept.move_to_end(key)
+        return found[1]
+
+    def put(self, key: Key, value: Value) -> None:
+        """Keep a value."""
+        self._kept[key] = (time.monotonic(), value)
+        self._kept.move_to_end(key)
+        if len(self._kept) > CACHED:
+            self._kept.popitem(last=False)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenQuery:
+    """A planned query in its sandbox: nothing of it has run yet."""
+
+    session: Session
+    described: Described
+    values: list[str | None]
+    planned: Planned
+
+    def rows(self, bounds: Bounds, read: Rows) -> AsyncIterator[list[bytes]]:
+        """Run it and yield its rows as JSON objects, in lots; ends at the first bound that is reached."""
+        return queries.rows(self.session, self.described, self.values, bounds, read)
+
+
+class Market:
+    """One publisher's database, as it is sold now."""
+
+    def __init__(self, sale: Sale, address: Address, guard: EgressGuard, bounds: Bounds, *, size: int) -> None:
+        self.version = sale.version
+        self.database = address.database
+        self.pool = DatabasePool(address, guard, size=size)
+        self.bounds = bounds
+        self._on_sale = sale.on_sale
+        self._checked: Recent[str, CheckedQuery] = Recent()
+        self._described: Recent[str, Described] = Recent(PLAN_SECONDS)
+        self._planned: Recent[tuple[str, tuple[str | None, ...]], Planned] = Recent(PLAN_SECONDS)
+
+    async def check(self, query: str, checkers: ThreadPoolExecutor) -> CheckedQuery:
+        """Return the query as it may run. Raises QueryRefused; no database hears of it."""
+        checked = self._checked.get(query)
+        if checked is None:
+            if len(query) > IN_A_THREAD:
+                loop = asyncio.get_running_loop()
+                checked = await loop.run_in_executor(checkers, check, query, self._on_sale)
+            else:
+                checked = check(query, self._on_sale)
+            if len(query) <= LARGEST_KEY:
+                self._checked.put(query, checked)
+        return checked
+
+    @contextlib.asynccontextmanager
+    async def open(self, checked: CheckedQuery, values: Sequence[Any]) -> AsyncGenerator[OpenQuery]:
+        """Plan a query in a sandbox of its own. Raises DatabaseError or BadParameter."""
+        async with self.pool.lease() as session, queries.sandbox(session, self._on_sale.search_path, self.bounds):
+            described = self._described.get(checked.text)
+            if described is None:
+                described = await queries.describe(session, checked, self.bounds)
+                if len(checked.text) <= LARGEST_KEY:
+                    self._described.put(checked.text, described)
+            bound = texts(values, described.parameters)
+            yield OpenQuery(session, described, bound, await self._plan(session, checked, described, bound))
+
+    async def _plan(
+        self, session: Session, checked: CheckedQuery, described: Described, bound: list[str | None]
+    ) -> Planned:
+        key = (checked.text, tuple(bound))
+        planned = self._planned.get(key)
+        if planned is None:
+            planned = await queries.plan(session, described, bound, self.bounds)
+            if len(checked.text) + sum(len(text or "") for text in bound) <= LARGEST_KEY:
+                self._planned.put(key, planned)
+        return planned
+
+
+class Markets:
+    """The markets of this worker, by publisher."""
+
+    def __init__(self, guard: EgressGuard, settings: QuerySettings) -> None:
+        self._guard = guard
+        self._size = settings.connections
+        self._bounds = Bounds(
+            plan=settings.plan_seconds,
+            statement=settings.statement_seconds,
+            total=settings.seconds,
+            rows=settings.rows,
+            size=settings.size,
+            row_size=settings.row_size,
+        )
+        self._known: dict[UUID, Market] = {}
+        self.checkers = ThreadPoolExecutor(CHECKERS, "query-check")
+
+    def of(self, publisher_id: UUID, sale: Sale) -> Market:
+        """Return a publisher's market as it is now. Raises DatabaseUnreachable when its address cannot be used."""
+        market = self._known.get(publisher_id)
+        if market is not None and market.version == sale.version:
+            return market
+        if market is not None:
+            market.pool.close()
+        config = sale.config
+        try:
+            address = read_address(config.connection_string, tls=config.tls, ca=config.ca)
+        except BadConnectionString:
+            raise DatabaseUnreachable("The address of the publisher's database cannot be used.") from None
+        market = self._known[publisher_id] = Market(sale, address, self._guard, self._bounds, size=self._size)
+        return market
+
+    def trim(self, live: Mapping[UUID, str]) -> None:
+        """Close what has been idle, and the markets of publishers that are not in `live` (id to version) any more."""
+        now = time.monotonic()
+        for publisher_id, market in list(self._known.items()):
+            if live.get(publisher_id) != market.version:
+                market.pool.close()
+                del self._known[publisher_id]
+            else:
+                market.pool.trim(now)
+
+    def close(self) -> None:
+        """Close everything that is free; what is lent is closed when it comes back."""
+        for market in self._known.values():
+            market.pool.close()
+        self._known.clear()
+        self.checkers.shutdown(wait=False, cancel_futures=True)
