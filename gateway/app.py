@@ -30,10 +30,10 @@ from gateway.jobs.reconcile import Reconciler
 from gateway.jobs.runner import Runner
 from gateway.ledger.answers import Answers
 from gateway.ledger.group_commit import GroupCommit
+from gateway.ledger.holds import Holds
 from gateway.limits.limiter import RateLimiter
 from gateway.networks import load_networks
 from gateway.payments.evm.chains import open_chains
-from gateway.ledger.holds import Holds
 from gateway.payments.evm.settlements import Settlements
 from gateway.payments.examine import Examiner
 from gateway.payments.facilitation import Facilitation
@@ -49,11 +49,11 @@ from gateway.telemetry.metrics import Metrics
 from gateway.upstreams.credentials import CredentialBox, parse_keys
 from gateway.upstreams.egress import EgressGuard
 from gateway.upstreams.http.client import UpstreamClient
+from gateway.upstreams.postgres.markets import Markets
 
 log = logging.getLogger(__name__)
 
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
-from gateway.upstreams.postgres.markets import Markets
 # Below the 5 s after which common servers close idle connections: a call on a closing one could not be repeated.
 UPSTREAM_IDLE_SECONDS = 4.0
 CUT_SECONDS = 1.0  # how long calls that were cut off may take to settle their money
@@ -86,11 +86,11 @@ def build_services(settings: Settings) -> Services:
         catalog=Catalog(database, box.open),
         limiter=RateLimiter(settings.redis, settings.limits, workers=settings.server.workers),
         ledger=ledger,
+        holds=Holds(database, ledger, grace=grace),
         answers=Answers(
             database,
             lifetime=timedelta(seconds=settings.idempotency.lifetime),
             keep=settings.idempotency.keep,
-        holds=Holds(database, ledger, grace=grace),
         ),
         guard=guard,
         upstreams=UpstreamClient(
@@ -99,11 +99,11 @@ def build_services(settings: Settings) -> Services:
             max_idle=settings.proxy.idle_connections_per_upstream,
             idle_seconds=UPSTREAM_IDLE_SECONDS,
         ),
+        markets=Markets(guard, settings.queries),
         box=box,
         receipts=ReceiptSigner(parse_keys(settings.secrets.keys)),
         settlements=settlements,
         kinds=kinds,
-        markets=Markets(guard, settings.queries),
         examiner=examiner,
         facilitation=Facilitation(database, settlements, kinds, examiner, lambda: ledger.worker_id, settings.x402.wait),
         metrics=metrics,
@@ -159,6 +159,7 @@ class Worker:
         services = self.services
         await self._runner.stop()
         await services.upstreams.aclose()
+        services.markets.close()
         await services.ledger.stop()
         await services.settlements.stop()
         try:
@@ -175,7 +176,6 @@ class Gateway:
     """The ASGI application of one worker."""
 
     def __init__(self, settings: Settings, admin: Callable[[Services], Application]) -> None:
-        services.markets.close()
         self.settings = settings
         self._make_admin = admin
         self._worker: Worker | None = None

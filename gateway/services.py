@@ -10,9 +10,9 @@ from gateway.database.pool import Database
 from gateway.identity.principals import Identities
 from gateway.ledger.answers import Answers
 from gateway.ledger.group_commit import GroupCommit
+from gateway.ledger.holds import Holds
 from gateway.limits.limiter import RateLimiter
 from gateway.payments.evm.settlements import Settlements
-from gateway.ledger.holds import Holds
 from gateway.settings import Settings
 from gateway.payments.examine import Examiner
 from gateway.payments.facilitation import Facilitation
@@ -21,9 +21,9 @@ from gateway.telemetry.metrics import Metrics
 from gateway.upstreams.credentials import CredentialBox
 from gateway.upstreams.egress import EgressGuard
 from gateway.upstreams.http.client import UpstreamClient
-
-
 from gateway.upstreams.postgres.markets import Markets
+
+
 @dataclass(slots=True)
 class Services:
     """Everything a request may need. Lifetimes are `gateway.app`'s business."""
@@ -34,13 +34,13 @@ class Services:
     catalog: Catalog
     limiter: RateLimiter
     ledger: GroupCommit
+    holds: Holds
     answers: Answers
     guard: EgressGuard
-    holds: Holds
     upstreams: UpstreamClient
+    markets: Markets
     box: CredentialBox
     receipts: ReceiptSigner
-    markets: Markets
     settlements: Settlements
     metrics: Metrics
     kinds: PaymentKinds

@@ -42,8 +42,8 @@ from gateway.proxy.live import Live
 from gateway.proxy.match import match
 from gateway.proxy.observe import observe
 from gateway.proxy.problems import answer_internal_error, answer_payment_required, answer_problem, problem_answer
-from gateway.proxy.quote import quote
 from gateway.proxy.queries import Queries
+from gateway.proxy.quote import quote
 from gateway.proxy.settle import settle
 from gateway.services import Services
 from gateway.upstreams.breaker import CLOSED
@@ -103,9 +103,9 @@ class Pipeline:
             Policy("guesses", limits.guesses, 60),
             Destinations(services.settings, services.metrics),
             tuple(networks(services.settings.server.trusted_proxies)),
-        )
             Queries(services, wallets, live),
             live,
+        )
 
     async def serve(self, exchange: Exchange) -> None:
         """Walk one call to its booked end and answer it. Raises only Truncated, and cancellation."""
@@ -158,13 +158,13 @@ class Pipeline:
             return
         if ARMED == "claim.after":
             await act()
-        quote(exchange, candidates)
-        to = self.destinations.find(exchange.sold)
-        if to.breaker.state is not CLOSED:
         sale = exchange.sold.sale
         if sale is not None:
             await self.queries.sell(exchange, sale)
             return
+        quote(exchange, candidates)
+        to = self.destinations.find(exchange.sold)
+        if to.breaker.state is not CLOSED:
             self._admit(exchange, to)
         try:
             if ARMED == "authorize.before":
