@@ -14,7 +14,9 @@ from datetime import timedelta
 from ipaddress import ip_network
 from urllib.parse import unquote
 
+from gateway.billing.deposits import Deposits
 from gateway.billing.receipts import ReceiptSigner
+from gateway.billing.wallet_proofs import WalletProofs, forget_nonces
 from gateway.catalog.snapshot import Catalog
 from gateway.catalog.usage import roll_up as roll_up_usage
 from gateway.database.migrate import MigrationError, require_current
@@ -106,6 +108,8 @@ def build_services(settings: Settings) -> Services:
         kinds=kinds,
         examiner=examiner,
         facilitation=Facilitation(database, settlements, kinds, examiner, lambda: ledger.worker_id, settings.x402.wait),
+        deposits=Deposits(database, settlements, kinds, examiner, lambda: ledger.worker_id, settings),
+        proofs=WalletProofs(database, chains, parse_keys(settings.secrets.keys), settings.public_url),
         metrics=metrics,
     )
 
@@ -151,6 +155,7 @@ class Worker:
         self._runner.every(EXPIRE_SECONDS, lambda: expire_lots(services.database), "expiry")
         self._runner.every(USAGE_SECONDS, lambda: roll_up_usage(services.database), "usage")
         self._runner.every(EXPIRE_SECONDS, lambda: expire_stored_answers(services.database), "answers")
+        self._runner.every(EXPIRE_SECONDS, lambda: forget_nonces(services.database), "nonces")
         self._runner.every(FLUSH_SECONDS, services.identities.flush_used, "last-used")
         self._runner.every(GAUGE_SECONDS, self._sampler.sample, "gauges")
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gateway.billing.deposits import Deposits
 from gateway.billing.receipts import ReceiptSigner
+from gateway.billing.wallet_proofs import WalletProofs
 from gateway.catalog.snapshot import Catalog
 from gateway.database.pool import Database
 from gateway.identity.principals import Identities
@@ -13,10 +15,10 @@ from gateway.ledger.group_commit import GroupCommit
 from gateway.ledger.holds import Holds
 from gateway.limits.limiter import RateLimiter
 from gateway.payments.evm.settlements import Settlements
-from gateway.settings import Settings
 from gateway.payments.examine import Examiner
 from gateway.payments.facilitation import Facilitation
 from gateway.payments.x402.offer import PaymentKinds
+from gateway.settings import Settings
 from gateway.telemetry.metrics import Metrics
 from gateway.upstreams.credentials import CredentialBox
 from gateway.upstreams.egress import EgressGuard
@@ -42,7 +44,9 @@ class Services:
     box: CredentialBox
     receipts: ReceiptSigner
     settlements: Settlements
-    metrics: Metrics
     kinds: PaymentKinds
     examiner: Examiner
     facilitation: Facilitation
+    deposits: Deposits
+    proofs: WalletProofs
+    metrics: Metrics

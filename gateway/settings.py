@@ -222,6 +222,7 @@ class MoneySettings(_Section):
     referral_reward: int = Field(default=500_000, ge=0)
     refund_grace_days: int = Field(default=7, ge=1)
     minimum_deposit_cents: int = Field(default=500, ge=1)
+    minimum_onchain_deposit: int = Field(default=100_000, ge=1, description="Its transaction costs gas")
     dead_after: Seconds = Field(
         default=15.0, description="A worker not heard of for so long is dead; its open exchanges are refunded"
     )
@@ -252,6 +253,14 @@ class X402Settings(_Section):
     )
 
 
+class FacilitatorSettings(_Section):
+    """Settling payments that other sellers have received (payments/facilitation.py). It costs this gateway's gas."""
+
+    access: Literal["off", "listed", "key", "open"] = "key"
+    organizations: tuple[str, ...] = Field(default=(), description="listed: ids of the organizations that may")
+    per_minute: int = Field(default=60, ge=1, description="Settlements per minute and organization, or address")
+
+
 class SecretSettings(_Section):
     """`keys` encrypt publishers' credentials at rest and sign receipts: 'id:base64(32 bytes)', the first is current.
 
@@ -267,14 +276,6 @@ class SecretSettings(_Section):
         if value and len(value) < 24:
             raise ValueError("must have at least 24 characters")
         return value
-class FacilitatorSettings(_Section):
-    """Settling payments that other sellers have received (payments/facilitation.py). It costs this gateway's gas."""
-
-    access: Literal["off", "listed", "key", "open"] = "key"
-    organizations: tuple[str, ...] = Field(default=(), description="listed: ids of the organizations that may")
-    per_minute: int = Field(default=60, ge=1, description="Settlements per minute and organization, or address")
-
-
 
 
 class LoggingSettings(_Section):
@@ -299,6 +300,7 @@ class Settings(_Section):
     money: MoneySettings = MoneySettings()
     idempotency: IdempotencySettings = IdempotencySettings()
     x402: X402Settings = X402Settings()
+    facilitator: FacilitatorSettings = FacilitatorSettings()
     secrets: SecretSettings = SecretSettings()
     logging: LoggingSettings = LoggingSettings()
 
@@ -315,7 +317,6 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     Raises SettingsError with one line per fault, naming the setting, its value and the fix.
     """
     env = os.environ if environ is None else environ
-    facilitator: FacilitatorSettings = FacilitatorSettings()
     tree, origin = _from_file(env.get("TOLLWAY_CONFIG"))
     for name, value in sorted(env.items()):
         if not name.startswith("TOLLWAY_") or NOT_SETTINGS.match(name):

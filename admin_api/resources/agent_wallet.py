@@ -1,7 +1,7 @@
-"""Category `agent-wallet`: balance, bonuses, history, recovery, referrals. Deposits wait for their rails.
+"""Category `agent-wallet`: balance, bonuses, history, recovery, referrals. Deposits on a chain are in deposits.py.
 
-A deposit that no rail can carry is answered 501 after it has been checked: never a fake success, and bad input is told
-first. Amounts on the wire: `*_atomic` of the default asset, `*_usd` with a leading $.
+A card deposit is answered 501 after it has been checked: never a fake success, and bad input is told first. Amounts
+on the wire: `*_atomic` of the default asset, `*_usd` with a leading $.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 
-from admin_api.kit.access import Caller, Public, ServicesDep, guess, public
+from admin_api.kit.access import Caller, Public, ServicesDep, guess
 from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import Offset
 from admin_api.kit.problems import refusals
@@ -19,17 +19,15 @@ from admin_api.resources import wallet_models as models
 from admin_api.resources.agent import agent_info, setup_instructions, skill_files
 from gateway.billing import credits
 from gateway.catalog.assets import Asset
-from gateway.catalog.prices import LIST_PRICING
-from gateway.catalog.records import FIND_ACTIVE
 from gateway.catalog.refusals import refused
 from gateway.database.pool import Connection
-from gateway.errors import Conflict, NotFound, RailNotAvailable
+from gateway.errors import Conflict, RailNotAvailable
 from gateway.identity import codes, recovery, referrals
 from gateway.identity.accounts import load
 from gateway.identity.principals import Principal
 from gateway.ledger.wallets import BALANCES, GRANTED_TOTAL, HISTORY, HISTORY_COUNT, SourceBalance, Wallet
 from gateway.services import Services
-from pricing.money import MoneyError, format_usd, parse_amount
+from pricing.money import format_usd
 
 router = APIRouter(tags=["agent-wallet"], route_class=StrictRoute)
 
@@ -136,35 +134,6 @@ async def create_deposit(
     if body.referral_code is not None:
         await _check_referral(services, caller, body.referral_code)
     raise RailNotAvailable("Card deposits are not available on this gateway yet. Nothing was started or charged.")
-
-
-@router.post(
-    "/wallet/deposit/crypto",
-    operation_id="onchain_deposit",
-    dependencies=[Depends(public)],
-    responses={
-        **refusals(400, 404, 429, 500, 501),
-        402: {"model": models.PaymentRequiredResponseWithInfo, "description": "Payment Required"},
-    },
-)
-async def onchain_deposit(body: models.OnchainDepositRequest, services: ServicesDep) -> models.OnchainDepositResponse:
-    """Deposit on a chain for one publisher. Answers 501 until a chain rail is configured; nothing is started then."""
-    async with services.database.acquire() as connection:
-        record = await FIND_ACTIVE.first(connection, body.publisher_id)
-        if record is None:
-            raise NotFound("No active publisher has this id.")
-        prices = await LIST_PRICING.all(connection, [record.id])
-    asset_id = body.asset_id or record.primary_asset_id
-    row = next((row for row in prices if row.asset_id == asset_id), None)
-    if row is None:
-        raise refused("asset_id", "is not an asset that this publisher accepts")
-    try:
-        amount = parse_amount(body.amount, services.catalog.assets[asset_id].decimals)
-    except MoneyError as error:
-        raise refused("amount", str(error)) from None
-    if not amount:
-        raise refused("amount", "must be above 0")
-    raise RailNotAvailable("On-chain deposits are not available on this gateway yet. Nothing was started or charged.")
 
 
 @router.post("/wallet/recover", operation_id="wallet_recover", responses=refusals(400, 401, 429, 500))

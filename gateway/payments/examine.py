@@ -6,17 +6,22 @@ transfer would go through now. For a network without a node of ours its facilita
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
+from uuid import UUID
 
 from gateway.payments.evm.chains import Chain
 from gateway.payments.evm.checks import inspect
 from gateway.payments.evm.rpc import NodeRefused
-from gateway.payments.evm.settlements import Funds
+from gateway.payments.evm.settlements import Booking, Funds, Order, Settlements, Status
 from gateway.payments.evm.terms import Terms
+from gateway.payments.x402.offer import PaymentKind
 from gateway.payments.x402.reasons import PaymentRefused, Reason
 from gateway.payments.x402.signatures import affirms
-from gateway.payments.x402.verify import Verified
+from gateway.payments.x402.terms import SignedTerms
+from gateway.payments.x402.verify import DEFAULT_BOUNDS, Verified
 
 DETAILS = {
     Reason.FUNDS: "the payer's balance does not cover the amount",
@@ -49,6 +54,24 @@ class Examiner:
         if found.refusal is not None:
             raise refused(found.refusal)
         return Examined(verified.terms, Funds(found.balance, found.block))
+
+
+def order_of(terms: Terms, network: str, payment_id: UUID, booking: Booking, **more: Any) -> Order:
+    """Return the order that claims an examined payment."""
+    signed: Mapping[str, Any] = {field.name: getattr(terms, field.name) for field in fields(Terms)}
+    return Order(**signed, id=payment_id, network=network, booking=booking, **more)
+
+
+async def recall(settlements: Settlements, kind: PaymentKind, terms: SignedTerms) -> Status | None:
+    """Return what became of an authorization that was claimed before; None when it can be claimed."""
+    status = await settlements.find(kind.network.id, terms.method, kind.asset, terms.payer, terms.nonce)
+    return None if status is None or status.state == "cancelled" else status
+
+
+def moment(terms: SignedTerms, known: Status | None) -> int:
+    """Return when (Unix seconds) an authorization has to be valid: now; one that was claimed, when it still was."""
+    now = int(time.time())
+    return now if known is None else min(now, max(terms.valid_before - DEFAULT_BOUNDS.margin, 0))
 
 
 async def affirmed(chain: Chain, wallet: bytes, question: bytes) -> bool:

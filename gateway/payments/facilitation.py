@@ -8,9 +8,8 @@ it the answer is told again. Nothing is booked: it is not our money, only our ga
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
 
@@ -21,9 +20,8 @@ from gateway.ids import uuid7
 from gateway.payments.evm.encoding import show_address
 from gateway.payments.evm.node import Receipt
 from gateway.payments.evm.rpc import NoAnswer, RpcError
-from gateway.payments.evm.settlements import Booking, Order, Settlements, Status
-from gateway.payments.evm.terms import Terms
-from gateway.payments.examine import Examiner, refused
+from gateway.payments.evm.settlements import Booking, Settlements, Status
+from gateway.payments.examine import Examined, Examiner, moment, order_of, recall, refused
 from gateway.payments.x402 import facilitator
 from gateway.payments.x402.answers import Settlement
 from gateway.payments.x402.facilitator import Asked, read_request, verify_answer
@@ -125,9 +123,9 @@ class Facilitation:
         """Return the VerifyResponse: whether a payment would be settled now. Raises Unavailable."""
         payer: bytes | None = None
         try:
-            asked, verified = self._read(body, settling=False)
+            asked = self._read(body, settling=False)
             payer = asked.terms.payer
-            known = await self._known(verified)
+            known, verified = await self._verified(asked)
             if known is None:
                 await self._examine(verified)
             else:
@@ -140,11 +138,12 @@ class Facilitation:
         """Move the money, once, and return the SettleResponse. Raises Unavailable; then nothing was begun."""
         asked: Asked | None = None
         try:
-            asked, verified = self._read(body, settling=True)
+            asked = self._read(body, settling=True)
+            known, verified = await self._verified(asked)
             if asked.amount == 0:  # an upto payment of which nothing was used
-                await self._nothing_claimed(verified)
+                if known is not None:
+                    raise refused(Reason.NONCE_USED)
                 return _settled(asked, Settlement(asked.offer.kind.network, asked.terms.payer, amount=0), None)
-            known = await self._known(verified)
             if known is None:
                 known = await self._claim(verified, requester)
             return await self._end(asked, known, requester)
@@ -164,23 +163,18 @@ class Facilitation:
             return 0
         return receipt.gas_used * receipt.gas_price // shared if isinstance(receipt, Receipt) else 0
 
-    def _read(self, body: bytes, *, settling: bool) -> tuple[Asked, Verified]:
+    def _read(self, body: bytes, *, settling: bool) -> Asked:
         if len(body) > MAX_BODY:
             raise malformed(f"the request is longer than {MAX_BODY} bytes")
         asked = read_request(parse(body), self._kinds, settling=settling)
         if (asked.offer.kind.network.id, asked.offer.payee) in self._treasuries:
             raise PaymentRefused(Reason.REQUIREMENTS, "payments to this gateway are settled where it sells, not here")
-        return asked, verify(asked.taken, asked.terms, [asked.offer], None, int(time.time()))
+        return asked
 
-    async def _known(self, verified: Verified) -> Status | None:
-        """Return what became of this authorization, if it was claimed before."""
-        terms = verified.terms
-        status = await self._settlements.find(verified.network, terms.method, terms.asset, terms.payer, terms.nonce)
-        return None if status is None or status.state == "cancelled" else status
-
-    async def _nothing_claimed(self, verified: Verified) -> None:
-        if await self._known(verified) is not None:
-            raise refused(Reason.NONCE_USED)
+    async def _verified(self, asked: Asked) -> tuple[Status | None, Verified]:
+        """Return the payment, if it is one, and what became of it if it was claimed before. Raises PaymentRefused."""
+        known = await recall(self._settlements, asked.offer.kind, asked.terms)
+        return known, verify(asked.taken, asked.terms, [asked.offer], None, moment(asked.terms, known))
 
     async def _still_owed(self, known: Status, requester: Requester) -> None:
         """Pass when asking for the settlement would be answered with success. Raises PaymentRefused."""
@@ -192,7 +186,7 @@ class Facilitation:
         if known.state != "confirmed":
             raise refused(Reason.PENDING)
 
-    async def _examine(self, verified: Verified) -> Any:
+    async def _examine(self, verified: Verified) -> Examined:
         try:
             return await self._examiner.examine(verified)
         except NoAnswer:
@@ -236,12 +230,6 @@ class Facilitation:
         sent = await read(lambda c: LAST_SENT.first(c, known.id))
         pending = Settlement(network, payer, sent, status.amount, Reason.PENDING)
         return Settled(facilitator.settle_answer(asked, pending), "pending", network.id)
-
-
-def order_of(terms: Terms, network: str, payment_id: UUID, booking: Booking, **more: Any) -> Order:
-    """Return the order that claims an examined payment."""
-    signed: Mapping[str, Any] = {field.name: getattr(terms, field.name) for field in fields(Terms)}
-    return Order(**signed, id=payment_id, network=network, booking=booking, **more)
 
 
 def _settled(asked: Asked, settlement: Settlement, spent_for: UUID | None) -> Settled:

@@ -29,7 +29,7 @@ OURS_ALONE = frozenset(
     b"authorization cookie host via forwarded x-forwarded-for x-forwarded-host x-forwarded-proto x-forwarded-port"
     b" x-forwarded-scheme x-forwarded-ssl x-forwarded-server x-forwarded-prefix x-forwarded-path x-forwarded-uri"
     b" x-forwarded-method x-real-ip true-client-ip cf-connecting-ip fastly-client-ip x-client-ip x-cluster-client-ip"
-    b" payment-signature payment-required x-payment x-agent-wallet x-http-method x-http-method-override"
+    b" payment-signature payment-required x-payment x-agent-wallet sign-in-with-x x-http-method x-http-method-override"
     b" x-method-override x-original-method x-original-url x-original-uri x-rewrite-url proxy x-sendfile-type"
     b" x-accel-mapping x-request-id expect".split()
 )

@@ -1,10 +1,14 @@
-"""Step 3, identify: a Bearer key to a principal. No key is no error here: what it means is the payment's business."""
+"""Step 3, identify: a Bearer key or a wallet's signature to a principal.
+
+Neither is no error here: what it means is the payment's business.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gateway.errors import RateLimited, Unauthenticated
+from gateway.billing.wallet_proofs import WalletProofs
+from gateway.errors import InvalidRequest, RateLimited, Unauthenticated
 from gateway.identity.clients import Network, client_address, is_trusted
 from gateway.identity.principals import Identities
 from gateway.limits.limiter import RateLimiter
@@ -15,17 +19,23 @@ from gateway.proxy.exchange import Exchange
 async def identify(
     exchange: Exchange,
     identities: Identities,
+    proofs: WalletProofs,
     limiter: RateLimiter,
     guesses: Policy,
     trusted: Sequence[Network],
 ) -> None:
     """Set the principal when a credential came along. Raises Unauthenticated, or RateLimited for one who guesses."""
     exchange.by_trusted_proxy = bool(trusted) and is_trusted(peer_address(exchange), trusted)
-    credential = exchange.fields.get(b"authorization")
-    if credential is None:
+    credential, proof = exchange.fields.get(b"authorization"), exchange.fields.get(b"sign-in-with-x")
+    if credential is None and proof is None:
         return
+    if credential is not None and proof is not None:
+        raise InvalidRequest("Send an API key or a wallet proof, not both.")
     try:
-        exchange.principal = await identities.resolve(credential.decode("latin-1"))
+        if proof is not None:
+            exchange.principal = await proofs.prove(proof, exchange.fields.get(b"x-agent-wallet"))
+        elif credential is not None:
+            exchange.principal = await identities.resolve(credential.decode("latin-1"))
     except Unauthenticated:
         verdict = await limiter.check(Check(counted_address(exchange, trusted), guesses))
         if not verdict.allowed:

@@ -16,9 +16,11 @@ PREFIX = b"/publishers/"
 # The request fields that we read ourselves. A second one of SINGLE would let us and an upstream disagree.
 OURS = frozenset(
     b"authorization host content-length transfer-encoding content-type idempotency-key"
-    b" expect x-forwarded-for x-forwarded-host x-forwarded-proto via".split()
+    b" expect x-forwarded-for x-forwarded-host x-forwarded-proto via sign-in-with-x x-agent-wallet".split()
 )
-SINGLE = frozenset(b"authorization host content-length transfer-encoding idempotency-key".split())
+SINGLE = frozenset(
+    b"authorization host content-length transfer-encoding idempotency-key sign-in-with-x x-agent-wallet".split()
+)
 # Our name in Via, and how many of us a call may pass (RFC 9110 section 7.6.3): sellers of sellers, but no loops.
 PSEUDONYM = b"tollway"
 MAX_HOPS = 3

@@ -149,7 +149,7 @@ class Pipeline:
         services = self.services
         intake(exchange, services.settings.proxy)
         candidates = match(exchange, services.catalog)
-        await identify(exchange, services.identities, services.limiter, self.guesses, self.trusted)
+        await identify(exchange, services.identities, services.proofs, services.limiter, self.guesses, self.trusted)
         await limit(exchange, services.limiter, self.per_key, self.per_address, self.trusted)
         exchange.mark("limit")
         finished = await claim_key(exchange, services.answers, services.ledger.worker_id)
