@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from ipaddress import ip_network
@@ -42,6 +43,7 @@ from gateway.payments.facilitation import Facilitation
 from gateway.payments.x402.offer import compile_kinds
 from gateway.proxy.exchange import Exchange, Receive, Scope, Send
 from gateway.proxy.intake import PREFIX
+from gateway.proxy.live import Live
 from gateway.proxy.pipeline import Pipeline
 from gateway.proxy.websocket import SocketPipeline, refuse_socket
 from gateway.services import Services
@@ -159,6 +161,15 @@ class Worker:
         self._runner.every(FLUSH_SECONDS, services.identities.flush_used, "last-used")
         self._runner.every(GAUGE_SECONDS, self._sampler.sample, "gauges")
 
+    def mind(self, live: Live) -> None:
+        """Cut off callers who do not take an answer that is there whole, from now on."""
+        patience = self.services.settings.proxy.client_timeout
+
+        async def look() -> None:
+            live.cut_stalled(time.perf_counter() - patience)
+
+        self._runner.every(patience / 4, look, "stalled callers")
+
     async def stop(self) -> None:
         """Stop the jobs, write what waits, close. The server has drained its calls before."""
         services = self.services
@@ -214,6 +225,7 @@ class Gateway:
         await self._worker.start()
         self._pipeline = Pipeline.build(services)
         self._sockets = SocketPipeline.build(services)
+        self._worker.mind(self._pipeline.live)
         on_stop(self.drain)
         self._admin = self._make_admin(services)
 

@@ -1,10 +1,10 @@
 """Hypercorn's connections, made like those of the gateway's other servers.
 
 What hypercorn (0.18) leaves open and a paid proxy cannot: a connection whose application has answered while ten pieces
-of the request still waited for it hangs forever, because the end waits behind them. WebSockets are compressed whenever
-the client offers to, and messages bounded only when unpacked: a few kilobytes become a gigabyte. The application is not
-told how a client closed, and the end waits for the next ping. All are mended by classes put in hypercorn's place;
-nothing else about it is changed.
+of the request still waited for it hangs for ever, because the end waits behind them; so does one that is lost while a
+further request waits for its turn. WebSockets are compressed whenever the client offers to, and messages bounded only
+when unpacked: a few kilobytes become a gigabyte. The application is not told how a client closed, and the end waits for
+the next ping. All are mended by classes put in hypercorn's place; nothing else about it is changed.
 """
 
 from __future__ import annotations
@@ -14,14 +14,19 @@ import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
+import h11 as h11_library
+from hypercorn import protocol
 from hypercorn.asyncio import tcp_server
 from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.config import Config
+from hypercorn.events import Closed
+from hypercorn.events import Event as ConnectionEvent
 from hypercorn.protocol import h2, h11, ws_stream
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.events import StreamClosed
+from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.ws_stream import WSStream
 from wsproto.connection import Connection
 from wsproto.events import CloseConnection, Event, Ping
@@ -85,6 +90,45 @@ class Tasks(TaskGroup):
         return inbox.put
 
 
+class Over:
+    """What remains of an HTTP/1.1 connection that is lost: nothing comes, nothing goes."""
+
+    our_state = their_state = h11_library.ERROR
+    they_are_waiting_for_100_continue = False
+    trailing_data = (b"", False)
+
+    def receive_data(self, _data: bytes) -> None:
+        """Forget."""
+
+    def next_event(self) -> type[h11_library.NEED_DATA]:
+        """Return that there is nothing."""
+        return h11_library.NEED_DATA
+
+    def send(self, _event: object) -> bytes:
+        """Refuse; their_state says that this is no surprise."""
+        raise h11_library.LocalProtocolError("the connection is lost")
+
+    def start_next_cycle(self) -> None:
+        """Do nothing: there is none."""
+
+
+class EndingH11(H11Protocol):
+    """Lets nobody wait for the turn of a further request when none comes any more."""
+
+    async def handle(self, event: ConnectionEvent) -> None:
+        """Take an event of the transport."""
+        await super().handle(event)
+        if isinstance(event, Closed):
+            self.connection = cast(Any, Over())
+            await self.can_read.set()
+
+    async def _maybe_recycle(self) -> None:
+        states = (self.connection.our_state, self.connection.their_state)
+        if self.context.terminated.is_set() or states != (h11_library.DONE, h11_library.DONE):
+            self.connection = cast(Any, Over())  # the connection ends here, and hypercorn closes it
+        await super()._maybe_recycle()
+
+
 class FrankConnection(Connection):
     """Remembers the client's Close frame."""
 
@@ -129,6 +173,7 @@ class FrankStream(WSStream):
 def install() -> None:
     """Replace hypercorn's classes in this process."""
     _replace(tcp_server, TaskGroup=Tasks)
+    _replace(protocol, H11Protocol=EndingH11)
     _replace(h11, WSStream=FrankStream)
     _replace(h2, WSStream=FrankStream)
     _replace(ws_stream, Connection=FrankConnection, server_extensions_handshake=_none)

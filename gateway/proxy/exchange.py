@@ -48,6 +48,7 @@ class Exchange:
         "bytes_out",
         "charge",
         "fields",
+        "handed",
         "head_sent",
         "id",
         "keyed",
@@ -66,6 +67,7 @@ class Exchange:
         "send",
         "sent",
         "slug",
+        "stalled",
         "started",
         "status",
     )
@@ -99,6 +101,8 @@ class Exchange:
         self.keyed: Keyed | None = None  # idempotency: set when this call has claimed an Idempotency-Key
         self.sent = False  # forward: whether the upstream may have seen the call
         self.head_sent = False  # deliver
+        self.handed = 0.0  # deliver: when a whole answer was handed to the server, while the server has not taken it
+        self.stalled = False  # live: the caller has not taken it for too long
         self.outcome = "refused"  # settle: free, settled, refunded, refused
 
     def took_in(self, piece: bytes) -> None:

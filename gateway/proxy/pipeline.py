@@ -30,6 +30,7 @@ from gateway.identity.clients import Network, networks
 from gateway.limits.policy import Policy
 from gateway.proxy.authorize import Shortfall, WalletNumbers, authorize
 from gateway.proxy.body import ClientGone, cut_short
+from gateway.proxy.cut import cut_connection
 from gateway.proxy.deliver import deliver
 from gateway.proxy.destination import Destination, Destinations
 from gateway.proxy.exchange import Exchange, HeaderPairs
@@ -132,6 +133,8 @@ class Pipeline:
             if self.live.cutting:
                 await self._cut_off(exchange)
                 return
+            if exchange.stalled:
+                await self._leave(exchange)
             # The server gave up on the caller. The money still has to end, after this task.
             services.ledger.spawn(self._abandon(exchange))
             raise
@@ -230,6 +233,8 @@ class Pipeline:
         if ending == "broken_off":
             services.metrics.upstream_error(exchange.sold.slug, "BrokenBody")
             await release_key(exchange, services.answers, services.ledger)
+        if ending == "client_stalled":
+            cut_connection(exchange.scope)
         if ending in CUT:
             raise Truncated
 
@@ -265,16 +270,28 @@ class Pipeline:
         await settle(exchange, self.services.ledger, "client_gone")
         await release_key(exchange, self.services.answers, self.services.ledger)
 
+    async def _leave(self, exchange: Exchange) -> None:
+        """End a call whose caller does not take its answer: it was delivered. Raises Truncated."""
+        _go_on()
+        await settle(exchange, self.services.ledger, "client_stalled")
+        cut_connection(exchange.scope)
+        raise Truncated
+
     async def _cut_off(self, exchange: Exchange) -> None:
         """End a call that this process has no time to finish: it costs nothing. Raises Truncated."""
-        task = asyncio.current_task()
-        if task is not None:
-            task.uncancel()
+        _go_on()
         await settle(exchange, self.services.ledger, "gateway_stopped")
         await release_key(exchange, self.services.answers, self.services.ledger)
         if exchange.head_sent:
             raise Truncated
         await answer_problem(exchange, Unavailable("The gateway is stopping; you were not charged. Try again."))
+
+
+def _go_on() -> None:
+    """Let the task that was cancelled to get here end its call in peace."""
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()
 
 
 def _failure(error: UpstreamError) -> tuple[Ending, Problem]:

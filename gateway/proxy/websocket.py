@@ -25,6 +25,7 @@ from gateway.errors import (
 )
 from gateway.faults import ARMED, act
 from gateway.identity.clients import client_address
+from gateway.proxy.cut import cut_connection
 from gateway.proxy.deliver import response_headers
 from gateway.proxy.destination import Destination
 from gateway.proxy.exchange import Exchange, HeaderPairs, Message, Receive, Scope, Send
@@ -147,6 +148,8 @@ class SocketPipeline(Pipeline):
         if ARMED == "forward.after":
             await act()
         ending = await self._connect(exchange, upstream)
+        if ending == "client_stalled":
+            cut_connection(exchange.scope)
         if ARMED == "deliver.after":
             await act()
         if exchange.keyed is not None:
