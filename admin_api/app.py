@@ -26,6 +26,7 @@ from admin_api.resources import (
     operator,
     organization_publishers,
     organizations,
+    payment_status,
     payments,
     publisher_calls,
     publishers,
@@ -55,6 +56,7 @@ ROUTERS = (
     publisher_calls.router,
     receipts.router,
     payments.router,
+    payment_status.router,
     operator.router,
 )
 

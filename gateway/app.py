@@ -31,6 +31,7 @@ from gateway.jobs.heartbeat import Heartbeat
 from gateway.jobs.listener import CHECK_SECONDS, Listener
 from gateway.jobs.reconcile import Reconciler
 from gateway.jobs.runner import Runner
+from gateway.jobs.undelivered import give_back_undelivered
 from gateway.ledger.answers import Answers
 from gateway.ledger.group_commit import GroupCommit
 from gateway.ledger.holds import Holds
@@ -44,6 +45,7 @@ from gateway.payments.x402.offer import compile_kinds
 from gateway.proxy.exchange import Exchange, Receive, Scope, Send
 from gateway.proxy.intake import PREFIX
 from gateway.proxy.live import Live
+from gateway.proxy.onchain.rail import OnchainRail
 from gateway.proxy.pipeline import Pipeline
 from gateway.proxy.websocket import SocketPipeline, refuse_socket
 from gateway.services import Services
@@ -154,6 +156,7 @@ class Worker:
         self._runner.every(self._dead_after / 3, self._heartbeat.beat, "heartbeat")
         self._runner.every(CHECK_SECONDS, self._listener.check, "listener")
         self._runner.every(self._dead_after / 3, self._reconciler.run, "reconciler")
+        self._runner.every(self._dead_after / 3, lambda: give_back_undelivered(services.database), "undelivered")
         self._runner.every(EXPIRE_SECONDS, lambda: expire_lots(services.database), "expiry")
         self._runner.every(USAGE_SECONDS, lambda: roll_up_usage(services.database), "usage")
         self._runner.every(EXPIRE_SECONDS, lambda: expire_stored_answers(services.database), "answers")
@@ -223,7 +226,7 @@ class Gateway:
         services = build_services(self.settings)
         self._worker = Worker(services)
         await self._worker.start()
-        self._pipeline = Pipeline.build(services)
+        self._pipeline = Pipeline.build(services, OnchainRail.build(services))
         self._sockets = SocketPipeline.build(services)
         self._worker.mind(self._pipeline.live)
         on_stop(self.drain)

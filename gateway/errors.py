@@ -260,6 +260,15 @@ class UpstreamUnavailable(Problem):
         super().__init__(detail, headers={"Retry-After": str(retry_after)}, retry_after=retry_after)
 
 
+class SettlementPending(Problem):
+    """The payment of this call is on its way through its chain: present it again later, never a new one."""
+
+    status, name, title = 503, "settlement-pending", "Settlement pending"
+
+    def __init__(self, detail: str, *, retry_after: int, **fields: object) -> None:
+        super().__init__(detail, headers={"Retry-After": str(retry_after)}, **fields)
+
+
 class Unavailable(Problem):
     """A dependency of ours (ledger, limiter) cannot answer now; nothing was done. Retry-After says when to try."""
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from gateway.database.pool import Connection, Database
+from gateway.jobs.undelivered import abandon_calls
 from gateway.ledger.exchanges import (
     END_HOLD,
     FENCE_DEAD,
@@ -57,6 +58,7 @@ class Reconciler:
         for orphan in orphans:
             await self._end(connection, orphan)
         if len(orphans) < ROUND:
+            await abandon_calls(connection, worker.id, worker.settled_through)
             await WORKER_RECONCILED.run(connection, worker.id)
         if orphans:
             log.warning("reconciled %d open exchanges of worker %d: refunded", len(orphans), worker.id)

@@ -57,6 +57,14 @@ CLAIM = Statement(
     """,
     Claim,
 )
+FIND = Statement(
+    """
+    SELECT CASE WHEN status IS NULL THEN 'running' ELSE 'finished' END AS verdict, request_hash, body_hash, exchange_id,
+           status, headers, body
+      FROM ledger.answer WHERE owner_id = $1 AND key = $2 AND expires_at > now()
+    """,
+    Claim,
+)
 STORE = Statement(
     "SELECT ledger.store_answer($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)", str, scalar=True
 )
@@ -79,14 +87,24 @@ class Answers:
         self.keep = keep
 
     async def claim(
-        self, owner_id: UUID, key: str, request_hash: bytes, exchange_id: UUID, worker_id: int | None
+        self,
+        owner_id: UUID,
+        key: str,
+        request_hash: bytes,
+        exchange_id: UUID,
+        worker_id: int | None,
+        lifetime: timedelta | None = None,
     ) -> Claim:
         """Claim a key, or learn who has it. Raises Unavailable when the database is away; then nothing is claimed."""
         return await self._database.read(
             lambda connection: CLAIM.one(
-                connection, owner_id, key, request_hash, exchange_id, worker_id, self._lifetime
+                connection, owner_id, key, request_hash, exchange_id, worker_id, lifetime or self._lifetime
             )
         )
+
+    async def find(self, owner_id: UUID, key: str) -> Claim | None:
+        """Return who has a key, without claiming it; None when nobody has. Raises Unavailable."""
+        return await self._database.read(lambda connection: FIND.first(connection, owner_id, key))
 
     async def store(
         self, owner_id: UUID, key: str, exchange_id: UUID, answer: StoredAnswer, settlement: Settlement | None

@@ -26,7 +26,8 @@ from pricing.money import format_amount
 
 # Said by us on every answer, so an upstream's own of these names are dropped: it cannot claim a cost.
 OURS = frozenset(
-    b"x-cost x-cost-asset x-cost-drawn x-balance x-request-id ratelimit ratelimit-policy idempotency-replayed".split()
+    b"x-cost x-cost-asset x-cost-drawn x-balance x-request-id ratelimit ratelimit-policy idempotency-replayed"
+    b" payment-response x-payment-response".split()
 )
 
 Keep = Callable[[HeaderPairs, bytes | None], Awaitable[None]]
@@ -58,6 +59,11 @@ async def _at_once(exchange: Exchange, headers: HeaderPairs, body: bytes, keep: 
     exchange.gave_out(body)
     if exchange.keyed is not None:
         await keep(headers, body if len(body) <= limit else None)
+    return await send_at_once(exchange, headers, body)
+
+
+async def send_at_once(exchange: Exchange, headers: HeaderPairs, body: bytes) -> Ending:
+    """Send head and body, and return whether the caller was there to take them."""
     exchange.handed = time.perf_counter()  # minded by live.py: a timer of its own would cost more than the sending
     if await _send_head(exchange, headers):
         with contextlib.suppress(OSError):
@@ -226,14 +232,24 @@ def response_headers(exchange: Exchange, answer: UpstreamResponse, *, refunded: 
     headers.append(VIA)
     headers.append((b"x-request-id", str(exchange.id).encode()))
     headers.extend(cost_headers(exchange, refunded=refunded))
+    if exchange.payment is not None:
+        headers.extend(kept_from_caches(headers))
     if exchange.limit is not None:
         headers.extend(limit_headers(exchange.limit))
     return headers
 
 
+def kept_from_caches(headers: HeaderPairs) -> HeaderPairs:
+    """Return what keeps an answer out of shared caches. Calls with an Authorization field need none (RFC 9111 3.5)."""
+    said = b",".join(value for name, value in headers if name == b"cache-control").lower()
+    return [] if b"private" in said or b"no-store" in said else [(b"cache-control", b"private")]
+
+
 def cost_headers(exchange: Exchange, *, refunded: bool) -> HeaderPairs:
     """Return what the call cost and what is left, in decimals of the asset (docs/agents.md)."""
     charge, price = exchange.charge, exchange.asset_price
+    if exchange.payment is not None:
+        return exchange.payment.fields(refunded=refunded)
     if charge is None or price is None:
         return [(b"x-cost", b"0")]
     decimals = price.asset.decimals

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -14,9 +14,11 @@ from gateway.ids import uuid7
 from pricing.quote import FREE, Quote
 
 if TYPE_CHECKING:
+    from gateway.catalog.endpoints import Endpoint
     from gateway.identity.principals import Principal
     from gateway.ledger.exchanges import ChargeVerdict
     from gateway.limits.policy import Verdict
+    from gateway.proxy.onchain.payment import CallPayment
 
 
 @dataclass(slots=True)
@@ -46,6 +48,7 @@ class Exchange:
         "by_trusted_proxy",
         "bytes_in",
         "bytes_out",
+        "candidates",
         "charge",
         "fields",
         "handed",
@@ -58,6 +61,7 @@ class Exchange:
         "outcome",
         "path",
         "patience",
+        "payment",
         "principal",
         "publisher",
         "query",
@@ -89,9 +93,11 @@ class Exchange:
         self.principal: Principal | None = None  # identify
         self.by_trusted_proxy = False  # identify: whether the peer's X-Forwarded-* are believed
         self.limit: Verdict | None = None  # limit
+        self.candidates: Sequence[Endpoint | None] = ()  # quote: the endpoints that the request may name
         self.asset_price: AssetPrice | None = None  # quote
         self.quote: Quote = FREE  # quote
         self.charge: ChargeVerdict | None = None  # authorize: set when money moved
+        self.payment: CallPayment | None = None  # authorize: set when a payment on a chain is reserved for this call
         self.status: int | None = None  # forward: what the upstream answered
         self.answered = 0  # deliver: the status that the caller got
         self.body_ended = False  # body: whether the whole request body is here
@@ -116,7 +122,7 @@ class Exchange:
         self.bytes_out += len(piece)
         if self.body_hasher is not None:
             self.body_hasher.update(piece)
-        elif self.charge is not None:
+        elif self.charge is not None or self.payment is not None:
             self.body_hasher = hashlib.sha256(piece)
 
     @property

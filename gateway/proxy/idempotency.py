@@ -23,7 +23,7 @@ from gateway.proxy.settle import settlement_of
 FIELD = b"idempotency-key"
 KEY = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 # Said of this answer only, never of a repeated one.
-NOT_KEPT = frozenset({b"ratelimit", b"ratelimit-policy", b"x-cost", b"x-balance", b"date"})
+NOT_KEPT = frozenset(b"ratelimit ratelimit-policy x-cost x-balance date payment-response x-payment-response".split())
 RUNNING_SECONDS = "1"
 NOT_STORED = (
     "The answer could not be stored, so it was not delivered, and you were not charged. Try again with the same key."
@@ -73,15 +73,8 @@ def fingerprint(exchange: Exchange) -> bytes:
 
 async def replay(exchange: Exchange, claim: Claim) -> None:
     """Send a stored answer again. Raises KeyReused when the body differs, AnswerNotKept when it was too large."""
-    hasher = hashlib.sha256()
-    if b"content-length" in exchange.fields or b"transfer-encoding" in exchange.fields:
-        while True:
-            message = await next_message(exchange)
-            hasher.update(message.get("body", b""))
-            if not message.get("more_body"):
-                break
     first = str(claim.exchange_id)
-    if hasher.digest() != claim.body_hash:
+    if await hash_of_body(exchange) != claim.body_hash:
         raise KeyReused("This Idempotency-Key was used with another body.", first_request_id=first)
     if claim.body is None or claim.status is None:
         raise AnswerNotKept(
@@ -90,19 +83,31 @@ async def replay(exchange: Exchange, claim: Claim) -> None:
             else "The connection with this Idempotency-Key was opened and paid; it cannot be given again.",
             first_request_id=first,
         )
-    headers = [
-        *claim.header_pairs(),
-        (b"content-length", str(len(claim.body)).encode()),
-        (b"idempotency-replayed", b"true"),
-        (b"x-cost", b"0"),
-    ]
-    if claim.status in (204, 304) or exchange.method == "HEAD":
-        headers = [pair for pair in headers if pair[0] != b"content-length"]
+    await send_stored(exchange, claim.status, claim.header_pairs(), claim.body)
+
+
+async def hash_of_body(exchange: Exchange) -> bytes:
+    """Read the request body to its end and return its hash, as it is compared."""
+    hasher = hashlib.sha256()
+    if b"content-length" in exchange.fields or b"transfer-encoding" in exchange.fields:
+        while True:
+            message = await next_message(exchange)
+            hasher.update(message.get("body", b""))
+            if not message.get("more_body"):
+                break
+    return hasher.digest()
+
+
+async def send_stored(exchange: Exchange, status: int, kept: HeaderPairs, body: bytes) -> None:
+    """Send a stored answer, with what is said of a repeated one."""
+    headers = [*kept, (b"idempotency-replayed", b"true"), (b"x-cost", b"0")]
+    if status not in (204, 304) and exchange.method != "HEAD":
+        headers.append((b"content-length", str(len(body)).encode()))
     exchange.head_sent = True
-    exchange.answered = claim.status
+    exchange.answered = status
     exchange.outcome = "replayed"
-    await exchange.send({"type": "http.response.start", "status": claim.status, "headers": headers})
-    await exchange.send({"type": "http.response.body", "body": claim.body})
+    await exchange.send({"type": "http.response.start", "status": status, "headers": headers})
+    await exchange.send({"type": "http.response.body", "body": body})
 
 
 async def keep_answer(
@@ -144,9 +149,13 @@ def _storing(
     if keyed is None:
         raise RuntimeError("only the answer of a call with a key is stored")
     settlement = settlement_of(exchange, "delivered") if exchange.owes_settlement else None
-    kept = [pair for pair in headers if pair[0] not in NOT_KEPT and pair[0] != b"content-length"]
-    answer = StoredAnswer(exchange.answered, kept, body, keyed.request_hasher.digest())
+    answer = StoredAnswer(exchange.answered, kept_headers(headers), body, keyed.request_hasher.digest())
     return lambda: answers.store(keyed.owner_id, keyed.key, exchange.id, answer, settlement)
+
+
+def kept_headers(headers: HeaderPairs) -> HeaderPairs:
+    """Return what of an answer's fields is kept with it: not what is said of one answer only."""
+    return [pair for pair in headers if pair[0] not in NOT_KEPT and pair[0] != b"content-length"]
 
 
 async def release_key(exchange: Exchange, answers: Answers, ledger: GroupCommit) -> None:

@@ -16,7 +16,8 @@ PREFIX = b"/publishers/"
 # The request fields that we read ourselves. A second one of SINGLE would let us and an upstream disagree.
 OURS = frozenset(
     b"authorization host content-length transfer-encoding content-type idempotency-key"
-    b" expect x-forwarded-for x-forwarded-host x-forwarded-proto via sign-in-with-x x-agent-wallet".split()
+    b" payment-signature x-payment expect x-forwarded-for x-forwarded-host x-forwarded-proto via sign-in-with-x"
+    b" x-agent-wallet".split()
 )
 SINGLE = frozenset(
     b"authorization host content-length transfer-encoding idempotency-key sign-in-with-x x-agent-wallet".split()

@@ -42,6 +42,8 @@ from gateway.proxy.limit import limit
 from gateway.proxy.live import Live
 from gateway.proxy.match import match
 from gateway.proxy.observe import observe
+from gateway.proxy.onchain.presented import presents
+from gateway.proxy.onchain.rail import OnchainRail
 from gateway.proxy.problems import answer_internal_error, answer_payment_required, answer_problem, problem_answer
 from gateway.proxy.queries import Queries
 from gateway.proxy.quote import quote
@@ -62,6 +64,7 @@ from gateway.upstreams.http.errors import (
     UploadError,
     UpstreamError,
 )
+from gateway.upstreams.http.response import UpstreamResponse
 
 log = logging.getLogger(__name__)
 
@@ -91,10 +94,11 @@ class Pipeline:
     trusted: tuple[Network, ...]
     queries: Queries
     live: Live
+    onchain: OnchainRail | None = None
 
     @classmethod
-    def build(cls, services: Services) -> Self:
-        """Derive limits and bounds from the settings."""
+    def build(cls, services: Services, onchain: OnchainRail | None = None) -> Self:
+        """Derive limits and bounds from the settings. `onchain` takes payments that calls bring along."""
         limits, wallets, live = services.settings.limits, WalletNumbers(services.database), Live()
         return cls(
             services,
@@ -106,6 +110,7 @@ class Pipeline:
             tuple(networks(services.settings.server.trusted_proxies)),
             Queries(services, wallets, live),
             live,
+            onchain,
         )
 
     async def serve(self, exchange: Exchange) -> None:
@@ -115,10 +120,9 @@ class Pipeline:
         try:
             await self._walk(exchange)
         except Shortfall as shortfall:
+            await settle(exchange, services.ledger, "refused")
             await release_key(exchange, services.answers, services.ledger)
-            await answer_payment_required(
-                exchange, services.settings.public_url, available=shortfall.available, error=shortfall.detail
-            )
+            await self._ask(exchange, shortfall)
         except ClientGone:
             await settle(exchange, services.ledger, "client_gone")
             await release_key(exchange, services.answers, services.ledger)
@@ -155,6 +159,11 @@ class Pipeline:
         await identify(exchange, services.identities, services.proofs, services.limiter, self.guesses, self.trusted)
         await limit(exchange, services.limiter, self.per_key, self.per_address, self.trusted)
         exchange.mark("limit")
+        if self.onchain is not None and presents(exchange) and exchange.sold.sale is None:
+            quote(exchange, candidates)
+            if exchange.quote.amount:
+                await self._walk_onchain(exchange, self.onchain)
+                return
         finished = await claim_key(exchange, services.answers, services.ledger.worker_id)
         if finished is not None:
             await replay(exchange, finished)
@@ -180,6 +189,37 @@ class Pipeline:
         finally:
             to.breaker.abandon(exchange)
 
+    async def _walk_onchain(self, exchange: Exchange, rail: OnchainRail) -> None:
+        """Go on with a call that brings its payment along, until its booked end (proxy/onchain)."""
+        taken = await rail.claim(exchange)
+        if taken is None:
+            return
+        to = self.destinations.find(exchange.sold)
+        if to.breaker.state is not CLOSED:
+            self._admit(exchange, to)
+        try:
+            await rail.authorize(exchange, taken)
+            exchange.mark("authorize")
+            answer = await self._answer(exchange, to)
+            try:
+                ending = await rail.deliver(exchange, answer)
+            except UpstreamError as error:  # in the middle of a body that nobody has seen anything of
+                raise await self._unanswered(exchange, to, error) from error
+            finally:
+                await answer.aclose()
+            await self._end(exchange, ending)
+        finally:
+            to.breaker.abandon(exchange)
+
+    async def _ask(self, exchange: Exchange, shortfall: Shortfall) -> None:
+        """Answer 402."""
+        if self.onchain is not None:
+            await self.onchain.ask(exchange, shortfall)
+            return
+        await answer_payment_required(
+            exchange, self.services.settings.public_url, available=shortfall.available, error=shortfall.detail
+        )
+
     def _admit(self, exchange: Exchange, to: Destination) -> None:
         """Raise UpstreamUnavailable while the publisher's server is left alone. Nothing has moved then."""
         wait = to.breaker.admit(exchange, monotonic())
@@ -193,17 +233,7 @@ class Pipeline:
     async def _buy(self, exchange: Exchange, to: Destination) -> None:
         """Forward, deliver and settle: from here on the exchange may be paid."""
         services = self.services
-        try:
-            answer = await forward(exchange, services.upstreams, to)
-        except UpstreamError as error:
-            raise await self._unanswered(exchange, to, error) from error
-        if to.breaker.watching:
-            to.breaker.succeeded(monotonic())
-        exchange.mark("upstream")
-        exchange.sent = True
-        exchange.status = answer.status
-        if ARMED == "forward.after":
-            await act()
+        answer = await self._answer(exchange, to)
         # The refund of an answer that costs nothing is durable before the caller reads that it does.
         given_back = gives_back(answer.status, exchange.sold.delivery.refunded) is not None
         refunded = given_back and await settle(exchange, services.ledger, "delivered")
@@ -224,6 +254,26 @@ class Pipeline:
             )
         finally:
             await answer.aclose()
+        await self._end(exchange, ending)
+
+    async def _answer(self, exchange: Exchange, to: Destination) -> UpstreamResponse:
+        """Forward the call and return the upstream's answer, its head at least."""
+        try:
+            answer = await forward(exchange, self.services.upstreams, to)
+        except UpstreamError as error:
+            raise await self._unanswered(exchange, to, error) from error
+        if to.breaker.watching:
+            to.breaker.succeeded(monotonic())
+        exchange.mark("upstream")
+        exchange.sent = True
+        exchange.status = answer.status
+        if ARMED == "forward.after":
+            await act()
+        return answer
+
+    async def _end(self, exchange: Exchange, ending: Ending) -> None:
+        """Settle a call whose answer was delivered, as far as it was. Raises Truncated."""
+        services = self.services
         exchange.mark("deliver")
         if ARMED == "deliver.after":
             await act()
@@ -254,7 +304,8 @@ class Pipeline:
     async def _refuse(self, exchange: Exchange, problem: Problem) -> None:
         """Answer a problem. Once the upstream may have seen the call, a repeat gets this answer, not a second call."""
         services = self.services
-        if exchange.keyed is not None and exchange.sent and not isinstance(problem, Unavailable):
+        owed = exchange.keyed is not None and exchange.sent and exchange.payment is None
+        if owed and not isinstance(problem, Unavailable):
             headers, body = problem_answer(exchange, problem)
             exchange.answered = problem.status
             with contextlib.suppress(Unavailable):  # it cost nothing: whoever asks again may have another answer

@@ -24,7 +24,7 @@ OFFER_SECONDS = 300
 async def answer_problem(exchange: Exchange, problem: Problem) -> None:
     """Send a refusal. Only before the head has gone out."""
     headers, body = problem_answer(exchange, problem)
-    await _send(exchange, problem.status, headers, body)
+    await send_whole(exchange, problem.status, headers, body)
 
 
 def problem_answer(exchange: Exchange, problem: Problem) -> tuple[HeaderPairs, bytes]:
@@ -62,7 +62,7 @@ async def answer_payment_required(exchange: Exchange, public_url: str, *, availa
         (b"x-request-id", str(exchange.id).encode()),
         (b"x-cost", b"0"),
     ]
-    await _send(exchange, 402, headers, body)
+    await send_whole(exchange, 402, headers, body)
 
 
 def payment_required(exchange: Exchange, public_url: str, *, available: int, error: str) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def payment_required(exchange: Exchange, public_url: str, *, available: int, err
             "description": f"{exchange.method} {publisher.name}",
             "mimeType": "application/json",
         },
-        "accepts": [_prepaid_accept(price, exchange.quote.amount, available, public_url)],
+        "accepts": [prepaid_accept(price, exchange.quote.amount, available, public_url)],
         "availableBalanceAtomic": available,
         "seren": {
             "payment_request_id": str(exchange.id),
@@ -89,7 +89,8 @@ def payment_required(exchange: Exchange, public_url: str, *, available: int, err
     }
 
 
-def _prepaid_accept(price: AssetPrice, required: int, available: int, public_url: str) -> dict[str, Any]:
+def prepaid_accept(price: AssetPrice, required: int, available: int, public_url: str) -> dict[str, Any]:
+    """Return the contract's offer to pay from a balance; amounts are atomic units of the priced asset."""
     decimals = price.asset.decimals
     deficit = max(required - available, 0)
     return {
@@ -115,7 +116,8 @@ def _prepaid_accept(price: AssetPrice, required: int, available: int, public_url
     }
 
 
-async def _send(exchange: Exchange, status: int, headers: HeaderPairs, body: bytes) -> None:
+async def send_whole(exchange: Exchange, status: int, headers: HeaderPairs, body: bytes) -> None:
+    """Send an answer of our own."""
     exchange.head_sent = True
     exchange.answered = status
     headers = [*headers, (b"date", http_date())]

@@ -23,6 +23,7 @@ def quote(exchange: Exchange, candidates: Sequence[Endpoint | None]) -> None:
         raise not_sold(price.prices)
     usage = Usage(method=exchange.method)
     quotes = [per_request.quote(price.prices, usage, endpoint.price if endpoint else None) for endpoint in candidates]
+    exchange.candidates = candidates
     exchange.asset_price = price
     exchange.quote = dearest(quotes)
 

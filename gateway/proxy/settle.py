@@ -23,6 +23,8 @@ async def settle(exchange: Exchange, ledger: GroupCommit, ending: Ending) -> boo
     """End the exchange once and return whether its charge was given back."""
     if exchange.outcome in ("settled", "refunded"):
         return exchange.outcome == "refunded"
+    if exchange.payment is not None:
+        return await exchange.payment.end(exchange, ending)
     if exchange.charge is None:
         exchange.outcome = "free" if ending in prepaid_credits.ANSWERED else "refused"
         return False

@@ -1,7 +1,7 @@
 """A publisher's server for tests: records the raw head and body of each request and answers as its path asks.
 
-/status/503 answers that status; /slow?ms=.. waits first; /reset closes without an answer; /cut breaks off mid-body;
-/chunks sends pieces with pauses; /bytes?n=.. a large body; /hang never answers; anything else 200 with a small JSON.
+/status/503 answers that status; /slow?ms=.. waits first; /reset closes without an answer; /cut breaks off mid-body
+(?pause=..: later); /chunks sends pieces with pauses; /bytes?n=.. a large body; /hang never answers; anything else 200 with a small JSON.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class RecordingUpstream:
         if word == "cut":
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf")
             await writer.drain()
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(int(query.get("pause", "50")) / 1000)
             writer.transport.abort()
             return False
         if word == "chunks":

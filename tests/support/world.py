@@ -17,6 +17,7 @@ from gateway.ids import uuid7
 from gateway.ledger import wallets
 
 USDC = asset_id("eip155:8453", "USDC")
+SEPOLIA_USDC = asset_id("eip155:84532", "USDC")
 ETHER = asset_id("eip155:84532", "ETH")
 
 
@@ -88,14 +89,15 @@ class World:
         publisher = uuid7()
         slug = f"shop-{publisher.hex[-12:]}"
         pricing = {name: document.pop(name) for name in list(document) if name in PRICING}
+        wallet, network = document.pop("wallet_address", "0x0"), document.pop("wallet_network_id", "eip155:8453")
         document = {
             "api_url": self.upstream_url, "integration_type": "api", "billing_model": "prepaid_credits", **document
         }  # fmt: skip
         await self.connection.execute(
             "INSERT INTO catalog.publisher (id, organization_id, created_by, slug, name, category, wallet_address,"
             " wallet_network_id, primary_asset_id, document)"
-            " VALUES ($1, $2, $3, $4, 'Shop', 'integration', '0x0', 'eip155:8453', $5, $6)",
-            publisher, owner.organization_id, owner.id, slug, asset, document,
+            " VALUES ($1, $2, $3, $4, 'Shop', 'integration', $7, $8, $5, $6)",
+            publisher, owner.organization_id, owner.id, slug, asset, document, wallet, network,
         )  # fmt: skip
         columns = {"price_per_call": price, **pricing}
         names = ", ".join(columns)
@@ -104,7 +106,9 @@ class World:
             f"INSERT INTO catalog.pricing (publisher_id, asset_id, {names}) VALUES ($1, $2, {values})",
             publisher, asset, *columns.values(),
         )  # fmt: skip
-        account = await self.connection.fetchval("SELECT ledger.earnings_account($1, $2)", publisher, asset)
+        account = await self.connection.fetchval(
+            "SELECT ledger.earnings_account($1, ledger_asset_id) FROM catalog.asset WHERE id = $2", publisher, asset
+        )
         return Shop(publisher, slug, account)
 
     async def balance(self, agent: Agent) -> int:
@@ -121,6 +125,17 @@ class World:
 
 
 PRICING = frozenset(
-    "price_per_get price_per_post price_per_put price_per_patch price_per_delete min_charge max_charge"
-    " max_queries_per_minute prepaid_enabled".split()
+    [
+        "price_per_get",
+        "price_per_post",
+        "price_per_put",
+        "price_per_patch",
+        "price_per_delete",
+        "min_charge",
+        "max_charge",
+        "max_queries_per_minute",
+        "prepaid_enabled",
+        "onchain_enabled",
+        "payment_expiry_minutes",
+    ]
 )

@@ -65,6 +65,30 @@ class UpstreamResponse:
             self._pieces = [b"".join(self._pieces)]
         return self._pieces[0] if self._pieces else b""
 
+    async def gather(self, most: int, seconds: float) -> bool:
+        """Wait until the whole body has arrived, and return whether it has: not when it is larger than `most` bytes, or
+        takes longer. Nothing is read by this. Raises as `read`.
+        """
+        late = False
+
+        def end() -> None:
+            nonlocal late
+            late = True
+            self._wake()
+
+        timer = asyncio.get_running_loop().call_later(seconds, end)
+        try:
+            while not (self._ended or self._error is not None or late or self._size > most):
+                if self._paused:
+                    self._paused = False
+                    self._stream.resume_reading()
+                await self._wait()
+        finally:
+            timer.cancel()
+        if self._error is not None:
+            raise self._error
+        return self._ended and self._size <= most
+
     async def read(self) -> bytes:
         """Return what has arrived, waiting for some if nothing has; b"" at the clean end.
 

@@ -1,0 +1,106 @@
+"""What a call may be paid with on a chain: an offer for each asset that its publisher takes and we settle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gateway.billing.x402_per_request import pays_publisher
+from gateway.catalog.endpoints import Endpoint
+from gateway.catalog.snapshot import AssetPrice, Publisher
+from gateway.payments.evm.chains import Chain
+from gateway.payments.evm.encoding import parse_address
+from gateway.payments.evm.settlements import Booking
+from gateway.payments.x402.answers import Resource, resource
+from gateway.payments.x402.offer import Offer, PaymentKinds
+from gateway.proxy.exchange import Exchange
+from gateway.settings import SettlementPolicy
+from pricing.money import round_up
+from pricing.quote import Quote
+from pricing.tariffs import per_request
+from pricing.usage import Usage
+
+MAX_TIMEOUT = 3_600
+"""The longest that an authorization may be good for, in seconds: what lives longer must be remembered longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sale:
+    """An offer, and what taking it up books: the price in its asset, and whose the money is."""
+
+    offer: Offer
+    price: AssetPrice
+    quote: Quote
+    booking: Booking
+
+
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """The payment kinds of this gateway, and the chains that it settles on by CAIP-2 id."""
+
+    kinds: PaymentKinds
+    chains: Mapping[str, Chain]
+
+    def of(self, exchange: Exchange, policy: SettlementPolicy) -> list[Sale]:
+        """Return what an exchange with a quote may be paid with, the publisher's primary asset first; maybe nothing."""
+        publisher = exchange.sold
+        found: list[Sale] = []
+        if publisher.category != "integration":  # others are priced by what they return, which no offer can say yet
+            return found
+        for price in publisher.prices:
+            kind = self.kinds.find(price.asset.network_id, price.asset.symbol) if price.onchain else None
+            chain = self.chains.get(price.asset.network_id)
+            if kind is None or chain is None:
+                continue
+            quote = quote_in(price, publisher, exchange.method, exchange.candidates)
+            if quote is None:
+                continue
+            payee, booking = _payee(publisher, price, quote, chain, policy)
+            offer = Offer(kind, quote.amount, payee, min(price.expiry_seconds, MAX_TIMEOUT))
+            found.append(Sale(offer, price, quote, booking))
+        return found
+
+
+def quote_in(
+    price: AssetPrice, publisher: Publisher, method: str, candidates: Sequence[Endpoint | None]
+) -> Quote | None:
+    """Return the dearest quote in an asset, None where there is no price: what costs something is not free in another.
+
+    Endpoints are priced in the primary asset's units; the same decimal price holds in each asset.
+    """
+    primary = publisher.prices[0].asset.decimals
+    if not price.prices.sells(method) and any(one is None or one.price is None for one in candidates):
+        return None
+    quotes = [
+        per_request.quote(price.prices, Usage(method=method), _scaled(one, primary, price.asset.decimals))
+        for one in candidates
+    ]
+    dearest = max(quotes, key=lambda quote: quote.amount, default=None)
+    return dearest if dearest is not None and dearest.amount else None
+
+
+def resource_of(exchange: Exchange, public_url: str) -> Resource:
+    """Return what is sold, as an offer names it and a payment echoes it: the call's URL with its query."""
+    path = exchange.path.decode("latin-1")
+    query = "?" + exchange.query.decode("latin-1") if exchange.query else ""
+    url = f"{public_url}/publishers/{exchange.sold.slug}{path}{query}"
+    return resource(url, f"{exchange.method} {exchange.sold.name}")
+
+
+def _scaled(endpoint: Endpoint | None, primary: int, decimals: int) -> int | None:
+    """Return an endpoint's price in an asset's units. Exact: stored prices fit every accepted asset."""
+    if endpoint is None or endpoint.price is None:
+        return None
+    return round_up(endpoint.price * 10**decimals, 10**primary)
+
+
+def _payee(
+    publisher: Publisher, price: AssetPrice, quote: Quote, chain: Chain, policy: SettlementPolicy
+) -> tuple[bytes, Booking]:
+    """Return whom a payment goes to (20 bytes): the publisher itself where it may, else the platform's treasury."""
+    if pays_publisher(policy, price.prices.fee_ppm) and publisher.wallet_network == chain.network.id:
+        try:
+            return parse_address(publisher.wallet_address), Booking(kind="direct", account_id=price.account_id)
+        except ValueError:  # stored before addresses were checked
+            pass
+    return chain.treasury, Booking(kind="earnings", account_id=price.account_id, fee=quote.fee)

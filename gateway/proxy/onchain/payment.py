@@ -1,0 +1,159 @@
+"""The payment of one call, from its reservation to its end.
+
+It ends once: kept with the call's answer (`keep`), or given back (`give_back`). Both are one transaction of the
+database (payments/calls.py). Giving back is made up for when the database is away, and is the reconciler's when this
+process dies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from gateway.billing import x402_per_request
+from gateway.billing.prepaid_credits import Ending
+from gateway.database.pool import LOST, Connection
+from gateway.errors import Unavailable
+from gateway.faults import ARMED, act
+from gateway.payments.calls import DELIVER, GIVE_BACK
+from gateway.payments.evm.settlements import Status
+from gateway.payments.x402 import v1, v2
+from gateway.payments.x402.answers import Settlement
+from gateway.proxy.exchange import Exchange, HeaderPairs
+from gateway.proxy.idempotency import kept_headers
+from gateway.proxy.onchain.offers import Sale
+from gateway.proxy.settle import settlement_of
+from gateway.services import Services
+from gateway.settings import SettlementPolicy
+from pricing.money import format_amount
+
+NOT_KEPT = "The answer could not be kept, so it was not delivered. Present the same payment again."
+
+
+@dataclass(slots=True)
+class CallPayment:
+    """A payment that is being reserved. `id` is the exchange's; `status` is how it was settled, once that is known."""
+
+    services: Services
+    id: UUID
+    sale: Sale
+    version: int
+    payer: bytes
+    policy: SettlementPolicy
+    worker_id: int | None
+    submitted: bool = False
+    ended: bool = False
+    status: Status | None = None
+
+    def never_was(self) -> None:
+        """Note that nothing was reserved."""
+        self.ended = True
+        self.services.ledger.ended(self.id)
+
+    async def submit(self) -> None:
+        """Hand the payment over for settlement. Raises Unavailable."""
+        await self.services.settlements.submit(self.id)
+        self.submitted = True
+
+    async def wait(self) -> Status:
+        """Wait for the settlement and return its status; it may not have ended when the time is up."""
+        self.status = await self.services.settlements.wait(self.id, self.services.settings.x402.wait)
+        if ARMED == "x402.settled" and self.status.state == "confirmed":
+            await act()
+        return self.status
+
+    async def keep(self, exchange: Exchange, headers: HeaderPairs, body: bytes | None) -> None:
+        """Keep the call's answer, record its end and have the payment settled: all of it, or nothing.
+
+        Raises Unavailable when that cannot be done, or not be known: then the caller must not have all of the answer.
+        """
+        arguments = self._answer(exchange, headers, body)
+
+        async def work(connection: Connection) -> str:
+            return await DELIVER.one(connection, *arguments)
+
+        if ARMED == "x402.answered":
+            await act()
+        if await self.services.database.read(work) == "cancelled":
+            raise Unavailable(NOT_KEPT)
+        self.ended = self.submitted = True
+        self.services.ledger.ended(self.id)
+        exchange.outcome = "settled"
+        if ARMED == "x402.kept":
+            await act()
+
+    async def end(self, exchange: Exchange, ending: Ending) -> bool:
+        """End the payment by the rule, if it has no end yet, and return whether it was given back."""
+        if not self.ended:
+            decision = x402_per_request.settle(
+                ending,
+                exchange.status,
+                answered=exchange.head_sent,
+                submitted=self.submitted,
+                refunded=exchange.sold.delivery.refunded,
+            )
+            # What the rule keeps was kept with its answer (`keep`); an answer that was not kept has not arrived whole.
+            await self.give_back(exchange, decision.reason)
+        return exchange.outcome == "refunded"
+
+    async def give_back(self, exchange: Exchange, reason: str) -> str:
+        """Let the authorization go, or send its money back. Returns what happened (calls.GivenBack)."""
+        self.ended = True
+        exchange.outcome = "refunded"
+        status = exchange.status
+
+        async def work() -> str:
+            verdict = await self.services.database.read(
+                lambda connection: GIVE_BACK.one(connection, self.id, reason, status)
+            )
+            self.services.ledger.ended(self.id)
+            return verdict
+
+        try:
+            verdict = await work()
+        except (*LOST, Unavailable):
+            self.services.ledger.owe(f"giving {self.id} back", work)
+            return "waiting"
+        if verdict in ("kept", "ended"):  # it cannot go back; or it was kept with its answer, and we were not told
+            exchange.outcome = "settled"
+        return verdict
+
+    def fields(self, *, refunded: bool) -> HeaderPairs:
+        """Return the answer's fields about the payment: what the call cost, and how it was settled."""
+        asset = self.sale.price.asset
+        amount = 0 if refunded else self.sale.offer.amount
+        fields = [(b"x-cost", format_amount(amount, asset.decimals).encode())]
+        if not refunded:
+            fields.append((b"x-cost-asset", asset.symbol.encode()))
+            fields.append(response_field(self.version, self.settlement()))
+        return fields
+
+    def settlement(self) -> Settlement:
+        """Return how the payment was settled, as clients are told; without a transaction it is still on its way."""
+        offer, status = self.sale.offer, self.status
+        if status is not None and status.state == "failed":
+            return Settlement(offer.kind.network, self.payer, reason=status.reason or "transaction_failed")
+        transaction = None if status is None else status.transaction
+        return Settlement(offer.kind.network, self.payer, transaction, offer.amount)
+
+    def _answer(self, exchange: Exchange, headers: HeaderPairs, body: bytes | None) -> tuple[Any, ...]:
+        keyed = exchange.keyed
+        if keyed is None:
+            raise RuntimeError("a call that is paid on a chain has claimed its payment")
+        end = settlement_of(exchange, "delivered")
+        pairs = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in kept_headers(headers)]
+        return (
+            self.id, self.worker_id, keyed.owner_id, keyed.key, exchange.answered, orjson.dumps(pairs), body,
+            keyed.request_hasher.digest(), end.reason, end.status, end.bytes_in, end.bytes_out, end.method,
+            end.target_hash, end.body_hash,
+        )  # fmt: skip
+
+
+def response_field(version: int, settlement: Settlement) -> tuple[bytes, bytes]:
+    """Return the field that tells a payer how its payment ended, in its version of the protocol."""
+    if version == 1:
+        return b"x-payment-response", v1.response_header(settlement)
+    return b"payment-response", v2.response_header(settlement)

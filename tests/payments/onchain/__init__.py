@@ -1,0 +1,1 @@
+"""Calls that are paid on a chain, through the public door of a running gateway."""
