@@ -1,0 +1,200 @@
+"""What must hold: the books against the model at any moment, and what every caller got against what was paid."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from gateway.database.pool import Connection
+from gateway.ledger import proof
+from tests.simulator.callers import Attempt
+from tests.simulator.model import Account, Model, Row, expect
+from tests.simulator.town import Held, Town
+
+PAID_SCRIPTS = ("whole", "pieces", "missing", "breaks")  # may end settled when the caller left or its gateway died
+
+
+class Books:
+    """Checks the database against the model and the proof. Call it only when nothing runs."""
+
+    def __init__(self, town: Town) -> None:
+        self._town = town
+        self._seen: Counter[int] = Counter()
+        shops = {shop.account_id: index for index, shop in enumerate(town.shops)}
+        self.model = Model(
+            grace=town.grace,
+            hold_account=self._hold_account,
+            fee_of=lambda account, amount: town.fee_of(shops[account], amount),
+        )
+
+    def check(self) -> None:
+        """Raise SimulationError when anything is wrong."""
+        self._town.conductor.observer.look(self._check)
+
+    async def _check(self, connection: Connection) -> None:
+        report = await proof.verify(connection)
+        expect(report.sound, f"the ledger's own proof fails: {report.violations}")
+        await self._follow(connection)
+        self.model.check_whole()
+        await self._compare(connection)
+        total = await connection.fetchval(
+            "SELECT (SELECT coalesce(sum(balance), 0) FROM ledger.account)"
+            " + (SELECT coalesce(sum(credits - debits), 0) FROM ledger.shard)"
+        )
+        expect(total == 0, f"all accounts together hold {total}")
+
+    async def _follow(self, connection: Connection) -> None:
+        """Apply what the journal has beyond the last check, wallet by wallet."""
+        for row in await connection.fetch(
+            "SELECT id, purpose::text, wallet_id, publisher_id, fee_account_id FROM ledger.account"
+        ):
+            self.model.accounts.setdefault(row["id"], Account(**dict(row)))
+        fresh: defaultdict[int, list[Row]] = defaultdict(list)
+        for record in await connection.fetch("SELECT * FROM simulator.journal ORDER BY wallet_id, seq"):
+            row = Row(**{**dict(record), "amount": int(record["amount"]), "fee": int(record["fee"])})
+            if row.seq > self._seen[row.wallet_id]:
+                fresh[row.wallet_id].append(row)
+        holds = await connection.fetch("SELECT exchange_id, account_id FROM ledger.hold")
+        self._holds = {row["exchange_id"]: row["account_id"] for row in holds}
+        for wallet, rows in fresh.items():
+            self.model.apply(rows)
+            self._seen[wallet] = rows[-1].seq
+
+    def _hold_account(self, exchange: Any) -> int:
+        return self._holds[exchange]
+
+    async def _compare(self, connection: Connection) -> None:
+        model = self.model
+        for row in await connection.fetch(
+            "SELECT id, purpose::text, wallet_id, balance, expires_at, spent FROM ledger.account WHERE balance IS NOT NULL"
+        ):
+            if row["purpose"] == "held":
+                expect(row["balance"] == model.held[row["wallet_id"]], f"wallet {row['wallet_id']} holds {row['balance']}, "
+                       f"expected {model.held[row['wallet_id']]}")  # fmt: skip
+                continue
+            lot = model.lots[row["id"]]
+            actual, wanted = (row["balance"], row["expires_at"]), (lot.balance, lot.expires_at)
+            expect(actual == wanted, f"lot {row['id']} of wallet {row['wallet_id']} is {actual}, expected {wanted}")
+        for row in await connection.fetch(
+            "SELECT account_id, sum(debits) AS debits, sum(credits) AS credits FROM ledger.shard GROUP BY account_id"
+        ):
+            account = row["account_id"]
+            actual, wanted = (row["debits"], row["credits"]), (model.debits[account], model.credits[account])
+            expect(actual == wanted, f"account {account} has debits and credits {actual}, expected {wanted}")
+
+
+@dataclass(frozen=True)
+class End:
+    """How the database says that an exchange ended: none (nothing was charged), settled, refunded or open."""
+
+    exchange_id: str
+    end: str
+    charged: int
+
+
+def check_ends(town: Town, books: Books) -> None:
+    """Hold what the callers saw against what they paid. Call it when every process has stopped."""
+    ends = town.conductor.observer.look(_ends)
+    heard = town.publishers.heard
+    paid: Counter[str] = Counter()
+    for attempt in town.caller.attempts:
+        end = ends.get(attempt.exchange_id, End(attempt.exchange_id, "none", 0))
+        price = town.plan.prices[attempt.shop]
+        allowed = may_end(town, attempt, price)
+        expect(end.end in allowed, f"{attempt} ended {end.end}, allowed is {sorted(allowed)}")
+        expect(end.charged in (0, price), f"{attempt} was charged {end.charged}, the price is {price}")
+        if price and attempt.exchange_id in heard:
+            expect(end.end != "none", f"{attempt} reached its publisher without being paid first")
+        if end.end == "settled" and attempt.key is not None:
+            paid[attempt.key] += 1
+            expect(paid[attempt.key] == 1, f"key {attempt.key} was paid for {paid[attempt.key]} times")
+    for held in town.held:
+        end = ends.get(held.exchange_id, End(held.exchange_id, "none", 0))
+        expect((end.end, end.charged) in held_may_end(town, held), f"{held} ended {end}")
+    _check_totals(town, books, ends)
+
+
+def held_may_end(town: Town, held: Held) -> set[tuple[str, int]]:
+    """Return how a held call may have ended and what it may have cost."""
+    given_back = {("refunded", held.capture), ("refunded", 0)}
+    captured = ("settled", held.capture) if held.capture else ("refunded", 0)
+    if held.exchange_id in town.resolved:
+        return {*given_back, captured, *((("settled", amount)) for amount in range(1, 200))}
+    if held.ended in ("captured", "voided"):
+        return {captured}
+    if held.ended == "repeated":  # the operator or the reconciler may have been there first, with the same word
+        return {captured}
+    nothing = {("none", 0), ("refunded", 0)}
+    return nothing if held.ended == "" else {*nothing, *given_back, captured}
+
+
+def may_end(town: Town, attempt: Attempt, price: int) -> set[str]:
+    """Return how an exchange may have ended, from what its caller and its publisher know."""
+    process, heard = attempt.process, town.publishers.heard.get(attempt.exchange_id)
+    if price == 0 or attempt.replayed:
+        return {"none"}
+    cost_nothing = attempt.cost == "0"
+    ends = set[str]()
+    if attempt.complete and not cost_nothing:
+        ends = {"settled"}
+        stored = attempt.key is not None and not attempt.troubled
+        if process.in_doubt and not stored:  # it died before it had written that the call was delivered
+            ends.add("refunded")
+        if process.taken_for_dead:
+            ends.add("refunded")
+    elif attempt.complete:
+        ends = {"none", "refunded"}
+    else:
+        ends = {"none", "refunded"}
+        if heard is not None and heard.script in PAID_SCRIPTS:
+            ends.add("settled")
+    if attempt.exchange_id in town.given_back:
+        ends.add("refunded")
+    if attempt.exchange_id in town.resolved:
+        ends.add("settled" if town.resolved[attempt.exchange_id] == "keep" else "refunded")
+    return ends
+
+
+def _check_totals(town: Town, books: Books, ends: dict[str, End]) -> None:
+    """Each agent has what it was granted, less what expired and what its settled exchanges cost."""
+    spent: Counter[UUID] = Counter()
+    known = {attempt.exchange_id: attempt.agent.id for attempt in town.caller.attempts}
+    known |= {held.exchange_id: town.agents[held.agent].id for held in town.held}
+    for end in ends.values():
+        if end.end == "settled":
+            spent[known[end.exchange_id]] += end.charged
+    for index, agent in enumerate(town.agents):
+        has = sum(lot.balance for lot in books.model.lots.values() if lot.account.wallet_id == agent.wallet_id)
+        bonuses = town.conductor.observer.look(lambda connection, agent=agent: _bonuses(connection, agent.wallet_id))
+        wanted = town.granted[index] + bonuses - books.model.expired[agent.wallet_id] - spent[agent.id]
+        expect(has == wanted, f"agent {index} has {has}, expected {wanted}")
+        expect(books.model.held[agent.wallet_id] == 0, f"agent {index} still has held money")
+
+
+async def _ends(connection: Connection) -> dict[str, End]:
+    rows = await connection.fetch(
+        """
+        SELECT t.cause_id::text AS exchange_id, sum(t.amount) FILTER (WHERE t.kind IN ('charge', 'capture')) AS charged,
+               bool_or(t.kind = 'refund') AS refunded, max(s.outcome::text) AS outcome
+          FROM ledger.transfer t LEFT JOIN ledger.settlement s ON s.exchange_id = t.cause_id
+         WHERE t.kind IN ('charge', 'capture', 'refund', 'hold') GROUP BY t.cause_id
+        """
+    )
+    ends: dict[str, End] = {}
+    for row in rows:
+        end = "refunded" if row["refunded"] else row["outcome"] or "open"
+        ends[row["exchange_id"]] = End(row["exchange_id"], end, int(row["charged"] or 0))
+    return ends
+
+
+async def _bonuses(connection: Connection, wallet: int) -> int:
+    """Return what claims and referrals granted; each may exist once."""
+    rows = await connection.fetch(
+        "SELECT source, reference, sum(granted)::bigint AS granted, count(*) AS lots FROM ledger.account"
+        " WHERE wallet_id = $1 AND source IN ('signup_bonus', 'daily_claim', 'referral_reward') GROUP BY source, reference",
+        wallet,
+    )
+    expect(all(row["lots"] == 1 for row in rows), f"wallet {wallet} was granted a bonus twice: {rows}")
+    return sum(row["granted"] for row in rows)

@@ -1,0 +1,126 @@
+"""Bugs that the simulator must find: each breaks one rule of the ledger, in the database or in the gateway's code.
+
+Several are defects that this code once had.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gateway.proxy.idempotency
+import gateway.proxy.pipeline
+import gateway.proxy.settle
+from gateway.billing import prepaid_credits
+from gateway.database.pool import Connection
+from gateway.errors import Unavailable
+from gateway.jobs.reconcile import Reconciler
+from gateway.ledger.group_commit import GroupCommit
+from tests.simulator.town import Town
+
+Sabotage = Callable[[Town], contextlib.AbstractContextManager[None]]
+
+
+def in_database(function: str, before: str, after: str) -> Sabotage:
+    """Return a bug in a function of the ledger schema: a piece of its text replaced."""
+
+    async def change(connection: Connection) -> None:
+        text = await connection.fetchval("SELECT pg_get_functiondef(to_regproc($1))", f"ledger.{function}")
+        assert before in text, f"ledger.{function} has no {before!r} any more"
+        await connection.execute(text.replace(before, after))
+
+    @contextlib.contextmanager
+    def apply(town: Town) -> Iterator[None]:
+        town.conductor.observer.look(change)
+        yield
+
+    return apply
+
+
+def in_code(owner: Any, name: str, make: Callable[[Any], Any]) -> Sabotage:
+    """Return a bug in Python: an attribute replaced by what `make` makes of it."""
+
+    @contextlib.contextmanager
+    def apply(_town: Town) -> Iterator[None]:
+        before = getattr(owner, name)
+        setattr(owner, name, make(before))
+        try:
+            yield
+        finally:
+            setattr(owner, name, before)
+
+    return apply
+
+
+@contextlib.contextmanager
+def edited_balance(town: Town) -> Iterator[None]:
+    """Somebody edits a balance by hand."""
+    statement = "UPDATE ledger.account SET balance = balance + 1 WHERE id = (SELECT min(id) FROM ledger.account WHERE granted > 0)"
+    town.conductor.observer.look(lambda connection: connection.execute(statement))
+    yield
+
+
+async def _nothing(*_arguments: Any, **_options: Any) -> int:
+    return 0
+
+
+def _forgetful_keep(keep: Any) -> Any:
+    async def keep_answer(*arguments: Any) -> None:
+        with contextlib.suppress(Unavailable):
+            await keep(*arguments)
+
+    return keep_answer
+
+
+def _keyless_settle(settle: Any) -> Any:
+    """Charge for what a call with a key delivered in part, although its key is given back."""
+
+    async def settle_as_without_key(exchange: Any, ledger: Any, ending: Any) -> bool:
+        keyed, exchange.keyed = exchange.keyed, None
+        try:
+            return await settle(exchange, ledger, ending)
+        finally:
+            exchange.keyed = keyed
+
+    return settle_as_without_key
+
+
+BUGS: dict[str, Sabotage] = {
+    "a balance is edited": edited_balance,
+    "a refund is applied twice": in_database("return_to_lot", "balance + p_amount", "balance + 2 * p_amount"),
+    "a refund takes no notice of the end": in_database("refund", "IF p_only_open THEN", "IF false THEN"),
+    "lots are drawn in the order of their age": in_database(
+        "draw", "ORDER BY a.purpose, a.expires_at NULLS LAST, a.id", "ORDER BY a.id"
+    ),
+    "a batch spends expired money": in_database(
+        "post_charges_unfenced", "AND (a.expires_at IS NULL OR a.expires_at > now())", ""
+    ),
+    "a charge that is sent again is charged again": in_database(
+        "post_charge", "t.cause_id = p_exchange AND t.kind = 'charge'", "false"
+    ),
+    "fees are rounded up": in_database(
+        "draw", "div(p_fee * (p_amount - left_over), p_amount)", "ceil(p_fee * (p_amount - left_over) / p_amount)"
+    ),
+    "a hold is released to the lot drawn first": in_database("end_hold", "ORDER BY t.leg DESC", "ORDER BY t.leg"),
+    "concurrent sums overwrite each other": in_database(
+        "add_to_shard", "s.credits + EXCLUDED.credits", "EXCLUDED.credits"
+    ),
+    "an expired lot keeps what is in it": in_database(
+        "return_to_lot", "PERFORM ledger.expire_lot(lot.id, gen_random_uuid())", "NULL"
+    ),
+    "a running key is given to whoever asks": in_database(
+        "claim_answer", "IF dead OR found_row", "IF found_row.status IS NULL OR found_row"
+    ),
+    "a dead worker's key stays its own": in_database("claim_answer", "IF dead OR found_row", "IF found_row"),
+    "a worker taken for dead goes on charging": in_database("is_fenced", "IF p_worker IS NULL", "IF true"),
+    "the reconciler does nothing": in_code(Reconciler, "_end", lambda _end: _nothing),
+    "what is owed is forgotten": in_code(GroupCommit, "owe", lambda _owe: lambda *_: None),
+    "an answer is delivered though it could not be stored": in_code(
+        gateway.proxy.pipeline, "keep_answer", _forgetful_keep
+    ),
+    "a key is given back though its call was charged": in_code(gateway.proxy.pipeline, "settle", _keyless_settle),
+    "a failed call is charged": in_code(
+        prepaid_credits, "gives_back", lambda _gives_back: lambda _status, _refunded=None: None
+    ),
+}

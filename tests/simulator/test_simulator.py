@@ -1,0 +1,85 @@
+"""The money simulator: a short run of fixed seeds always, a longer one of fresh seeds with `make faults`, and proof that
+it finds bugs. `make simulate` runs it for as long as you like.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+
+import pytest
+
+from tests.simulator.plan import make_plan
+from tests.simulator.sabotage import BUGS
+from tests.simulator.shrink import shrink
+from tests.simulator.simulation import make_template, simulate
+from tests.support.services import Services
+
+SHORT = 60  # operations a seed
+LEAST_SEEDS, MOST_SEEDS = 4, 12
+LONG_SEEDS, LONG = 25, 150
+QUICK = ("a balance is edited", "a refund is applied twice", "lots are drawn in the order of their age")
+"""Bugs that show at once; every other one is looked for by `make faults`."""
+# What must have happened in the short run for it to mean anything.
+KINDS = {
+    "grant", "charge", "refund", "hold", "capture", "release", "expire", "replay", "kill", "standstill", "lock",
+    "request lost", "answer lost", "answer 200", "answer 402", "answer 409", "answer 503", "answer cut",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def server(services: Services) -> str:
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(make_template(services.database_url))
+    loop.close()
+    return services.database_url
+
+
+def test_a_short_run_keeps_every_rule(server: str) -> None:
+    seen: Counter[str] = Counter()
+    for seed in range(1, MOST_SEEDS + 1):
+        outcome = simulate(server, make_plan(seed, SHORT))
+        assert outcome.failure is None, f"SEED={seed} --operations {SHORT}: {told(outcome.history, outcome.failure)}"
+        seen.update(outcome.seen)
+        if seed >= LEAST_SEEDS and seen.keys() >= KINDS:
+            break
+    assert seen.keys() >= KINDS, f"nothing was learnt about {KINDS - seen.keys()}"
+
+
+def test_one_seed_is_one_history(server: str) -> None:
+    plan = make_plan(6, 25)
+    assert simulate(server, plan).history == simulate(server, plan).history
+
+
+@pytest.mark.parametrize("bug", QUICK)
+def test_it_finds(bug: str, server: str) -> None:
+    assert any(simulate(server, make_plan(seed, SHORT), BUGS[bug], check_every=50).failure for seed in range(1, 7))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bug", [bug for bug in BUGS if bug not in QUICK])
+def test_it_finds_in_time(bug: str, server: str) -> None:
+    assert any(simulate(server, make_plan(seed, SHORT), BUGS[bug]).failure for seed in range(1, 60))
+
+
+@pytest.mark.slow
+def test_the_history_of_a_failure_is_short(server: str) -> None:
+    plan, bug = make_plan(1, SHORT), BUGS["a refund is applied twice"]
+    failed = simulate(server, plan, bug)
+    short, outcome = shrink(plan, failed, lambda tried: simulate(server, tried, bug, check_every=20), 60)
+    assert outcome.failure is not None
+    assert len(short.operations) <= 4
+    assert len(outcome.history) < 150
+
+
+@pytest.mark.slow
+def test_a_long_run_of_fresh_seeds(server: str) -> None:
+    first = random.SystemRandom().randrange(1 << 31)
+    for seed in range(first, first + LONG_SEEDS):
+        outcome = simulate(server, make_plan(seed, LONG))
+        assert outcome.failure is None, f"SEED={seed} --operations {LONG}: {told(outcome.history, outcome.failure)}"
+
+
+def told(history: list[str], failure: str | None) -> str:
+    return "\n".join([*history[-200:], str(failure)])
