@@ -31,6 +31,7 @@ from gateway.jobs.heartbeat import Heartbeat
 from gateway.jobs.listener import CHECK_SECONDS, Listener
 from gateway.jobs.reconcile import Reconciler
 from gateway.jobs.runner import Runner
+from gateway.jobs.sales import SaleRefresher
 from gateway.jobs.undelivered import give_back_undelivered
 from gateway.ledger.answers import Answers
 from gateway.ledger.group_commit import GroupCommit
@@ -56,6 +57,7 @@ from gateway.upstreams.credentials import CredentialBox, parse_keys
 from gateway.upstreams.egress import EgressGuard
 from gateway.upstreams.http.client import UpstreamClient
 from gateway.upstreams.postgres.markets import Markets
+from gateway.upstreams.postgres.onboarding import DatabaseInspector
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +134,12 @@ class Worker:
         self._listener = Listener(services.settings.database, services.catalog, services.identities)
         self._dead_after = services.settings.money.dead_after
         self._reconciler = Reconciler(services.database, self._grace, dead_after, self._heartbeat.may_judge)
+        self._refresher = SaleRefresher(
+            services.database,
+            services.box,
+            DatabaseInspector(services.guard),
+            timedelta(seconds=services.settings.queries.refresh),
+        )
         self._sampler = Sampler(
             services.metrics,
             services.database,
@@ -162,6 +170,8 @@ class Worker:
         self._runner.every(EXPIRE_SECONDS, lambda: expire_stored_answers(services.database), "answers")
         self._runner.every(EXPIRE_SECONDS, lambda: forget_nonces(services.database), "nonces")
         self._runner.every(FLUSH_SECONDS, services.identities.flush_used, "last-used")
+        self._runner.every(services.settings.queries.refresh / 4, self._refresher.run, "sales")
+        self._runner.every(FLUSH_SECONDS, self._trim_markets, "markets")
         self._runner.every(GAUGE_SECONDS, self._sampler.sample, "gauges")
 
     def mind(self, live: Live) -> None:
@@ -172,6 +182,9 @@ class Worker:
             live.cut_stalled(time.perf_counter() - patience)
 
         self._runner.every(patience / 4, look, "stalled callers")
+
+    async def _trim_markets(self) -> None:
+        self.services.markets.trim(self.services.catalog.sales())
 
     async def stop(self) -> None:
         """Stop the jobs, write what waits, close. The server has drained its calls before."""

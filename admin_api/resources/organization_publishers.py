@@ -23,6 +23,7 @@ from gateway.catalog.publishers import PublisherDesk
 from gateway.catalog.records import LIST_OF_ORGANIZATION, TOUCH_PUBLISHER, Publisher, assemble
 from gateway.catalog.refusals import refused
 from gateway.catalog.requests import CreatePublisherRequest, UpdatePricingRequest, UpdatePublisherRequest
+from gateway.catalog.sales import FIND_SALE, schema_view
 from gateway.catalog.urls import UrlPolicy
 from gateway.catalog.usage import Earnings, earnings_of
 from gateway.catalog.views import asset_view, logo_url, owner_view
@@ -79,7 +80,7 @@ async def get_org_publisher(
 ) -> models.PublisherDataResponse:
     """Return a publisher as its owner sees it; credentials are never shown."""
     publisher = await _owned(services, caller, organization_id, publisher_id, Permission.PUBLISHERS_READ)
-    return models.PublisherDataResponse(data=_shown(services, publisher))
+    return await _with_schema(services, publisher)
 
 
 @router.put("/{publisher_id}", operation_id="update_publisher", responses=refusals(400, 401, 403, 404, 500))
@@ -211,7 +212,16 @@ async def _owned(
 async def _changed(services: Services, publisher: Publisher) -> models.PublisherDataResponse:
     """Answer with a publisher that was written. This worker's snapshot need not wait for its own notification."""
     await services.catalog.refresh(publisher.record.id)
-    return models.PublisherDataResponse(data=_shown(services, publisher))
+    return await _with_schema(services, publisher)
+
+
+async def _with_schema(services: Services, publisher: Publisher) -> models.PublisherDataResponse:
+    shown = _shown(services, publisher)
+    async with services.database.acquire() as connection:
+        sale = await FIND_SALE.first(connection, publisher.record.id)
+    if sale is not None:
+        shown.database_schema = models.DatabaseSchema.model_validate(schema_view(sale, owner=True))
+    return models.PublisherDataResponse(data=shown)
 
 
 def _shown(services: Services, publisher: Publisher) -> models.PublisherResponse:

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, StrictStr
+from pydantic import BaseModel, Field, StrictStr
 
 from admin_api.kit.envelope import Answer, Moment, OffsetPaginationMeta, PaginationMeta
 from gateway.catalog.fields import EXTENSION
@@ -75,6 +75,41 @@ class PricingConfigDataResponse(Answer):
     pagination: PaginationMeta | None = None
 
 
+class SoldColumn(Answer):
+    """A column; `type` is PostgreSQL's."""
+
+    name: str
+    type: str
+    nullable: bool
+
+
+class SoldTable(Answer):
+    """A table or view on sale; `rows` is the server's estimate. `sample` shows a few rows where the owner allows it."""
+
+    schema_: Annotated[str, Field(alias="schema")]
+    name: str
+    kind: str
+    rows: int | None
+    columns: list[SoldColumn]
+    sample: list[Any]
+
+
+class RoleFinding(Answer):
+    """What the database role may do too much, and the SQL that puts it right. Fatal ones stop the sale."""
+
+    problem: str
+    fix: str
+    fatal: bool
+
+
+class DatabaseSchema(Answer):
+    """What a database publisher has on sale, as of `checked_at`. `findings` is for its owner alone."""
+
+    tables: list[SoldTable]
+    checked_at: Moment
+    findings: list[RoleFinding]
+
+
 class PublisherResponse(Answer):
     """A publisher, without credentials. Where the owner sees upstream details, the store's view has null."""
 
@@ -141,6 +176,7 @@ class PublisherResponse(Answer):
     websocket_enabled: Annotated[bool, EXTENSION]
     x402_settlement: Annotated[str | None, EXTENSION]
     x402_exposure: Annotated[str | None, EXTENSION]
+    database_schema: Annotated[DatabaseSchema | None, EXTENSION] = None
     total_queries: int
     unique_agents_served: int
 
@@ -205,6 +241,7 @@ class EstimateRequestBody(BaseModel):
     publisher_id: UUID
     query: StrictStr
     asset_id: UUID | None = None
+    params: Annotated[list[Any] | None, EXTENSION] = None
 
 
 class EstimateResponse(Answer):

@@ -16,11 +16,13 @@ from gateway.catalog.checks import one_of
 from gateway.catalog.logos import FIND_LOGO, SVG_POLICY
 from gateway.catalog.records import COUNT_STORE, FIND_IN_STORE, FIND_MANY, LIST_STORE, Publisher, assemble
 from gateway.catalog.refusals import refused
+from gateway.catalog.sales import FIND_SALE, schema_view
 from gateway.catalog.suggest import Suggestion, suggest
 from gateway.catalog.views import store_view
 from gateway.catalog.vocabulary import PublisherCategory
 from gateway.database.pool import Connection
 from gateway.errors import KindNotServed, NotFound, UnknownPublisher
+from gateway.proxy.query_estimate import count_look, estimated
 from gateway.services import Services
 from pricing.money import format_amount
 from pricing.tariffs import per_request
@@ -78,10 +80,14 @@ async def suggest_publishers(
 
 @router.get(SLUG, operation_id="get_store_publisher", responses=refusals(404, 429, 500))
 async def get_store_publisher(slug: str, _address: Public, services: ServicesDep) -> models.PublisherDataResponse:
-    """Return an active publisher with its prices and endpoints."""
+    """Return an active publisher with its prices and endpoints, or what a database publisher has on sale."""
     async with services.database.acquire() as connection:
         publisher = await _in_store(connection, slug)
-    return models.PublisherDataResponse(data=_shown(services, publisher))
+        sale = await FIND_SALE.first(connection, publisher.record.id)
+    shown = _shown(services, publisher)
+    if sale is not None:
+        shown.database_schema = models.DatabaseSchema.model_validate(schema_view(sale, owner=False))
+    return models.PublisherDataResponse(data=shown)
 
 
 @router.get(
@@ -106,31 +112,40 @@ async def get_store_publisher_logo(slug: str, request: Request, _address: Public
     return Response(logo.body, media_type=logo.content_type, headers=fields)
 
 
-@router.post(f"{SLUG}/estimate", operation_id="estimate_query", responses=refusals(400, 404, 429, 500, 501))
+@router.post(
+    f"{SLUG}/estimate", operation_id="estimate_query", responses=refusals(400, 404, 422, 429, 500, 501, 502, 503, 504)
+)
 async def estimate_query(
-    slug: str, body: models.EstimateRequestBody, _address: Public, services: ServicesDep
+    slug: str, body: models.EstimateRequestBody, address: Public, services: ServicesDep
 ) -> models.EstimateResponse:
-    """Say what a call would cost, without a charge. An API costs its call price, whatever is asked."""
-    async with services.database.acquire() as connection:
-        publisher = await _in_store(connection, slug)
-    record = publisher.record
-    if body.publisher_id != record.id:
+    """Say what a call would cost, without a charge. An API costs its call price, whatever is asked.
+
+    The rows of a query are the planner's, rounded up to 10, 20, 50, 100, …: an estimate tells no data.
+    """
+    publisher = services.catalog.find(_slug(slug))
+    if publisher is None:
+        raise UnknownPublisher("No publisher has this slug. GET /publishers lists those that there are.")
+    if body.publisher_id != publisher.id:
         raise refused("publisher_id", "is not the id of the publisher in the path")
-    if record.category == "database":
-        raise KindNotServed("Estimates for database publishers are not available on this gateway yet.")
-    asset_id = body.asset_id or record.primary_asset_id
-    for row, asset in zip(publisher.pricing, publisher.assets, strict=True):
-        if asset.id == asset_id:
-            quote = per_request.quote(row.price_list(), Usage(method="POST"))
-            return models.EstimateResponse(
-                publisher_slug=record.slug,
-                publisher_name=record.name,
-                asset_symbol=asset.symbol,
-                estimated_rows=1,
-                estimated_cost=format_amount(quote.amount, asset.decimals, places=2),
-                estimated_cost_atomic=quote.amount,
-            )
-    raise refused("asset_id", "is not an asset that this publisher accepts")
+    if publisher.category == "database" and (publisher.sale is None or publisher.not_served is not None):
+        raise KindNotServed(f"{publisher.slug} {publisher.not_served}; this gateway cannot query it yet.")
+    price = next((one for one in publisher.prices if body.asset_id in (None, one.asset.id)), None)
+    if price is None:
+        raise refused("asset_id", "is not an asset that this publisher accepts")
+    if publisher.sale is not None:
+        await count_look(services, address, publisher)
+        rows = await estimated(services, publisher, publisher.sale, body.query, body.params or [])
+        amount = price.rows.quote(rows).amount
+    else:
+        rows, amount = 1, per_request.quote(price.prices, Usage(method="POST")).amount
+    return models.EstimateResponse(
+        publisher_slug=publisher.slug,
+        publisher_name=publisher.name,
+        asset_symbol=price.asset.symbol,
+        estimated_rows=rows,
+        estimated_cost=format_amount(amount, price.asset.decimals, places=2),
+        estimated_cost_atomic=amount,
+    )
 
 
 async def _in_store(connection: Connection, slug: str) -> Publisher:

@@ -95,12 +95,16 @@ class Queries:
         exchange.mark("upstream")
 
     async def _hold(self, purse: Purse, wallet: int, asked: Budget) -> int:
-        """Hold and return the rows that are paid for. An estimate that is not bought is a free look, and limited."""
+        """Hold and return the rows that are paid for.
+
+        A price that is not paid, and that says more than the query's text does, is a free look, and limited.
+        """
+        known = purse.exchange.quote
         try:
             return await purse.hold(wallet, asked)
         except Shortfall:
             principal = purse.exchange.principal
-            if principal is not None:
+            if principal is not None and purse.exchange.quote != known:
                 verdict = await self._services.limiter.check(Check(principal.key_id, self._looks))
                 if not verdict.allowed:
                     raise refusal(verdict) from None

@@ -40,13 +40,8 @@ class Outlet:
         self._leaving: asyncio.Task[None] | None = None
         exchange.body_hasher = hashlib.sha256()
 
-    @property
-    def columns(self) -> Sequence[str]:
-        """Return the columns' names, which must be set before the first row."""
-        return self._writer.columns
-
-    @columns.setter
-    def columns(self, names: Sequence[str]) -> None:
+    def name_columns(self, names: Sequence[str]) -> None:
+        """Say what the columns are called, before the first row."""
         self._writer.columns = names
 
     async def write(self, lot: Sequence[bytes]) -> None:

@@ -40,10 +40,10 @@ class Purse:
         exchange.asset_price = price
         return cls(exchange, price, holds)
 
-    async def payer(self, wallets: WalletNumbers, most: int) -> int:
-        """Return the wallet that pays. Raises Shortfall for nobody; `most` rows is what the query could come to."""
+    async def payer(self, wallets: WalletNumbers, rows: int) -> int:
+        """Return the wallet that pays. Raises Shortfall for nobody; `rows` is what the query's text alone allows."""
         exchange, price = self.exchange, self.price
-        exchange.quote = self.rate.quote(most)
+        exchange.quote = self.rate.quote(rows)
         if exchange.principal is None:
             raise Shortfall("Queries have a price: send an API key (Authorization: Bearer) that has funds.", 0)
         if not price.prepaid:
@@ -64,7 +64,9 @@ class Purse:
             wanted = verdict.available
             verdict = await self._place(wallet, wanted)
         if verdict.verdict not in ("held", "repeated"):
-            self.exchange.quote = self.rate.quote(rounded(budget.estimate, budget.most))
+            self.exchange.quote = self.rate.quote(
+                rounded(budget.estimate, budget.returned if budget.estimate <= budget.returned else budget.most)
+            )
             raise Shortfall("The balance does not cover the estimate for this query.", verdict.available)
         self.held = wanted
         self.exchange.quote = FREE

@@ -96,13 +96,14 @@ async def _samples(session: Session, tables: list[Table]) -> dict[str, list[Any]
     found: dict[str, list[Any]] = {}
     try:
         async with asyncio.timeout(SAMPLE_BOUNDS.total):
+            await session.execute("ROLLBACK")  # of the inspection
             for table in tables[:SAMPLED_TABLES]:
                 rows = await _sample(session, table)
                 found[f"{table.schema}.{table.name}"] = [
                     orjson.loads(text) for text in rows if len(text.encode()) <= SAMPLE_BYTES
                 ]
-    except (TimeoutError, DatabaseError):
-        pass
+    except (*LOST, asyncpg.PostgresError):
+        return {}
     return found
 
 

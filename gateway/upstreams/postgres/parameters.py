@@ -57,7 +57,10 @@ def _text(value: Any, name: str) -> str | None:
     if value is None:
         return None
     if name in ("json", "jsonb"):
-        return orjson.dumps(value, default=str).decode()
+        try:
+            return orjson.dumps(value, default=_plain).decode()
+        except TypeError:
+            raise BadParameter("holds a number that JSON cannot carry here: send it as a text") from None
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
@@ -67,6 +70,13 @@ def _text(value: Any, name: str) -> str | None:
     if isinstance(value, list) and name.endswith("[]"):
         return _array(cast("list[Any]", value))
     raise BadParameter(f"takes a {name}, not an array or object")
+
+
+def _plain(value: object) -> object:
+    """Return a number inside of a document, which has the digits of a double."""
+    if isinstance(value, Decimal):
+        return float(value)
+    raise TypeError
 
 
 def _array(values: list[Any], depth: int = 0) -> str:
