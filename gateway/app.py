@@ -47,11 +47,12 @@ from gateway.proxy.exchange import Exchange, Receive, Scope, Send
 from gateway.proxy.intake import PREFIX
 from gateway.proxy.live import Live
 from gateway.proxy.onchain.rail import OnchainRail
-from gateway.proxy.pipeline import Pipeline
+from gateway.proxy.pipeline import Pipeline, Truncated
 from gateway.proxy.websocket import SocketPipeline, refuse_socket
 from gateway.services import Services
 from gateway.settings import Settings
 from gateway.telemetry.logging import setup as setup_logging
+from gateway.telemetry.logging import unless
 from gateway.telemetry.metrics import Metrics
 from gateway.upstreams.credentials import CredentialBox, parse_keys
 from gateway.upstreams.egress import EgressGuard
@@ -235,7 +236,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Build and start the worker."""
-        setup_logging(self.settings.logging)
+        setup_logging(self.settings.logging).addFilter(unless(Truncated))
         services = build_services(self.settings)
         self._worker = Worker(services)
         await self._worker.start()

@@ -7,6 +7,7 @@ Date header of the server's own, because an upstream's passes through unchanged.
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import shutil
@@ -172,7 +173,8 @@ def _hypercorn(settings: Settings, target: str) -> int:
     config.worker_class = "uvloop"
     config.backlog = BACKLOG
     config.accesslog = None
-    config.loglevel = "WARNING"
+    # A logger instead of a name: hypercorn would give it a handler of its own, past the redacting one.
+    config.errorlog = logging.getLogger("hypercorn.error")
     config.include_server_header = False
     config.include_date_header = False
     config.keep_alive_timeout = settings.server.keep_alive

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TextIO
@@ -97,11 +98,28 @@ def setup(settings: LoggingSettings, stream: TextIO | None = None) -> logging.Ha
     for logger in (root, *map(logging.getLogger, _SERVERS)):
         logger.handlers.clear()
         logger.propagate = True
-    for name in _TALKATIVE:
+    for name in (*_TALKATIVE, "hypercorn.error"):  # where it runs is said by our own lines
         logging.getLogger(name).setLevel(logging.WARNING)
     root.addHandler(handler)
     root.setLevel(settings.level.upper())
     return handler
+
+
+def unless(expected: type[BaseException]) -> Callable[[logging.LogRecord], bool]:
+    """Return a filter that drops what the servers log of an exception that is raised on purpose, to make them cut.
+
+    Otherwise every caller who stops reading writes a traceback into the log. Granian hands over text instead.
+    """
+
+    def keep(record: logging.LogRecord) -> bool:
+        kind = record.exc_info[0] if record.exc_info else None
+        if kind is not None:
+            return not issubclass(kind, expected)
+        if record.name.partition(".")[0] != "_granian":
+            return True
+        return expected.__name__ not in _message(record).rstrip().rpartition("\n")[2]
+
+    return keep
 
 
 def _message(record: logging.LogRecord) -> str:

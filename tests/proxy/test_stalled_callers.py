@@ -81,6 +81,7 @@ async def test_in_the_middle_of_a_stream(
     await ended(connection, agent, "client_stalled")
     assert await asyncio.to_thread(is_reset, caller)
     assert FUNDS - await world.balance(agent) == PRICE
+    assert "Traceback" not in wired.output(), "a caller who leaves writes no traceback into the log"
 
 
 async def test_with_answers_that_are_there_whole(
