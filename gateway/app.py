@@ -42,7 +42,10 @@ from gateway.payments.evm.chains import open_chains
 from gateway.payments.evm.settlements import Settlements
 from gateway.payments.examine import Examiner
 from gateway.payments.facilitation import Facilitation
-from gateway.payments.x402.offer import compile_kinds
+from gateway.payments.remote.facilitator import Post
+from gateway.payments.remote.relay import RemoteRelay
+from gateway.payments.remote.remotes import open_remotes, remote_networks
+from gateway.payments.x402.offer import PaymentKinds, compile_kinds
 from gateway.proxy.exchange import Exchange, Receive, Scope, Send
 from gateway.proxy.intake import PREFIX
 from gateway.proxy.live import Live
@@ -57,6 +60,7 @@ from gateway.telemetry.metrics import Metrics
 from gateway.upstreams.credentials import CredentialBox, parse_keys
 from gateway.upstreams.egress import EgressGuard
 from gateway.upstreams.http.client import UpstreamClient
+from gateway.upstreams.post import Poster
 from gateway.upstreams.postgres.markets import Markets
 from gateway.upstreams.postgres.onboarding import DatabaseInspector
 
@@ -78,16 +82,18 @@ STORE = {(b"", "GET"), (b"", "HEAD"), (b"/logo", "GET"), (b"/logo", "HEAD"), (b"
 def build_services(settings: Settings) -> Services:
     """Make the parts. Nothing is connected yet."""
     database = Database(settings.database)
-    declared = load_networks()
-    chains = open_chains(declared)
-    settlements = Settlements(database, settings.database, chains)
-    kinds = compile_kinds(declared, {name: chain.signer.address for name, chain in chains.items()})
-    examiner = Examiner(chains)
     box = CredentialBox.from_setting(settings.secrets.keys)
     guard = EgressGuard([ip_network(network) for network in settings.proxy.allow_addresses])
     metrics = Metrics()
     grace = timedelta(days=settings.money.refund_grace_days)
     ledger = GroupCommit(settings.database, grace=grace, observe=metrics.ledger_batch)
+    upstreams = UpstreamClient(
+        guard,
+        max_connections=settings.proxy.connections_per_upstream,
+        max_idle=settings.proxy.idle_connections_per_upstream,
+        idle_seconds=UPSTREAM_IDLE_SECONDS,
+    )
+    settlements, own_kinds, kinds, examiner = _rails(settings, database, Poster(upstreams, guard))
     return Services(
         settings=settings,
         database=database,
@@ -102,23 +108,39 @@ def build_services(settings: Settings) -> Services:
             keep=settings.idempotency.keep,
         ),
         guard=guard,
-        upstreams=UpstreamClient(
-            guard,
-            max_connections=settings.proxy.connections_per_upstream,
-            max_idle=settings.proxy.idle_connections_per_upstream,
-            idle_seconds=UPSTREAM_IDLE_SECONDS,
-        ),
+        upstreams=upstreams,
         markets=Markets(guard, settings.queries),
         box=box,
         receipts=ReceiptSigner(parse_keys(settings.secrets.keys)),
         settlements=settlements,
         kinds=kinds,
         examiner=examiner,
-        facilitation=Facilitation(database, settlements, kinds, examiner, lambda: ledger.worker_id, settings.x402.wait),
+        facilitation=Facilitation(
+            database, settlements, own_kinds, examiner, lambda: ledger.worker_id, settings.x402.wait
+        ),
         deposits=Deposits(database, settlements, kinds, examiner, lambda: ledger.worker_id, settings),
-        proofs=WalletProofs(database, chains, parse_keys(settings.secrets.keys), settings.public_url),
+        proofs=WalletProofs(database, settlements.nodes, parse_keys(settings.secrets.keys), settings.public_url),
         metrics=metrics,
     )
+
+
+def _rails(
+    settings: Settings, database: Database, post: Post
+) -> tuple[Settlements, PaymentKinds, PaymentKinds, Examiner]:
+    """Return what settles and examines payments on chains, with the kinds that we settle ourselves, and all of them.
+
+    Raises SettingsError.
+    """
+    declared = load_networks()
+    chains = open_chains(declared)
+    signers = {name: chain.signer.address for name, chain in chains.items()}
+    elsewhere = {network.id: b"" for network in remote_networks(declared, chains)}
+    kinds = compile_kinds(declared, {**signers, **elsewhere})
+    remotes = open_remotes(declared, chains, kinds, post)
+    relays = {name: RemoteRelay(database, remote) for name, remote in remotes.items()}
+    settlements = Settlements(database, settings.database, chains, relays)
+    examiner = Examiner(chains, {name: remote.facilitator for name, remote in remotes.items()})
+    return settlements, compile_kinds(declared, signers), kinds, examiner
 
 
 class Worker:

@@ -261,7 +261,7 @@ class UpstreamUnavailable(Problem):
 
 
 class SettlementPending(Problem):
-    """The payment of this call is on its way through its chain: present it again later, never a new one."""
+    """The payment is on its way through its chain: present it again later, never a new one."""
 
     status, name, title = 503, "settlement-pending", "Settlement pending"
 

@@ -83,6 +83,8 @@ class Network(_Entry):
     name: str = Field(min_length=1, max_length=64)
     x402_name: str | None = Field(default=None, pattern=r"^[a-z0-9-]{1,32}$")
     rpc: str | None = Field(default=None, repr=False)
+    facilitator: str | None = None
+    facilitator_token: str | None = Field(default=None, repr=False)
     confirmations: int = Field(default=3, ge=0, le=1_000)
     block_seconds: float = Field(default=2.0, gt=0, le=600)
     erc6492_factories: tuple[Contract, ...] = ()
@@ -99,11 +101,11 @@ class Network(_Entry):
             raise ValueError("must be a CAIP-2 id such as eip155:8453")
         return value
 
-    @field_validator("rpc")
+    @field_validator("rpc", "facilitator")
     @classmethod
     def _http_url(cls, value: str | None) -> str | None:
         if value is not None and (urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).hostname):
-            raise ValueError("must be an http:// or https:// URL of a node")
+            raise ValueError("must be an http:// or https:// URL")
         return value
 
     @model_validator(mode="after")
@@ -168,7 +170,8 @@ def networks_file() -> Path:
 def load_networks(environ: Mapping[str, str] | None = None) -> Networks:
     """Read the file that TOLLWAY_CHAIN_NETWORKS names (default: the shipped one). Raises NetworksError.
 
-    TOLLWAY_CHAIN_<chain id>_RPC gives a network its node; it wins over the file.
+    TOLLWAY_CHAIN_<chain id>_RPC gives a network its node, ..._FACILITATOR and ..._FACILITATOR_TOKEN its external
+    facilitator; they win over the file.
     """
     env = os.environ if environ is None else environ
     place = Path(env["TOLLWAY_CHAIN_NETWORKS"]) if env.get("TOLLWAY_CHAIN_NETWORKS") else networks_file()
@@ -193,8 +196,10 @@ def _tables(value: object) -> list[tuple[str, dict[str, Any]]]:
 
 def _take_nodes(tree: Mapping[str, Any], env: Mapping[str, str]) -> None:
     for network_id, table in _tables(tree.get("network")):
-        if url := env.get(f"TOLLWAY_CHAIN_{network_id.removeprefix('eip155:')}_RPC"):
-            table["rpc"] = url
+        prefix = f"TOLLWAY_CHAIN_{network_id.removeprefix('eip155:')}_"
+        for name in ("rpc", "facilitator", "facilitator_token"):
+            if value := env.get(prefix + name.upper()):
+                table[name] = value
 
 
 def _explain(place: Path, tree: Mapping[str, Any], fault: Any) -> str:
@@ -204,6 +209,6 @@ def _explain(place: Path, tree: Mapping[str, Any], fault: Any) -> str:
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
     value = fault["input"]
     shown = "" if isinstance(value, dict | list | tuple | BaseModel) else f"={value!r}"
-    shown = "='***'" if path[-1:] == ["rpc"] else shown
+    shown = "='***'" if path[-1:] in (["rpc"], ["facilitator_token"]) else shown
     words = "no such field" if fault["type"] == "extra_forbidden" else fault["msg"].removeprefix("Value error, ")
     return ": ".join(part for part in (str(place), field + shown, words) if part)

@@ -24,7 +24,7 @@ from gateway.billing.deposits import OFFER_SECONDS, Deposit
 from gateway.catalog.prices import LIST_PRICING
 from gateway.catalog.records import FIND_ACTIVE
 from gateway.catalog.refusals import refused
-from gateway.errors import InvalidRequest, NotFound, RailNotAvailable, Unauthenticated, Unavailable
+from gateway.errors import InvalidRequest, NotFound, RailNotAvailable, SettlementPending, Unauthenticated
 from gateway.identity.principals import Principal
 from gateway.identity.wallets import KIND
 from gateway.payments.evm.encoding import parse_address, show_address
@@ -70,11 +70,11 @@ async def onchain_deposit(body: models.OnchainDepositRequest, request: Request, 
     except PaymentRefused as refusal:
         return _required(request, services, deposit, str(refusal))
     if not status.ended:
-        raise Unavailable(
-            "The payment is on its way. Send the same request with the same payment again to learn its end; do not pay"
-            " again.",
+        raise SettlementPending(
+            "The payment is on its way. Send the same request with the same payment again, never a new one.",
             retry_after=2,
             payment_id=str(status.id),
+            payment_url=f"{services.settings.public_url}/payments/{status.id}",
         )
     settled = _settlement(deposit, status)
     fields = _response_fields(version, settled)

@@ -115,7 +115,7 @@ class Deposits:
         kind = self._kinds.find(asset.network_id, asset.symbol)
         if kind is None:
             return None
-        return Offer(kind, amount, self._settlements.chains[asset.network_id].treasury, OFFER_SECONDS)
+        return Offer(kind, amount, self._settlements.parties[asset.network_id].treasury, OFFER_SECONDS)
 
     async def pay(self, deposit: Deposit, taken: Taken, terms: SignedTerms) -> Status:
         """Take the payment for a deposit and wait for its end. Raises PaymentRefused, Unavailable.

@@ -18,8 +18,8 @@ from gateway.database.statement import Command, Statement
 from gateway.errors import NotConfigured, Unauthenticated, Unavailable
 from gateway.identity.principals import Principal
 from gateway.identity.wallets import principal_of
-from gateway.payments.evm.chains import Chain
 from gateway.payments.evm.encoding import show_address
+from gateway.payments.evm.node import Node
 from gateway.payments.evm.rpc import NoAnswer
 from gateway.payments.examine import affirmed
 from gateway.payments.x402.wallet_proof import ProofRefused, WalletProof, challenge, make_nonce, verify_proof
@@ -41,30 +41,33 @@ FORGET_NONCES = Command(
 
 
 class WalletProofs:
-    """One per worker. Nonces are sealed with the first of `keys` (settings.secrets.keys), and read with any."""
+    """One per worker. `nodes` has the networks on which wallets may sign in.
+
+    Nonces are sealed with the first of `keys` (settings.secrets.keys), and read with any.
+    """
 
     def __init__(
-        self, database: Database, chains: Mapping[str, Chain], keys: Mapping[str, bytes], public_url: str
+        self, database: Database, nodes: Mapping[str, Node | None], keys: Mapping[str, bytes], public_url: str
     ) -> None:
         self._database = database
-        self._chains = chains
+        self._nodes = nodes
         self._secrets = [hmac.digest(key, b"tollway wallet proofs", "sha256") for key in keys.values()]
         self._origin = public_url
 
     def extensions(self, uri: str) -> dict[str, Any]:
         """Return the x402 extension by which a client learns what to sign; empty where nobody can."""
-        if not self._secrets or not self._chains:
+        if not self._secrets or not self._nodes:
             return {}
         now, domain = int(time.time()), self._origin.partition("://")[2]
         nonce = make_nonce(self._secrets[0], domain, now, secrets.token_bytes(4))
-        return {EXTENSION: challenge(domain, uri, sorted(self._chains), nonce, now)}
+        return {EXTENSION: challenge(domain, uri, sorted(self._nodes), nonce, now)}
 
     async def prove(self, header: bytes, claimed: bytes | None) -> Principal:
         """Return whose proof this is and use it up; `claimed` is X-AGENT-WALLET, if it was sent.
 
         Raises Unauthenticated, Unavailable, or NotConfigured where there is no chain or no secret key.
         """
-        if not self._secrets or not self._chains:
+        if not self._secrets or not self._nodes:
             raise NotConfigured("Wallets cannot sign in here: this gateway has no chain, or no secret keys.")
         proof = self._verified(header)
         if claimed is not None and claimed.lower() != b"0x" + proof.wallet.hex().encode():
@@ -81,14 +84,17 @@ class WalletProofs:
         reason = ""
         for secret in self._secrets:
             try:
-                return verify_proof(header, secret, self._origin, self._chains.keys(), int(time.time()))
+                return verify_proof(header, secret, self._origin, self._nodes.keys(), int(time.time()))
             except ProofRefused as refusal:
                 reason = reason or str(refusal)
         raise Unauthenticated(f"The wallet proof does not hold: {reason}.")
 
     async def _affirmed(self, proof: WalletProof, question: bytes) -> bool:
+        node = self._nodes[proof.network]
+        if node is None:
+            raise Unauthenticated("Only wallets with a key can sign in on this network: it has no node to ask.")
         try:
-            return await affirmed(self._chains[proof.network], proof.wallet, question)
+            return await affirmed(node, proof.wallet, question)
         except NoAnswer:
             raise Unavailable("The network's node does not answer, so the wallet cannot be asked. Try again.") from None
 

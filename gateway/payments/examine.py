@@ -9,11 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from gateway.payments.evm.chains import Chain
 from gateway.payments.evm.checks import inspect
+from gateway.payments.evm.node import Node
 from gateway.payments.evm.rpc import NodeRefused
 from gateway.payments.evm.settlements import Booking, Funds, Order, Settlements, Status
 from gateway.payments.evm.terms import Terms
@@ -39,17 +40,28 @@ class Examined:
     funds: Funds | None
 
 
+class Verifier(Protocol):
+    """An external facilitator, as far as it verifies."""
+
+    async def verify(self, terms: Terms) -> None: ...
+
+
 class Examiner:
     """Puts a verified payment's open questions to its network."""
 
-    def __init__(self, chains: Mapping[str, Chain]) -> None:
+    def __init__(self, chains: Mapping[str, Chain], others: Mapping[str, Verifier] | None = None) -> None:
         self._chains = chains
+        self._others = others or {}
 
     async def examine(self, verified: Verified) -> Examined:
         """Return the payment as it can be settled. Raises PaymentRefused, or NoAnswer when the network is silent."""
+        other = self._others.get(verified.network)
+        if other is not None:
+            await other.verify(verified.terms)
+            return Examined(verified.terms, None)
         chain = self._chains[verified.network]
         if verified.question is not None:
-            verified = verified.decided(await affirmed(chain, verified.terms.payer, verified.question.data))
+            verified = verified.decided(await affirmed(chain.node, verified.terms.payer, verified.question.data))
         found = await inspect(chain, verified.terms)
         if found.refusal is not None:
             raise refused(found.refusal)
@@ -74,10 +86,10 @@ def moment(terms: SignedTerms, known: Status | None) -> int:
     return now if known is None else min(now, max(terms.valid_before - DEFAULT_BOUNDS.margin, 0))
 
 
-async def affirmed(chain: Chain, wallet: bytes, question: bytes) -> bool:
+async def affirmed(node: Node, wallet: bytes, question: bytes) -> bool:
     """Return whether a smart wallet affirms a signature (ERC-1271). Raises NoAnswer."""
     try:
-        return affirms(await chain.node.view(wallet, question))
+        return affirms(await node.view(wallet, question))
     except NodeRefused:
         return False
 

@@ -51,7 +51,17 @@ def test_the_environment_wins_over_the_file_and_urls_are_not_shown(tmp_path: Pat
     with pytest.raises(NetworksError) as fault:
         read(tmp_path, text, TOLLWAY_CHAIN_8453_RPC="s3cret")
     assert "s3cret" not in str(fault.value)
-    assert "network.eip155:8453.rpc='***': must be an http:// or https:// URL of a node" in str(fault.value)
+    assert "network.eip155:8453.rpc='***': must be an http:// or https:// URL" in str(fault.value)
+
+
+def test_a_facilitator_comes_from_the_environment_and_its_token_is_not_shown(tmp_path: Path) -> None:
+    token = {"TOLLWAY_CHAIN_8453_FACILITATOR_TOKEN": "s3cret"}
+    networks = read(tmp_path, SHIPPED, TOLLWAY_CHAIN_8453_FACILITATOR="https://facilitator.example/x402", **token)
+    base = networks.networks[0]
+    assert (base.facilitator, base.facilitator_token) == ("https://facilitator.example/x402", "s3cret")
+    assert "s3cret" not in repr(networks)
+    with pytest.raises(NetworksError, match=r"facilitator='facilitator\.example': must be an http"):
+        read(tmp_path, SHIPPED, TOLLWAY_CHAIN_8453_FACILITATOR="facilitator.example", **token)
 
 
 FAULTS = [

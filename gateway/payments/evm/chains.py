@@ -46,7 +46,7 @@ def open_chains(networks: Networks, environ: Mapping[str, str] | None = None) ->
     signer = load_signer(env)
     if signer is None:
         return {}
-    treasury = _treasury(env) or signer.address
+    treasury = treasury_of(env) or signer.address
     return {
         network.id: Chain(
             network,
@@ -64,13 +64,18 @@ def open_chains(networks: Networks, environ: Mapping[str, str] | None = None) ->
 def check(environ: Mapping[str, str] | None = None) -> None:
     """Read all of the chains' configuration without opening anything. Raises SettingsError."""
     env = os.environ if environ is None else environ
-    load_networks(env)
-    load_signer(env)
-    _treasury(env)
+    networks = load_networks(env)
+    signer = load_signer(env)
+    needed = [network for network in networks.networks if network.facilitator and not (network.rpc and signer)]
+    if treasury_of(env) is None and needed:
+        raise SettingsError(f"{TREASURY}: must be set, because {needed[0].id} is settled by a facilitator")
 
 
-def _treasury(env: Mapping[str, str]) -> bytes | None:
+def treasury_of(env: Mapping[str, str]) -> bytes | None:
+    """Return where payments to the platform go: what is configured, else the key's address. Raises SettingsError."""
     try:
-        return parse_address(env[TREASURY]) if env.get(TREASURY) else None
+        configured = parse_address(env[TREASURY]) if env.get(TREASURY) else None
     except ValueError as error:
         raise SettingsError(f"{TREASURY}={env[TREASURY]!r}: {error}") from None
+    signer = None if configured is not None else load_signer(env)
+    return configured if signer is None else signer.address

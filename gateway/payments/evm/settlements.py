@@ -31,13 +31,16 @@ import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 from uuid import UUID
 
 from gateway.database.pool import LOST, Connection, Database, Held
 from gateway.database.statement import Statement
 from gateway.faults import ARMED, act
+from gateway.networks import Network
 from gateway.payments.evm.chains import Chain
+from gateway.payments.evm.instructions import Contracts
+from gateway.payments.evm.node import Node
 from gateway.payments.evm.outbox import (
     FIND_BY_NONCE,
     FIND_PAYMENT,
@@ -144,11 +147,44 @@ CANCEL = Statement("SELECT chain.cancel($1, $2)::text", str, scalar=True)
 REPAY = Statement("SELECT chain.repay($1, $2)", str, scalar=True)
 
 
-class Settlements:
-    """One per worker. `start` and `stop` frame its life; it runs this worker's relayers."""
+class Party(Protocol):
+    """A network that can be paid on, whoever settles there: a Chain of ours, or a Remote (payments/remote)."""
 
-    def __init__(self, database: Database, settings: DatabaseSettings, chains: Mapping[str, Chain]) -> None:
+    @property
+    def network(self) -> Network: ...
+    @property
+    def contracts(self) -> Contracts: ...
+    @property
+    def treasury(self) -> bytes: ...
+    @property
+    def node(self) -> Node | None: ...
+
+
+class OutsideRelay(Protocol):
+    """Has such a network's payments settled."""
+
+    @property
+    def remote(self) -> Party: ...
+    def wake(self) -> None: ...
+    async def run(self) -> None: ...
+
+
+class Settlements:
+    """One per worker. `start` and `stop` frame its life; it runs this worker's relayers.
+
+    `chains` are the networks that we settle on ourselves, `others` relays to those that a facilitator settles on, and
+    `parties` both, all by CAIP-2 id.
+    """
+
+    def __init__(
+        self, database: Database, settings: DatabaseSettings, chains: Mapping[str, Chain],
+        others: Mapping[str, OutsideRelay] | None = None,
+    ) -> None:  # fmt: skip
         self.chains = chains
+        self.others = others or {}
+        self.parties: dict[str, Party] = {
+            **chains, **{name: relay.remote for name, relay in self.others.items()}
+        }  # fmt: skip
         self._database = database
         self._held = Held(settings, self._listen)
         self._waiting: dict[UUID, set[asyncio.Event]] = {}
@@ -160,9 +196,10 @@ class Settlements:
 
     async def start(self) -> None:
         """Begin to relay and to listen. Needs the database; a node that is away is waited for."""
-        if self.chains:
+        if self.parties:
             loop = asyncio.get_running_loop()
-            self._tasks = [loop.create_task(relayer.run(), name="relayer") for relayer in self.relayers]
+            running = [*self.relayers, *self.others.values()]
+            self._tasks = [loop.create_task(relayer.run(), name="relayer") for relayer in running]
             self._tasks.append(loop.create_task(self._hear(), name="settled"))
 
     async def stop(self) -> None:
@@ -172,15 +209,21 @@ class Settlements:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
         await self._held.close()
-        for chain in self.chains.values():
-            await chain.node.rpc.aclose()
+        for node in self.nodes.values():
+            if node is not None:
+                await node.rpc.aclose()
+
+    @property
+    def nodes(self) -> dict[str, Node | None]:
+        """Return the nodes of all networks that can be paid on; None where only a facilitator is."""
+        return {name: party.node for name, party in self.parties.items()}
 
     async def reserve(self, order: Order, *, funds: Funds | None = None, exposure: int | None = None) -> Reservation:
         """Claim an authorization for one call, if nobody has and the payer's money is not promised elsewhere.
 
         `exposure` caps the payer's deferred payments that are not settled, in atomic units. Raises Unavailable.
         """
-        booking, verifier = order.booking, self.chains[order.network].contracts.verifier(order.method, order.asset)
+        booking, verifier = order.booking, self.parties[order.network].contracts.verifier(order.method, order.asset)
         claimed = await self._database.read(
             lambda connection: RESERVE.one(
                 connection, order.id, order.network, verifier, order.asset, order.payer, order.nonce, order.method,
@@ -211,6 +254,8 @@ class Settlements:
         )
         if ARMED == "chain.submitted":
             await act()
+        for relay in self.others.values():
+            relay.wake()
         return _state(state)
 
     async def cancel(self, payment_id: UUID, reason: str) -> State:
@@ -231,7 +276,7 @@ class Settlements:
 
     async def find(self, network: str, method: Method, asset: bytes, payer: bytes, nonce: bytes) -> Status | None:
         """Return what became of an authorization that was presented before, None when it was not."""
-        verifier = self.chains[network].contracts.verifier(method, asset)
+        verifier = self.parties[network].contracts.verifier(method, asset)
         found = await self._database.read(
             lambda connection: FIND_BY_NONCE.first(connection, network, verifier, payer, nonce)
         )

@@ -90,7 +90,8 @@ class PaymentKinds:
 def compile_kinds(networks: Networks, payable: Mapping[str, bytes]) -> PaymentKinds:
     """Return the kinds of the networks that can be settled on.
 
-    `payable` has their ids, each with the address (20 bytes) that settles there: `upto` binds payments to it.
+    `payable` has their ids, each with the address (20 bytes) that settles there: `upto` binds payments to it. Where
+    that is somebody else's (b""), `upto` is not offered.
     """
     found: list[PaymentKind] = []
     for network in networks.networks:
@@ -105,7 +106,7 @@ def _kinds_of(network: Network, entry: AssetEntry, facilitator: bytes) -> Iterab
     if not entry.transfer:
         return
     yield _eip3009(network, entry) if entry.transfer[0] == "eip3009" else _permit2(network, entry)
-    if "permit2" in entry.transfer:
+    if "permit2" in entry.transfer and facilitator:
         yield _permit2(network, entry, facilitator)
 
 

@@ -151,7 +151,7 @@ def pending(payment_id: object, services: Services) -> SettlementPending:
 
 def settlement_of(fate: Fate, presented: Presented, services: Services) -> Settlement:
     """Return how a payment ended, as its payer is told."""
-    network = services.settlements.chains[presented.network].network
+    network = services.settlements.parties[presented.network].network
     if fate.state == "failed":
         return Settlement(network, fate.payer, reason=fate.reason or "transaction_failed")
     return Settlement(network, fate.payer, fate.transaction, fate.amount)
@@ -165,7 +165,7 @@ async def fate_of(payment_id: object, services: Services) -> Fate | None:
 async def _find(presented: Presented, services: Services) -> Fate | None:
     """Return what became of an authorization, whatever it was presented for."""
     terms = presented.terms
-    contracts = services.settlements.chains[presented.network].contracts
+    contracts = services.settlements.parties[presented.network].contracts
     assets = [presented.taken.asset] if presented.taken.asset else _assets(presented, services)
     verifiers = [contracts.verifier(terms.method, asset) for asset in assets]
     return await services.database.read(

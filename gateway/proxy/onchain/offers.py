@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from gateway.billing.x402_per_request import pays_publisher
 from gateway.catalog.endpoints import Endpoint
 from gateway.catalog.snapshot import AssetPrice, Publisher
-from gateway.payments.evm.chains import Chain
 from gateway.payments.evm.encoding import parse_address
-from gateway.payments.evm.settlements import Booking
+from gateway.payments.evm.settlements import Booking, Party
 from gateway.payments.x402.answers import Resource, resource
 from gateway.payments.x402.offer import Offer, PaymentKinds
 from gateway.proxy.exchange import Exchange
@@ -36,10 +35,10 @@ class Sale:
 
 @dataclass(frozen=True, slots=True)
 class Offers:
-    """The payment kinds of this gateway, and the chains that it settles on by CAIP-2 id."""
+    """The payment kinds of this gateway, and the networks that it can be paid on by CAIP-2 id."""
 
     kinds: PaymentKinds
-    chains: Mapping[str, Chain]
+    parties: Mapping[str, Party]
 
     def of(self, exchange: Exchange, policy: SettlementPolicy) -> list[Sale]:
         """Return what an exchange with a quote may be paid with, the publisher's primary asset first; maybe nothing."""
@@ -49,13 +48,13 @@ class Offers:
             return found
         for price in publisher.prices:
             kind = self.kinds.find(price.asset.network_id, price.asset.symbol) if price.onchain else None
-            chain = self.chains.get(price.asset.network_id)
-            if kind is None or chain is None:
+            party = self.parties.get(price.asset.network_id)
+            if kind is None or party is None:
                 continue
             quote = quote_in(price, publisher, exchange.method, exchange.candidates)
             if quote is None:
                 continue
-            payee, booking = _payee(publisher, price, quote, chain, policy)
+            payee, booking = _payee(publisher, price, quote, party, policy)
             offer = Offer(kind, quote.amount, payee, min(price.expiry_seconds, MAX_TIMEOUT))
             found.append(Sale(offer, price, quote, booking))
         return found
@@ -95,12 +94,12 @@ def _scaled(endpoint: Endpoint | None, primary: int, decimals: int) -> int | Non
 
 
 def _payee(
-    publisher: Publisher, price: AssetPrice, quote: Quote, chain: Chain, policy: SettlementPolicy
+    publisher: Publisher, price: AssetPrice, quote: Quote, party: Party, policy: SettlementPolicy
 ) -> tuple[bytes, Booking]:
     """Return whom a payment goes to (20 bytes): the publisher itself where it may, else the platform's treasury."""
-    if pays_publisher(policy, price.prices.fee_ppm) and publisher.wallet_network == chain.network.id:
+    if pays_publisher(policy, price.prices.fee_ppm) and publisher.wallet_network == party.network.id:
         try:
             return parse_address(publisher.wallet_address), Booking(kind="direct", account_id=price.account_id)
         except ValueError:  # stored before addresses were checked
             pass
-    return chain.treasury, Booking(kind="earnings", account_id=price.account_id, fee=quote.fee)
+    return party.treasury, Booking(kind="earnings", account_id=price.account_id, fee=quote.fee)

@@ -62,9 +62,9 @@ class OnchainRail:
 
     @classmethod
     def build(cls, services: Services) -> Self | None:
-        """Return the rail, or None when no chain is configured."""
-        chains = services.settlements.chains
-        return cls(services, Offers(services.kinds, chains)) if chains else None
+        """Return the rail, or None when there is no network to be paid on."""
+        parties = services.settlements.parties
+        return cls(services, Offers(services.kinds, parties)) if parties else None
 
     def presents(self, exchange: Exchange) -> bool:
         """Say whether a call with a price brings a payment along. It goes before an API key's balance."""

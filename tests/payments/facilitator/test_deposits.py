@@ -25,6 +25,7 @@ from gateway.catalog.assets import asset_id
 from gateway.database.pool import Connection
 from gateway.ids import uuid7
 from gateway.ledger import proof
+from gateway.payments.evm.encoding import show_address
 from tests.payments.evm.conftest import clearing
 from tests.payments.facilitator.conftest import on_chain, payer
 from tests.support.chain import Chain
@@ -198,7 +199,10 @@ async def test_a_deposit_that_takes_long_is_asked_for_again_and_not_paid_again(
         async with chain.held_blocks():
             answer = await hasty.client.post(PATH, json=body(shop), headers=payment)
             assert answer.status_code == 503, answer.text
-            assert answer.json()["payment_id"]
+            said = answer.json()
+            assert said["type"] == "/problems/settlement-pending"
+            shown = await hasty.client.get(f"/payments/{said['payment_id']}")
+            assert shown.json()["data"]["payee"] == show_address(chain.treasury)
             assert answer.headers["retry-after"] == "2"
         for _ in range(20):
             answer = await hasty.client.post(PATH, json=body(shop), headers=payment)
