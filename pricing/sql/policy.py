@@ -17,6 +17,7 @@ from sqlglot.errors import SqlglotError
 
 from pricing.sql.catalogue import OnSale, Relation
 from pricing.sql.functions import BOUNDED, COLLECTING, FUNCTIONS, MAX_LENGTH, MAX_SERIES, SESSION_WORDS, WORDS
+from pricing.sql.growth import check_growth
 from pricing.sql.guard import QueryRefused, guard
 from pricing.sql.lexer import Kind, Token, folded, tokens
 from pricing.sql.names import Names, parts
@@ -53,6 +54,7 @@ def check(query: str, on_sale: OnSale) -> CheckedQuery:
     outputs = names.query(tree, {}, None)
     if len(outputs) > MAX_OUTPUTS:
         raise QueryRefused("too_complex", f"A query may return {MAX_OUTPUTS} columns.")
+    check_growth(tree)
     text = tree.sql("postgres", comments=False)
     written = list(tokens(text))
     _check_text(written)
