@@ -64,11 +64,11 @@ async def onchain_deposit(body: models.OnchainDepositRequest, request: Request, 
     try:
         payment = _payment(request)
         if payment is None:
-            return _required(request, services, deposit, "Payment required")
+            return _required(request, services, deposit, "Payment required", "Pay to deposit; nothing was charged.")
         version, (taken, terms) = payment
         status = await services.deposits.pay(deposit, taken, terms)
     except PaymentRefused as refusal:
-        return _required(request, services, deposit, str(refusal))
+        return _required(request, services, deposit, str(refusal.reason), refusal.detail)
     if not status.ended:
         raise SettlementPending(
             "The payment is on its way. Send the same request with the same payment again, never a new one.",
@@ -79,7 +79,7 @@ async def onchain_deposit(body: models.OnchainDepositRequest, request: Request, 
     settled = _settlement(deposit, status)
     fields = _response_fields(version, settled)
     if settled.reason is not None:
-        return _required(request, services, deposit, f"{settled.reason}: the chain did not move the money", fields)
+        return _required(request, services, deposit, settled.reason, "The chain did not move the money.", fields)
     answer = await _credited(services, deposit, status)
     return JSONResponse(answer.model_dump(mode="json"), headers=fields)
 
@@ -134,8 +134,9 @@ def _payment(request: Request) -> tuple[int, Any] | None:
 
 
 def _required(
-    request: Request, services: Services, deposit: Deposit, error: str, fields: dict[str, str] | None = None
-) -> Response:
+    request: Request, services: Services, deposit: Deposit, error: str, detail: str,
+    fields: dict[str, str] | None = None,
+) -> Response:  # fmt: skip
     """Return the 402: what to pay, for clients of both versions, and as data to sign for the wallet that is named."""
     what = _what(deposit)
     seren: dict[str, Any] = {
@@ -149,6 +150,7 @@ def _required(
     except ValueError:
         pass  # no wallet is named, or none that could pay
     body = required_body([deposit.offer], what, error, seren=seren, prepaid=None, bearer=False)
+    body["detail"] = detail
     offered = v2.required_header([deposit.offer], what, error).decode()
     return JSONResponse(body, 402, headers={"PAYMENT-REQUIRED": offered, **(fields or {})})
 

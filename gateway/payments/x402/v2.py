@@ -66,22 +66,25 @@ def requirements(offer: Offer) -> dict[str, Any]:
     }
 
 
-def required(offers: Sequence[Offer], resource: Resource, error: str) -> dict[str, Any]:
+def required(
+    offers: Sequence[Offer], resource: Resource, error: str, extensions: Fields | None = None
+) -> dict[str, Any]:
     """Return the PaymentRequired object."""
-    return {
+    document: dict[str, Any] = {
         "x402Version": VERSION,
         "error": error[:MAX_ERROR],
         "resource": {"url": resource.url, "description": resource.description, "mimeType": resource.mime_type},
         "accepts": [requirements(offer) for offer in offers],
     }
+    return document | {"extensions": extensions} if extensions else document
 
 
-def required_header(offers: Sequence[Offer], resource: Resource, error: str) -> bytes:
+def required_header(offers: Sequence[Offer], resource: Resource, error: str, extensions: Fields | None = None) -> bytes:
     """Return PAYMENT-REQUIRED; the last offers are left out when it would be longer than MAX_OFFER_HEADER."""
-    header = encode(required(offers, resource, error))
+    header = encode(required(offers, resource, error, extensions))
     while len(header) > MAX_OFFER_HEADER and len(offers) > 1:
         offers = offers[:-1]
-        header = encode(required(offers, resource, error))
+        header = encode(required(offers, resource, error, extensions))
     return header
 
 

@@ -46,6 +46,12 @@ async def answer(exchange: Exchange, shortfall: Shortfall, sales: Sequence[Sale]
         bearer=exchange.principal is not None,
     )
     body["detail"] = shortfall.detail
+    # Who names a wallet may have a deposit, and is told how to prove that it is theirs.
+    wallet = _named_wallet(exchange) if exchange.principal is None else None
+    shop = f"{public_url}/publishers/{exchange.sold.slug}"
+    extensions = services.proofs.extensions(shop) if wallet is not None else {}
+    if extensions:
+        body["extensions"] = extensions
     if exchange.principal is not None:
         body["availableBalanceAtomic"] = shortfall.available
     content = orjson.dumps(body)
@@ -55,7 +61,7 @@ async def answer(exchange: Exchange, shortfall: Shortfall, sales: Sequence[Sale]
         (b"cache-control", b"no-store"),
         (b"x-request-id", str(exchange.id).encode()),
         (b"x-cost", b"0"),
-        (b"payment-required", v2.required_header(offers, resource, error)),
+        (b"payment-required", v2.required_header(offers, resource, error, extensions)),
     ]
     if isinstance(shortfall, Declined) and shortfall.settlement is not None:
         headers.append(response_field(shortfall.version, shortfall.settlement))

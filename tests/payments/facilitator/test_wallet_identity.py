@@ -114,7 +114,12 @@ async def test_a_claim_without_a_proof_opens_nothing_and_is_told_what_to_sign(
     answer = await gateway.client.get("/wallet/deposits", headers=claim)
     assert answer.status_code == 401
     asked = answer.json()["extensions"]["sign-in-with-x"]
-    assert (await gateway.client.get(f"/publishers/{shop.slug}/x", headers=claim)).status_code == 402
+    unpaid = await gateway.client.get(f"/publishers/{shop.slug}/x", headers=claim)
+    assert unpaid.status_code == 402
+    offered = json.loads(base64.b64decode(unpaid.headers["payment-required"]))
+    for told in (offered["extensions"], unpaid.json()["extensions"]):
+        assert told["sign-in-with-x"]["info"]["uri"] == f"{gateway.url}/publishers/{shop.slug}"
+    asked = offered["extensions"]["sign-in-with-x"]
     fields = claims(asked, account.address)
     good = headers(fields, bytes(account.sign_message(encode_defunct(text=text_of(fields))).signature))
     assert await deposits(gateway, good | claim) == [(shop.slug, "500000")]
