@@ -263,7 +263,7 @@ class Gateway:
         self._worker = Worker(services)
         await self._worker.start()
         self._pipeline = Pipeline.build(services, OnchainRail.build(services))
-        self._sockets = SocketPipeline.build(services)
+        self._sockets = SocketPipeline.build(services)  # paid from balances: a payment on a chain buys one answer
         self._worker.mind(self._pipeline.live)
         on_stop(self.drain)
         self._admin = self._make_admin(services)

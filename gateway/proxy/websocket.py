@@ -121,7 +121,8 @@ class SocketPipeline(Pipeline):
         path: bytes = exchange.scope.get("raw_path") or exchange.scope["path"].encode()
         slug = path[len(PREFIX) :].partition(b"/")[0].decode("latin-1")
         publisher = self.services.catalog.find(slug)
-        if publisher is not None and publisher.not_served is None and not publisher.websocket:
+        offers = publisher is None or (publisher.websocket and publisher.route is not None)
+        if publisher is not None and publisher.not_served is None and not offers:
             raise WebSocketNotOffered(f"{slug} offers no WebSocket connections; call it by plain HTTP.")
         for name, value in exchange.scope["headers"]:
             if name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 ")):

@@ -238,6 +238,21 @@ async def test_without_funds_the_contracts_402_comes_instead_of_the_upgrade(
     assert sockets.handshakes == 0
 
 
+@pytest.mark.parametrize("field", ["PAYMENT-SIGNATURE", "X-PAYMENT"])
+async def test_a_payment_on_a_chain_buys_no_connection_and_is_not_taken(
+    till: Till, sockets: SocketUpstream, field: str
+) -> None:
+    with pytest.raises(InvalidStatus) as refusal:
+        async with connect(till.url("/echo"), additional_headers={field: "e30="}, proxy=None):
+            pass
+    answer = refusal.value.response
+    assert (answer.status_code, [offer["scheme"] for offer in orjson.loads(answer.body)["accepts"]]) == (
+        402,
+        ["prepaid"],
+    )
+    assert sockets.handshakes == 0
+
+
 async def test_every_refusal_before_payment_is_an_http_answer(
     till: Till, world: World, sockets: SocketUpstream
 ) -> None:
