@@ -190,11 +190,16 @@ async def _works(connection: Connection, account_id: UUID, key: str) -> bool:
     return record.secret_hash == hashlib.sha256(match[2].encode()).digest()
 
 
-async def _publish(database: Database, settings: Settings, owner: _Party, upstream_url: str) -> None:
+def publisher_desk(settings: Settings, database: Database) -> PublisherDesk:
+    """Return where publishers are written."""
     allowed = settings.proxy.allow_addresses
     guard = EgressGuard([ip_network(network) for network in allowed])
     box = CredentialBox.from_setting(settings.secrets.keys)
-    desk = PublisherDesk(database, box, UrlPolicy(guard, allowed), settings, DatabaseInspector(guard))
+    return PublisherDesk(database, box, UrlPolicy(guard, allowed), settings, DatabaseInspector(guard))
+
+
+async def _publish(database: Database, settings: Settings, owner: _Party, upstream_url: str) -> None:
+    desk = publisher_desk(settings, database)
     for demo in DEMO:
         async with database.acquire() as connection:
             record = await FIND_ANY.first(connection, demo["slug"])

@@ -44,6 +44,9 @@ from gateway.settings import Settings, load
 START_SECONDS = 60.0
 SHUTDOWN_GRACE = 5.0
 SAME_REQUEST_SECONDS = 1.0
+# Of demo_market.py, which needs more than is imported here.
+MARKET_SLUG = "market-sql"
+MARKET_QUERY = "SELECT ticker, name, country FROM companies WHERE employees > 100000 ORDER BY employees DESC LIMIT 5"
 STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -96,6 +99,8 @@ class Running:
     """What has been started so far, with how to stop it; stopped in reverse order."""
 
     children: list[tuple[Child, Callable[[], None]]] = field(default_factory=list[tuple[Child, Callable[[], None]]])
+    helper: Child | None = None
+    """Does one thing and ends; nothing waits for it."""
 
     def add(self, child: Child, stop: Callable[[], None]) -> None:
         """Remember a child as soon as it exists, before anything can fail."""
@@ -107,6 +112,8 @@ class Running:
 
     def stop(self) -> None:
         """Stop everything, last started first; one that fails to stop does not keep the others."""
+        if self.helper is not None:
+            self.helper.stop((signal.SIGTERM, 2.0))
         while self.children:
             _, stop = self.children.pop()
             stop()
@@ -176,6 +183,7 @@ def _start_all(begin: Startup) -> Child:
     pids = {"tollway": os.getpid(), **{child.name: child.pid for child, _ in begin.running.children}}
     document = {"url": url, "database_url": database, "redis_url": redis, "upstream_url": upstream_url, "pids": pids}
     chained = {"chain": used.document()} if used is not None else {}
+    demo |= _start_market(begin, env)
     write_dev_json(begin.data, {**document, "demo": demo, "secret_keys": env["TOLLWAY_SECRET_KEYS"], **chained})
     for line in (f"ready {url}", *what_next(url, demo)):
         begin.say(line)
@@ -233,6 +241,15 @@ def _start_gateway(begin: Startup, env: dict[str, str], host: str, port: int) ->
     what = "the gateway"
     wait_until(lambda: _is_ready(host, port), gateway, seconds=START_SECONDS, stopping=begin.stopping, what=what)
     return gateway
+
+
+def _start_market(begin: Startup, env: dict[str, str]) -> dict[str, object]:
+    """Begin to make the demo's database publisher, in a database of our own only; return what dev.json shows of it."""
+    if "url" in begin.settings.database.model_fields_set or os.environ.get("TOLLWAY_DEV_APP"):
+        return {}
+    command = [sys.executable, "-m", "gateway.devservices.demo_market"]
+    begin.running.helper = start("market", command, data=begin.data, env=env, log=begin.data / "market.log")
+    return {"market": {"slug": MARKET_SLUG, "query": MARKET_QUERY}}
 
 
 def _gateway_environment(begin: Startup, port: int, database: str, redis: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import asyncpg
+import httpx
 import pytest
 
 from gateway.devservices.processes import Account, free_port
@@ -254,3 +256,19 @@ def test_an_ordinary_user_runs_everything_as_themselves(data: Path) -> None:
     assert status == 0
     assert set(owners.values()) == {NOBODY.uid}
     assert still_running(list(pids.values())) == []
+
+
+async def test_the_demo_sells_a_database_soon_after_the_start(data: Path) -> None:
+    with dev(data, TOLLWAY_DEV_APP="") as program:
+        demo = program.document()["demo"]
+        async with httpx.AsyncClient(base_url=program.document()["url"], timeout=30) as client:
+            for _ in range(600):
+                answer = await client.post(
+                    f"/publishers/{demo['market']['slug']}",
+                    json={"query": demo["market"]["query"]},
+                    headers={"Authorization": f"Bearer {demo['agent_api_key']}"},
+                )
+                if answer.status_code != 404:
+                    break
+                await asyncio.sleep(0.1)
+        assert (answer.status_code, answer.json()["row_count"]) == (200, 5), (data / "market.log").read_text()
