@@ -43,11 +43,15 @@ Operator = Annotated[str, Depends(operator)]
 
 
 class OpenExchange(Answer):
-    """An exchange without an end; `amount_atomic` is a decimal string, because assets may have 18 decimals."""
+    """An exchange without an end; `amount_atomic` is a decimal string, because assets may have 18 decimals.
+
+    Of a payment on a chain `payer` is the wallet that paid, network and address; else `owner_id` is the account.
+    """
 
     exchange_id: UUID
-    kind: Literal["charge", "hold"]
-    owner_id: UUID
+    kind: Literal["charge", "hold", "payment"]
+    owner_id: UUID | None
+    payer: str | None
     publisher: str | None
     asset_symbol: str
     amount_atomic: str
@@ -94,6 +98,7 @@ async def list_open_exchanges(_actor: Operator, services: ServicesDep) -> OpenEx
                 exchange_id=row.exchange_id,
                 kind=row.kind,
                 owner_id=row.owner_id,
+                payer=row.payer,
                 publisher=row.publisher,
                 asset_symbol=row.asset,
                 amount_atomic=str(row.amount),

@@ -225,7 +225,9 @@ async def _with_schema(services: Services, publisher: Publisher) -> models.Publi
 
 
 def _shown(services: Services, publisher: Publisher) -> models.PublisherResponse:
-    return models.PublisherResponse.model_validate(owner_view(publisher, services.settings.public_url))
+    shown = models.PublisherResponse.model_validate(owner_view(publisher, services.settings.public_url))
+    shown.x402_accepts = models.payable(publisher, services.kinds)
+    return shown
 
 
 def _earnings(publisher: Publisher, asset: Asset, earnings: Earnings) -> models.PublisherEarningsResponse:

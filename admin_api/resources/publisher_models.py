@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, StrictStr
 
 from admin_api.kit.envelope import Answer, Moment, OffsetPaginationMeta, PaginationMeta
 from gateway.catalog.fields import EXTENSION
+from gateway.catalog.records import Publisher
 from gateway.catalog.requests import EndpointDefinition, UsageExample
 from gateway.catalog.vocabulary import (
     ComputeType,
@@ -20,6 +21,7 @@ from gateway.catalog.vocabulary import (
     PublisherType,
     UndocumentedEndpointPolicy,
 )
+from gateway.payments.x402.offer import PaymentKinds
 
 # What the owner chose; null is the gateway's default (docs/publishers.md). Extensions to the contract.
 ChosenSeconds = Annotated[float | None, EXTENSION]
@@ -37,6 +39,31 @@ class AssetInfo(Answer):
     contract_address: str | None
     is_native: bool
     is_stablecoin: bool
+
+
+class OnchainAsset(Answer):
+    """An asset in which a publisher's calls can be paid on its chain here and now, by a wallet without an account."""
+
+    asset_id: UUID
+    network_id: str
+    asset_symbol: str
+    contract_address: str | None
+
+
+def payable(publisher: Publisher, kinds: PaymentKinds) -> list[OnchainAsset]:
+    """Return the assets that a publisher takes on a chain, of those that this gateway can settle."""
+    if publisher.record.category != "integration":
+        return []
+    return [
+        OnchainAsset(
+            asset_id=asset.id,
+            network_id=asset.network_id,
+            asset_symbol=asset.symbol,
+            contract_address=asset.contract_address,
+        )
+        for asset, price in zip(publisher.assets, publisher.pricing, strict=True)
+        if price.onchain_enabled and kinds.find(asset.network_id, asset.symbol) is not None
+    ]
 
 
 class PricingConfigResponse(Answer):
@@ -174,6 +201,7 @@ class PublisherResponse(Answer):
     max_connections: Annotated[int | None, EXTENSION]
     refund_on_status: Annotated[list[str], EXTENSION]
     websocket_enabled: Annotated[bool, EXTENSION]
+    x402_accepts: Annotated[list[OnchainAsset] | None, EXTENSION] = None
     x402_settlement: Annotated[str | None, EXTENSION]
     x402_exposure: Annotated[str | None, EXTENSION]
     database_schema: Annotated[DatabaseSchema | None, EXTENSION] = None

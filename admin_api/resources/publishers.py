@@ -180,7 +180,9 @@ def _suggestion(publisher: Publisher, suggestion: Suggestion) -> models.Publishe
 
 
 def _shown(services: Services, publisher: Publisher) -> models.PublisherResponse:
-    return models.PublisherResponse.model_validate(store_view(publisher, services.settings.public_url))
+    shown = models.PublisherResponse.model_validate(store_view(publisher, services.settings.public_url))
+    shown.x402_accepts = models.payable(publisher, services.kinds)
+    return shown
 
 
 def _slug(text: str) -> str:

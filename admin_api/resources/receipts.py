@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 
-from admin_api.kit.access import Caller, ServicesDep
+from admin_api.kit.access import ServicesDep
 from admin_api.kit.envelope import Answer
 from admin_api.kit.problems import refusals
+from admin_api.resources.deposits import holder
 from gateway.billing.receipts import payload_of
 from gateway.database.pool import Connection
 from gateway.errors import Forbidden, NotConfigured, NotFound
 from gateway.identity.permissions import Permission, require
 from gateway.identity.principals import Principal
+from gateway.identity.wallets import account_of
 from gateway.ledger.receipts import ReceiptFacts, find_receipt
 
 router = APIRouter(tags=["extensions"])
@@ -40,8 +42,13 @@ class ReceiptDataResponse(Answer):
     responses=refusals(400, 401, 404, 429, 501),
     openapi_extra=EXTENSION,
 )
-async def get_receipt(request_id: UUID, caller: Caller, services: ServicesDep) -> ReceiptDataResponse:
-    """Return the signed receipt of a paid call by its X-Request-Id, to who paid it or sold it."""
+async def get_receipt(
+    request_id: UUID, caller: Annotated[Principal, Depends(holder)], services: ServicesDep
+) -> ReceiptDataResponse:
+    """Return the signed receipt of a paid call by its X-Request-Id, to who paid it or sold it.
+
+    A wallet that paid on a chain proves itself by its signature (GET /wallet/challenge).
+    """
     if not services.receipts.ready:
         raise NotConfigured("This gateway has no secret keys to sign with; its operator sets TOLLWAY_SECRET_KEYS.")
     async with services.database.acquire() as connection:
@@ -60,6 +67,9 @@ async def get_receipt_keys(services: ServicesDep) -> dict[str, list[dict[str, st
 
 async def _may_see(connection: Connection, caller: Principal, facts: ReceiptFacts) -> bool:
     if facts.owner_id == caller.account_id:
+        return True
+    wallet = None if facts.payer is None or facts.network is None else account_of(facts.network, facts.payer)
+    if wallet == caller.account_id:
         return True
     try:
         await require(connection, caller.account_id, facts.organization_id, Permission.EARNINGS_READ)

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from gateway.identity.wallets import caip10
 from gateway.ledger.receipts import ReceiptFacts
 from pricing.money import format_amount
 
@@ -62,7 +63,7 @@ def payload_of(facts: ReceiptFacts, issuer: str) -> dict[str, Any]:
         "iss": issuer,
         "jti": str(facts.exchange_id),
         "iat": int(facts.charged_at.timestamp()),
-        "sub": str(facts.owner_id),
+        "sub": _payer(facts),
         "request": {
             "publisher": facts.publisher_slug,
             "publisher_id": str(facts.publisher_id),
@@ -79,7 +80,7 @@ def payload_of(facts: ReceiptFacts, issuer: str) -> dict[str, Any]:
             "ended_at": _moment(facts.ended_at),
         },
         "price": {
-            "rail": "prepaid_balance",
+            "rail": "prepaid_balance" if facts.payer is None else "x402",
             "asset": facts.asset_symbol,
             "asset_id": str(facts.asset_id),
             "charged": format_amount(net, decimals),
@@ -88,7 +89,23 @@ def payload_of(facts: ReceiptFacts, issuer: str) -> dict[str, Any]:
             "platform_fee": format_amount(facts.fee if net else 0, decimals),
         },
         "ledger": facts.legs,
-    }
+    } | _on_chain(facts)
+
+
+def _payer(facts: ReceiptFacts) -> str:
+    """Return who paid: an account's id, or a wallet's (CAIP-10)."""
+    if facts.payer is None or facts.network is None:
+        return str(facts.owner_id)
+    return caip10(facts.network, facts.payer)
+
+
+def _on_chain(facts: ReceiptFacts) -> dict[str, Any]:
+    """Return where on its chain a payment can be found."""
+    if facts.payee is None or facts.network is None:
+        return {}
+    transaction = None if facts.transaction is None else "0x" + facts.transaction.hex()
+    return {"payment": {"network": facts.network, "pay_to": caip10(facts.network, facts.payee),
+                        "transaction": transaction}}  # fmt: skip
 
 
 def verify(receipt: str, jwks: Mapping[str, Any]) -> dict[str, Any]:

@@ -73,14 +73,18 @@ USAGE_OF = Statement(
 )
 ROLL_UP = Statement("SELECT catalog.roll_up_usage($1, $2)", bool, scalar=True)
 # Earnings accounts are kept in the ledger asset: USDC of every network is one purse. Until a payout rail exists nothing
-# leaves them but refunds, which are debits.
+# leaves them but refunds, which are debits, and what was paid to the publisher's own address, which is there already.
 EARNINGS_OF = Statement(
     """
     SELECT a.asset_id,
-           coalesce(sum(s.credits - s.debits) FILTER (WHERE a.purpose = 'earnings'), 0) AS revenue,
-           coalesce(sum(s.credits - s.debits) FILTER (WHERE a.purpose = 'paying_out'), 0) AS paying_out,
-           0 AS withdrawn
-      FROM ledger.account a LEFT JOIN ledger.shard s ON s.account_id = a.id
+           coalesce(sum(b.amount + d.amount) FILTER (WHERE a.purpose = 'earnings'), 0) AS revenue,
+           coalesce(sum(b.amount) FILTER (WHERE a.purpose = 'paying_out'), 0) AS paying_out,
+           coalesce(sum(d.amount), 0) AS withdrawn
+      FROM ledger.account a
+      CROSS JOIN LATERAL (SELECT coalesce(sum(s.credits - s.debits), 0) AS amount FROM ledger.shard s
+                           WHERE s.account_id = a.id) b
+      CROSS JOIN LATERAL (SELECT coalesce(sum(p.amount), 0) AS amount FROM chain.payment p
+                           WHERE p.account_id = a.id AND p.booking = 'direct' AND p.state = 'confirmed') d
      WHERE a.publisher_id = $1 AND a.purpose IN ('earnings', 'paying_out') GROUP BY a.asset_id
     """,
     Earnings,

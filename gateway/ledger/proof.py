@@ -66,7 +66,10 @@ COUNTS = Statement(
     """
     SELECT (SELECT count(*) FROM ledger.transfer) AS transfers, (SELECT count(*) FROM ledger.account) AS accounts,
            (SELECT count(*) FROM ledger.transfer t WHERE t.kind IN ('charge', 'hold') AND t.leg = 0
-               AND NOT EXISTS (SELECT FROM ledger.settlement s WHERE s.exchange_id = t.cause_id)) AS open_exchanges,
+               AND NOT EXISTS (SELECT FROM ledger.settlement s WHERE s.exchange_id = t.cause_id))
+           + (SELECT count(*) FROM chain.payment p WHERE p.booking IN ('earnings', 'direct') AND p.state <> 'cancelled'
+                 AND NOT (p.state = 'failed' AND p.final)
+                 AND NOT EXISTS (SELECT FROM ledger.settlement s WHERE s.exchange_id = p.id)) AS open_exchanges,
            (SELECT count(*) FROM ledger.hold WHERE status = 'pending') AS pending_holds
     """,
     Counts,
@@ -215,6 +218,17 @@ RULES: dict[str, Statement[Violation]] = {
         SELECT format('transfer %s %s/%s', t.cause_id, t.kind, t.leg) AS detail FROM ledger.transfer t
          WHERE t.kind IN ('payment', 'direct', 'reversal', 'repayment', 'repaid')
            AND NOT EXISTS (SELECT FROM chain.payment p WHERE p.id = t.cause_id) LIMIT 20
+        """,
+        Violation,
+    ),
+    "calls paid on a chain ended as their payments say": Statement(
+        """
+        SELECT format('exchange %s: %s, its payment is %s, repayment %s', p.id, s.outcome, p.state, r.state) AS detail
+          FROM chain.payment p
+          JOIN ledger.settlement s ON s.exchange_id = p.id
+          LEFT JOIN chain.repayment r ON r.payment_id = p.id
+         WHERE (s.outcome = 'settled' AND (p.state IN ('reserved', 'cancelled') OR r.payment_id IS NOT NULL))
+            OR (s.outcome = 'refunded' AND p.state = 'confirmed' AND r.payment_id IS NULL) LIMIT 20
         """,
         Violation,
     ),

@@ -18,17 +18,21 @@ Decision = Literal["refund", "keep"]
 
 @dataclass(frozen=True, slots=True)
 class UnendedExchange:
-    """An exchange whose money moved and whose end is not recorded. `amount` is atomic units of the asset."""
+    """An exchange whose money moved, or may, and whose end is not recorded. `amount` is atomic units of the asset.
+
+    Of a payment on a chain `payer` is the wallet, network and address, and `owner_id` is None.
+    """
 
     exchange_id: UUID
-    kind: Literal["charge", "hold"]
-    owner_id: UUID
+    kind: Literal["charge", "hold", "payment"]
+    owner_id: UUID | None
     publisher: str | None
     asset: str
     amount: int
     since: datetime
     worker_id: int | None
     worker_alive: bool
+    payer: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "amount", int(self.amount))
@@ -56,6 +60,31 @@ FIND_UNENDED = Statement(
     """,
     UnendedExchange,
 )
+# Payments for calls that have no end, and those whose money is on its way back.
+FIND_UNENDED_PAYMENTS = Statement(
+    """
+    SELECT m.id AS exchange_id, 'payment' AS kind, NULL::uuid AS owner_id, p.slug AS publisher, a.symbol AS asset,
+           m.amount, m.reserved_at AS since, m.worker_id,
+           coalesce(k.reconciled_at IS NULL AND k.stopped_at IS NULL AND k.seen_at > now() - $1::interval, false)
+               AS worker_alive,
+           format('%s:0x%s', m.network, encode(m.payer, 'hex')) AS payer
+      FROM chain.payment m
+      JOIN ledger.account e ON e.id = m.account_id
+      JOIN catalog.publisher p ON p.id = e.publisher_id
+      JOIN catalog.asset a ON a.id = e.asset_id
+      LEFT JOIN ledger.worker k ON k.id = m.worker_id
+     WHERE m.state <> 'cancelled' AND NOT (m.state = 'failed' AND m.final)
+       AND ($2::uuid IS NULL OR m.id = $2)
+       AND m.id >= coalesce($2, least(
+               (SELECT min(settled_through::text) FROM ledger.worker WHERE reconciled_at IS NULL),
+               (SELECT min(payment_id::text) FROM chain.undelivered))::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+       AND NOT EXISTS (SELECT FROM ledger.settlement s WHERE s.exchange_id = m.id)
+     ORDER BY m.id LIMIT $3
+    """,
+    UnendedExchange,
+)
+GIVE_BACK = Statement("SELECT chain.give_back($1, 'operator', NULL)", str, scalar=True)
+SUBMIT = Command("SELECT chain.submit($1, NULL, NULL)")
 NOTE_RESOLUTION = Command(
     "INSERT INTO ledger.resolution (exchange_id, decision, verdict, actor, note) VALUES ($1, $2, $3, $4, $5)"
 )
@@ -65,7 +94,9 @@ async def unended(
     connection: Connection, *, dead_after: timedelta, exchange_id: UUID | None = None, limit: int = 100
 ) -> list[UnendedExchange]:
     """Return exchanges without an end, oldest first; those of live workers are usually just being served."""
-    return await FIND_UNENDED.all(connection, dead_after, exchange_id, limit)
+    found = await FIND_UNENDED.all(connection, dead_after, exchange_id, limit)
+    found += await FIND_UNENDED_PAYMENTS.all(connection, dead_after, exchange_id, limit)
+    return sorted(found, key=lambda exchange: exchange.exchange_id)[:limit]
 
 
 async def resolve(
@@ -73,8 +104,8 @@ async def resolve(
 ) -> str:
     """End an open exchange and write the audit line, in one transaction. Returns what the ledger did.
 
-    `refund` gives the money back, `keep` settles the charge (a hold is captured whole). Raises NotFound when no money
-    moved for this id or the exchange has an end.
+    `refund` gives the money back, `keep` settles the charge (a hold is captured whole, a payment submitted). Raises
+    NotFound when no money moved for this id or the exchange has an end.
     """
     async with database.transaction() as connection:
         found = await unended(connection, dead_after=timedelta(0), exchange_id=exchange_id)
@@ -86,6 +117,8 @@ async def resolve(
 
 
 async def _end(connection: Connection, exchange: UnendedExchange, decision: Decision, grace: timedelta) -> str:
+    if exchange.kind == "payment" and decision == "refund":
+        return await GIVE_BACK.one(connection, exchange.exchange_id)
     if exchange.kind == "hold":
         capture = exchange.amount if decision == "keep" else 0
         ended = await END_HOLD.one(
@@ -95,6 +128,8 @@ async def _end(connection: Connection, exchange: UnendedExchange, decision: Deci
     if decision == "keep":
         settlement = Settlement(exchange.exchange_id, "operator", None, 0, 0)
         await SETTLE_DURABLY.run(connection, *settlement_columns([settlement]))
+        if exchange.kind == "payment":
+            await SUBMIT.run(connection, exchange.exchange_id)
         return "settled"
     undone = await refund(connection, exchange.exchange_id, reason="operator", status=None, grace=grace, only_open=True)
     return undone.verdict

@@ -147,6 +147,11 @@ class Metrics:
         self._relayer_leading = _Gauges(gauge("relayer_leading", "1 where the network's relayer runs.", "network"))
         self._relayer_balance = _Gauges(gauge("relayer_balance_wei", "Gas money of the relayer's key.", "network"))
         self._relayer_waits = _Gauges(gauge("relayer_waits", "1 while payments cannot be sent.", "network"))
+        self._payments = self._counter(
+            "x402_payments_total", "Payments of calls that ended.", "network", "policy", "outcome"
+        )
+        self._declined = self._counter("x402_declined_total", "Payments that were declined.", "reason")
+        self._reasons = Bounded(100)
         self._chain_payments = _Gauges(gauge("chain_payments", "Open payments by state.", "network", "state"))
         self._facilitated = self._counter(
             "facilitator_settlements_total", "Settlements for other sellers.", "network", "outcome"
@@ -236,6 +241,14 @@ class Metrics:
     def facilitator_spent(self, network: str, wei: int) -> None:
         """Add gas money that a settlement for another seller has cost (approximate above 2^53)."""
         self._facilitator_gas.add(wei, network)
+
+    def payment_ended(self, network: str, policy: str, outcome: str) -> None:
+        """Count a payment on a chain whose call has ended; `policy` and `outcome` are words of our code."""
+        self._payments.add(1, network, policy, outcome)
+
+    def payment_declined(self, reason: str) -> None:
+        """Count a payment that was declined; `reason` is a code of the protocol."""
+        self._declined.add(1, self._reasons.label(reason))
 
     def cache_event(self, cache: str, event: str, times: int = 1) -> None:
         """Count hits, misses, evictions... of a cache; both are words of our code."""

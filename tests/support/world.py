@@ -99,6 +99,7 @@ class World:
             " VALUES ($1, $2, $3, $4, 'Shop', 'integration', $7, $8, $5, $6)",
             publisher, owner.organization_id, owner.id, slug, asset, document, wallet, network,
         )  # fmt: skip
+        await self.connection.execute("INSERT INTO catalog.publisher_asset VALUES ($1, $2)", publisher, asset)
         columns = {"price_per_call": price, **pricing}
         names = ", ".join(columns)
         values = ", ".join(f"${index}" for index in range(3, 3 + len(columns)))

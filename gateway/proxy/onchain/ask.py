@@ -31,6 +31,8 @@ NO_PAYMENT = "Payment required"
 async def answer(exchange: Exchange, shortfall: Shortfall, sales: Sequence[Sale], services: Services) -> None:
     """Send the 402 of an exchange whose quote is known."""
     public_url = services.settings.public_url
+    if isinstance(shortfall, Declined):
+        services.metrics.payment_declined(shortfall.reason)
     if not sales and not isinstance(shortfall, Declined):
         await answer_payment_required(exchange, public_url, available=shortfall.available, error=shortfall.detail)
         return

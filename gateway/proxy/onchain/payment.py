@@ -81,6 +81,7 @@ class CallPayment:
             raise Unavailable(NOT_KEPT)
         self.ended = self.submitted = True
         self.services.ledger.ended(self.id)
+        self._count("kept")
         exchange.outcome = "settled"
         if ARMED == "x402.kept":
             await act()
@@ -116,10 +117,14 @@ class CallPayment:
             verdict = await work()
         except (*LOST, Unavailable):
             self.services.ledger.owe(f"giving {self.id} back", work)
-            return "waiting"
+            verdict = "waiting"
+        self._count(verdict)
         if verdict in ("kept", "ended"):  # it cannot go back; or it was kept with its answer, and we were not told
             exchange.outcome = "settled"
         return verdict
+
+    def _count(self, outcome: str) -> None:
+        self.services.metrics.payment_ended(self.sale.offer.kind.network.id, self.policy, outcome)
 
     def fields(self, *, refunded: bool) -> HeaderPairs:
         """Return the answer's fields about the payment: what the call cost, and how it was settled."""

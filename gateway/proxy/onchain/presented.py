@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from gateway.billing.x402_per_request import LEAST_SECONDS
+from gateway.identity.wallets import account_of
 from gateway.payments.x402 import v1, v2
 from gateway.payments.x402.offer import PaymentKinds, Taken
 from gateway.payments.x402.reasons import PaymentRefused, Reason
@@ -28,7 +29,7 @@ BOUNDS = TimeBounds(margin=LEAST_SECONDS)
 
 @dataclass(frozen=True, slots=True)
 class Presented:
-    """A payment header's content. `network` is a CAIP-2 id, `owner` stands for the payer, `key` names the payment."""
+    """A payment header's content. `network` is a CAIP-2 id, `owner` is the payer's account, `key` names the payment."""
 
     taken: Taken
     terms: SignedTerms
@@ -49,7 +50,7 @@ def read(exchange: Exchange, kinds: PaymentKinds) -> Presented:
     network = kinds.named(taken.network, taken.version)
     if network is None:
         raise PaymentRefused(Reason.NETWORK, "this gateway settles nothing on that network")
-    return Presented(taken, terms, network.id, owner_of(network.id, terms.payer), name_of(network.id, terms))
+    return Presented(taken, terms, network.id, account_of(network.id, terms.payer), name_of(network.id, terms))
 
 
 def check(presented: Presented, sales: Sequence[Sale], resource: str) -> tuple[Verified, Sale]:
@@ -57,11 +58,6 @@ def check(presented: Presented, sales: Sequence[Sale], resource: str) -> tuple[V
     offers = [sale.offer for sale in sales]
     verified = verify(presented.taken, presented.terms, offers, resource, int(time.time()), BOUNDS)
     return verified, next(sale for sale in sales if sale.offer is verified.offer)
-
-
-def owner_of(network: str, payer: bytes) -> UUID:
-    """Return the id under which a wallet without an account keeps its answers."""
-    return UUID(bytes=hashlib.sha256(b"x402 payer " + network.encode() + payer).digest()[:16], version=5)
 
 
 def name_of(network: str, terms: SignedTerms) -> str:
