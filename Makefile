@@ -12,7 +12,7 @@ run: ## Run everything on this machine: database, cache, demo publishers, gatewa
 
 test: ## Run all tests on a real PostgreSQL and Valkey (ARGS="tests/cli -k drain" selects)
 	@scripts/bootstrap dev
-	@exec $(BIN)/python -m pytest $(ARGS)
+	@exec $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 bench: ## Measure calls against the bare upstream and nginx (ARGS="--quick", docs/benchmarks.md)
 	@scripts/bootstrap dev

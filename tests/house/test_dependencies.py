@@ -24,6 +24,7 @@ WITHOUT_IMPORT = {
     "hatchling": "the build backend",
     "import-linter": "make lint",
     "pytest-asyncio": "a plugin of pytest",
+    "pytest-xdist": "a plugin of pytest, for make test",
     "ruff": "make lint",
     "schemathesis": "a program that tests/conformance runs",
 }
