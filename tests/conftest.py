@@ -57,10 +57,16 @@ async def chain(running_chain: Chain) -> AsyncIterator[Chain]:
 
 
 @pytest_asyncio.fixture(scope="session")
-async def market(services: Services) -> AsyncIterator[Market]:
+async def publishers_database(services: Services) -> AsyncIterator[Market]:
     """A publisher's database, made once for the whole run."""
     async with market_database(services) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def market(publishers_database: Market) -> Market:
+    """The same, where nothing else has this name."""
+    return publishers_database
 
 
 @pytest_asyncio.fixture(scope="session")

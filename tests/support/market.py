@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -60,7 +61,12 @@ async def market_database(services: Services) -> AsyncIterator[Market]:
     text = f"postgresql://reader:reader-secret@127.0.0.1:{urlsplit(services.database_url).port}/{NAME}"
     yield Market(owner, read_address(text, tls="disable"), text)
     await owner.close()
-    await connection.execute(f'DROP DATABASE "{NAME}" WITH (FORCE)')
+    for _ in range(20):  # a backend that sorts or copies does not look up at once
+        try:
+            await connection.execute(f'DROP DATABASE "{NAME}" WITH (FORCE)')
+            break
+        except asyncpg.ObjectInUseError:
+            await asyncio.sleep(1)
     await connection.execute("DROP ROLE reader")
     await connection.close()
 
