@@ -1,8 +1,9 @@
-"""`tollway publisher`: an operator's hand on the store."""
+"""`tollway publisher`: an operator's hand on the store, and a publisher's on the role that sells its database."""
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import sys
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_network
@@ -25,7 +26,10 @@ from gateway.proxy.connection_test import try_connection
 from gateway.settings import Settings
 from gateway.upstreams.credentials import CredentialBox
 from gateway.upstreams.egress import EgressGuard
-from gateway.upstreams.postgres.onboarding import DatabaseInspector
+from gateway.upstreams.postgres.address import TLS_MODES, BadConnectionString, read_address
+from gateway.upstreams.postgres.errors import DatabaseError
+from gateway.upstreams.postgres.inspection import Selection, sandbox_sql
+from gateway.upstreams.postgres.onboarding import DatabaseInspector, look
 from gateway.upstreams.probe import Finding
 
 Result = TypeVar("Result")
@@ -130,6 +134,39 @@ def test_command(slug_or_id: str, path: str) -> None:
         click.echo(f"{found.tls.version}, certificate by {found.tls.issuer or 'unknown'}, valid until {ends}")
     click.echo(", ".join(f"{step.removesuffix('_ms')} {took} ms" for step, took in found.times.items()))
     sys.exit(0 if found.ok else 1)
+
+
+@publisher.command("sandbox-sql")
+@click.argument("connection_string")
+@click.option("--schema", "schemas", multiple=True, help="Only tables of this schema; may be repeated.")
+@click.option("--table", "tables", multiple=True, help="Only this table, as table or schema.table; may be repeated.")
+@click.option("--column", "columns", multiple=True, help="Only this column of its table, as schema.table.column.")
+@click.option("--role", default="tollway_reader", show_default=True, help="The role to make.")
+@click.option("--tls", type=click.Choice(TLS_MODES), default=None, help="How to reach the database; see docs/sql.md.")
+def sandbox_sql_command(
+    connection_string: str,
+    schemas: tuple[str, ...],
+    tables: tuple[str, ...],
+    columns: tuple[str, ...],
+    role: str,
+    tls: str | None,
+) -> None:
+    """Print the SQL that makes the role through which a PostgreSQL may be sold.
+
+    CONNECTION_STRING is any role that can read what is to be sold; nothing is changed. Run what is printed as the
+    database's owner, then give the new role's connection string to the gateway.
+    """  # fmt: skip
+    selection = Selection(schemas, tables, columns)
+    guard = EgressGuard([ip_network(network) for network in ("0.0.0.0/0", "::/0")])  # the operator's own choice
+    try:
+        address = read_address(connection_string, tls=tls)
+        found = asyncio.run(look(address, guard, selection))
+    except (BadConnectionString, DatabaseError) as error:
+        raise click.ClickException(f"the connection string {error}") from None
+    if not found:
+        raise click.ClickException("the role can read none of the tables that are named")
+    password = secrets.token_urlsafe(24)
+    click.echo(sandbox_sql(role, address.database, [table.relation() for table in found], password), nl=False)
 
 
 def _set_flags(slug_or_id: str, *, active: bool | None, verified: bool | None) -> None:

@@ -71,7 +71,8 @@ async def _make_database(connection: Connection, settings: DatabaseSettings, pas
     if not await FIND_DATABASE.one(connection):
         await CREATE_DATABASE.run(connection)
     verb = "ALTER" if await FIND_ROLE.one(connection) else "CREATE"
-    await connection.execute(f"{verb} ROLE {ROLE} LOGIN NOINHERIT PASSWORD '{password}'")
+    with_password = f"{verb} ROLE {ROLE} LOGIN NOINHERIT PASSWORD '{password}'"  # utility statements take no parameters
+    await connection.execute(with_password)
     url = urlsplit(settings.url)._replace(path=f"/{DATABASE}").geturl()
     market = await connect(settings.model_copy(update={"url": url}))
     try:

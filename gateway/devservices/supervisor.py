@@ -44,9 +44,7 @@ from gateway.settings import Settings, load
 START_SECONDS = 60.0
 SHUTDOWN_GRACE = 5.0
 SAME_REQUEST_SECONDS = 1.0
-# Of demo_market.py, which needs more than is imported here.
 MARKET_SLUG = "market-sql"
-MARKET_QUERY = "SELECT ticker, name, country FROM companies WHERE employees > 100000 ORDER BY employees DESC LIMIT 5"
 STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -249,7 +247,7 @@ def _start_market(begin: Startup, env: dict[str, str]) -> dict[str, object]:
         return {}
     command = [sys.executable, "-m", "gateway.devservices.demo_market"]
     begin.running.helper = start("market", command, data=begin.data, env=env, log=begin.data / "market.log")
-    return {"market": {"slug": MARKET_SLUG, "query": MARKET_QUERY}}
+    return {"market": MARKET_SLUG}
 
 
 def _gateway_environment(begin: Startup, port: int, database: str, redis: str) -> dict[str, str]:

@@ -264,8 +264,8 @@ async def test_the_demo_sells_a_database_soon_after_the_start(data: Path) -> Non
         async with httpx.AsyncClient(base_url=program.document()["url"], timeout=30) as client:
             for _ in range(600):
                 answer = await client.post(
-                    f"/publishers/{demo['market']['slug']}",
-                    json={"query": demo["market"]["query"]},
+                    f"/publishers/{demo['market']}",
+                    json={"query": "SELECT ticker FROM companies LIMIT 5"},
                     headers={"Authorization": f"Bearer {demo['agent_api_key']}"},
                 )
                 if answer.status_code != 404:

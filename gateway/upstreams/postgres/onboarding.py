@@ -78,6 +78,16 @@ class DatabaseInspector:
         return Inspection([_document(table) for table in tables], samples, [asdict(one) for one in wrong])
 
 
+async def look(address: Address, guard: EgressGuard, selection: Selection) -> list[Table]:
+    """Return what a selection would put on sale. Raises DatabaseError."""
+    pool = DatabasePool(address, guard, size=1)
+    try:
+        async with pool.lease() as session, queries.sandbox(session, (), BOUNDS):
+            return await tables_on_sale(session, selection)
+    finally:
+        pool.close()
+
+
 def too_much(fatal: list[dict[str, Any]]) -> InvalidRequest:
     """Return the refusal of a role: each fault with the SQL that puts it right."""
     return InvalidRequest(
