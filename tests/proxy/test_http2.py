@@ -209,6 +209,48 @@ async def test_an_upload_that_the_upstream_does_not_want_ends_with_its_answer_an
     assert refused.status == 402
     await writing
     assert (await client.call(asked(shop, agent, "/x"))).status == 200
+    again = client.send(asked(shop, agent, "/up", "POST"), end=False)
+    await client.write(again, b"x" * 300_000, end=True)
+    await again.until(lambda it: it.ended)
+    assert again.status == 200, "what nobody wanted has not used up the connection's window"
+
+
+async def test_an_upload_that_its_upstream_does_not_take_holds_up_no_other_stream(
+    client: Http2Client, shop: Shop, world: World, connection: Connection
+) -> None:
+    agent = await world.agent(FUNDS)
+
+    async def deaf(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()
+        await over.wait()
+        writer.close()
+
+    over = asyncio.Event()
+    async with await asyncio.start_server(deaf, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        stuck = await world.publisher(PRICE, api_url=f"http://127.0.0.1:{port}")
+        await asyncio.sleep(0.3)
+        try:
+            upload = client.send(asked(stuck, agent, "/up", "POST"), end=False)
+            writing = asyncio.create_task(client.write(upload, b"x" * 30_000_000))
+            blocked, sent = -1, 0
+            while blocked != sent:  # until no window is given any more
+                await asyncio.sleep(0.3)
+                blocked, sent = sent, upload.sent
+            assert 0 < sent < 30_000_000
+            others = await asyncio.gather(*(client.call(asked(shop, agent, f"/x?i={index}")) for index in range(20)))
+            assert {other.status for other in others} == {200}
+            crumbs = client.send(asked(shop, agent, "/up", "POST"), end=False)
+            for _ in range(200):
+                await client.write(crumbs, b"y")
+            await client.write(crumbs, b"", end=True)
+            await crumbs.until(lambda it: it.ended)
+            assert crumbs.status == 200
+            writing.cancel()
+            client.reset(upload)
+        finally:
+            over.set()
+    assert [outcome for outcome, _ in await ends(connection, agent)].count("refunded") == 1
 
 
 async def test_a_websocket_over_http2_is_one_stream_and_one_price(

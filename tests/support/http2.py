@@ -25,6 +25,7 @@ class Stream:
     body: bytes = b""
     ended: bool = False
     reset: bool = False
+    sent: int = 0  # of the request's body
     reads: bool = True  # False: its window is never opened again
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -89,7 +90,7 @@ class Http2Client:
                 await asyncio.wait_for(self._window.wait(), 15)
                 continue
             self.h2.send_data(stream.id, data[:room])
-            data = data[room:]
+            data, stream.sent = data[room:], stream.sent + room
             self.flush()
             await self._writer.drain()
         if end and not (stream.ended or stream.reset or self.closed):
