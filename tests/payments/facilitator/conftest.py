@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import asyncpg
 import pytest_asyncio
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
@@ -16,11 +17,14 @@ from x402.mechanisms.evm.exact import ExactEvmScheme
 from x402.mechanisms.evm.upto import UptoEvmScheme
 from x402.schemas import PaymentRequired
 
-from gateway.database.pool import Connection
+from gateway.database.pool import Connection, connect
 from gateway.payments.evm.encoding import show_address
+from gateway.settings import DatabaseSettings
+from tests.conftest import replaced
 from tests.support.chain import Chain
 from tests.support.gateway import RunningGateway, start_gateway
 from tests.support.services import Services
+from tests.support.upstream import RecordingUpstream
 from tests.support.world import Agent, World
 
 PRICE = 10_000
@@ -32,14 +36,45 @@ def on_chain(chain: Chain) -> dict[str, str]:
     return {f"CHAIN_{chain.chain_id}_RPC": chain.url, "CHAIN_SIGNER_KEY": chain.signer_key}
 
 
-@pytest_asyncio.fixture(scope="module")
+# One database and one gateway for all of this folder: every test has wallets, payees and publishers of its own.
+@pytest_asyncio.fixture(scope="package")
+async def database_url(services: Services, template: str) -> AsyncIterator[str]:
+    admin = await asyncpg.connect(services.database_url)
+    name = f"tw_facilitator_{secrets.token_hex(4)}"
+    await admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    yield replaced(services.database_url, name)
+    await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    await admin.close()
+
+
+@pytest_asyncio.fixture(scope="package")
+async def connection(database_url: str) -> AsyncIterator[Connection]:
+    opened = await connect(DatabaseSettings(url=database_url))
+    yield opened
+    await opened.close()
+
+
+@pytest_asyncio.fixture(scope="package")
+async def upstream() -> AsyncIterator[RecordingUpstream]:
+    server = RecordingUpstream()
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest_asyncio.fixture(scope="package")
+async def world(connection: Connection, upstream: RecordingUpstream) -> World:
+    return World(connection, upstream.url, pause=0.2)
+
+
+@pytest_asyncio.fixture(scope="package")
 async def gateway(services: Services, database_url: str, chain: Chain) -> AsyncIterator[RunningGateway]:
     running = await start_gateway(services, database_url, **on_chain(chain), FACILITATOR_PER_MINUTE="100000")
     yield running
     await running.stop()
 
 
-@pytest_asyncio.fixture(scope="module")
+@pytest_asyncio.fixture(scope="package")
 async def seller(world: World, gateway: RunningGateway) -> Agent:
     """An organization here that runs a server elsewhere."""
     return await world.agent()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
+import httpx
 import pytest
-import pytest_asyncio
 
+from tests.payments.evm.conftest import until
 from tests.payments.facilitator.conftest import on_chain, paid, payee, payer, required
 from tests.support.chain import Chain
 from tests.support.gateway import RunningGateway, start_gateway
@@ -17,11 +19,6 @@ from tests.support.services import Services
 from tests.support.world import Agent, World
 
 Starting = Callable[..., AbstractAsyncContextManager[RunningGateway]]
-
-
-@pytest_asyncio.fixture(scope="module")
-async def seller(world: World) -> Agent:
-    return await world.agent()
 
 
 @pytest.fixture
@@ -65,6 +62,7 @@ async def test_a_key_is_needed_unless_the_operator_opens_it(starting: Starting, 
     assert await chain.usdc_of(to) == 10_000
 
 
+@pytest.mark.slow
 async def test_only_listed_organizations_where_the_operator_lists_them(
     starting: Starting, chain: Chain, seller: Agent, world: World
 ) -> None:
@@ -78,6 +76,7 @@ async def test_only_listed_organizations_where_the_operator_lists_them(
         assert (await asked(gateway, body, seller))[2]["success"]
 
 
+@pytest.mark.slow
 async def test_without_a_chain_or_switched_off_nothing_is_settled(
     starting: Starting, chain: Chain, seller: Agent
 ) -> None:
@@ -92,9 +91,32 @@ async def test_without_a_chain_or_switched_off_nothing_is_settled(
         assert (await asked(gateway, body, seller))[:2] == (501, 501)
 
 
+@pytest.mark.slow
 async def test_settlements_are_limited_per_organization(starting: Starting, chain: Chain, seller: Agent) -> None:
     body = paid(await payer(chain), required(chain, payee()))
     async with starting(**on_chain(chain), FACILITATOR_PER_MINUTE="3") as gateway:
         sent = [gateway.client.post("/payments/settle", json=body, headers=seller.headers) for _ in range(8)]
         statuses = sorted(answer.status_code for answer in await asyncio.gather(*sent))
         assert statuses == [200] * 3 + [429] * 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["chain.reserved", "chain.submitted"])
+async def test_a_gateway_that_dies_while_it_settles_leaves_one_transfer_that_can_be_asked_for(
+    starting: Starting, chain: Chain, seller: Agent, point: str
+) -> None:
+    to = payee()
+    body = paid(await payer(chain), required(chain, to))
+    async with starting(**on_chain(chain), FAULT=f"{point}:kill") as dying:
+        with contextlib.suppress(httpx.TransportError):
+            answer = await dying.client.post("/payments/settle", json=body, headers=seller.headers)
+            assert answer.status_code >= 500
+    async with starting(**on_chain(chain), MONEY_DEAD_AFTER="2") as gateway:
+
+        async def settled() -> bool:
+            answer = await gateway.client.post("/payments/settle", json=body, headers=seller.headers)
+            return answer.json()["success"]
+
+        await until(settled, 40)
+        assert await chain.usdc_of(to) == 10_000
+        assert not await settled()
