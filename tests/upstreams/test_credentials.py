@@ -98,6 +98,7 @@ def test_without_keys_nothing_is_sealed():
         (OLD + "," + OLD, "appears twice"),
         ("x" * 65 + ":" + generate_key(), "key 1"),
     ],
+    ids=["no colon", "no id", "space in the id", "not base64", "short", "twice", "long id"],
 )
 def test_wrong_settings_name_the_position_and_never_the_key(setting, message):
     with pytest.raises(CredentialError, match=message) as caught:
