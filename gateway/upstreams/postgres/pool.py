@@ -24,6 +24,7 @@ WAIT_SECONDS = 2.0
 IDLE_SECONDS = 60.0
 LIFE_SECONDS = 600.0
 CLEAN_SECONDS = 2.0
+CLEANING_SECONDS = 0.1
 STATEMENTS = 64
 # Session locks and settings survive a rollback; so does anything after a transaction that was ended by other means.
 CLEAN = "ROLLBACK; SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL"
@@ -47,6 +48,7 @@ class DatabasePool:
         self._free: list[_Kept] = []
         self._slots = asyncio.Semaphore(size)
         self._closed = False
+        self._cleaning: set[asyncio.Task[None]] = set()
         self.used = time.monotonic()
 
     @contextlib.asynccontextmanager
@@ -60,11 +62,16 @@ class DatabasePool:
         self.used = time.monotonic()
         kept: _Kept | None = None
         try:
+            if not self._free and self._cleaning:  # sooner there than a new one
+                await asyncio.wait(set(self._cleaning), timeout=CLEANING_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             kept = await self._take()
             yield kept.session
         finally:
             if kept is not None:
-                await asyncio.shield(self._give_back(kept))
+                # In the background: whoever has its rows need not wait for a round trip that cleans up behind it.
+                task = asyncio.get_running_loop().create_task(self._give_back(kept))
+                self._cleaning.add(task)
+                task.add_done_callback(self._cleaning.discard)
             else:
                 self._slots.release()
 
@@ -96,9 +103,10 @@ class DatabasePool:
             if not self._closed and not kept.session.is_closed():
                 async with asyncio.timeout(CLEAN_SECONDS):
                     await kept.session.execute(CLEAN)
-                kept.freed = time.monotonic()
-                self._free.append(kept)
-                return
+                if not self._closed:
+                    kept.freed = time.monotonic()
+                    self._free.append(kept)
+                    return
         except (*LOST, asyncpg.PostgresError):
             pass
         finally:
