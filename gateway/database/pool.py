@@ -26,7 +26,14 @@ READ_TRIES = 3
 Connection = Any  # asyncpg.Connection or its pool proxy: they share methods, not a base class that its stubs know
 UniqueViolation = asyncpg.UniqueViolationError
 CheckViolation = asyncpg.CheckViolationError
-# What a lost, refused or shut-down server looks like from asyncpg.
+# A server that is there and cannot: out of disk, memory or connections, an I/O error, or a standby that only reads.
+# The statement did nothing.
+UNABLE = (
+    asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresSystemError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+# What a server that is lost, refuses us, shuts down or cannot looks like from asyncpg: what passes by itself.
 LOST = (
     OSError,
     asyncio.TimeoutError,
@@ -35,7 +42,8 @@ LOST = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.CannotConnectNowError,
-    asyncpg.TooManyConnectionsError,
+    asyncpg.TransactionRollbackError,  # a deadlock's victim, which the other side has overtaken by the next try
+    *UNABLE,
 )
 
 

@@ -23,12 +23,6 @@ POST_CHARGES = Statement(
 SETTLE = Command(
     """
     SELECT ledger.settle($1::uuid[], $2::text[], $3::smallint[], $4::bigint[], $5::bigint[], $6::text[], $7::bytea[],
-                         $8::bytea[], true)
-    """
-)
-SETTLE_DURABLY = Command(
-    """
-    SELECT ledger.settle($1::uuid[], $2::text[], $3::smallint[], $4::bigint[], $5::bigint[], $6::text[], $7::bytea[],
                          $8::bytea[], false)
     """
 )

@@ -27,7 +27,27 @@ LAST_CHANCE = 5.0  # seconds that `stop` gives to what is owed
 
 
 class NotYet(Exception):
-    """Owed work cannot be decided yet: a statement that was sent may still be running."""
+    """Owed work cannot be decided yet: a statement that was sent before may still be carried out."""
+
+
+class Doubt:
+    """How long a statement whose connection was lost may still be carried out.
+
+    A server that stood still reads what was sent to it when it goes on, though nobody waits for the answer. So the time
+    that statements may take counts from the first answer that it gives after the loss.
+    """
+
+    def __init__(self, statement_timeout: float) -> None:
+        self._timeout = statement_timeout
+        self._over: float | None = None
+
+    def check(self) -> None:
+        """Raise NotYet while the statement may still be carried out. Call it after an answer of the server."""
+        now = asyncio.get_running_loop().time()
+        if self._over is None:
+            self._over = now + self._timeout
+        if now < self._over:
+            raise NotYet
 
 
 class Exactly:
@@ -74,7 +94,7 @@ class Owed:
 
     def add(self, name: str, work: Callable[[], Awaitable[object]]) -> None:
         """Owe `work`; `name` is for the log. It is first tried after a pause: the database has just been away."""
-        log.warning("%s is owed: the database is away", name)
+        log.warning("%s is owed", name)
         self._debts.append((name, work))
         if self._worker is None:
             self._worker = asyncio.get_running_loop().create_task(self._pay())

@@ -25,11 +25,11 @@ from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
-from gateway.database.pool import LOST, Connection, UniqueViolation
+from gateway.database.pool import LOST, UNABLE, Connection, UniqueViolation
 from gateway.errors import Unavailable
 from gateway.ids import floor_at
 from gateway.ledger.entries import SETTLE, Charge, Settlement, post, settlement_columns
-from gateway.ledger.exactly import Exactly, NotYet, Owed
+from gateway.ledger.exactly import Doubt, Exactly, Owed
 from gateway.ledger.exchanges import REFUND, ChargeVerdict, Refunded
 from gateway.settings import DatabaseSettings
 
@@ -54,7 +54,7 @@ class GroupCommit:
     ) -> None:
         self._line = Exactly(settings)
         self._owed = Owed()
-        self._longest_statement = settings.command_timeout
+        self._statement_timeout = settings.command_timeout
         self._grace = grace
         self._observe = observe
         self._charges: list[Waiting] = []
@@ -91,9 +91,14 @@ class GroupCommit:
     async def refund(self, exchange_id: UUID, *, reason: str, status: int | None) -> Refunded:
         """Undo an exchange's charge durably, also when the caller is cancelled meanwhile.
 
-        Raises Unavailable when the ledger stays away; the refund is then made as soon as it is back.
+        Raises Unavailable when the ledger does not answer within PATIENCE; the refund is made as soon as it does.
         """
-        return await asyncio.shield(self.spawn(self._refund(exchange_id, reason, status)))
+        refunding = self.spawn(self._refund(exchange_id, reason, status))
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await asyncio.shield(refunding)
+        except TimeoutError:
+            raise Unavailable("The ledger does not answer; what was charged is refunded as soon as it does.") from None
 
     async def exactly(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
         """Run other idempotent work over the ledger's connection. Raises Unavailable when the ledger stays away."""
@@ -102,6 +107,10 @@ class GroupCommit:
     def owe(self, name: str, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
         """Have idempotent work done as soon as the database is back; `name` is for the log."""
         self._owed.add(name, work)
+
+    def doubt(self) -> Doubt:
+        """Return for how long a statement that was lost now may still be carried out."""
+        return Doubt(self._statement_timeout)
 
     @property
     def open_exchanges(self) -> int:
@@ -184,6 +193,10 @@ class GroupCommit:
         started = clock()
         try:
             verdicts = await self._line.once(lambda connection: self._post_on(connection, [item for item, _ in batch]))
+        except UNABLE as error:
+            log.warning("ledger batch of %d refused: %s", len(batch), type(error).__name__)
+            for charge, future in batch:
+                self._refused(charge, future)
         except (*LOST, UniqueViolation) as error:
             log.warning("ledger batch of %d is sent again item by item after %s", len(batch), type(error).__name__)
             await self._post_each(batch)
@@ -239,8 +252,8 @@ class GroupCommit:
 
     def _unknown(self, charge: Charge, future: asyncio.Future[ChargeVerdict], error: Unavailable) -> None:
         """Nobody knows whether it was charged: if so, it is refunded when the database is back."""
-        over = asyncio.get_running_loop().time() + self._longest_statement
-        self.owe(f"end of {charge.exchange_id}", lambda: self._undo_unknown(charge.exchange_id, over))
+        doubt = self.doubt()
+        self.owe(f"end of {charge.exchange_id}", lambda: self._undo_unknown(charge.exchange_id, doubt))
         if not future.done():
             future.set_exception(error)
 
@@ -294,13 +307,13 @@ class GroupCommit:
         self.ended(exchange_id)
         return refunded
 
-    async def _undo_unknown(self, exchange_id: UUID, over: float) -> None:
-        """Refund a charge if it was made; until `over` the statement that made it may still be running."""
+    async def _undo_unknown(self, exchange_id: UUID, doubt: Doubt) -> None:
+        """Refund a charge if it was made, or still will be."""
         undone = await self._line.once(
             lambda connection: REFUND.one(connection, exchange_id, "unavailable", None, self._grace, True)
         )
-        if undone.verdict == "unknown" and asyncio.get_running_loop().time() < over:
-            raise NotYet
+        if undone.verdict == "unknown":
+            doubt.check()
         self.ended(exchange_id)
 
     def _refund_abandoned(self, exchange_id: UUID) -> None:

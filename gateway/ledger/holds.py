@@ -21,7 +21,7 @@ from gateway.database.statement import Statement
 from gateway.errors import Unavailable
 from gateway.ledger.answers import StoredAnswer
 from gateway.ledger.entries import Settlement
-from gateway.ledger.exactly import NotYet
+from gateway.ledger.exactly import Doubt
 from gateway.ledger.exchanges import END_HOLD, PLACE_HOLD, HoldVerdict, refund
 from gateway.ledger.group_commit import GroupCommit
 
@@ -146,18 +146,18 @@ class Holds:
 
     def _owe_release(self, exchange_id: UUID) -> None:
         """Nobody knows what the ledger holds or has captured: give it back, when the statement cannot run any more."""
-        over = asyncio.get_running_loop().time() + self._database.settings.command_timeout
-        self._ledger.owe(f"release of {exchange_id}", lambda: self._release(exchange_id, over))
+        doubt = self._ledger.doubt()
+        self._ledger.owe(f"release of {exchange_id}", lambda: self._release(exchange_id, doubt))
 
-    async def _release(self, exchange_id: UUID, over: float) -> None:
+    async def _release(self, exchange_id: UUID, doubt: Doubt) -> None:
         async with self._database.transaction() as connection:
             ended = await END_HOLD.one(connection, exchange_id, "0", "0", "unavailable", None, 0, 0, self._grace)
             if ended.verdict == "conflict":
                 await refund(
                     connection, exchange_id, reason="unavailable", status=None, grace=self._grace, only_open=False
                 )
-        if ended.verdict == "unknown" and asyncio.get_running_loop().time() < over:
-            raise NotYet
+        if ended.verdict == "unknown":
+            doubt.check()
         self._ledger.ended(exchange_id)
 
     @property

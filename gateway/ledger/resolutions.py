@@ -10,7 +10,7 @@ from uuid import UUID
 from gateway.database.pool import Connection, Database
 from gateway.database.statement import Command, Statement
 from gateway.errors import NotFound
-from gateway.ledger.entries import SETTLE_DURABLY, Settlement, settlement_columns
+from gateway.ledger.entries import SETTLE, Settlement, settlement_columns
 from gateway.ledger.exchanges import END_HOLD, refund
 
 Decision = Literal["refund", "keep"]
@@ -127,7 +127,7 @@ async def _end(connection: Connection, exchange: UnendedExchange, decision: Deci
         return ended.verdict
     if decision == "keep":
         settlement = Settlement(exchange.exchange_id, "operator", None, 0, 0)
-        await SETTLE_DURABLY.run(connection, *settlement_columns([settlement]))
+        await SETTLE.run(connection, *settlement_columns([settlement]))
         if exchange.kind == "payment":
             await SUBMIT.run(connection, exchange.exchange_id)
         return "settled"

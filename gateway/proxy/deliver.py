@@ -46,12 +46,13 @@ async def deliver(
     body = answer.complete_body
     if body is not None:
         return await _at_once(exchange, headers, body, keep, limit)
-    there = await _send_head(exchange, headers)
+    if exchange.keyed is not None:
+        return await _watched(exchange, answer, _Recorder(exchange, answer, headers, keep, limit, patience), None)
+    if not await _send_head(exchange, headers):
+        return "client_gone"
     if ARMED == "deliver.head":
         await act()
-    if exchange.keyed is None:
-        return await _watched(exchange, answer, _Pump(exchange, answer), patience) if there else "client_gone"
-    return await _watched(exchange, answer, _Recorder(exchange, answer, headers, keep, limit, patience), None)
+    return await _watched(exchange, answer, _Pump(exchange, answer), patience)
 
 
 async def _at_once(exchange: Exchange, headers: HeaderPairs, body: bytes, keep: Keep, limit: int) -> Ending:
@@ -145,7 +146,10 @@ class _Pump:
 
 
 class _Recorder:
-    """Streams an answer one piece behind and records it: the last piece waits until the whole is stored."""
+    """Streams an answer one piece behind and records it: the last piece waits until the whole is stored.
+
+    The head goes with the first piece, so that an answer of one piece that cannot be stored is refused in whole.
+    """
 
     def __init__(
         self,
@@ -175,8 +179,10 @@ class _Recorder:
                 held = piece
         except TotalTimeout:
             await self._keep(self._headers, None)
+            await self._begin()
             return "total_timeout"
         except UpstreamError:
+            await self._begin()
             return "broken_off"
         await self._keep(self._headers, None if self._kept is None else bytes(self._kept))
         await self._pass_on(held, more=False)
@@ -194,12 +200,18 @@ class _Recorder:
             return
         try:
             async with asyncio.timeout(self._patience):
+                await self._begin()
                 await self._exchange.send({"type": "http.response.body", "body": piece, "more_body": more})
         except TimeoutError:
             self._exchange.send = _nobody
             self._cut = True
         except OSError:
             pass
+
+    async def _begin(self) -> None:
+        """Send the head unless it has gone out."""
+        if not self._exchange.head_sent and await _send_head(self._exchange, self._headers) and ARMED == "deliver.head":
+            await act()
 
 
 async def _nobody(_message: object) -> None:

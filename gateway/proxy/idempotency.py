@@ -7,9 +7,11 @@ with an answer that a second call would buy again. A refused call releases its k
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Callable, Coroutine
+from uuid import UUID
 
 from gateway.database.pool import LOST
 from gateway.errors import AnswerNotKept, CallRunning, InvalidRequest, KeyReused, Unavailable
@@ -31,7 +33,7 @@ NOT_STORED = (
 SWITCHED = 101
 
 
-async def claim_key(exchange: Exchange, answers: Answers, worker_id: int | None) -> Claim | None:
+async def claim_key(exchange: Exchange, answers: Answers, ledger: GroupCommit) -> Claim | None:
     """Claim the call's key if it has one and a known caller. Return the stored answer of a finished call, else None.
 
     Raises InvalidRequest, KeyReused, CallRunning or Unavailable; then nothing has happened.
@@ -44,7 +46,11 @@ async def claim_key(exchange: Exchange, answers: Answers, worker_id: int | None)
         raise InvalidRequest("Idempotency-Key must be 1 to 255 visible ASCII characters.")
     key = raw.decode("ascii")
     request_hash = fingerprint(exchange)
-    claim = await answers.claim(principal.account_id, key, request_hash, exchange.id, worker_id)
+    try:
+        claim = await answers.claim(principal.account_id, key, request_hash, exchange.id, ledger.worker_id)
+    except (Unavailable, asyncio.CancelledError):
+        _give_back_in_doubt(Keyed(principal.account_id, key), exchange.id, answers, ledger)
+        raise
     if claim.verdict == "claimed" or claim.exchange_id == exchange.id:
         exchange.keyed = Keyed(principal.account_id, key)
         return None
@@ -57,6 +63,17 @@ async def claim_key(exchange: Exchange, answers: Answers, worker_id: int | None)
             first_request_id=str(claim.exchange_id),
         )
     return claim
+
+
+def _give_back_in_doubt(keyed: Keyed, exchange_id: UUID, answers: Answers, ledger: GroupCommit) -> None:
+    """Nobody knows whether the key was claimed, or still will be: make sure that it does not stay so."""
+    doubt = ledger.doubt()
+
+    async def work() -> None:
+        await answers.release(keyed.owner_id, keyed.key, exchange_id)
+        doubt.check()
+
+    ledger.owe(f"key of {exchange_id}", work)
 
 
 def fingerprint(exchange: Exchange) -> bytes:

@@ -164,7 +164,7 @@ class Pipeline:
             if exchange.quote.amount:
                 await self._walk_onchain(exchange, self.onchain)
                 return
-        finished = await claim_key(exchange, services.answers, services.ledger.worker_id)
+        finished = await claim_key(exchange, services.answers, services.ledger)
         if finished is not None:
             await replay(exchange, finished)
             return
