@@ -34,6 +34,7 @@ POLL_SECONDS = 1.0
 HELD = timedelta(seconds=120)  # longer than any try takes: then its worker is gone
 LONGEST_WAIT = 600
 GRACE = 120  # seconds after which an unused, expired authorization is not executed any more
+LOOKBACK_BLOCKS = 43_200  # a day of blocks every two seconds; an authorization is good for an hour at most
 NO_BLOCK = bytes(32)
 
 TAKE = Statement(
@@ -154,7 +155,7 @@ class RemoteRelay:
             return False
         head = await node.head()
         if is_used(payment, await node.view(*use_question(payment, self.remote.contracts))):
-            used = await Evidence(node, round(86_400 / self.remote.network.block_seconds)).find(payment, head)
+            used = await Evidence(node, LOOKBACK_BLOCKS).find(payment, head)
             receipt = (await node.receipts([used.transaction]))[0] if used is not None else None
             if not isinstance(receipt, Receipt):
                 raise NoAnswer("an authorization is used, and the log of it is not found yet")

@@ -111,7 +111,7 @@ async def test_a_gateway_that_dies_while_it_settles_leaves_one_transfer_that_can
         with contextlib.suppress(httpx.TransportError):
             answer = await dying.client.post("/payments/settle", json=body, headers=seller.headers)
             assert answer.status_code >= 500
-    async with starting(**on_chain(chain), MONEY_DEAD_AFTER="2") as gateway:
+    async with starting(**on_chain(chain), MONEY_DEAD_AFTER="2", FACILITATOR_PER_MINUTE="100000") as gateway:
 
         async def settled() -> bool:
             answer = await gateway.client.post("/payments/settle", json=body, headers=seller.headers)
