@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import subprocess
+import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
@@ -91,7 +95,7 @@ class Market:
         self.answers[str(answer.status_code)] += 1
         if answer.status_code == 500:
             raise AssertionError([line for line in self.gateway.output().splitlines() if '"level":"error"' in line])
-        if answer.status_code == 503:
+        if answer.status_code == 503 and "application/problem+json" in answer.headers["content-type"]:
             assert answer.json()["type"] == "/problems/unavailable"
             assert int(answer.headers["retry-after"]) >= 1
             assert answer.headers["x-cost"] == "0"
@@ -291,4 +295,77 @@ async def test_no_connection_left_in_the_server(market: Market, stores: Stores) 
     await market.serves()
     await market.settles()
     market.told("200", "503")
+    assert await market.paid() == market.answers["200"]
+
+
+@pytest_asyncio.fixture
+async def small_disk(stores: Stores, database: str) -> AsyncIterator[Path]:
+    """A file system of a few MB, into which the ledger's transfers move; at the end they move back."""
+    account = stores.postgres.place.account
+    if account is None:
+        pytest.skip("a file system can be mounted by root only")
+    place = Path(tempfile.mkdtemp(prefix="tw-disk-", dir="/var/tmp"))
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", place], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        place.rmdir()
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
+    os.chown(place, account.uid, account.gid)
+    admin = await asyncpg.connect(stores.postgres.admin_url)
+    await admin.execute(f"CREATE TABLESPACE small OWNER tollway LOCATION '{place}'")
+    owner = await connect(DatabaseSettings(url=database))
+    try:
+        await owner.execute("ALTER TABLE ledger.transfer SET TABLESPACE small")
+        yield place
+    finally:
+        (place / "filler").unlink(missing_ok=True)
+        await owner.execute("ALTER TABLE ledger.transfer SET TABLESPACE pg_default")
+        await owner.close()
+        await admin.execute("CHECKPOINT")  # files of dropped tables stay until then
+        await admin.execute("DROP TABLESPACE small")
+        await admin.close()
+        # Lazily: backends that served before keep the old files open until they end.
+        subprocess.run(["umount", "--lazy", place], check=True)
+        place.rmdir()
+
+
+def fill(place: Path) -> None:
+    """Leave no room in a file system."""
+    with contextlib.suppress(OSError), (place / "filler").open("wb", buffering=0) as filler:
+        while True:
+            filler.write(bytes(4096))
+
+
+@pytest.mark.slow
+async def test_the_disk_is_full_for_the_ledger(market: Market, small_disk: Path) -> None:
+    async with market.load():
+        await asyncio.sleep(1)
+        fill(small_disk)
+        await asyncio.sleep(3)
+        assert market.answers["503"] > 0, market.answers
+        before = market.answers["200"]
+        await asyncio.sleep(1)
+        assert market.answers["200"] <= before + 50, "what fits into the last page may still be sold"
+        (small_disk / "filler").unlink()
+        await market.serves()
+    await market.settles()
+    market.told("200", "503", "409")
+    assert market.slowest < 5, "refused at once"
+    assert await market.paid() == market.answers["200"]
+
+
+@pytest.mark.slow
+async def test_a_refund_that_finds_the_disk_full_is_made_when_there_is_room(market: Market, small_disk: Path) -> None:
+    waiting = [asyncio.create_task(market.call(path="status/503?ms=2500")) for _ in range(60)]
+    while await market.ask(lambda _connection, world: world.earned(market.shop)) < len(waiting) * PRICE:
+        await asyncio.sleep(0.05)
+    fill(small_disk)
+    async with market.load(4):
+        await asyncio.gather(*waiting)  # told that they cost nothing, which is owed to many of them
+        owed = await market.ask(lambda _connection, world: world.earned(market.shop))
+        (small_disk / "filler").unlink()
+        await market.serves()
+    await market.settles()
+    assert owed > 0, "the disk was not full"
     assert await market.paid() == market.answers["200"]
