@@ -21,6 +21,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "granian": ("gateway/cli",),
     "hiredis": ("gateway/limits",),
     "httptools": ("gateway/upstreams/http", "gateway/devservices"),
+    "h11": ("gateway/cli",),
     "h2": ("gateway/cli",),
     # Calls that are not a publisher's and not hot: the chain's nodes.
     "httpx": ("gateway/payments",),
@@ -35,7 +36,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     "orjson": ("gateway", "admin_api"),
     "pydantic": ("gateway", "admin_api"),
     # The operating system and the network.
-    "socket": ("gateway/upstreams/egress.py", "gateway/devservices"),
+    # cut.py ends a caller's connection of this process; it opens none.
+    "socket": ("gateway/upstreams/egress.py", "gateway/devservices", "gateway/proxy/cut.py"),
     "subprocess": ("gateway/devservices",),
     "http.client": ("gateway/devservices",),
     "urllib.request": ("gateway/cli/receipt.py",),

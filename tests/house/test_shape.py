@@ -14,7 +14,10 @@ MAX_FUNCTION = 60
 MAX_FILE = 450
 MAX_TEST_FILE = 500
 # Longer files, each with its reason and a bound of its own.
-LONGER = {"gateway/upstreams/http/connection.py": (470, "one state machine, whose states share everything")}
+LONGER = {
+    "gateway/upstreams/http/connection.py": (470, "one state machine, whose states share everything"),
+    "tests/proxy/test_websocket.py": (520, "the life of one connection, on three servers"),
+}
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
@@ -41,7 +44,7 @@ def _overloads(node: Definition) -> bool:
 
 def long(module: Module) -> Iterator[str]:
     """Yield files and functions that are too long."""
-    most = MAX_TEST_FILE if module.within("tests") else LONGER.get(module.path, (MAX_FILE, ""))[0]
+    most = LONGER.get(module.path, (MAX_TEST_FILE if module.within("tests") else MAX_FILE, ""))[0]
     if len(module.lines) > most:
         yield f"{module.path}: {len(module.lines)} lines"
     for node in ast.walk(module.tree):
