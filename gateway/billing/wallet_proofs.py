@@ -15,7 +15,7 @@ from typing import Any
 
 from gateway.database.pool import Database
 from gateway.database.statement import Command, Statement
-from gateway.errors import NotConfigured, Unauthenticated, Unavailable
+from gateway.errors import Unauthenticated, Unavailable
 from gateway.identity.principals import Principal
 from gateway.identity.wallets import principal_of
 from gateway.payments.evm.encoding import show_address
@@ -65,10 +65,10 @@ class WalletProofs:
     async def prove(self, header: bytes, claimed: bytes | None) -> Principal:
         """Return whose proof this is and use it up; `claimed` is X-AGENT-WALLET, if it was sent.
 
-        Raises Unauthenticated, Unavailable, or NotConfigured where there is no chain or no secret key.
+        Raises Unauthenticated, also where there is no chain or no secret key and so no proof can be good; Unavailable.
         """
         if not self._secrets or not self._nodes:
-            raise NotConfigured("Wallets cannot sign in here: this gateway has no chain, or no secret keys.")
+            raise Unauthenticated("Wallets cannot sign in here: this gateway has no chain, or no secret keys.")
         proof = self._verified(header)
         if claimed is not None and claimed.lower() != b"0x" + proof.wallet.hex().encode():
             raise Unauthenticated(f"X-AGENT-WALLET is not the wallet that has signed, {show_address(proof.wallet)}.")
