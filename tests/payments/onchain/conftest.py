@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
 from gateway.database.pool import Connection
@@ -70,3 +72,11 @@ async def agreement(connection: Connection, chain: Chain) -> AsyncIterator[None]
     assert report.sound, report.violations
     assert report.open_exchanges == 0
     assert await clearing(connection) - booked == await chain.usdc_of(chain.treasury) - before
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run with the slow tests, one at a time: blocks come by the clock, and a busy machine makes payments late."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.slow)
