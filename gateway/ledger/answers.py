@@ -61,7 +61,9 @@ FIND = Statement(
     """
     SELECT CASE WHEN status IS NULL THEN 'running' ELSE 'finished' END AS verdict, request_hash, body_hash, exchange_id,
            status, headers, body
-      FROM ledger.answer WHERE owner_id = $1 AND key = $2 AND expires_at > now()
+      FROM ledger.answer a WHERE owner_id = $1 AND key = $2 AND expires_at > now()
+       AND NOT (status IS NULL AND EXISTS (
+               SELECT FROM ledger.worker w WHERE w.id = a.worker_id AND w.reconciled_at IS NOT NULL))
     """,
     Claim,
 )

@@ -6,11 +6,13 @@ import asyncio
 
 from gateway.database.pool import Connection
 from tests.payments.onchain.buyer import PRICE, decoded
-from tests.payments.onchain.conftest import Buying
+from tests.payments.onchain.conftest import Buying, chained
 from tests.support.chain import Chain
-from tests.support.gateway import RunningGateway
+from tests.support.flaky_node import flaky_node
+from tests.support.gateway import RunningGateway, start_gateway
+from tests.support.services import Services
 from tests.support.upstream import RecordingUpstream
-from tests.support.world import Shop, World
+from tests.support.world import SEPOLIA_USDC, Shop, World
 
 
 async def test_a_call_is_paid_on_the_chain_and_booked(
@@ -111,7 +113,92 @@ async def test_a_failing_publisher_costs_nothing_and_the_authorization_stays_goo
     assert [tuple(row) for row in states] == [("cancelled", "upstream_5xx")]
 
 
-async def test_a_gateway_without_a_chain_asks_as_it_did(gateway: RunningGateway, shop: Shop) -> None:
-    answer = await gateway.client.get(f"/publishers/{shop.slug}/x")
-    assert answer.headers["cache-control"] == "no-store"
-    assert len(answer.headers["payment-required"]) < 8_192
+async def test_a_payment_goes_before_an_api_keys_balance(
+    buying: Buying, shop: Shop, world: World, gateway: RunningGateway
+) -> None:
+    buyer, agent = await buying(), await world.agent(PRICE)
+    path = f"/publishers/{shop.slug}/x"
+    required = await buyer.asked(path)
+    paid = await gateway.client.get(path, headers={**agent.headers, **buyer.payment(required)})
+    assert paid.status_code == 200
+    assert (await buyer.balance(), await world.balance(agent)) == (9 * PRICE, PRICE)
+    prepaid = await gateway.client.get(path, headers=agent.headers)
+    assert (prepaid.status_code, "payment-response" in prepaid.headers) == (200, False)
+    assert (await buyer.balance(), await world.balance(agent)) == (9 * PRICE, 0)
+
+
+async def test_an_api_key_without_funds_is_offered_both_ways_and_may_take_either(
+    buying: Buying, shop: Shop, world: World, gateway: RunningGateway
+) -> None:
+    buyer, agent = await buying(), await world.agent(1)
+    path = f"/publishers/{shop.slug}/x"
+    asked = await gateway.client.get(path, headers=agent.headers)
+    body = asked.json()
+    assert (asked.status_code, body["x402Version"]) == (402, 2)
+    assert [one["scheme"] for one in body["accepts"]] == ["prepaid", "exact"]
+    assert (body["accepts"][0]["extra"]["deficit"], body["availableBalanceAtomic"]) == ("0.009999", 1)
+    assert body["seren"]["publisher_id"] == str(shop.id)
+    header = buyer.payment(decoded(asked.headers["payment-required"]))
+    assert (await gateway.client.get(path, headers={**agent.headers, **header})).status_code == 200
+    assert await world.balance(agent) == 1
+
+
+async def test_what_is_free_takes_no_payment(buying: Buying, world: World, upstream: RecordingUpstream) -> None:
+    endpoints = [{"method": "GET", "path": "/free", "price": "0"}]
+    shop = await world.publisher(PRICE, SEPOLIA_USDC, endpoints=endpoints)
+    buyer = await buying()
+    header = buyer.payment(await buyer.asked(f"/publishers/{shop.slug}/dear"))
+    answer = await buyer.client.get(f"/publishers/{shop.slug}/free", headers=header)
+    assert (answer.status_code, answer.headers["x-cost"]) == (200, "0")
+    assert "payment-response" not in answer.headers
+    assert await buyer.balance() == 10 * PRICE
+
+
+async def test_an_endpoints_price_is_what_is_asked_for(buying: Buying, world: World, connection: Connection) -> None:
+    endpoints = [{"method": "GET", "path": "/dear", "price": "0.5"}]
+    shop = await world.publisher(PRICE, SEPOLIA_USDC, endpoints=endpoints)
+    buyer = await buying()
+    for path, amount in (("dear", "500000"), ("DEAR/", "500000"), ("other", str(PRICE))):
+        assert (await buyer.asked(f"/publishers/{shop.slug}/{path}"))["accepts"][0]["amount"] == amount
+
+
+async def test_while_the_node_is_away_nothing_is_taken_and_nothing_runs(
+    services: Services, database_url: str, chain: Chain, buying: Buying, shop: Shop, upstream: RecordingUpstream
+) -> None:
+    async with flaky_node(chain.url) as node:
+        gateway = await start_gateway(
+            services, database_url, **chained(chain, **{f"CHAIN_{chain.chain_id}_RPC": node.url})
+        )
+        try:
+            buyer = await buying(url=gateway.url)
+            path = f"/publishers/{shop.slug}/x"
+            header = buyer.payment(await buyer.asked(path))
+            node.mode = "down"
+            answer = await buyer.client.get(path, headers=header)
+            assert (answer.status_code, answer.json()["type"]) == (503, "/problems/unavailable")
+            assert upstream.calls == 0
+            node.mode = "ok"
+            assert (await buyer.client.get(path, headers=header)).status_code == 200
+            assert (upstream.calls, await buyer.balance()) == (1, 9 * PRICE)
+        finally:
+            await gateway.stop()
+
+
+async def test_a_gateway_without_a_chain_asks_and_answers_as_if_there_were_no_payments(
+    services: Services, database_url: str, shop: Shop, buying: Buying, world: World, upstream: RecordingUpstream
+) -> None:
+    gateway, agent = await start_gateway(services, database_url), await world.agent(10 * PRICE)
+    try:
+        buyer = await buying()
+        path = f"/publishers/{shop.slug}/x"
+        header = buyer.payment(await buyer.asked(path))
+        answer = await gateway.client.get(path, headers=header)
+        body = answer.json()
+        assert (answer.status_code, body["x402Version"]) == (402, 2)
+        assert [one["scheme"] for one in body["accepts"]] == ["prepaid"]
+        assert "payment-required" not in answer.headers
+        bought = await gateway.client.get(path, headers={**agent.headers, **header})
+        assert (bought.status_code, bought.headers["x-balance"]) == (200, "0.09")
+        assert (await buyer.balance(), upstream.calls) == (10 * PRICE, 1)
+    finally:
+        await gateway.stop()
