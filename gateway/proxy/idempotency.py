@@ -27,9 +27,7 @@ KEY = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 # Said of this answer only, never of a repeated one.
 NOT_KEPT = frozenset(b"ratelimit ratelimit-policy x-cost x-balance date payment-response x-payment-response".split())
 RUNNING_SECONDS = "1"
-NOT_STORED = (
-    "The answer could not be stored, so it was not delivered, and you were not charged. Try again with the same key."
-)
+NOT_STORED = "The answer could not be stored, so it was not delivered. Try again with the same key, and pay once."
 SWITCHED = 101
 
 

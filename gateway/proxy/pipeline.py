@@ -308,9 +308,11 @@ class Pipeline:
         if owed and not isinstance(problem, Unavailable):
             headers, body = problem_answer(exchange, problem)
             exchange.answered = problem.status
-            with contextlib.suppress(Unavailable):  # it cost nothing: whoever asks again may have another answer
+            try:
                 await keep_answer(exchange, services.answers, services.ledger, headers, body)
                 exchange.keyed = None
+            except Unavailable as unavailable:
+                problem = unavailable
         await release_key(exchange, services.answers, services.ledger)
         if exchange.head_sent:  # in the middle of an answer nothing else can be said
             raise Truncated

@@ -21,16 +21,22 @@ from tests.support.services import temporary_services
 @click.command()
 @click.option("--seeds", default=100, show_default=True, help="How many seeds to run.")
 @click.option("--operations", default=200, show_default=True, help="How many operations each.")
+@click.option("--first", type=int, help="The first of them; default: a random one.")
 @click.option("--seed", type=int, envvar="SEED", help="Run this seed alone (also by SEED in the environment).")
 @click.option("--shrink-seconds", default=120.0, show_default=True, help="How long to look for a shorter history.")
 @click.option("--history", is_flag=True, help="Print the history of a run that did not fail, too.")
-def main(seeds: int, operations: int, seed: int | None, shrink_seconds: float, history: bool) -> None:
+def main(
+    seeds: int, operations: int, first: int | None, seed: int | None, shrink_seconds: float, history: bool
+) -> None:
     """Simulate money: calls, crashes, lost connections, refunds and expiries, in every order that a seed picks."""
-    first = seed if seed is not None else random.SystemRandom().randrange(1 << 31)
+    if seed is not None:
+        first, seeds = seed, 1
+    elif first is None:
+        first = random.SystemRandom().randrange(1 << 31)
     started, steps = time.monotonic(), 0
     with temporary_services(durable=False) as services:
         asyncio.run(make_template(services.database_url))
-        for number in range(first, first + (1 if seed is not None else seeds)):
+        for number in range(first, first + seeds):
             plan = make_plan(number, operations)
             outcome = simulate(services.database_url, plan)
             steps += outcome.steps

@@ -73,7 +73,7 @@ class Caller:
         self.attempts.append(attempt)
         faults = process.faults
         served = process.spawn(process.pipeline.serve(exchange))
-        leaving = asyncio.ensure_future(self._leave(attempt, gone)) if leaves else None
+        leaving = asyncio.ensure_future(self._leave(attempt, gone, served)) if leaves else None
         await asyncio.wait({served, process.died}, return_when=asyncio.FIRST_COMPLETED)
         if leaving is not None:
             leaving.cancel()
@@ -87,10 +87,13 @@ class Caller:
         self._conductor.note(f"call {number} ended: {attempt.status or 'nothing'}{'' if attempt.complete else ', cut'}")
         return attempt
 
-    async def _leave(self, attempt: Attempt, gone: asyncio.Event) -> None:
+    async def _leave(self, attempt: Attempt, gone: asyncio.Event, served: asyncio.Task[Any]) -> None:
+        """Hang up; some servers then give up on the call, others only say so."""
         await self._conductor.turn(f"the caller of {attempt.number} hangs up")
         attempt.left = not attempt.complete
         gone.set()
+        if attempt.number % 2:
+            served.cancel()
 
     def _took(self, attempt: Attempt, message: Any) -> None:
         if message["type"] == "http.response.start":

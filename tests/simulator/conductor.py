@@ -57,6 +57,7 @@ class Chances:
     refused: float = 0.0  # new connections
     crash: float = 0.0
     freeze: float = 0.0
+    stall: float = 0.0  # the database stands still; what is sent to it meanwhile it reads when it goes on
     tick: float = 0.05
     start: float = 1.0
     budget: int = 0  # how much may go wrong in all: without an end to trouble nothing would ever end
@@ -89,6 +90,8 @@ class Conductor:
         self.check_every = 200
         self.budget = chances.budget
         self.frozen: list[Any] = []
+        self.stalled = False
+        self._late: list[Wire] = []  # lost while the database stood still, with a request that it has yet to read
         self.shards = 64
         self._wires: list[Wire] = []
         self._numbers = 0
@@ -119,12 +122,14 @@ class Conductor:
         if not process.alive or "CancelProto" in factory.__qualname__:
             raise ConnectionRefusedError("not in the simulation")
         await self.turn(f"{process} connects")
+        while self.stalled:
+            await asyncio.sleep(0.1)
         if self._breaks(self.chances.refused):
             self.note(f"{process} is refused a connection")
             process.faults += 1
             raise ConnectionRefusedError("the simulated server refuses connections")
         self._numbers += 1
-        wire = Wire(self._numbers, process, factory(), self._done)
+        wire = Wire(self._numbers, process, factory(), self._done, self._outlives)
         self._opening += 1
         try:
             await open_real(lambda: wire)
@@ -143,9 +148,12 @@ class Conductor:
     def abandon(self) -> None:
         """Lose every connection and let nothing new begin: the run is over."""
         self.calm = True
+        self.stalled = False
         for wire in self._wires:
             wire.process.alive = False
             wire.lose()
+        for wire in self._late:
+            wire.arrive_late()
 
     @property
     def at_rest(self) -> bool:
@@ -241,12 +249,16 @@ class Conductor:
         options: list[tuple[float, Callable[[], None], str]] = []
         self._wires = [wire for wire in self._wires if wire.state != "lost"]
         for wire in self._wires:
-            if wire.process in self.frozen:
+            if wire.process in self.frozen or self.stalled:
                 continue
             if wire.state == "asked":
                 options.append((3, lambda wire=wire: self._ask(wire), ""))
             elif wire.state == "answered":
                 options.append((3, lambda wire=wire: self._answer(wire), ""))
+        if not self.stalled:
+            options += [
+                (6, lambda wire=wire: self._arrive(wire), f"{wire} is read late: {wire.label}") for wire in self._late
+            ]
         for turn in self._turns.values():
             if turn.process not in self.frozen and not turn.future.done():
                 options.append((2, lambda turn=turn: turn.future.set_result(None), turn.label))
@@ -255,15 +267,21 @@ class Conductor:
             options.append((self.chances.start, begin, ""))
         due = self.loop.next_timer()
         if due is not None and (not options or (due <= LONGEST_TICK and not self.calm)):
-            options.append((self.chances.tick if options else 1.0, lambda: self.tick(due), ""))
+            weight = self.chances.tick if options and not self.stalled else 1.0
+            options.append((weight, lambda: self.tick(due), ""))
         if not self.calm and self.budget > 0:
             options += self._disasters()
-        elif self.frozen:
+        else:
             self.frozen.clear()
+            self.stalled = False
         return options
 
     def _disasters(self) -> list[tuple[float, Callable[[], None], str]]:
         options: list[tuple[float, Callable[[], None], str]] = []
+        if self.stalled:
+            options.append((0.1, lambda: setattr(self, "stalled", False), "the database goes on"))
+        else:
+            options.append((self.chances.stall, self._stall, ""))
         for process in self.may_crash():
             if process in self.frozen:
                 options.append((0.02, lambda process=process: self.frozen.remove(process), f"{process} goes on"))
@@ -286,6 +304,29 @@ class Conductor:
         if process in self.frozen:
             self.frozen.remove(process)
         process.crash()
+
+    def _stall(self) -> None:
+        self.budget -= 1
+        self.note("the database stands still")
+        self.seen["stall"] += 1
+        self.stalled = True
+
+    def _outlives(self, wire: Wire) -> bool:
+        if self.stalled:
+            self._late.append(wire)
+        return self.stalled
+
+    def _arrive(self, wire: Wire) -> None:
+        self._late.remove(wire)
+        self.seen["late"] += 1
+        self._name(wire)
+        wire.arrive_late()
+        self._leaving[wire.pid] = "running"
+
+    def _name(self, wire: Wire) -> None:
+        if not wire.named:
+            self.observer.name_backend(wire.pid, wire.number % self.shards)
+            wire.named = True
 
     def _freeze(self, process: Any) -> None:
         self.budget -= 1
@@ -314,9 +355,7 @@ class Conductor:
             self.seen["request lost"] += 1
             self._lose(wire)
             return
-        if not wire.named:
-            self.observer.name_backend(wire.pid, wire.number % self.shards)
-            wire.named = True
+        self._name(wire)
         self.note(f"{wire} > {wire.label}")
         wire.ask()
 
@@ -336,5 +375,5 @@ class Conductor:
     def _done(self, wire: Wire) -> None:
         """Note an answer or an end. The backend of a lost connection must be seen to go before the next choice."""
         self._stale = True
-        if wire.state == "lost" and wire.pid:
+        if wire.state == "lost" and wire.pid and wire not in self._late:
             self._leaving[wire.pid] = "running"

@@ -103,6 +103,7 @@ def _chances(dice: random.Random, operations: int) -> Chances:
         refused=0 if quiet else dice.choice((0, 0.05, 0.3)),
         crash=0 if quiet else dice.choice((0, 0.003, 0.02)),
         freeze=0 if quiet else dice.choice((0, 0, 0.01)),
+        stall=0 if quiet else dice.choice((0, 0, 0.01)),
         tick=dice.choice((0.02, 0.1, 0.5)),
         start=dice.choice((0.3, 1, 3)),
         budget=operations // dice.choice((2, 5)),

@@ -52,7 +52,7 @@ def _smaller(plan: Plan) -> Iterator[Plan]:
     """Yield simpler plans, the greatest simplification first."""
     if plan.chances.budget:
         yield replace(plan, chances=Chances(tick=plan.chances.tick, start=plan.chances.start))
-        for name in ("crash", "freeze", "refused", "request_lost", "answer_lost"):
+        for name in ("crash", "freeze", "stall", "refused", "request_lost", "answer_lost"):
             if getattr(plan.chances, name):
                 yield replace(plan, chances=replace(plan.chances, **{name: 0.0}))
     size = len(plan.operations) // 2

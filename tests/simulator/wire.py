@@ -25,7 +25,14 @@ class Wire(asyncio.Protocol):
     starting -> idle -> asked -> running (-> blocked -> running) -> answered -> idle; lost at any time.
     """
 
-    def __init__(self, number: int, process: Any, inner: asyncio.Protocol, done: Callable[[Wire], None]) -> None:
+    def __init__(
+        self,
+        number: int,
+        process: Any,
+        inner: asyncio.Protocol,
+        done: Callable[[Wire], None],
+        outlives: Callable[[Wire], bool],
+    ) -> None:
         self.number = number
         self.process = process
         self.named = False  # whether the observer has numbered the backend
@@ -34,6 +41,7 @@ class Wire(asyncio.Protocol):
         self.pid = 0
         self.inner = inner
         self._done = done  # called when an answer is complete, and when the connection has ended
+        self._outlives = outlives  # says of a lost connection whether the server will still read what was sent
         self.door: asyncio.Transport | None = None
         self._server: asyncio.Transport | None = None
         self._out = b""
@@ -142,11 +150,18 @@ class Wire(asyncio.Protocol):
         """End the connection both ways: the driver learns it now, the server as soon as it looks."""
         if self.state == "lost":
             return
+        kept = self.state == "asked" and self._outlives(self)
         self.state = "lost"
-        if self._server is not None:
+        if self._server is not None and not kept:
             self._server.abort()
         self._done(self)
         self.process.enter(self.inner.connection_lost, error)
+
+    def arrive_late(self) -> None:
+        """Let the server read what was sent before the connection was lost."""
+        assert self._server is not None
+        self._server.write(self._out)
+        self._server.close()
 
 
 class _Door(asyncio.Transport):
