@@ -183,7 +183,7 @@ def _start_all(begin: Startup) -> Child:
     chained = {"chain": used.document()} if used is not None else {}
     demo |= _start_market(begin, env)
     write_dev_json(begin.data, {**document, "demo": demo, "secret_keys": env["TOLLWAY_SECRET_KEYS"], **chained})
-    for line in (f"ready {url}", *what_next(url, demo)):
+    for line in (f"ready {url}", *what_next(url, demo), *(how_to_pay(begin.data) if used is not None else ())):
         begin.say(line)
     return gateway
 
@@ -316,6 +316,14 @@ def what_next(url: str, demo: Mapping[str, object]) -> list[str]:
         f'curl -si -H "Authorization: Bearer {key}" {url}{call}',
         f'curl -s -H "Authorization: Bearer {key}" {url}/wallet/balance',
     ]
+
+
+def how_to_pay(data: Path) -> list[str]:
+    """Return the command that buys a call with the official x402 client; it is part of a checkout only."""
+    script = Path(__file__).resolve().parents[2] / "scripts" / "pay.py"
+    if not script.is_file():
+        return []
+    return [f'{sys.executable} {script} {data}   # needs pip install "x402[evm,httpx]==2.25.0"']
 
 
 def _watch(begin: Startup, gateway: Child) -> int:

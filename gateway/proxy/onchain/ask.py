@@ -47,7 +47,7 @@ async def answer(exchange: Exchange, shortfall: Shortfall, sales: Sequence[Sale]
         prepaid=_prepaid(exchange, shortfall, public_url),
         bearer=exchange.principal is not None,
     )
-    body["detail"] = shortfall.detail
+    body["detail"] = _detail(exchange, shortfall)
     # Who names a wallet may have a deposit, and is told how to prove that it is theirs.
     wallet = _named_wallet(exchange) if exchange.principal is None else None
     shop = f"{public_url}/publishers/{exchange.sold.slug}"
@@ -68,6 +68,12 @@ async def answer(exchange: Exchange, shortfall: Shortfall, sales: Sequence[Sale]
     if isinstance(shortfall, Declined) and shortfall.settlement is not None:
         headers.append(response_field(shortfall.version, shortfall.settlement))
     await send_whole(exchange, 402, headers, content)
+
+
+def _detail(exchange: Exchange, shortfall: Shortfall) -> str:
+    if exchange.principal is None and not isinstance(shortfall, Declined):
+        return "This call has a price: pay by one of the offers (x402), or send an API key that has funds."
+    return shortfall.detail
 
 
 def _seren(exchange: Exchange, offers: Sequence[Offer]) -> dict[str, Any]:
