@@ -107,7 +107,8 @@ def check_ends(town: Town, books: Books) -> None:
         expect(end.charged in (0, price), f"{attempt} was charged {end.charged}, the price is {price}")
         if price and attempt.exchange_id in heard:
             expect(end.end != "none", f"{attempt} reached its publisher without being paid first")
-        if end.end == "settled" and attempt.key is not None:
+        kept = town.resolved.get(attempt.exchange_id) == "keep"  # an operator's word stands above the rule
+        if end.end == "settled" and attempt.key is not None and not kept:
             paid[attempt.key] += 1
             expect(paid[attempt.key] == 1, f"key {attempt.key} was paid for {paid[attempt.key]} times")
             _check_answers(town, attempt)
