@@ -12,12 +12,15 @@ The refund rule is that of every paid call (prepaid_credits.settle: keep or refu
     keep      submit                     keep
     refund    cancel                     repay
 
-cancel: it was never sent to anybody, and the payer may present it again. repay: the money has moved, and goes back; not
-possible for what was paid to the publisher's own address, which therefore is never paid by `settle_first`.
+cancel: it was never sent to anybody, and the payer may present it again. repay: the money has moved, and goes back.
+Only what is at the relayer's own address can: a publisher's own address is never paid by `settle_first`, and
+
+    returnable = we settle on the network ourselves, and the treasury is the relayer's own address
+    `settle_first` where nothing is returnable is `before_response`
 
     exposure   = the payer's authorizations in this asset that were delivered on trust and are not confirmed
     trusted    = exposure + price <= cap, and the authorization lives for TRUSTED_SECONDS more
-    a call that is not trusted under `deferred` is one under `before_response`
+    `deferred` for a call that is not trusted is `before_response`
 """
 
 from __future__ import annotations
@@ -54,11 +57,14 @@ def settle(
     return Settlement("repay" if submitted else "cancel", rule.reason)
 
 
+def policy_on(chosen: SettlementPolicy, *, returnable: bool) -> SettlementPolicy:
+    """Return the policy that holds on a network."""
+    return "before_response" if chosen == "settle_first" and not returnable else chosen
+
+
 def policy_for(chosen: SettlementPolicy, seconds_left: int) -> SettlementPolicy:
     """Return the policy under which an authorization that lives so long is taken; the exposure cap is not asked yet."""
-    if chosen == "deferred" and seconds_left < TRUSTED_SECONDS:
-        return "before_response"
-    return chosen
+    return "before_response" if chosen == "deferred" and seconds_left < TRUSTED_SECONDS else chosen
 
 
 def pays_publisher(policy: SettlementPolicy, fee_ppm: int) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gateway.billing.x402_per_request import pays_publisher
+from gateway.billing.x402_per_request import pays_publisher, policy_on
 from gateway.catalog.endpoints import Endpoint
 from gateway.catalog.snapshot import AssetPrice, Publisher
+from gateway.payments.evm.chains import Chain
 from gateway.payments.evm.encoding import parse_address
 from gateway.payments.evm.settlements import Booking, Party
 from gateway.payments.x402.answers import Resource, resource
@@ -25,12 +26,13 @@ MAX_TIMEOUT = 3_600
 
 @dataclass(frozen=True, slots=True)
 class Sale:
-    """An offer, and what taking it up books: the price in its asset, and whose the money is."""
+    """An offer, and what taking it up means: the price in its asset, whose the money is, and when it is settled."""
 
     offer: Offer
     price: AssetPrice
     quote: Quote
     booking: Booking
+    policy: SettlementPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class Offers:
     kinds: PaymentKinds
     parties: Mapping[str, Party]
 
-    def of(self, exchange: Exchange, policy: SettlementPolicy) -> list[Sale]:
+    def of(self, exchange: Exchange, chosen: SettlementPolicy) -> list[Sale]:
         """Return what an exchange with a quote may be paid with, the publisher's primary asset first; maybe nothing."""
         publisher = exchange.sold
         found: list[Sale] = []
@@ -54,9 +56,10 @@ class Offers:
             quote = quote_in(price, publisher, exchange.method, exchange.candidates)
             if quote is None:
                 continue
+            policy = policy_on(chosen, returnable=_returnable(party))
             payee, booking = _payee(publisher, price, quote, party, policy)
             offer = Offer(kind, quote.amount, payee, min(price.expiry_seconds, MAX_TIMEOUT))
-            found.append(Sale(offer, price, quote, booking))
+            found.append(Sale(offer, price, quote, booking, policy))
         return found
 
 
@@ -91,6 +94,11 @@ def _scaled(endpoint: Endpoint | None, primary: int, decimals: int) -> int | Non
     if endpoint is None or endpoint.price is None:
         return None
     return round_up(endpoint.price * 10**decimals, 10**primary)
+
+
+def _returnable(party: Party) -> bool:
+    """Say whether what was paid to the treasury can be sent back by us."""
+    return isinstance(party, Chain) and party.treasury == party.signer.address
 
 
 def _payee(

@@ -81,6 +81,8 @@ class CallPayment:
             raise Unavailable(NOT_KEPT)
         self.ended = self.submitted = True
         self.services.ledger.ended(self.id)
+        for relay in self.services.settlements.others.values():
+            relay.wake()
         self._count("kept")
         exchange.outcome = "settled"
         if ARMED == "x402.kept":

@@ -32,7 +32,7 @@ from gateway.proxy.onchain.claim import answer_again, bought, claim, explained, 
 from gateway.proxy.onchain.declined import Declined
 from gateway.proxy.onchain.offers import Offers, Sale, resource_of
 from gateway.proxy.onchain.payment import CallPayment
-from gateway.proxy.onchain.presented import Presented, check, presents, read
+from gateway.proxy.onchain.presented import Presented, check, read
 from gateway.services import Services
 from gateway.settings import SettlementPolicy
 from gateway.upstreams.http.response import UpstreamResponse
@@ -66,10 +66,6 @@ class OnchainRail:
         parties = services.settlements.parties
         return cls(services, Offers(services.kinds, parties)) if parties else None
 
-    def presents(self, exchange: Exchange) -> bool:
-        """Say whether a call with a price brings a payment along. It goes before an API key's balance."""
-        return presents(exchange) and exchange.quote.amount > 0
-
     async def ask(self, exchange: Exchange, shortfall: Shortfall) -> None:
         """Answer 402 with every way to pay this call."""
         sales = self.offers.of(exchange, self._policy(exchange))
@@ -77,8 +73,7 @@ class OnchainRail:
 
     async def claim(self, exchange: Exchange) -> Taken | None:
         """Take the payment that came along. None: its call was made before, and was answered from store."""
-        policy = self._policy(exchange)
-        sales = self.offers.of(exchange, policy)
+        sales = self.offers.of(exchange, self._policy(exchange))
         resource = resource_of(exchange, self.services.settings.public_url).url
         try:
             presented = read(exchange, self.offers.kinds)
@@ -99,7 +94,7 @@ class OnchainRail:
         if ARMED == "x402.claimed":
             await act()
         left = verified.terms.valid_before - int(time.time())
-        return Taken(presented, verified, sale, policy_for(policy, left))
+        return Taken(presented, verified, sale, policy_for(sale.policy, left))
 
     async def authorize(self, exchange: Exchange, taken: Taken) -> None:
         """Reserve the payment, and settle it first where that is the policy. Raises Declined or another Problem."""

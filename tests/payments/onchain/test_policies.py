@@ -7,10 +7,13 @@ import asyncio
 import pytest
 
 from gateway.database.pool import Connection
+from gateway.payments.evm.encoding import parse_address
 from tests.payments.evm.conftest import until
-from tests.payments.onchain.buyer import PRICE, decoded
-from tests.payments.onchain.conftest import Buying
+from tests.payments.onchain.buyer import PRICE, Buyer, decoded
+from tests.payments.onchain.conftest import Buying, chained
 from tests.support.chain import Chain
+from tests.support.gateway import start_gateway
+from tests.support.services import Services
 from tests.support.upstream import RecordingUpstream
 from tests.support.world import SEPOLIA_USDC, Shop, World
 
@@ -216,3 +219,20 @@ async def test_what_has_a_fee_or_may_have_to_go_back_goes_through_the_treasury(
     shop = await shop_of(world, upstream, "before_response", **{**base, **fields})
     required = await (await buying()).asked(f"/publishers/{shop.slug}/x")
     assert bytes.fromhex(required["accepts"][0]["payTo"][2:]) == chain.treasury
+
+
+async def test_with_a_treasury_elsewhere_nothing_is_settled_first_because_nothing_could_go_back(
+    services: Services, database_url: str, world: World, chain: Chain, upstream: RecordingUpstream
+) -> None:
+    shop = await shop_of(world, upstream, "settle_first")
+    treasury = (await chain.wallet()).address
+    apart = await start_gateway(services, database_url, **chained(chain, CHAIN_TREASURY="0x" + treasury.hex()))
+    buyer = Buyer(apart.url, chain, await chain.wallet(10 * PRICE))
+    try:
+        answer = await buyer.buy(f"/publishers/{shop.slug}/status/500")
+        assert (answer.status_code, await buyer.balance()) == (500, 10 * PRICE)
+        required = await buyer.asked(f"/publishers/{shop.slug}/x")
+        assert parse_address(required["accepts"][0]["payTo"]) == treasury
+    finally:
+        await buyer.client.aclose()
+        await apart.stop()
