@@ -18,7 +18,7 @@ from gateway.jobs.heartbeat import Heartbeat
 from gateway.jobs.reconcile import Reconciler
 from gateway.ledger import exactly, group_commit, proof, wallets
 from gateway.ledger.entries import Charge, Settlement, post
-from gateway.ledger.exchanges import EARNINGS_ACCOUNT, START_WORKER
+from gateway.ledger.exchanges import EARNINGS_ACCOUNT, START_WORKER, refund
 from gateway.ledger.group_commit import GroupCommit
 from gateway.settings import DatabaseSettings
 from tests.support.switch import Switch
@@ -382,3 +382,27 @@ async def test_a_call_too_old_for_the_reconciler_is_not_charged(ledger: GroupCom
     with pytest.raises(Unavailable, match="took too long"):
         await ledger.charge(late)
     assert await world.balance(agent) == 1_000
+
+
+async def test_a_batch_that_ends_what_somebody_else_refunds_meanwhile_is_in_no_deadlock(
+    world: World, connection: Connection, database_url: str
+) -> None:
+    """The refund has the wallet and wants to write the end; the batch wants both."""
+    agent, shop = await world.agent(1_000), await world.publisher()
+    first, second = charge_of(agent, shop, 10), charge_of(agent, shop, 10)
+    await post(connection, [first], None, [])
+    refunding, batching = [await connect(DatabaseSettings(url=database_url)) for _ in range(2)]
+    async with refunding.transaction():
+        await wallets.LOCK_WALLET.run(refunding, agent.wallet_id)
+        end = Settlement(first.exchange_id, "delivered", 200, 0, 0)
+        batch = asyncio.create_task(post(batching, [second], None, [end]))
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        while not await connection.fetchval(waits):
+            await asyncio.sleep(0.01)
+        undone = await refund(
+            refunding, first.exchange_id, reason="x", status=None, grace=timedelta(days=7), only_open=True
+        )
+    assert (undone.verdict, [verdict.verdict for verdict in await batch]) == ("refunded", ["posted"])
+    assert await world.balance(agent) == 990
+    for one in (refunding, batching):
+        await one.close()

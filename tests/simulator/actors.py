@@ -90,7 +90,7 @@ async def hold(town: Town, op: Operation) -> None:
     """Reserve, then capture a part or nothing."""
     process, agent, shop = await town.some_process(), town.agents[op.agent], town.shops[op.shop]
     capture = 0 if op.manner & 1 else op.manner % op.amount + 1
-    fact = Held(str(uuid7()), op.agent, process, capture)
+    fact = Held(str(uuid7()), op.agent, process, op.amount, capture)
     town.held.append(fact)
     exchange, holds = UUID(fact.exchange_id), process.services.holds
 

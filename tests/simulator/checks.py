@@ -129,8 +129,8 @@ def held_may_end(town: Town, held: Held) -> set[tuple[str, int]]:
     """Return how a held call may have ended and what it may have cost."""
     given_back = {("refunded", held.capture), ("refunded", 0)}
     captured = ("settled", held.capture) if held.capture else ("refunded", 0)
-    if held.exchange_id in town.resolved:
-        return {*given_back, captured, *((("settled", amount)) for amount in range(1, 200))}
+    if held.exchange_id in town.resolved:  # `keep` captures all that was held
+        return {*given_back, captured, *((end, held.amount) for end in ("settled", "refunded"))}
     if held.ended in ("captured", "voided"):
         return {captured}
     if held.ended == "repeated":  # the operator or the reconciler may have been there first, with the same word

@@ -26,6 +26,7 @@ class Held:
     exchange_id: str
     agent: int
     process: Process
+    amount: int
     capture: int
     placed: str = ""
     ended: str = ""

@@ -45,7 +45,7 @@ async def reconcile(database_url: str) -> None:
     """What the gateway's reconciler does once the dead worker has been missed for long enough."""
     database = Database(DatabaseSettings(url=database_url))
     await database.start()
-    await Reconciler(database, timedelta(days=7), timedelta(0)).run()
+    await Reconciler(database, timedelta(days=7), timedelta(0), lambda: True).run()
     await database.stop()
 
 
