@@ -18,6 +18,7 @@ from urllib.parse import unquote
 from gateway.billing.deposits import Deposits
 from gateway.billing.receipts import ReceiptSigner
 from gateway.billing.wallet_proofs import WalletProofs, forget_nonces
+from gateway.catalog.experiences import Experiences
 from gateway.catalog.snapshot import Catalog
 from gateway.catalog.usage import roll_up as roll_up_usage
 from gateway.database.migrate import MigrationError, require_current
@@ -73,6 +74,7 @@ CUT_SECONDS = 1.0  # how long calls that were cut off may take to settle their m
 EXPIRE_SECONDS = 30.0
 USAGE_SECONDS = 60.0
 FLUSH_SECONDS = 10.0
+LEARN_SECONDS = 2.0
 GAUGE_SECONDS = 5.0
 ABSOLUTE = re.compile(rb"https?://([^/?#]+)(/.*)?", re.I | re.S)
 # What stands below /publishers/<slug> and is ours: exactly these methods and paths, everything else is the upstream's.
@@ -110,6 +112,7 @@ def build_services(settings: Settings) -> Services:
         guard=guard,
         upstreams=upstreams,
         markets=Markets(guard, settings.queries),
+        experiences=Experiences(database),
         box=box,
         receipts=ReceiptSigner(parse_keys(settings.secrets.keys)),
         settlements=settlements,
@@ -195,6 +198,8 @@ class Worker:
         self._runner.every(FLUSH_SECONDS, services.identities.flush_used, "last-used")
         self._runner.every(services.settings.queries.refresh / 4, self._refresher.run, "sales")
         self._runner.every(FLUSH_SECONDS, self._trim_markets, "markets")
+        self._runner.every(LEARN_SECONDS, services.experiences.sync, "experiences")
+        self._runner.every(USAGE_SECONDS, services.experiences.forget, "old experiences")
         self._runner.every(GAUGE_SECONDS, self._sampler.sample, "gauges")
 
     def mind(self, live: Live) -> None:

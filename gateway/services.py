@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from gateway.billing.deposits import Deposits
 from gateway.billing.receipts import ReceiptSigner
 from gateway.billing.wallet_proofs import WalletProofs
+from gateway.catalog.experiences import Experiences
 from gateway.catalog.snapshot import Catalog
 from gateway.database.pool import Database
 from gateway.identity.principals import Identities
@@ -41,6 +42,7 @@ class Services:
     guard: EgressGuard
     upstreams: UpstreamClient
     markets: Markets
+    experiences: Experiences
     box: CredentialBox
     receipts: ReceiptSigner
     settlements: Settlements

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from admin_api.kit.access import Public, ServicesDep
+from admin_api.kit.access import Public, ServicesDep, somebody
 from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import Offset, page
 from admin_api.kit.problems import refusals
@@ -116,11 +116,12 @@ async def get_store_publisher_logo(slug: str, request: Request, _address: Public
     f"{SLUG}/estimate", operation_id="estimate_query", responses=refusals(400, 404, 422, 429, 500, 501, 502, 503, 504)
 )
 async def estimate_query(
-    slug: str, body: models.EstimateRequestBody, address: Public, services: ServicesDep
+    slug: str, body: models.EstimateRequestBody, address: Public, services: ServicesDep, request: Request
 ) -> models.EstimateResponse:
     """Say what a call would cost, without a charge. An API costs its call price, whatever is asked.
 
-    The rows of a query are the planner's, rounded up to 10, 20, 50, 100, …: an estimate tells no data.
+    The rows of a query are the planner's, corrected by what such queries gave before and rounded up to 10, 20, 50,
+    100, …: an estimate tells no data. With an API key it learns from the caller's own paid answers at once.
     """
     publisher = services.catalog.find(_slug(slug))
     if publisher is None:
@@ -134,7 +135,9 @@ async def estimate_query(
         raise refused("asset_id", "is not an asset that this publisher accepts")
     if publisher.sale is not None:
         await count_look(services, address, publisher)
-        rows = await estimated(services, publisher, publisher.sale, body.query, body.params or [])
+        known = await somebody(request, services)
+        account_id = known.account_id if known is not None else None
+        rows = await estimated(services, publisher, publisher.sale, body.query, body.params or [], account_id)
         amount = price.rows.quote(rows).amount
     else:
         rows, amount = 1, per_request.quote(price.prices, Usage(method="POST")).amount

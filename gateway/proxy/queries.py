@@ -7,7 +7,9 @@ nothing; one that ran costs at least the minimum, whatever became of it (docs/sq
 from __future__ import annotations
 
 import asyncio
+from uuid import UUID
 
+from gateway.catalog.experiences import Experiences, Seen
 from gateway.catalog.sales import Sale
 from gateway.errors import InvalidRequest
 from gateway.limits.policy import Check, Policy
@@ -27,7 +29,11 @@ from gateway.upstreams.postgres.parameters import BadParameter
 from pricing.money import format_amount
 from pricing.quote import FREE
 from pricing.sql.budget import Budget, bound, budget
+from pricing.sql.learning import lesson
 from pricing.sql.policy import CheckedQuery
+
+Asker = tuple[UUID, UUID | None]
+"""A publisher and who asks it, None for nobody that is known."""
 
 
 class Queries:
@@ -81,10 +87,11 @@ class Queries:
         try:
             async with market.open(checked, request.params) as query:
                 exchange.mark("plan")
-                asked = planned_budget(checked, query, market)
+                asked = planned_budget(checked, query, market, self._services.experiences, _asker(exchange))
                 run.allow(checked, query, market.bounds, asked, await self._hold(run.purse, wallet, asked))
                 exchange.mark("authorize")
                 await run.read_all(query)
+                self._learn(run, checked, query)
         except BadParameter as error:
             raise InvalidRequest(f"params: {error}.") from None
         except DatabaseError as error:
@@ -93,6 +100,15 @@ class Queries:
                 raise not_run(error) from error
             await _failed(run, error)
         exchange.mark("upstream")
+
+    def _learn(self, run: Run, checked: CheckedQuery, query: OpenQuery) -> None:
+        """Let the next estimate of such a query be better."""
+        planned, read = query.planned, run.read
+        limited = checked.limit if planned.rows == planned.source else planned.rows
+        actual = lesson(planned.source, limited, read.count, cut=read.stopped is not None)
+        publisher_id, account_id = _asker(run.purse.exchange)
+        if account_id is not None and actual is not None and not checked.one_row:
+            self._services.experiences.saw(Seen(publisher_id, checked.shape, account_id, planned.source, actual))
 
     async def _hold(self, purse: Purse, wallet: int, asked: Budget) -> int:
         """Hold and return the rows that are paid for.
@@ -121,12 +137,20 @@ class Queries:
         run.purse.leave(run.cost if due else FREE, "client_gone" if due else "gateway_stopped")
 
 
-def planned_budget(checked: CheckedQuery, query: OpenQuery, market: Market) -> Budget:
-    """Return what a planned query may come to."""
+def _asker(exchange: Exchange) -> Asker:
+    return exchange.sold.id, exchange.principal.account_id if exchange.principal is not None else None
+
+
+def planned_budget(
+    checked: CheckedQuery, query: OpenQuery, market: Market, experiences: Experiences, asker: Asker
+) -> Budget:
+    """Return what a planned query may come to, by the plan and by what such queries came to before."""
     planned = query.planned
+    publisher_id, account_id = asker
+    expected = experiences.expected(publisher_id, checked.shape, account_id, planned.source)
     return budget(
         checked,
-        planned=planned.rows,
+        planned=expected if planned.rows == planned.source else min(expected, planned.rows),
         folded=planned.folded,
         width=planned.width,
         columns=query.described.columns,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 from gateway.catalog.sales import Sale
 from gateway.catalog.snapshot import Publisher
@@ -33,9 +34,12 @@ async def count_look(services: Services, caller: str, publisher: Publisher) -> N
         raise problem
 
 
-async def estimated(services: Services, publisher: Publisher, sale: Sale, query: str, params: Sequence[Any]) -> int:
+async def estimated(
+    services: Services, publisher: Publisher, sale: Sale, query: str, params: Sequence[Any], account_id: UUID | None
+) -> int:
     """Return the rows that a query will probably be paid for, rounded up to 10, 20, 50, 100, …
 
+    `account_id` is who asks, None for somebody unknown: what one payer's answers taught is not told to another.
     Raises QueryNotSold, QueryFailed, InvalidRequest and the problems of a database that does not answer.
     """
     market, checked = await checked_query(
@@ -43,7 +47,7 @@ async def estimated(services: Services, publisher: Publisher, sale: Sale, query:
     )
     try:
         async with market.open(checked, params) as planned:
-            asked = planned_budget(checked, planned, market)
+            asked = planned_budget(checked, planned, market, services.experiences, (publisher.id, account_id))
     except BadParameter as error:
         raise InvalidRequest(f"params: {error}.") from None
     except DatabaseError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pricing.sql.policy import CheckedQuery
 
 UNKNOWN_SHARE = 10
@@ -9,20 +11,29 @@ UNKNOWN_SHARE = 10
 FLOOR = 100
 
 
-def estimated_rows(checked: CheckedQuery, planned: int | None, *, cap: int, factor_ppm: int = 1_000_000) -> int:
+def estimated_rows(checked: CheckedQuery, planned: int | None, *, cap: int) -> int:
     """Return the estimate: at least 1, at most `cap`.
 
-    `planned` is the plan's number of rows, None when the server would not plan in time; `factor_ppm` is what earlier
-    answers to queries of this shape teach (1,000,000 for nothing).
+    `planned` is the plan's number of rows, better where earlier answers taught so (learning.py), and None when the
+    server would not plan in time.
     """
     if checked.one_row:
         return 1
     rows = _without_plan(checked) if planned is None else planned
-    if planned is not None:
-        rows = -(-rows * factor_ppm // 1_000_000)
-    if checked.limit is not None:
-        rows = min(rows, checked.limit)
+    for most in (checked.limit, checked.groups):
+        rows = rows if most is None else min(rows, most)
     return max(1, min(rows, cap))
+
+
+def planned_rows(plan: dict[str, Any]) -> tuple[int, int]:
+    """Return a plan's rows, and how many rows a LIMIT at its top chooses them from (as many without one).
+
+    `plan` is the "Plan" of EXPLAIN (FORMAT JSON).
+    """
+    rows = max(0, int(plan.get("Plan Rows", 0)))
+    below: list[dict[str, Any]] = plan.get("Plans", [])
+    limited = plan.get("Node Type") == "Limit" and below
+    return rows, max(rows, int(below[0].get("Plan Rows", 0))) if limited else rows
 
 
 def _without_plan(checked: CheckedQuery) -> int:

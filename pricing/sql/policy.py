@@ -17,11 +17,13 @@ from sqlglot.errors import SqlglotError
 
 from pricing.sql.catalogue import OnSale, Relation
 from pricing.sql.functions import BOUNDED, COLLECTING, FUNCTIONS, MAX_LENGTH, MAX_SERIES, SESSION_WORDS, WORDS
+from pricing.sql.groups import most_groups
 from pricing.sql.growth import check_growth
 from pricing.sql.guard import QueryRefused, guard
 from pricing.sql.lexer import Kind, Token, folded, tokens
 from pricing.sql.names import Names, parts
 from pricing.sql.nodes import SELECT_PARTS, TYPES, allowed
+from pricing.sql.shape import shape_of
 
 # It warns about queries that it half understands, with their text; those are refused here, and no log may hold a query.
 logging.getLogger("sqlglot").setLevel(logging.CRITICAL)
@@ -43,6 +45,10 @@ class CheckedQuery:
     """An aggregate without GROUP BY at the top: exactly one row."""
     collecting: bool
     """Carries many rows in one value, as far as the text shows it; the plan has the last word (metering.py)."""
+    groups: int | None = None
+    """At most so many rows, by GROUP BY or DISTINCT (groups.py)."""
+    shape: bytes = b""
+    """What queries that differ in constants only have in common (shape.py)."""
 
 
 def check(query: str, on_sale: OnSale) -> CheckedQuery:
@@ -65,6 +71,8 @@ def check(query: str, on_sale: OnSale) -> CheckedQuery:
         _limit(tree),
         _is_one_row(tree),
         _is_collecting(written),
+        most_groups(tree),
+        shape_of(written),
     )
 
 

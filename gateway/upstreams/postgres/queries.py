@@ -19,6 +19,7 @@ import orjson
 from gateway.upstreams.postgres.errors import LOST, DatabaseError, DatabaseLost, QueryFailed, QueryTimeout
 from gateway.upstreams.postgres.parameters import typed
 from gateway.upstreams.postgres.pool import Session
+from pricing.sql.estimate import planned_rows
 from pricing.sql.metering import folded_rows
 from pricing.sql.policy import CheckedQuery
 
@@ -53,11 +54,15 @@ class Described:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """The planner's numbers: rows and their width in bytes, and rows that it folds into values (metering.py)."""
+    """The planner's numbers: rows and their width in bytes, and rows that it folds into values (metering.py).
+
+    `source` is the rows that a LIMIT at the top chooses from; without one it is `rows`.
+    """
 
     rows: int
     folded: int
     width: int = 0
+    source: int = 0
 
 
 @dataclass(slots=True)
@@ -109,7 +114,8 @@ async def plan(session: Session, described: Described, values: Sequence[str | No
     async with asyncio.timeout(bounds.plan):
         text: str = await session.fetchval(f"EXPLAIN (VERBOSE, FORMAT JSON) {described.inner}", *values)
     node: dict[str, Any] = orjson.loads(text)[0]["Plan"]
-    return Planned(max(0, int(node.get("Plan Rows", 0))), folded_rows(node), int(node.get("Plan Width", 0)))
+    rows, source = planned_rows(node)
+    return Planned(rows, folded_rows(node), int(node.get("Plan Width", 0)), source)
 
 
 async def rows(
