@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Generator
 from pathlib import Path
 
-from gateway.devservices.processes import ServiceError, port_is_free
+from gateway.devservices.processes import ServiceError, require_port
 from gateway.settings import Settings
 
 APPLICATION = "gateway.cli.asgi:application"
@@ -31,9 +31,8 @@ UNLIMITED_REQUESTS = 2**31
 def run(settings: Settings, target: str = APPLICATION) -> int:
     """Serve `target` until SIGTERM or SIGINT and return the exit status. Raises ServiceError when it cannot listen."""
     host, port = settings.server.host, settings.server.port
-    if port and not port_is_free(port, host):
-        # Asked first: a server that sets SO_REUSEPORT would silently share the port with another gateway.
-        raise ServiceError(f"port {port} on {host} is taken: stop what listens there, or set TOLLWAY_PORT")
+    # Asked first: a server that sets SO_REUSEPORT would silently share the port with another gateway.
+    require_port(port, host)
     _check_certificate(settings)
     with shared_metrics(settings.server.workers):
         return SERVERS[settings.server.kind](settings, target)

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import json
 import os
+import pwd
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import cast
@@ -28,7 +29,18 @@ def prepare(data: Path) -> Path:
         raise ServiceError(f"TOLLWAY_DATA={data}: cannot be created ({error.strerror})") from None
     if not os.access(whole, os.R_OK | os.W_OK | os.X_OK):
         raise ServiceError(f"TOLLWAY_DATA={data}: not writable for this user; choose another directory")
+    _require_own(data, whole / LOCK)
     return whole
+
+
+def _require_own(data: Path, lock: Path) -> None:
+    """Raise ServiceError when somebody else began here: root would spoil what only the owner can start again."""
+    if not lock.exists() or lock.stat().st_uid == os.geteuid():
+        return
+    owner = lock.stat().st_uid
+    with contextlib.suppress(KeyError):
+        owner = pwd.getpwuid(owner).pw_name
+    raise ServiceError(f"TOLLWAY_DATA={data}: belongs to user {owner}; run as that user, or choose another directory")
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ Not here: what is started and in which order (supervisor.py).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import signal
@@ -199,14 +200,32 @@ def accepts(port: int, host: str = LOOPBACK) -> bool:
 
 def port_is_free(port: int, host: str = LOOPBACK) -> bool:
     """Say whether we could listen on the port now."""
+    try:
+        _bind(port, host)
+    except OSError:
+        return False
+    return True
+
+
+def require_port(port: int, host: str) -> None:
+    """Raise ServiceError saying why we could not listen there; port 0 is any."""
+    try:
+        _bind(port, host)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ServiceError(
+                f"port {port} on {host} is taken: stop what listens there, or set TOLLWAY_PORT"
+            ) from None
+        raise ServiceError(
+            f"cannot listen on {host}, port {port} (TOLLWAY_HOST, TOLLWAY_PORT): {error.strerror}"
+        ) from None
+
+
+def _bind(port: int, host: str) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
+        probe.bind((host, port))
 
 
 def stable_port(record: Path) -> int:

@@ -33,7 +33,7 @@ from gateway.devservices.processes import (
     ServiceError,
     accepts,
     kept_secret,
-    port_is_free,
+    require_port,
     stable_port,
     start,
     stop_leftover,
@@ -164,8 +164,7 @@ def _start_all(begin: Startup) -> Child:
     if begin.settings.server.tls_certificate:
         raise ServiceError("tollway dev speaks plain HTTP: unset TOLLWAY_SERVER_TLS_CERTIFICATE and _TLS_KEY")
     host, port = begin.settings.server.host, begin.settings.server.port or stable_port(begin.data / "gateway.port")
-    if not port_is_free(port, host):
-        raise ServiceError(f"port {port} on {host} is taken: stop what listens there, or set TOLLWAY_PORT")
+    require_port(port, host)
     waiting_chain = _start_chain(begin)
     database, redis = _start_stores(begin)
     upstream_url = _start_upstreams(begin)

@@ -82,6 +82,16 @@ def test_a_port_is_kept_while_it_is_free(data: Path) -> None:
         assert processes.stable_port(record) != first
 
 
+def test_a_place_where_nobody_can_listen_is_not_called_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(ServiceError, match=f"port {port} on 127.0.0.1 is taken"):
+            processes.require_port(port, "127.0.0.1")
+    for host in ("192.0.2.1", "no-such-host.invalid"):
+        with pytest.raises(ServiceError, match=rf"cannot listen on {host}, port 0 \(TOLLWAY_HOST, TOLLWAY_PORT\): \w"):
+            processes.require_port(0, host)
+
+
 def test_secrets_are_made_once_and_private(data: Path) -> None:
     first = processes.kept_secret(data / "secret")
     assert processes.kept_secret(data / "secret") == first

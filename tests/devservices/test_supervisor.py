@@ -160,6 +160,19 @@ def test_a_taken_port_is_one_clear_line_and_nothing_is_started(data: Path) -> No
             shutil.rmtree(other)
 
 
+@pytest.mark.skipif(not AS_ROOT, reason="needs root")
+def test_data_of_another_user_is_left_as_it_is(data: Path) -> None:
+    """Root would give parts of it to the user that runs PostgreSQL, and its owner could not start any more."""
+    (data / "lock").touch()
+    os.chown(data / "lock", 65534, 65534)
+    refused = tollway("dev", TOLLWAY_DATA=str(data), TOLLWAY_PORT=str(free_port()))
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        f"tollway: TOLLWAY_DATA={data}: belongs to user nobody; run as that user, or choose another directory\n"
+    )
+    assert [path.name for path in data.iterdir()] == ["lock"]
+
+
 async def test_after_kill_9_the_next_start_cleans_up_and_has_the_data(data: Path) -> None:
     program = start_program("dev", data)
     program.line("ready ")
