@@ -10,7 +10,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -18,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from gateway.errors import InvalidRequest, MethodNotAllowed, NotFound, Problem, UnsupportedMediaType
+from gateway.json_text import json_text
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ DESCRIPTIONS = {
 
 def problem_response(problem: Problem, instance: str) -> Response:
     """Return the answer for a problem."""
-    body = orjson.dumps(problem.document(instance))
+    body = json_text(problem.document(instance))
     return Response(body, problem.status, {**problem.headers, "Cache-Control": "no-store"}, MEDIA_TYPE)
 
 

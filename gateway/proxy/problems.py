@@ -9,10 +9,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import orjson
-
 from gateway.catalog.snapshot import AssetPrice
 from gateway.errors import InternalError, Problem
+from gateway.json_text import json_text
 from gateway.proxy.dates import http_date
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.unread import end_answer, may_come
@@ -30,7 +29,7 @@ async def answer_problem(exchange: Exchange, problem: Problem) -> None:
 def problem_answer(exchange: Exchange, problem: Problem) -> tuple[HeaderPairs, bytes]:
     """Return the fields and body of a refusal."""
     request_id = str(exchange.id)
-    body = orjson.dumps(problem.document(request_id))
+    body = json_text(problem.document(request_id))
     headers: HeaderPairs = [
         (b"content-type", b"application/problem+json"),
         (b"content-length", str(len(body)).encode()),
@@ -54,7 +53,7 @@ async def answer_internal_error(exchange: Exchange) -> None:
 
 async def answer_payment_required(exchange: Exchange, public_url: str, *, available: int, error: str) -> None:
     """Send 402 with the prepaid accept (amounts exact, in decimals and atomic units of the priced asset)."""
-    body = orjson.dumps(payment_required(exchange, public_url, available=available, error=error))
+    body = json_text(payment_required(exchange, public_url, available=available, error=error))
     headers: HeaderPairs = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
+from gateway.json_text import json_text
 from gateway.proxy.query_request import Form
 
 TYPES: dict[Form, bytes] = {
@@ -74,11 +73,11 @@ class Writer:
     def end(self, summary: Summary) -> bytes:
         """Return the last piece."""
         if self.form == "ndjson":
-            return orjson.dumps({"$summary": summary.document()}) + b"\n"
+            return json_text({"$summary": summary.document()}) + b"\n"
         first = b"" if self._begun else self._first()
         if self.form == "csv":
             return first
-        return first + b"]," + orjson.dumps(summary.document())[1:]
+        return first + b"]," + json_text(summary.document())[1:]
 
     def _first(self) -> bytes:
         self._begun = True

@@ -10,8 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import orjson
-
+from gateway.json_text import json_text
 from gateway.payments.evm.encoding import parse_address, show_address
 from gateway.payments.x402 import v2
 from gateway.payments.x402.offer import Offer
@@ -56,7 +55,7 @@ async def answer(exchange: Exchange, shortfall: Shortfall, sales: Sequence[Sale]
         body["extensions"] = extensions
     if exchange.principal is not None:
         body["availableBalanceAtomic"] = shortfall.available
-    content = orjson.dumps(body)
+    content = json_text(body)
     headers: HeaderPairs = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(content)).encode()),
