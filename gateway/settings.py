@@ -226,7 +226,6 @@ class MoneySettings(_Section):
     dead_after: Seconds = Field(
         default=15.0, description="A worker not heard of for so long is dead; its open exchanges are refunded"
     )
-    hold_ttl: Seconds = Field(default=7_200.0, description="An open exchange older than this is the reconciler's")
 
 
 class IdempotencySettings(_Section):
