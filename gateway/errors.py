@@ -150,7 +150,7 @@ class QueryFailed(Problem):
 
 
 class AnswerNotKept(Problem):
-    """The call with this Idempotency-Key was delivered and paid, but its answer was too large to keep."""
+    """The call with this Idempotency-Key was delivered and paid; its answer was too large to keep, or cut short."""
 
     status, name, title = 410, "answer-not-kept", "Answer not kept"
 

@@ -21,6 +21,7 @@ from gateway.ids import uuid7
 from gateway.proxy.dates import http_date
 from gateway.proxy.framing import CLOSE, check_head
 from gateway.proxy.unread import end_answer, may_come
+from gateway.telemetry.logging import of
 
 log = logging.getLogger(__name__)
 
@@ -91,11 +92,11 @@ def _problem(error: Exception, scope: Scope, identity: str) -> Problem:
     if isinstance(error, Problem):
         return error
     if isinstance(error, LOST):
-        log.warning("request %s: the database was lost: %s", identity, type(error).__name__)
+        log.warning("the database was lost: %s", type(error).__name__, extra=of(identity))
         return Unavailable(
             "The database was lost during this request. See whether it took effect before you repeat it."
         )
-    log.error("request %s: %s %s failed", identity, scope["method"], scope["path"], exc_info=error)
+    log.error("%s %s failed", scope["method"], scope["path"], exc_info=error, extra=of(identity))
     return InternalError("Something went wrong on our side. Quote the request id when you report it.")
 
 

@@ -129,7 +129,7 @@ def setup_instructions(public_url: str) -> SetupInstructions:
             api=f"Find a publisher (GET {public_url}/publishers/suggest?query=...) and call "
             f"{public_url}/publishers/<slug>/<path> with any method.",
             database=f'POST {public_url}/publishers/<slug> with {{"query": "SELECT ..."}}.',
-            mcp=f"GET {public_url}/publishers/<slug>/_tools, then POST {public_url}/publishers/<slug>/<tool>.",
+            mcp="Not served by this gateway yet: calls of MCP publishers answer 501, and nothing is charged.",
         ),
     )
 

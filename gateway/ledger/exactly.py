@@ -13,14 +13,17 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
+from uuid import UUID
 
 from gateway.database.pool import LOST, Connection, Held
 from gateway.errors import Unavailable
 from gateway.settings import DatabaseSettings
+from gateway.telemetry.logging import of
 
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+Debt = tuple[str, UUID, Callable[[], Awaitable[object]]]
 RETRY_SECONDS = (0.0, 0.05, 0.2, 0.5, 1.0, 2.0)
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
 LAST_CHANCE = 5.0  # seconds that `stop` gives to what is owed
@@ -86,16 +89,16 @@ class Owed:
     """Idempotent work that must happen however long the database is away, in order, one after the other."""
 
     def __init__(self) -> None:
-        self._debts: deque[tuple[str, Callable[[], Awaitable[object]]]] = deque()
+        self._debts: deque[Debt] = deque()
         self._worker: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         return len(self._debts)
 
-    def add(self, name: str, work: Callable[[], Awaitable[object]]) -> None:
-        """Owe `work`; `name` is for the log. It is first tried after a pause: the database has just been away."""
-        log.warning("%s is owed", name)
-        self._debts.append((name, work))
+    def add(self, what: str, exchange_id: UUID, work: Callable[[], Awaitable[object]]) -> None:
+        """Owe `work`; `what` of which exchange is for the log. First tried after a pause: the database was away."""
+        log.warning("%s is owed", what, extra=of(exchange_id))
+        self._debts.append((what, exchange_id, work))
         if self._worker is None:
             self._worker = asyncio.get_running_loop().create_task(self._pay())
 
@@ -122,16 +125,17 @@ class Owed:
     async def _pay_all(self) -> None:
         """Do everything that can be done now. One that must wait does not hold up those behind it."""
         for _ in range(len(self._debts)):
-            name, work = self._debts.popleft()
+            debt = self._debts.popleft()
+            what, exchange_id, work = debt
             try:
                 await work()
             except NotYet:
-                self._debts.append((name, work))
+                self._debts.append(debt)
             except (*LOST, Unavailable):
-                self._debts.appendleft((name, work))
+                self._debts.appendleft(debt)
                 return
             except asyncio.CancelledError:
-                self._debts.appendleft((name, work))
+                self._debts.appendleft(debt)
                 raise
             except Exception:
-                log.exception("%s failed; it is left to the reconciler", name)
+                log.exception("%s failed; it is left to the reconciler", what, extra=of(exchange_id))

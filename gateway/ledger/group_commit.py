@@ -32,6 +32,7 @@ from gateway.ledger.entries import SETTLE, Charge, Settlement, post, settlement_
 from gateway.ledger.exactly import Doubt, Exactly, Owed
 from gateway.ledger.exchanges import REFUND, ChargeVerdict, Refunded
 from gateway.settings import DatabaseSettings
+from gateway.telemetry.logging import of
 
 log = logging.getLogger(__name__)
 
@@ -104,9 +105,9 @@ class GroupCommit:
         """Run other idempotent work over the ledger's connection. Raises Unavailable when the ledger stays away."""
         return await self._line.run(work)
 
-    def owe(self, name: str, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
-        """Have idempotent work done as soon as the database is back; `name` is for the log."""
-        self._owed.add(name, work)
+    def owe(self, what: str, exchange_id: UUID, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """Have idempotent work done as soon as the database is back; `what` of which exchange is for the log."""
+        self._owed.add(what, exchange_id, work)
 
     def doubt(self) -> Doubt:
         """Return for how long a statement that was lost now may still be carried out."""
@@ -228,7 +229,7 @@ class GroupCommit:
                     self._unknown(unknown, waiting, error)
                 return
             except Exception:
-                log.exception("charge of %s failed", charge.exchange_id)
+                log.exception("charge failed", extra=of(charge.exchange_id))
                 self._refused(charge, future)
             else:
                 self._resolve(charge, future, verdict)
@@ -253,7 +254,7 @@ class GroupCommit:
     def _unknown(self, charge: Charge, future: asyncio.Future[ChargeVerdict], error: Unavailable) -> None:
         """Nobody knows whether it was charged: if so, it is refunded when the database is back."""
         doubt = self.doubt()
-        self.owe(f"end of {charge.exchange_id}", lambda: self._undo_unknown(charge.exchange_id, doubt))
+        self.owe("end", charge.exchange_id, lambda: self._undo_unknown(charge.exchange_id, doubt))
         if not future.done():
             future.set_exception(error)
 
@@ -302,7 +303,7 @@ class GroupCommit:
         try:
             refunded = await self._line.run(work)
         except Unavailable:
-            self.owe(f"refund of {exchange_id}", later)
+            self.owe("refund", exchange_id, later)
             raise
         self.ended(exchange_id)
         return refunded

@@ -142,12 +142,12 @@ class Holds:
         try:
             await work()
         except Unavailable:
-            self._ledger.owe(f"end of {exchange_id}", work)
+            self._ledger.owe("end", exchange_id, work)
 
     def _owe_release(self, exchange_id: UUID) -> None:
         """Nobody knows what the ledger holds or has captured: give it back, when the statement cannot run any more."""
         doubt = self._ledger.doubt()
-        self._ledger.owe(f"release of {exchange_id}", lambda: self._release(exchange_id, doubt))
+        self._ledger.owe("release", exchange_id, lambda: self._release(exchange_id, doubt))
 
     async def _release(self, exchange_id: UUID, doubt: Doubt) -> None:
         async with self._database.transaction() as connection:

@@ -178,6 +178,7 @@ class _Recorder:
                 await self._pass_on(held, more=True)
                 held = piece
         except TotalTimeout:
+            self._exchange.ending = "total_timeout"
             await self._keep(self._headers, None)
             await self._begin()
             return "total_timeout"

@@ -14,6 +14,7 @@ from gateway.ids import uuid7
 from pricing.quote import FREE, Quote
 
 if TYPE_CHECKING:
+    from gateway.billing.prepaid_credits import Ending
     from gateway.catalog.endpoints import Endpoint
     from gateway.identity.principals import Principal
     from gateway.ledger.exchanges import ChargeVerdict
@@ -50,6 +51,7 @@ class Exchange:
         "bytes_out",
         "candidates",
         "charge",
+        "ending",
         "fields",
         "handed",
         "head_sent",
@@ -100,6 +102,7 @@ class Exchange:
         self.payment: CallPayment | None = None  # authorize: set when a payment on a chain is reserved for this call
         self.status: int | None = None  # forward: what the upstream answered
         self.answered = 0  # deliver: the status that the caller got
+        self.ending: Ending = "delivered"  # deliver: how the answer that is kept ended
         self.body_ended = False  # body: whether the whole request body is here
         self.bytes_in = 0  # meter
         self.bytes_out = 0  # meter

@@ -19,6 +19,7 @@ from gateway.faults import ARMED, act
 from gateway.ledger.answers import Answers, Claim, StoredAnswer
 from gateway.ledger.group_commit import GroupCommit
 from gateway.proxy.body import next_message
+from gateway.proxy.dates import http_date
 from gateway.proxy.exchange import Exchange, HeaderPairs, Keyed
 from gateway.proxy.settle import settlement_of
 
@@ -71,7 +72,7 @@ def _give_back_in_doubt(keyed: Keyed, exchange_id: UUID, answers: Answers, ledge
         await answers.release(keyed.owner_id, keyed.key, exchange_id)
         doubt.check()
 
-    ledger.owe(f"key of {exchange_id}", work)
+    ledger.owe("key", exchange_id, work)
 
 
 def fingerprint(exchange: Exchange) -> bytes:
@@ -93,7 +94,8 @@ async def replay(exchange: Exchange, claim: Claim) -> None:
         raise KeyReused("This Idempotency-Key was used with another body.", first_request_id=first)
     if claim.body is None or claim.status is None:
         raise AnswerNotKept(
-            "The call with this Idempotency-Key was delivered and paid; its answer was too large to keep."
+            "The call with this Idempotency-Key was delivered and paid, but its answer was not kept: it was too "
+            "large, or was cut off at the end of the time that a call may take."
             if claim.status != SWITCHED
             else "The connection with this Idempotency-Key was opened and paid; it cannot be given again.",
             first_request_id=first,
@@ -116,6 +118,7 @@ async def hash_of_body(exchange: Exchange) -> bytes:
 async def send_stored(exchange: Exchange, status: int, kept: HeaderPairs, body: bytes) -> None:
     """Send a stored answer, with what is said of a repeated one."""
     headers = [*kept, (b"idempotency-replayed", b"true"), (b"x-cost", b"0")]
+    headers.append((b"date", http_date()))  # of the repeated answer; the first one's was not kept
     if status not in (204, 304) and exchange.method != "HEAD":
         headers.append((b"content-length", str(len(body)).encode()))
     exchange.head_sent = True
@@ -152,7 +155,7 @@ async def keep_answer(
 
 def keep_later(exchange: Exchange, answers: Answers, ledger: GroupCommit) -> None:
     """Store without a body as soon as the database is back: what was delivered as it came cannot be taken back."""
-    ledger.owe(f"answer of {exchange.id}", _storing(exchange, answers, [], None))
+    ledger.owe("answer", exchange.id, _storing(exchange, answers, [], None))
     exchange.keyed = None
 
 
@@ -163,7 +166,7 @@ def _storing(
     keyed = exchange.keyed
     if keyed is None:
         raise RuntimeError("only the answer of a call with a key is stored")
-    settlement = settlement_of(exchange, "delivered") if exchange.owes_settlement else None
+    settlement = settlement_of(exchange, exchange.ending) if exchange.owes_settlement else None
     answer = StoredAnswer(exchange.answered, kept_headers(headers), body, keyed.request_hasher.digest())
     return lambda: answers.store(keyed.owner_id, keyed.key, exchange.id, answer, settlement)
 
@@ -181,4 +184,4 @@ async def release_key(exchange: Exchange, answers: Answers, ledger: GroupCommit)
     try:
         await answers.release(keyed.owner_id, keyed.key, exchange.id)
     except (*LOST, Unavailable):
-        ledger.owe(f"key of {exchange.id}", lambda: answers.release(keyed.owner_id, keyed.key, exchange.id))
+        ledger.owe("key", exchange.id, lambda: answers.release(keyed.owner_id, keyed.key, exchange.id))

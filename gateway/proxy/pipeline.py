@@ -49,6 +49,7 @@ from gateway.proxy.queries import Queries
 from gateway.proxy.quote import quote
 from gateway.proxy.settle import settle
 from gateway.services import Services
+from gateway.telemetry.logging import of
 from gateway.upstreams.breaker import CLOSED
 from gateway.upstreams.http.errors import (
     AddressRefused,
@@ -115,8 +116,24 @@ class Pipeline:
 
     async def serve(self, exchange: Exchange) -> None:
         """Walk one call to its booked end and answer it. Raises only Truncated, and cancellation."""
-        services = self.services
         self.live.calls[exchange] = asyncio.current_task()
+        try:
+            await self._serve(exchange)
+        except Truncated:
+            raise
+        except Exception:
+            log.exception("call failed", extra=of(exchange.id))
+            await self._abandon(exchange)
+            if exchange.head_sent:
+                raise Truncated from None
+            await answer_internal_error(exchange)
+        finally:
+            del self.live.calls[exchange]
+            observe(exchange, self.services)
+
+    async def _serve(self, exchange: Exchange) -> None:
+        """Walk, and answer what stopped the walk; a fault in that answer is a fault like any other."""
+        services = self.services
         try:
             await self._walk(exchange)
         except Shortfall as shortfall:
@@ -131,8 +148,6 @@ class Pipeline:
         except Problem as problem:
             await settle(exchange, services.ledger, "refused")
             await self._refuse(exchange, problem)
-        except Truncated:
-            raise
         except asyncio.CancelledError:
             if self.live.cutting:
                 await self._cut_off(exchange)
@@ -142,15 +157,6 @@ class Pipeline:
             # The server gave up on the caller. The money still has to end, after this task.
             services.ledger.spawn(self._abandon(exchange))
             raise
-        except Exception:
-            log.exception("call failed", extra={"request_id": str(exchange.id)})
-            await self._abandon(exchange)
-            if exchange.head_sent:
-                raise Truncated from None
-            await answer_internal_error(exchange)
-        finally:
-            del self.live.calls[exchange]
-            observe(exchange, services)
 
     async def _walk(self, exchange: Exchange) -> None:
         services = self.services

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from gateway.billing.prepaid_credits import Ending
 from gateway.proxy.exchange import Exchange, Message, Receive, Send
+from gateway.telemetry.logging import of
 from gateway.upstreams.http.errors import ProtocolError, UpstreamError
 from gateway.upstreams.websocket import Closed, MessageTooLarge, UpstreamSocket, size_of
 
@@ -94,7 +95,7 @@ class Relay:
         try:
             await direction()
         except Exception:
-            log.exception("connection failed", extra={"request_id": str(self._exchange.id)})
+            log.exception("connection failed", extra=of(self._exchange.id))
             self.end(both("delivered", INTERNAL, "something failed on our side"))
 
     async def _to_upstream(self) -> None:

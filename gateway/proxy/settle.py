@@ -15,6 +15,7 @@ from gateway.errors import Unavailable
 from gateway.ledger.entries import Settlement
 from gateway.ledger.group_commit import GroupCommit
 from gateway.proxy.exchange import Exchange
+from gateway.telemetry.logging import of
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ async def settle(exchange: Exchange, ledger: GroupCommit, ending: Ending) -> boo
     try:
         await ledger.refund(exchange.id, reason=decision.reason, status=exchange.status)
     except Unavailable:
-        log.warning("refund of %s is owed: the ledger is away", exchange.id)
+        log.warning("refund is owed: the ledger is away", extra=of(exchange.id))
     return True
 
 

@@ -1,6 +1,8 @@
-"""Logs on standard error: one line per event, JSON or text, with the request id and without secrets.
+"""Logs on standard error: one line per event, JSON or text, without secrets.
 
-Modules log through `logging.getLogger(__name__)` as usual; this file sets up where that goes. What does not live here:
+Modules log through `logging.getLogger(__name__)` as usual; this file sets up where that goes. A line that belongs to a
+request says so by `extra=of(request_id)`: no context variable does, because tasks that outlive the request they were
+started in (the ledger's batches, connections) would go on to name it. What does not live here:
 what counts as a secret (redact.py), metrics. It prevents a credential in a log file (a message, its arguments, an
 exception's text) and a caller who writes log lines of his own by sending line breaks.
 """
@@ -11,7 +13,6 @@ import logging
 import re
 import sys
 from collections.abc import Callable
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -19,9 +20,6 @@ import orjson
 
 from gateway.settings import LoggingSettings
 from gateway.telemetry.redact import redact
-
-# Set once per request by the server side; every line logged under it carries it.
-request_id: ContextVar[str | None] = ContextVar("tollway_request_id", default=None)
 
 # What every record has; whatever else is on it came through `extra=` and belongs in the line.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -53,7 +51,7 @@ class RedactingFilter(logging.Filter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line: time, level, logger, message, request_id, extra fields, exception."""
+    """One JSON object per line: time, level, logger, message, extra fields, exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line without its line break."""
@@ -63,8 +61,6 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if (request := request_id.get()) is not None:
-            line["request_id"] = request
         if (trace := _trace(self, record)) is not None:
             line["exception"] = trace
         line = {**_extras(record), **line}  # an extra field never takes the place of a field of ours
@@ -76,14 +72,16 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; control characters from outside are escaped, so one event stays one line."""
-        words = [_time(record), record.levelname.ljust(7), record.name]
-        if (request := request_id.get()) is not None:
-            words.append(f"[{request}]")
-        words.append(record.getMessage())
+        words = [_time(record), record.levelname.ljust(7), record.name, record.getMessage()]
         words += [f"{name}={value}" for name, value in _extras(record).items()]
         line = _CONTROL.sub(lambda found: repr(found.group())[1:-1], " ".join(words))
         trace = _trace(self, record)
         return _utf8(line if trace is None else f"{line}\n{trace}")
+
+
+def of(request_id: object) -> dict[str, str]:
+    """Return the extra field that ties a line to the request whose answer has this X-Request-Id."""
+    return {"request_id": str(request_id)}
 
 
 def setup(settings: LoggingSettings, stream: TextIO | None = None) -> logging.Handler:

@@ -295,6 +295,13 @@ async def _(stage: Stage) -> Seen:
     return await stage.call("/drip")
 
 
+@row("total-timeout-with-key", total_timeout_seconds=1.5)
+async def _(stage: Stage) -> Seen:
+    first = await stage.call("/drip", "Idempotency-Key: k1")
+    assert (first.status, first.complete) == (200, False)
+    return await stage.call("/drip", "Idempotency-Key: k1")
+
+
 # --- The agent leaves ---
 
 

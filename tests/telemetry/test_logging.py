@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from gateway.ids import uuid7
 from gateway.settings import LoggingSettings
-from gateway.telemetry.logging import request_id, setup
+from gateway.telemetry.logging import of, setup
 
 KEY = "seren_0123456789abcdef_" + "S3cr" * 10 + "abc"
 log = logging.getLogger("gateway.test")
@@ -47,14 +48,14 @@ def test_a_json_line_has_the_event_and_its_extras(stream: io.StringIO) -> None:
     }
 
 
-def test_the_request_id_of_the_context_is_on_the_line(stream: io.StringIO) -> None:
-    setup(LoggingSettings(), stream)
-    token = request_id.set("req-1")
-    log.info("inside")
-    request_id.reset(token)
+@pytest.mark.parametrize("kind", ["json", "text"])
+def test_a_line_that_belongs_to_a_request_names_it(stream: io.StringIO, kind: str) -> None:
+    setup(LoggingSettings.model_validate({"format": kind}), stream)
+    identity = uuid7()
+    log.info("inside", extra=of(identity))
     log.info("outside")
-    inside, outside = map(json.loads, stream.getvalue().splitlines())
-    assert inside["request_id"] == "req-1"
+    inside, outside = stream.getvalue().splitlines()
+    assert (f'"request_id":"{identity}"' if kind == "json" else f"request_id={identity}") in inside
     assert "request_id" not in outside
 
 

@@ -118,7 +118,7 @@ class CallPayment:
         try:
             verdict = await work()
         except (*LOST, Unavailable):
-            self.services.ledger.owe(f"giving {self.id} back", work)
+            self.services.ledger.owe("giving back", self.id, work)
             verdict = "waiting"
         self._count(verdict)
         if verdict in ("kept", "ended"):  # it cannot go back; or it was kept with its answer, and we were not told
@@ -150,7 +150,7 @@ class CallPayment:
         keyed = exchange.keyed
         if keyed is None:
             raise RuntimeError("a call that is paid on a chain has claimed its payment")
-        end = settlement_of(exchange, "delivered")
+        end = settlement_of(exchange, exchange.ending)
         pairs = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in kept_headers(headers)]
         return (
             self.id, self.worker_id, keyed.owner_id, keyed.key, exchange.answered, orjson.dumps(pairs), body,
