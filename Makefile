@@ -14,8 +14,9 @@ test: ## Run all tests on a real PostgreSQL and Valkey (ARGS="tests/cli -k drain
 	@scripts/bootstrap dev
 	@exec $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-bench: ## Measure calls against the bare upstream and nginx (ARGS="--quick", docs/benchmarks.md)
+bench: ## Measure calls against the bare upstream and nginx, and estimates of queries (ARGS="--quick", docs/benchmarks.md)
 	@scripts/bootstrap dev
+	@$(BIN)/python -m benchmarks.estimates
 	@exec $(BIN)/python -m benchmarks $(ARGS)
 
 faults: ## Kill the gateway at every step and prove that money and delivery agree (slow)
