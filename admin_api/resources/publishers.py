@@ -22,7 +22,8 @@ from gateway.catalog.views import store_view
 from gateway.catalog.vocabulary import PublisherCategory
 from gateway.database.pool import Connection
 from gateway.errors import KindNotServed, NotFound, UnknownPublisher
-from gateway.proxy.query_estimate import count_look, estimated
+from gateway.proxy.query_estimate import estimated
+from gateway.proxy.query_looks import count_look
 from gateway.services import Services
 from pricing.money import format_amount
 from pricing.tariffs import per_request
@@ -134,7 +135,7 @@ async def estimate_query(
     if price is None:
         raise refused("asset_id", "is not an asset that this publisher accepts")
     if publisher.sale is not None:
-        await count_look(services, address, publisher)
+        await count_look(services, address, publisher.id)
         known = await somebody(request, services)
         account_id = known.account_id if known is not None else None
         rows = await estimated(services, publisher, publisher.sale, body.query, body.params or [], account_id)

@@ -67,7 +67,12 @@ FATE_BY_NONCE = Statement(
     _FATE + " WHERE p.network = $1 AND p.verifier = ANY ($2::bytea[]) AND p.payer = $3 AND p.nonce = $4", Fate
 )
 DELIVER = Statement(
-    "SELECT chain.deliver($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)::text", str, scalar=True
+    """
+    SELECT chain.deliver($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16::text::numeric,
+                         $17::text::numeric)::text
+    """,
+    str,
+    scalar=True,
 )
 GIVE_BACK = Statement("SELECT chain.give_back($1, $2, $3)", str, scalar=True)
 # What a dead worker left: payments of calls without an end. Ids are in the order of time, so the search is short.

@@ -16,10 +16,10 @@ from collections.abc import Awaitable, Callable
 
 from gateway.billing.prepaid_credits import Ending
 from gateway.faults import ARMED, act
-from gateway.limits.policy import headers as limit_headers
 from gateway.proxy.dates import http_date
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.forward import HOP_BY_HOP, VIA, connection_options
+from gateway.proxy.problems import limit_fields
 from gateway.upstreams.http.errors import TotalTimeout, UpstreamError
 from gateway.upstreams.http.response import UpstreamResponse
 from pricing.money import format_amount
@@ -247,8 +247,7 @@ def response_headers(exchange: Exchange, answer: UpstreamResponse, *, refunded: 
     headers.extend(cost_headers(exchange, refunded=refunded))
     if exchange.payment is not None:
         headers.extend(kept_from_caches(headers))
-    if exchange.limit is not None:
-        headers.extend(limit_headers(exchange.limit))
+    headers.extend(limit_fields(exchange))
     return headers
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gateway.ledger.exchanges import ChargeVerdict
     from gateway.limits.policy import Verdict
     from gateway.proxy.onchain.payment import CallPayment
+    from pricing.sql.budget import Budget
 
 
 @dataclass(slots=True)
@@ -46,6 +47,7 @@ class Exchange:
         "asset_price",
         "body_ended",
         "body_hasher",
+        "budget",
         "by_trusted_proxy",
         "bytes_in",
         "bytes_out",
@@ -68,6 +70,7 @@ class Exchange:
         "publisher",
         "query",
         "quote",
+        "read_body",
         "receive",
         "scope",
         "send",
@@ -98,6 +101,8 @@ class Exchange:
         self.candidates: Sequence[Endpoint | None] = ()  # quote: the endpoints that the request may name
         self.asset_price: AssetPrice | None = None  # quote
         self.quote: Quote = FREE  # quote
+        self.read_body: bytes | None = None  # query: its body, read before it is known who pays for it
+        self.budget: Budget | None = None  # query: what a planned query may come to, in rows
         self.charge: ChargeVerdict | None = None  # authorize: set when money moved
         self.payment: CallPayment | None = None  # authorize: set when a payment on a chain is reserved for this call
         self.status: int | None = None  # forward: what the upstream answered

@@ -21,6 +21,7 @@ from gateway.ledger.group_commit import GroupCommit
 from gateway.proxy.body import next_message
 from gateway.proxy.dates import http_date
 from gateway.proxy.exchange import Exchange, HeaderPairs, Keyed
+from gateway.proxy.problems import limit_fields
 from gateway.proxy.settle import settlement_of
 
 FIELD = b"idempotency-key"
@@ -105,7 +106,9 @@ async def replay(exchange: Exchange, claim: Claim) -> None:
 
 async def hash_of_body(exchange: Exchange) -> bytes:
     """Read the request body to its end and return its hash, as it is compared."""
-    hasher = hashlib.sha256()
+    hasher = hashlib.sha256(exchange.read_body or b"")
+    if exchange.read_body is not None:
+        return hasher.digest()
     if b"content-length" in exchange.fields or b"transfer-encoding" in exchange.fields:
         while True:
             message = await next_message(exchange)
@@ -117,7 +120,7 @@ async def hash_of_body(exchange: Exchange) -> bytes:
 
 async def send_stored(exchange: Exchange, status: int, kept: HeaderPairs, body: bytes) -> None:
     """Send a stored answer, with what is said of a repeated one."""
-    headers = [*kept, (b"idempotency-replayed", b"true"), (b"x-cost", b"0")]
+    headers = [*kept, (b"idempotency-replayed", b"true"), (b"x-cost", b"0"), *limit_fields(exchange)]
     headers.append((b"date", http_date()))  # of the repeated answer; the first one's was not kept
     if status not in (204, 304) and exchange.method != "HEAD":
         headers.append((b"content-length", str(len(body)).encode()))

@@ -101,6 +101,7 @@ class Pipeline:
     def build(cls, services: Services, onchain: OnchainRail | None = None) -> Self:
         """Derive limits and bounds from the settings. `onchain` takes payments that calls bring along."""
         limits, wallets, live = services.settings.limits, WalletNumbers(services.database), Live()
+        trusted = tuple(networks(services.settings.server.trusted_proxies))
         return cls(
             services,
             wallets,
@@ -108,8 +109,8 @@ class Pipeline:
             Policy("address", limits.per_address, 60),
             Policy("guesses", limits.guesses, 60),
             Destinations(services.settings, services.metrics),
-            tuple(networks(services.settings.server.trusted_proxies)),
-            Queries(services, wallets, live),
+            trusted,
+            Queries(services, wallets, live, trusted, onchain),
             live,
             onchain,
         )
@@ -165,7 +166,10 @@ class Pipeline:
         await identify(exchange, services.identities, services.proofs, services.limiter, self.guesses, self.trusted)
         await limit(exchange, services.limiter, self.per_key, self.per_address, self.trusted)
         exchange.mark("limit")
-        if self.onchain is not None and presents(exchange) and exchange.sold.sale is None:
+        if self.onchain is not None and presents(exchange):
+            if exchange.sold.sale is not None:
+                await self.queries.sell_onchain(exchange, exchange.sold.sale, self.onchain)
+                return
             quote(exchange, candidates)
             if exchange.quote.amount:
                 await self._walk_onchain(exchange, self.onchain)

@@ -7,15 +7,18 @@ what is missing and where to top up.
 from __future__ import annotations
 
 import time
+from decimal import Decimal
 from typing import Any
 
 from gateway.catalog.snapshot import AssetPrice
 from gateway.errors import InternalError, Problem
 from gateway.json_text import json_text
+from gateway.limits.policy import headers as limit_headers
 from gateway.proxy.dates import http_date
 from gateway.proxy.exchange import Exchange, HeaderPairs
+from gateway.proxy.quote import prepaid_price
 from gateway.proxy.unread import end_answer, may_come
-from pricing.money import format_amount
+from pricing.money import format_amount, round_up
 
 OFFER_SECONDS = 300
 
@@ -38,6 +41,8 @@ def problem_answer(exchange: Exchange, problem: Problem) -> tuple[HeaderPairs, b
         (b"x-cost", str(problem.fields.get("cost", "0")).encode()),
     ]
     said = dict(problem.headers)
+    if "ratelimit" not in said:
+        headers.extend(limit_fields(exchange))
     if exchange.bytes_in and not exchange.body_ended:  # refused in the middle of an upload: wait for no next request
         said["Connection"] = "close"
     for name, value in said.items():
@@ -60,6 +65,7 @@ async def answer_payment_required(exchange: Exchange, public_url: str, *, availa
         (b"cache-control", b"no-store"),
         (b"x-request-id", str(exchange.id).encode()),
         (b"x-cost", b"0"),
+        *limit_fields(exchange),
     ]
     await send_whole(exchange, 402, headers, body)
 
@@ -84,7 +90,28 @@ def payment_required(exchange: Exchange, public_url: str, *, available: int, err
             "payment_request_id": str(exchange.id),
             "publisher_id": str(publisher.id),
             "expires": int(time.time()) + OFFER_SECONDS,
+            **estimate_member(exchange),
         },
+    }
+
+
+def estimate_member(exchange: Exchange) -> dict[str, Any]:
+    """Return the contract's `estimate` of a planned query, in its primary asset; nothing for other calls."""
+    price = prepaid_price(exchange.sold)
+    if exchange.budget is None or price is None:
+        return {}
+    rows, rate, decimals = exchange.budget.shown, price.rows, price.asset.decimals
+    total = rate.quote(rows).amount
+    return {
+        "estimate": {
+            "asset_symbol": price.asset.symbol,
+            "base_cost": format_amount(round_up(rows * rate.per_1000_rows, 1_000), decimals),
+            "estimated_rows": rows,
+            "markup_multiplier": str(Decimal(rate.markup.numerator) / rate.markup.denominator),
+            "min_charge": format_amount(rate.minimum, decimals),
+            "total_cost": format_amount(total, decimals),
+            "total_cost_atomic": total,
+        }
     }
 
 
@@ -113,6 +140,11 @@ def prepaid_accept(price: AssetPrice, required: int, available: int, public_url:
             },
         },
     }
+
+
+def limit_fields(exchange: Exchange) -> HeaderPairs:
+    """Return what an answer says of the caller's rate limit, once that has been looked at."""
+    return limit_headers(exchange.limit) if exchange.limit is not None else []
 
 
 async def send_whole(exchange: Exchange, status: int, headers: HeaderPairs, body: bytes) -> None:

@@ -7,21 +7,32 @@ nothing; one that ran costs at least the minimum, whatever became of it (docs/sq
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 from gateway.catalog.experiences import Experiences, Seen
 from gateway.catalog.sales import Sale
 from gateway.errors import InvalidRequest
+from gateway.identity.clients import Network
 from gateway.limits.policy import Check, Policy
+from gateway.payments.x402.reasons import Reason
 from gateway.proxy.authorize import Shortfall, WalletNumbers
 from gateway.proxy.exchange import Exchange
+from gateway.proxy.identify import counted_address
 from gateway.proxy.limit import refusal
 from gateway.proxy.live import Live
+from gateway.proxy.onchain.declined import Declined
+from gateway.proxy.onchain.offers import covers
+from gateway.proxy.onchain.query_purse import PaymentPurse
+from gateway.proxy.onchain.rail import OnchainRail
 from gateway.proxy.problems import problem_answer
 from gateway.proxy.query_delivery import CallerLeft, Outlet
-from gateway.proxy.query_money import Purse
+from gateway.proxy.query_looks import count_look
+from gateway.proxy.query_money import BalancePurse, Purse
 from gateway.proxy.query_request import QueryRequest, read_request
 from gateway.proxy.query_run import Run, checked_query, not_run, ran
+from gateway.proxy.quote import prepaid_price
 from gateway.services import Services
 from gateway.upstreams.postgres.errors import DatabaseError, QueryTimeout
 from gateway.upstreams.postgres.markets import Market, OpenQuery
@@ -35,42 +46,127 @@ from pricing.sql.policy import CheckedQuery
 Asker = tuple[UUID, UUID | None]
 """A publisher and who asks it, None for nobody that is known."""
 
+Authorize = Callable[[Budget], Awaitable[int]]
+NOT_A_BUDGET = "sign an amount from the estimate of this query up to its maximum: those are the offers"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A query that is on sale, and where it runs."""
+
+    request: QueryRequest
+    market: Market
+    checked: CheckedQuery
+
 
 class Queries:
     """Sells queries. One per worker."""
 
-    def __init__(self, services: Services, wallets: WalletNumbers, live: Live) -> None:
+    def __init__(
+        self,
+        services: Services,
+        wallets: WalletNumbers,
+        live: Live,
+        trusted: Sequence[Network],
+        onchain: OnchainRail | None,
+    ) -> None:
         self._services = services
         self._wallets = wallets
         self._live = live
+        self._trusted = trusted
+        self._onchain = onchain
         self._looks = Policy("estimates", services.settings.limits.estimates, 60)
 
     async def sell(self, exchange: Exchange, sale: Sale) -> None:
-        """Run one query and answer it. Raises Problem or ClientGone; its money has its end then."""
-        services, settings = self._services, self._services.settings
-        purse = Purse.of(exchange, services.holds)
+        """Run one query for a balance and answer it. Raises Problem or ClientGone; its money has its end then."""
+        purse = BalancePurse.of(exchange, self._services.holds)
+        asked = await self._check(exchange, sale, await read_request(exchange))
+        try:
+            wallet = await purse.payer(self._wallets, bound(asked.checked, asked.market.bounds.rows))
+        except Shortfall:
+            if self._onchain is not None and self._onchain.offers.takes(exchange.sold):
+                await self._price(exchange, asked)
+            raise
+        exchange.mark("check")
+        await self._answer(purse, asked, lambda budget: self._hold(purse, wallet, budget))
+
+    async def sell_onchain(self, exchange: Exchange, sale: Sale, rail: OnchainRail) -> None:
+        """Run one query for the payment that came along. Raises Problem or ClientGone; its money has its end then.
+
+        The signature is checked before anything is planned, and what was signed when the plan is there.
+        """
         request = await read_request(exchange)
+        exchange.read_body = request.body
+        try:
+            taken = await rail.claim(exchange)
+        except Declined:
+            await self._price(exchange, await self._check(exchange, sale, request))
+            raise
+        if taken is None:
+            return
+        asked = await self._check(exchange, sale, request)
+        exchange.budget = await self._planned(exchange, asked)
+        exchange.mark("check")
+        try:
+            if not covers(taken.sale, exchange.budget):
+                raise Declined(str(Reason.VALUE), NOT_A_BUDGET)
+            payment = await rail.authorize(exchange, taken)
+        except Declined:
+            await self._count_look(exchange)
+            raise
+        purse = PaymentPurse(exchange, payment)
+        await self._answer(purse, asked, purse.rows)
+
+    async def _check(self, exchange: Exchange, sale: Sale, request: QueryRequest) -> Asked:
+        """Return what is asked as it may run, and where. Raises Problem."""
         market, checked = await checked_query(
-            services.markets,
+            self._services.markets,
             exchange.sold.id,
             sale,
             request.query,
             params=len(request.params),
             database=request.database,
         )
-        wallet = await purse.payer(self._wallets, bound(checked, market.bounds.rows))
-        exchange.mark("check")
+        return Asked(request, market, checked)
+
+    async def _price(self, exchange: Exchange, asked: Asked) -> None:
+        """Plan a query that nobody has paid, to say what it costs on a chain. Raises Problem, RateLimited too."""
+        await self._count_look(exchange)
+        exchange.budget = await self._planned(exchange, asked)
+        price = prepaid_price(exchange.sold)
+        if price is not None:
+            exchange.asset_price, exchange.quote = price, price.rows.quote(exchange.budget.shown)
+
+    async def _count_look(self, exchange: Exchange) -> None:
+        principal = exchange.principal
+        caller = principal.key_id if principal is not None else counted_address(exchange, self._trusted)
+        await count_look(self._services, caller, exchange.sold.id)
+
+    async def _planned(self, exchange: Exchange, asked: Asked) -> Budget:
+        """Return what a query may come to, before it is let run. Raises Problem."""
+        try:
+            async with asked.market.open(asked.checked, asked.request.params) as query:
+                return planned_budget(asked.checked, query, asked.market, self._services.experiences, _asker(exchange))
+        except BadParameter as error:
+            raise InvalidRequest(f"params: {error}.") from None
+        except DatabaseError as error:
+            self._services.metrics.upstream_error(exchange.slug, type(error).__name__)
+            raise not_run(error) from error
+
+    async def _answer(self, purse: Purse, asked: Asked, authorize: Authorize) -> None:
+        """Run it within what `authorize` returns for its budget, in rows, and answer it."""
+        services, settings, exchange = self._services, self._services.settings, purse.exchange
         outlet = Outlet(
             exchange,
             purse,
-            request.form,
+            asked.request.form,
             buffer=settings.queries.buffer,
             keep=services.answers.keep,
             patience=settings.proxy.client_timeout,
         )
         run = Run(purse, outlet)
         try:
-            await self._run(run, wallet, market, checked, request)
+            await self._run(run, asked, authorize)
             await run.answer()
             exchange.mark("deliver")
         except CallerLeft:
@@ -81,14 +177,14 @@ class Queries:
         finally:
             outlet.close()
 
-    async def _run(self, run: Run, wallet: int, market: Market, checked: CheckedQuery, request: QueryRequest) -> None:
+    async def _run(self, run: Run, asked: Asked, authorize: Authorize) -> None:
         """Plan, hold, read. Raises Problem when there is nothing to answer."""
-        exchange = run.purse.exchange
+        exchange, market, checked = run.purse.exchange, asked.market, asked.checked
         try:
-            async with market.open(checked, request.params) as query:
+            async with market.open(checked, asked.request.params) as query:
                 exchange.mark("plan")
-                asked = planned_budget(checked, query, market, self._services.experiences, _asker(exchange))
-                run.allow(checked, query, market.bounds, asked, await self._hold(run.purse, wallet, asked))
+                budget = planned_budget(checked, query, market, self._services.experiences, _asker(exchange))
+                run.allow(checked, query, market.bounds, budget, await authorize(budget))
                 exchange.mark("authorize")
                 await run.read_all(query)
                 self._learn(run, checked, query)
@@ -110,12 +206,13 @@ class Queries:
         if account_id is not None and actual is not None and not checked.one_row:
             self._services.experiences.saw(Seen(publisher_id, checked.shape, account_id, planned.source, actual))
 
-    async def _hold(self, purse: Purse, wallet: int, asked: Budget) -> int:
+    async def _hold(self, purse: BalancePurse, wallet: int, asked: Budget) -> int:
         """Hold and return the rows that are paid for.
 
         A price that is not paid, and that says more than the query's text does, is a free look, and limited.
         """
         known = purse.exchange.quote
+        purse.exchange.budget = asked
         try:
             return await purse.hold(wallet, asked)
         except Shortfall:
@@ -173,5 +270,6 @@ async def _failed(run: Run, error: DatabaseError) -> None:
     if not exchange.head_sent:
         exchange.answered = problem.status
         exchange.gave_out(body)
-    await purse.take(quote, "query_failed", (headers, body))
+    said = await purse.take(quote, "query_failed", (headers, body))
+    problem.headers.update({name.decode(): value.decode() for name, value in said})
     raise problem from error

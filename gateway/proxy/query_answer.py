@@ -36,6 +36,7 @@ class Summary:
     execution_time_ms: int
     metered_rows: int
     truncated: str | None
+    payment_source: str = "prepaid_balance"
 
     def document(self) -> dict[str, Any]:
         """Return the members that follow the rows."""
@@ -45,7 +46,7 @@ class Summary:
             "cost_atomic": self.cost_atomic,
             "asset_symbol": self.asset_symbol,
             "execution_time_ms": self.execution_time_ms,
-            "payment_source": "prepaid_balance",
+            "payment_source": self.payment_source,
             "metered_rows": self.metered_rows,
             "truncated": self.truncated,
         }

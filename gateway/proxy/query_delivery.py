@@ -11,9 +11,9 @@ import contextlib
 import hashlib
 from collections.abc import Sequence
 
-from gateway.limits.policy import headers as limit_headers
 from gateway.proxy.dates import http_date
 from gateway.proxy.exchange import Exchange, HeaderPairs, Message
+from gateway.proxy.problems import limit_fields
 from gateway.proxy.query_answer import TYPES, Summary, Writer
 from gateway.proxy.query_money import Purse
 from gateway.proxy.query_request import Form
@@ -67,9 +67,8 @@ class Outlet:
         exchange.gave_out(body)
         headers = [*self._head(), (b"content-length", str(len(body)).encode()), *_said_of(summary)]
         kept = (headers, body if len(body) <= self._keep else None)
-        left = await self._purse.take(quote, "delivered", kept)
-        headers.append((b"x-balance", self._amount(left)))
-        await self._start(headers)
+        said = await self._purse.take(quote, "delivered", kept)
+        await self._start([*headers, *said])
         with contextlib.suppress(OSError):
             await exchange.send({"type": "http.response.body", "body": body})
 
@@ -113,8 +112,7 @@ class Outlet:
             (b"x-request-id", str(exchange.id).encode()),
             (b"x-cost-asset", self._purse.price.asset.symbol.encode()),
         ]
-        if exchange.limit is not None:
-            headers.extend(limit_headers(exchange.limit))
+        headers.extend(limit_fields(exchange))
         return headers
 
     def _amount(self, atomic: int) -> bytes:

@@ -8,30 +8,12 @@ from uuid import UUID
 
 from gateway.catalog.sales import Sale
 from gateway.catalog.snapshot import Publisher
-from gateway.errors import InvalidRequest, RateLimited
-from gateway.limits.policy import Check, Policy
-from gateway.proxy.limit import refusal
+from gateway.errors import InvalidRequest
 from gateway.proxy.queries import planned_budget
 from gateway.proxy.query_run import checked_query, not_run
 from gateway.services import Services
 from gateway.upstreams.postgres.errors import DatabaseError
 from gateway.upstreams.postgres.parameters import BadParameter
-from pricing.sql.budget import rounded
-
-PER_PUBLISHER = 20
-"""All callers together may look so many times as often as one: a publisher's database is no free planner."""
-
-
-async def count_look(services: Services, caller: str, publisher: Publisher) -> None:
-    """Count a look. `caller` is an address or key id of ours. Raises RateLimited."""
-    limit = services.settings.limits.estimates
-    verdict = await services.limiter.check(
-        Check(caller, Policy("estimates", limit, 60)),
-        Check(str(publisher.id), Policy("estimates.publisher", limit * PER_PUBLISHER, 60)),
-    )
-    if not verdict.allowed:
-        problem: RateLimited = refusal(verdict)
-        raise problem
 
 
 async def estimated(
@@ -53,4 +35,4 @@ async def estimated(
     except DatabaseError as error:
         services.metrics.upstream_error(publisher.slug, type(error).__name__)
         raise not_run(error) from error
-    return rounded(asked.estimate, asked.returned if asked.estimate <= asked.returned else asked.most)
+    return asked.shown

@@ -1,11 +1,13 @@
-"""The money of a query: the most it may cost is held before it runs, what was metered is captured before it ends.
+"""The money of a query: the most it may cost is authorized before it runs, what is due is taken before it is answered.
 
-A balance below the most, but not below the estimate, is held whole, and the query is stopped where it is used up. This
-is where another rail would authorize a maximum.
+From a balance (here) the most is held and what was metered is captured. A balance below the most, but not below the
+estimate, is held whole, and the query is stopped where it is used up. The other rail is onchain/query_purse.py.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from typing import ClassVar
 from uuid import UUID
 
 from gateway.catalog.snapshot import AssetPrice
@@ -18,21 +20,52 @@ from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.idempotency import NOT_KEPT
 from gateway.proxy.quote import prepaid_price
 from gateway.proxy.settle import settlement_of
+from pricing.money import format_amount
 from pricing.quote import FREE, Quote, quote_of
-from pricing.sql.budget import Budget, rounded
+from pricing.sql.budget import Budget
+
+Answer = tuple[HeaderPairs, bytes | None]
+"""An answer's fields and body; no body where it is too large to keep."""
 
 
-class Purse:
-    """What one query may take, has taken and has given back. Amounts are atomic units of the price's asset."""
+class Purse(ABC):
+    """What one query may take, and has taken. Amounts are atomic units of the price's asset."""
+
+    source: ClassVar[str]
+    """The contract's word for where the money comes from."""
+
+    def __init__(self, exchange: Exchange, price: AssetPrice, held: int = 0) -> None:
+        self.exchange, self.price, self.rate = exchange, price, price.rows
+        self.held = held
+
+    def cost(self, metered: int) -> Quote:
+        """Return what metered rows cost: never less than the minimum, never more than what is authorized."""
+        return quote_of(min(self.rate.quote(metered).amount, self.held), self.rate.fee_ppm, "rows")
+
+    @abstractmethod
+    async def take(self, quote: Quote, reason: str, answer: Answer | None = None) -> HeaderPairs:
+        """Take what is due, and keep the answer of a call that can be repeated, all durably.
+
+        Returns what the answer's head says of it. Raises a Problem; then nothing is taken, and nobody has the answer.
+        """
+
+    @abstractmethod
+    def leave(self, quote: Quote, reason: str) -> None:
+        """Take what is due without waiting: the caller has gone, or this process has no time."""
+
+
+class BalancePurse(Purse):
+    """Takes from the balance of whoever sent the API key."""
+
+    source = "prepaid_balance"
 
     def __init__(self, exchange: Exchange, price: AssetPrice, holds: Holds) -> None:
-        self.exchange, self.price, self.rate = exchange, price, price.rows
-        self.held = 0
+        super().__init__(exchange, price)
         self.ended = False
         self._holds = holds
 
     @classmethod
-    def of(cls, exchange: Exchange, holds: Holds) -> Purse:
+    def of(cls, exchange: Exchange, holds: Holds) -> BalancePurse:
         """Return the purse of an exchange. Raises Unavailable for a publisher without prices."""
         price = prepaid_price(exchange.sold)
         if price is None or price.rows.quote(1_000_000).amount == 0:  # never free by accident
@@ -64,9 +97,7 @@ class Purse:
             wanted = verdict.available
             verdict = await self._place(wallet, wanted)
         if verdict.verdict not in ("held", "repeated"):
-            self.exchange.quote = self.rate.quote(
-                rounded(budget.estimate, budget.returned if budget.estimate <= budget.returned else budget.most)
-            )
+            self.exchange.quote = self.rate.quote(budget.shown)
             raise Shortfall("The balance does not cover the estimate for this query.", verdict.available)
         self.held = wanted
         self.exchange.quote = FREE
@@ -76,15 +107,8 @@ class Purse:
         publisher: UUID = self.exchange.sold.id
         return await self._holds.place(Hold(self.exchange.id, wallet, publisher, self.price.account_id, amount))
 
-    def cost(self, metered: int) -> Quote:
-        """Return what metered rows cost: never less than the minimum, never more than what is held."""
-        return quote_of(min(self.rate.quote(metered).amount, self.held), self.rate.fee_ppm, "rows")
-
-    async def take(self, quote: Quote, reason: str, answer: tuple[HeaderPairs, bytes | None] | None = None) -> int:
-        """Capture, release the rest and keep the answer of a call that has a key, all durably; return what is left.
-
-        Raises Unavailable; then nothing stays charged.
-        """
+    async def take(self, quote: Quote, reason: str, answer: Answer | None = None) -> HeaderPairs:
+        """Capture and release the rest."""
         exchange = self.exchange
         self.ended = True
         exchange.outcome = "refunded"
@@ -92,17 +116,17 @@ class Purse:
         exchange.quote = quote
         exchange.outcome = "settled"
         exchange.keyed = None
-        return ended.available
+        return [(b"x-balance", format_amount(ended.available, self.price.asset.decimals).encode())]
 
     def leave(self, quote: Quote, reason: str) -> None:
-        """Capture without waiting: the caller has gone, or this process has no time."""
+        """Capture as soon as it can be done."""
         if self.held and not self.ended:
             self.ended = True
             self.exchange.quote = quote
             self.exchange.outcome = "settled" if quote.amount else "refunded"
             self._holds.finish_later(self._capture(quote, reason, None))
 
-    def _capture(self, quote: Quote, reason: str, answer: tuple[HeaderPairs, bytes | None] | None) -> Capture:
+    def _capture(self, quote: Quote, reason: str, answer: Answer | None) -> Capture:
         exchange, keyed = self.exchange, self.exchange.keyed
         settlement = settlement_of(exchange, reason)
         if keyed is None or answer is None:

@@ -21,12 +21,16 @@ FORMS: dict[str, Form] = {"application/x-ndjson": "ndjson", "application/jsonl":
 
 @dataclass(frozen=True, slots=True)
 class QueryRequest:
-    """A query with its parameters; numbers with a point are Decimals, so that none loses digits."""
+    """A query with its parameters; numbers with a point are Decimals, so that none loses digits.
+
+    `body` is what it was read from.
+    """
 
     query: str
     params: list[Any]
     database: str | None
     form: Form
+    body: bytes
 
 
 def check_target(exchange: Exchange) -> None:
@@ -42,7 +46,8 @@ async def read_request(exchange: Exchange) -> QueryRequest:
     kind = exchange.fields.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
     if kind != b"application/json":
         raise UnsupportedMediaType("Send the query as application/json.", headers={"Accept": "application/json"})
-    document = _parsed(await _whole(exchange))
+    body = await _whole(exchange)
+    document = _parsed(body)
     query, params, database = document.get("query"), document.get("params"), document.get("database")
     unknown = sorted(document.keys() - FIELDS)
     if unknown:
@@ -53,7 +58,7 @@ async def read_request(exchange: Exchange) -> QueryRequest:
         raise InvalidRequest("params must be an array, one value for each of $1, $2, …")
     if database is not None and not isinstance(database, str):
         raise InvalidRequest("database must be a text, or be left out.")
-    return QueryRequest(query, cast("list[Any]", params or []), database, _form(exchange))
+    return QueryRequest(query, cast("list[Any]", params or []), database, _form(exchange), body)
 
 
 async def _whole(exchange: Exchange) -> bytes:

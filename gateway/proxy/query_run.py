@@ -108,6 +108,7 @@ class Run:
             execution_time_ms=self.milliseconds,
             metered_rows=self.metered,
             truncated=self.truncated,
+            payment_source=self.purse.source,
         )
         await self.outlet.finish(summary, quote)
 
@@ -146,8 +147,8 @@ def not_run(error: DatabaseError) -> Problem:
 
 
 def ran(error: DatabaseError, cost: str) -> Problem:
-    """Return the problem of a query that ran and gave nothing: it costs the minimum, `cost` in decimals."""
-    charged = f"It ran, so the minimum of {cost} was charged."
+    """Return the problem of a query that ran and gave nothing: it costs `cost`, in decimals."""
+    charged = f"It ran, so {cost} was charged."
     match error:
         case QueryTimeout():
             return QueryStopped(f"The query gave no row in time. {charged}", cost=cost)

@@ -33,6 +33,16 @@ class Budget:
     most: int
     returned: int
 
+    @property
+    def shown(self) -> int:
+        """Return the estimate as it may be told for nothing."""
+        return rounded(self.estimate, self.returned if self.estimate <= self.returned else self.most)
+
+    @property
+    def shown_most(self) -> int:
+        """Return the most as it may be told for nothing: what folds rows is bounded by what the planner knows."""
+        return max(rounded(self.most), self.shown)
+
 
 def bound(checked: CheckedQuery, cap: int) -> int:
     """Return how many rows a query can return at most, by its text alone."""

@@ -339,6 +339,24 @@ async def test_an_upstream_cannot_claim_a_cost(
     assert answer.headers.get_list("x-dup") == ["1", "2"]
 
 
+async def test_every_answer_says_where_its_caller_stands(gateway: RunningGateway, world: World) -> None:
+    """Refusals, 402s and repeated answers count like any other call, and say so."""
+    agent, poor, shop = await world.agent(10**6), await world.agent(), await world.publisher(10_000)
+    path = f"/publishers/{shop.slug}/x"
+    for headers, status in (
+        ({}, 402),
+        (poor.headers, 402),
+        ({**agent.headers, "Idempotency-Key": "k" * 300}, 400),
+        ({**agent.headers, "Idempotency-Key": "once"}, 200),
+        ({**agent.headers, "Idempotency-Key": "once"}, 200),
+    ):
+        answer = await gateway.client.get(path, headers=headers)
+        assert answer.status_code == status, answer.text
+        policy = "key" if "Authorization" in headers else "address"
+        assert answer.headers.get_list("ratelimit-policy") == [f'"{policy}";q=1000000;w=60']
+        assert answer.headers["ratelimit"].startswith(f'"{policy}";r=')
+
+
 async def test_the_publishers_own_limit_answers_429_and_the_wait_is_true(
     gateway: RunningGateway, world: World, upstream: RecordingUpstream
 ) -> None:

@@ -20,7 +20,14 @@ from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.onchain.declined import Declined
 from gateway.proxy.onchain.offers import Sale, resource_of
 from gateway.proxy.onchain.payment import response_field
-from gateway.proxy.problems import OFFER_SECONDS, answer_payment_required, prepaid_accept, send_whole
+from gateway.proxy.problems import (
+    OFFER_SECONDS,
+    answer_payment_required,
+    estimate_member,
+    limit_fields,
+    prepaid_accept,
+    send_whole,
+)
 from gateway.services import Services
 
 AGENT_WALLET = b"x-agent-wallet"
@@ -63,6 +70,7 @@ async def answer(exchange: Exchange, shortfall: Shortfall, sales: Sequence[Sale]
         (b"x-request-id", str(exchange.id).encode()),
         (b"x-cost", b"0"),
         (b"payment-required", v2.required_header(offers, resource, error, extensions)),
+        *limit_fields(exchange),
     ]
     if isinstance(shortfall, Declined) and shortfall.settlement is not None:
         headers.append(response_field(shortfall.version, shortfall.settlement))
@@ -83,6 +91,7 @@ def _seren(exchange: Exchange, offers: Sequence[Offer]) -> dict[str, Any]:
         "payment_request_id": str(exchange.id),
         "publisher_id": str(exchange.sold.id),
         "expires": now + seconds,
+        **estimate_member(exchange),
     }
     wallet = _named_wallet(exchange)
     if wallet is not None:

@@ -43,6 +43,7 @@ async def claim(exchange: Exchange, presented: Presented, services: Services) ->
         )
         if found.verdict == "claimed" or found.exchange_id == exchange.id:
             exchange.keyed = Keyed(presented.owner, presented.key)
+            exchange.keyed.request_hasher.update(exchange.read_body or b"")
             return None
         return found
 

@@ -11,7 +11,7 @@ from gateway.billing.prepaid_credits import Ending
 from gateway.errors import Problem, Unavailable
 from gateway.payments.evm.settlements import Status
 from gateway.proxy.deliver import response_headers, send_at_once
-from gateway.proxy.exchange import Exchange
+from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.onchain.claim import pending
 from gateway.proxy.onchain.declined import Declined
 from gateway.proxy.onchain.payment import CallPayment
@@ -32,24 +32,36 @@ async def until_settled(exchange: Exchange, answer: UpstreamResponse, services: 
         raise RuntimeError("authorize has not run")
     exchange.answered = answer.status
     if not await answer.gather(services.answers.keep, services.settings.x402.gather):
-        await payment.submit()
-        status = await payment.wait()
-        if status.state != "confirmed":
-            await payment.give_back(exchange, status.reason or "settlement_timeout")
-            raise not_settled(payment, status)
+        await settled_first(exchange, payment)
         return None
     body = answer.complete_body or b""
     exchange.gave_out(body)
-    await payment.keep(exchange, response_headers(exchange, answer, refunded=False), body)
+    await kept_until_settled(exchange, payment, response_headers(exchange, answer, refunded=False), body)
+    return await send_at_once(exchange, response_headers(exchange, answer, refunded=False), body)
+
+
+async def settled_first(exchange: Exchange, payment: CallPayment) -> None:
+    """Settle a payment whose answer cannot be kept before it is there. Raises Declined or SettlementPending."""
+    await payment.submit()
+    status = await payment.wait()
+    if status.state != "confirmed":
+        await payment.give_back(exchange, status.reason or "settlement_timeout")
+        raise not_settled(payment, status)
+
+
+async def kept_until_settled(
+    exchange: Exchange, payment: CallPayment, headers: HeaderPairs, body: bytes, reason: str = "delivered"
+) -> None:
+    """Keep a whole answer with its payment, and wait until that is settled. Raises as `until_settled`."""
+    await payment.keep(exchange, headers, body, reason)
     exchange.outcome = "unsettled"
     try:
         status = await payment.wait()
     except Unavailable:
-        raise pending(payment.id, services) from None
+        raise pending(payment.id, payment.services) from None
     if status.state != "confirmed":
         raise not_settled(payment, status)
     exchange.outcome = "settled"
-    return await send_at_once(exchange, response_headers(exchange, answer, refunded=False), body)
 
 
 def not_settled(payment: CallPayment, status: Status) -> Problem:

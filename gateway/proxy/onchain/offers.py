@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.billing.x402_per_request import pays_publisher, policy_on
@@ -12,11 +12,12 @@ from gateway.payments.evm.chains import Chain
 from gateway.payments.evm.encoding import parse_address
 from gateway.payments.evm.settlements import Booking, Party
 from gateway.payments.x402.answers import Resource, resource
-from gateway.payments.x402.offer import Offer, PaymentKinds
+from gateway.payments.x402.offer import Offer, PaymentKind, PaymentKinds, Scheme
 from gateway.proxy.exchange import Exchange
 from gateway.settings import SettlementPolicy
 from pricing.money import round_up
-from pricing.quote import Quote
+from pricing.quote import Quote, quote_of
+from pricing.sql.budget import Budget
 from pricing.tariffs import per_request
 from pricing.usage import Usage
 
@@ -42,25 +43,69 @@ class Offers:
     kinds: PaymentKinds
     parties: Mapping[str, Party]
 
-    def of(self, exchange: Exchange, chosen: SettlementPolicy) -> list[Sale]:
-        """Return what an exchange with a quote may be paid with, the publisher's primary asset first; maybe nothing."""
+    def of(self, exchange: Exchange, chosen: SettlementPolicy, signed: int | None = None) -> list[Sale]:
+        """Return what an exchange may be paid with, the publisher's primary asset first; maybe nothing.
+
+        A call has its quote by now. A query is offered for what it was planned to come to; or, before that, for what
+        was `signed` for it (atomic units), which `covers` judges when it is planned.
+        """
         publisher = exchange.sold
+        if publisher.sale is not None:
+            return self._of_query(exchange, chosen, signed)
+        if publisher.category != "integration":
+            return []
         found: list[Sale] = []
-        if publisher.category != "integration":  # others are priced by what they return, which no offer can say yet
-            return found
-        for price in publisher.prices:
-            kind = self.kinds.find(price.asset.network_id, price.asset.symbol) if price.onchain else None
-            party = self.parties.get(price.asset.network_id)
-            if kind is None or party is None:
-                continue
+        for price, kind, party in self._ways(publisher, "exact"):
             quote = quote_in(price, publisher, exchange.method, exchange.candidates)
-            if quote is None:
-                continue
-            policy = policy_on(chosen, returnable=_returnable(party))
-            payee, booking = _payee(publisher, price, quote, party, policy)
-            offer = Offer(kind, quote.amount, payee, min(price.expiry_seconds, MAX_TIMEOUT))
-            found.append(Sale(offer, price, quote, booking, policy))
+            if quote is not None:
+                found.append(_sale(publisher, price, quote, kind, party, chosen))
         return found
+
+    def takes(self, publisher: Publisher) -> bool:
+        """Say whether a publisher can be paid on a chain at all."""
+        return any(True for _ in self._ways(publisher, "exact"))
+
+    def _of_query(self, exchange: Exchange, chosen: SettlementPolicy, signed: int | None) -> list[Sale]:
+        publisher, budget = exchange.sold, exchange.budget
+        found: list[Sale] = []
+        for price, kind, party in self._ways(publisher, "exact", "upto"):
+            if signed is not None:
+                amount = max(signed, 1)
+            else:
+                amount = 0 if budget is None else query_amounts(price, budget)[kind.scheme == "upto"]
+            if amount and price.rows.quote(1_000_000).amount:  # never free by accident
+                quote = quote_of(amount, price.rows.fee_ppm, "rows")
+                found.append(_sale(publisher, price, quote, kind, party, chosen))
+        return found
+
+    def _ways(self, publisher: Publisher, *schemes: Scheme) -> Iterator[tuple[AssetPrice, PaymentKind, Party]]:
+        for price in publisher.prices if self.parties else ():
+            party = self.parties.get(price.asset.network_id)
+            for scheme in schemes if price.onchain and party is not None else ():
+                kind = self.kinds.find(price.asset.network_id, price.asset.symbol, scheme)
+                if kind is not None and party is not None:
+                    yield price, kind, party
+
+
+def query_amounts(price: AssetPrice, budget: Budget) -> tuple[int, int]:
+    """Return the least and the most that a query may be paid by (atomic units): the prices of estimate and maximum."""
+    return price.rows.quote(budget.shown).amount, price.rows.quote(budget.shown_most).amount
+
+
+def covers(sale: Sale, budget: Budget) -> bool:
+    """Say whether what was signed for a query is a budget that it can be run with."""
+    least, most = query_amounts(sale.price, budget)
+    return least <= sale.offer.amount <= most
+
+
+def _sale(
+    publisher: Publisher, price: AssetPrice, quote: Quote, kind: PaymentKind, party: Party, chosen: SettlementPolicy
+) -> Sale:
+    # What is due of an `upto` payment is known when the answer is: it cannot be settled before.
+    first = _returnable(party) and kind.scheme == "exact"
+    policy = policy_on(chosen, returnable=first)
+    payee, booking = _payee(publisher, price, quote, party, policy)
+    return Sale(Offer(kind, quote.amount, payee, min(price.expiry_seconds, MAX_TIMEOUT)), price, quote, booking, policy)
 
 
 def quote_in(

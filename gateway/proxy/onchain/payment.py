@@ -29,13 +29,17 @@ from gateway.proxy.settle import settlement_of
 from gateway.services import Services
 from gateway.settings import SettlementPolicy
 from pricing.money import format_amount
+from pricing.quote import Quote
 
 NOT_KEPT = "The answer could not be kept, so it was not delivered. Present the same payment again."
 
 
 @dataclass(slots=True)
 class CallPayment:
-    """A payment that is being reserved. `id` is the exchange's; `status` is how it was settled, once that is known."""
+    """A payment that is being reserved. `id` is the exchange's; `status` is how it was settled, once that is known.
+
+    `due` is what is settled of an authorization for at most so much (`upto`); None: all of it.
+    """
 
     services: Services
     id: UUID
@@ -47,6 +51,7 @@ class CallPayment:
     submitted: bool = False
     ended: bool = False
     status: Status | None = None
+    due: Quote | None = None
 
     def never_was(self) -> None:
         """Note that nothing was reserved."""
@@ -55,7 +60,8 @@ class CallPayment:
 
     async def submit(self) -> None:
         """Hand the payment over for settlement. Raises Unavailable."""
-        await self.services.settlements.submit(self.id)
+        due = self.due
+        await self.services.settlements.submit(self.id, amount=due and due.amount, fee=due and due.fee)
         self.submitted = True
 
     async def wait(self) -> Status:
@@ -65,12 +71,14 @@ class CallPayment:
             await act()
         return self.status
 
-    async def keep(self, exchange: Exchange, headers: HeaderPairs, body: bytes | None) -> None:
+    async def keep(
+        self, exchange: Exchange, headers: HeaderPairs, body: bytes | None, reason: str | None = None
+    ) -> None:
         """Keep the call's answer, record its end and have the payment settled: all of it, or nothing.
 
         Raises Unavailable when that cannot be done, or not be known: then the caller must not have all of the answer.
         """
-        arguments = self._answer(exchange, headers, body)
+        arguments = self._answer(exchange, headers, body, reason)
 
         async def work(connection: Connection) -> str:
             return await DELIVER.one(connection, *arguments)
@@ -131,7 +139,7 @@ class CallPayment:
     def fields(self, *, refunded: bool) -> HeaderPairs:
         """Return the answer's fields about the payment: what the call cost, and how it was settled."""
         asset = self.sale.price.asset
-        amount = 0 if refunded else self.sale.offer.amount
+        amount = 0 if refunded else self._amount
         fields = [(b"x-cost", format_amount(amount, asset.decimals).encode())]
         if not refunded:
             fields.append((b"x-cost-asset", asset.symbol.encode()))
@@ -144,18 +152,25 @@ class CallPayment:
         if status is not None and status.state == "failed":
             return Settlement(offer.kind.network, self.payer, reason=status.reason or "transaction_failed")
         transaction = None if status is None else status.transaction
-        return Settlement(offer.kind.network, self.payer, transaction, offer.amount)
+        return Settlement(offer.kind.network, self.payer, transaction, self._amount)
 
-    def _answer(self, exchange: Exchange, headers: HeaderPairs, body: bytes | None) -> tuple[Any, ...]:
+    @property
+    def _amount(self) -> int:
+        return self.sale.offer.amount if self.due is None else self.due.amount
+
+    def _answer(
+        self, exchange: Exchange, headers: HeaderPairs, body: bytes | None, reason: str | None
+    ) -> tuple[Any, ...]:
         keyed = exchange.keyed
         if keyed is None:
             raise RuntimeError("a call that is paid on a chain has claimed its payment")
-        end = settlement_of(exchange, exchange.ending)
+        end, due = settlement_of(exchange, reason or exchange.ending), self.due
         pairs = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in kept_headers(headers)]
         return (
             self.id, self.worker_id, keyed.owner_id, keyed.key, exchange.answered, orjson.dumps(pairs), body,
             keyed.request_hasher.digest(), end.reason, end.status, end.bytes_in, end.bytes_out, end.method,
-            end.target_hash, end.body_hash,
+            end.target_hash, end.body_hash, None if due is None else str(due.amount),
+            None if due is None else str(due.fee),
         )  # fmt: skip
 
 

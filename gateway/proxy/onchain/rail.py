@@ -73,12 +73,12 @@ class OnchainRail:
 
     async def claim(self, exchange: Exchange) -> Taken | None:
         """Take the payment that came along. None: its call was made before, and was answered from store."""
-        sales = self.offers.of(exchange, self._policy(exchange))
         resource = resource_of(exchange, self.services.settings.public_url).url
         try:
             presented = read(exchange, self.offers.kinds)
         except PaymentRefused as refused:
             raise Declined.of(refused) from None
+        sales = self.offers.of(exchange, self._policy(exchange), presented.terms.value)
         try:
             verified, sale = check(presented, sales, resource)
         except PaymentRefused as refused:
@@ -96,7 +96,7 @@ class OnchainRail:
         left = verified.terms.valid_before - int(time.time())
         return Taken(presented, verified, sale, policy_for(sale.policy, left))
 
-    async def authorize(self, exchange: Exchange, taken: Taken) -> None:
+    async def authorize(self, exchange: Exchange, taken: Taken) -> CallPayment:
         """Reserve the payment, and settle it first where that is the policy. Raises Declined or another Problem."""
         examined = await self._examine(exchange, taken)
         self.services.ledger.begin(exchange.id)
@@ -115,6 +115,7 @@ class OnchainRail:
             raise await self._unreserved(exchange, taken, reservation)
         if payment.policy == "settle_first":
             await self._settle_first(exchange, payment)
+        return payment
 
     async def deliver(self, exchange: Exchange, answer: UpstreamResponse) -> Ending:
         """Pass the answer on and return how that ended; the payment is kept with it, or given back before."""

@@ -1,0 +1,256 @@
+"""Queries paid by a wallet: the estimate by `exact`, at most the maximum by `upto`, and what ran is paid for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from eth_account import Account
+from x402 import x402Client
+from x402.http.clients.httpx import x402HttpxClient
+from x402.mechanisms.evm.exact import ExactEvmScheme
+
+from gateway.database.pool import Connection
+from gateway.payments.evm.encoding import parse_address, show_address
+from tests.payments.onchain.buyer import Buyer, Document, decoded, encoded, settled
+from tests.payments.onchain.conftest import Buying
+from tests.payments.onchain.test_official_clients import key_of
+from tests.support.chain import EXACT_PROXY, UPTO_PROXY, Authorization, Chain
+from tests.support.gateway import RunningGateway
+from tests.support.market import Market, sell
+from tests.support.world import SEPOLIA_USDC, Shop, World
+
+DOLLAR = 1_000_000
+HUNDRED = "SELECT company_id, ticker FROM companies ORDER BY company_id LIMIT 100"  # 0.1 dollars, estimated and at most
+COUNT = "SELECT count(*) FROM companies"  # estimated for 0.001, 0.032 at most; costs 0.001
+FAILS = "SELECT 1 / (company_id - 5) AS n FROM companies"
+
+
+async def shop_of(gateway: RunningGateway, world: World, market: Market, **more: Any) -> Shop:
+    """A publisher that sells the market for a dollar per 1,000 rows, at least 0.001 dollars, in the chain's USDC."""
+    made = await sell(
+        gateway.client, await world.agent(), market.config(sample=False), pricing={"min_charge": "0.001"},
+        accepted_asset_ids=[str(SEPOLIA_USDC)], gateway_fee_percent="10", **more,
+    )  # fmt: skip
+    account = await world.connection.fetchval(
+        "SELECT ledger.earnings_account($1, ledger_asset_id) FROM catalog.asset WHERE id = $2", made.id, SEPOLIA_USDC
+    )
+    return Shop(made.id, made.slug, account)
+
+
+@pytest_asyncio.fixture(scope="module")
+async def base(gateway: RunningGateway, world: World, market: Market) -> Shop:
+    return await shop_of(gateway, world, market)
+
+
+class Asking:
+    """A wallet that asks one publisher."""
+
+    def __init__(self, buyer: Buyer, shop: Shop, query: str) -> None:
+        self.buyer, self.path, self.body = buyer, f"/publishers/{shop.slug}", {"query": query}
+
+    async def asked(self) -> Document:
+        return await self.buyer.asked(self.path, "POST", json=self.body)
+
+    async def present(self, header: dict[str, str], **more: str) -> httpx.Response:
+        return await self.buyer.client.post(self.path, json=self.body, headers={**header, **more})
+
+    async def buy(self) -> httpx.Response:
+        return await self.present(self.buyer.payment(await self.asked()))
+
+    def upto(self, required: Document, value: int | None = None) -> dict[str, str]:
+        """The header that takes up the `upto` offer."""
+        (offer,) = [one for one in required["accepts"] if one["scheme"] == "upto"]
+        offer = offer | ({} if value is None else {"amount": str(value)})
+        signed = self.buyer.chain.permit(
+            self.buyer.wallet, parse_address(offer["payTo"]), int(offer["amount"]), method="permit2_upto",
+            facilitator=parse_address(offer["extra"]["facilitatorAddress"]), seconds=offer["maxTimeoutSeconds"],
+        )  # fmt: skip
+        document = {"x402Version": 2, "payload": permitted(signed, offer), "accepted": offer}
+        return {"PAYMENT-SIGNATURE": encoded(document)}
+
+
+def permitted(signed: Authorization, offer: Document) -> Document:
+    """A Permit2 authorization as the wire has it."""
+    upto = offer["scheme"] == "upto"
+    witness = {"to": show_address(signed.payee), "validAfter": str(signed.valid_after)}
+    return {
+        "signature": "0x" + signed.signature.hex(),
+        "permit2Authorization": {
+            "from": show_address(signed.payer),
+            "permitted": {"token": offer["asset"], "amount": str(signed.value)},
+            "spender": show_address(UPTO_PROXY if upto else EXACT_PROXY),
+            "nonce": str(int.from_bytes(signed.nonce, "big")),
+            "deadline": str(signed.valid_before),
+            "witness": witness | ({"facilitator": offer["extra"]["facilitatorAddress"]} if upto else {}),
+        },
+    }
+
+
+async def test_an_unpaid_query_is_told_its_estimate_and_how_to_pay_it(
+    buying: Buying, base: Shop, gateway: RunningGateway, chain: Chain
+) -> None:
+    asking = Asking(await buying(), base, COUNT)
+    answer = await asking.buyer.client.post(asking.path, json=asking.body)
+    required = decoded(answer.headers["payment-required"])
+    assert [(one["scheme"], one["amount"]) for one in required["accepts"]] == [("exact", "1000"), ("upto", "50000")]
+    assert answer.json()["seren"]["estimate"] == {
+        "asset_symbol": "USDC", "base_cost": "0.001", "estimated_rows": 1, "markup_multiplier": "1",
+        "min_charge": "0.001", "total_cost": "0.001", "total_cost_atomic": 1_000,
+    }  # fmt: skip
+    assert [one["scheme"] for one in answer.json()["accepts"]] == ["exact"], "all that version 1 can read"
+    assert "ratelimit" in answer.headers
+
+
+@pytest.mark.parametrize("policy", ["settle_first", "before_response", "deferred"])
+async def test_exact_pays_the_estimate_once_and_repeats_the_answer(
+    policy: str, gateway: RunningGateway, world: World, market: Market, buying: Buying, connection: Connection
+) -> None:
+    shop = await shop_of(gateway, world, market, x402_settlement=policy)
+    asking = Asking(await buying(DOLLAR), shop, HUNDRED)
+    header = asking.buyer.payment(await asking.asked())
+    answers = await asyncio.gather(*(asking.present(header) for _ in range(5)))
+    assert {answer.status_code for answer in answers} == {200}, answers[0].text
+    (first,) = [answer for answer in answers if "idempotency-replayed" not in answer.headers]
+    assert {answer.content for answer in answers} == {first.content}
+    document = first.json()
+    assert (document["row_count"], document["cost"], document["payment_source"]) == (100, "0.1", "onchain")
+    assert (first.headers["x-cost"], first.headers["x-cost-asset"]) == ("0.1", "USDC")
+    said = decoded(first.headers["payment-response"])
+    assert (said["success"], said["amount"], bool(said["transaction"])) == (True, "100000", policy != "deferred")
+    await settled(connection)
+    assert (await asking.buyer.balance(), await world.earned(shop)) == (DOLLAR - 100_000, 90_000)
+
+
+async def test_the_official_client_buys_a_query(
+    buying: Buying, base: Shop, gateway: RunningGateway, world: World, connection: Connection
+) -> None:
+    buyer, before = await buying(DOLLAR), await world.earned(base)
+    client = x402Client()
+    client.register("eip155:*", ExactEvmScheme(Account.from_key(key_of(buyer))))
+    async with x402HttpxClient(client, timeout=30) as http:
+        answer = await http.post(f"{gateway.url}/publishers/{base.slug}", json={"query": HUNDRED})
+        assert answer.status_code == 200, await answer.aread()
+    await settled(connection)
+    assert (await buyer.balance(), await world.earned(base) - before) == (DOLLAR - 100_000, 90_000)
+
+
+async def test_version_1_buys_a_query(buying: Buying, base: Shop) -> None:
+    asking = Asking(await buying(DOLLAR), base, HUNDRED)
+    answer = await asking.buyer.client.post(asking.path, json=asking.body)
+    paid = await asking.present(asking.buyer.payment_v1(answer.json()))
+    assert paid.status_code == 200, paid.text
+    assert decoded(paid.headers["x-payment-response"])["success"] is True
+
+
+@pytest.mark.parametrize("policy", ["settle_first", "before_response", "deferred"])
+async def test_upto_signs_for_the_maximum_and_settles_what_was_metered(
+    policy: str, gateway: RunningGateway, world: World, market: Market, buying: Buying, chain: Chain,
+    connection: Connection,
+) -> None:  # fmt: skip
+    shop = await shop_of(gateway, world, market, x402_settlement=policy)
+    asking = Asking(await buying(DOLLAR), shop, COUNT)
+    await chain.allow_permit2(asking.buyer.wallet)
+    header = asking.upto(await asking.asked())
+    answer = await asking.present(header)
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["cost"], answer.headers["x-cost"]) == ("0.001", "0.001")
+    assert decoded(answer.headers["payment-response"])["amount"] == "1000"
+    await settled(connection)
+    assert (await asking.buyer.balance(), await world.earned(shop)) == (DOLLAR - 1_000, 900)
+    again = await asking.present(header)
+    assert (again.content, again.headers["idempotency-replayed"]) == (answer.content, "true")
+    assert await asking.buyer.balance() == DOLLAR - 1_000
+
+
+async def test_what_is_signed_is_the_budget_of_the_query(buying: Buying, base: Shop, chain: Chain) -> None:
+    """Between estimate and maximum every amount is good; the query is stopped where it is used up."""
+    asking = Asking(await buying(DOLLAR), base, "SELECT company_id, name FROM companies WHERE company_id % 2 = 0")
+    await chain.allow_permit2(asking.buyer.wallet)
+    required = await asking.asked()
+    least = int(required["accepts"][0]["amount"])
+    answer = await asking.present(asking.upto(required, least))
+    document = answer.json()
+    assert answer.status_code == 200, answer.text
+    assert (document["truncated"], document["row_count"]) == ("budget", least // 1_000)
+    for wrong in (least - 1, int(required["accepts"][1]["amount"]) + 1):
+        refused = await asking.present(asking.upto(required, wrong))
+        assert (refused.status_code, refused.json()["error"]) == (
+            402, "invalid_exact_evm_payload_authorization_value_mismatch"
+        ), refused.text  # fmt: skip
+        assert decoded(refused.headers["payment-required"])["accepts"] == required["accepts"]
+
+
+@pytest.mark.parametrize(("scheme", "cost"), [("exact", "2"), ("upto", "0.001")])
+async def test_a_query_that_ran_and_failed_is_paid(
+    scheme: str, cost: str, buying: Buying, base: Shop, chain: Chain, world: World, connection: Connection
+) -> None:
+    """What fails would tell data for nothing otherwise: by `upto` the minimum, by `exact` what was signed."""
+    asking, before = Asking(await buying(10 * DOLLAR), base, FAILS), await world.earned(base)
+    await chain.allow_permit2(asking.buyer.wallet)
+    required = await asking.asked()
+    header = asking.buyer.payment(required) if scheme == "exact" else asking.upto(required)
+    answer = await asking.present(header)
+    assert (answer.status_code, answer.json()["sqlstate"]) == (422, "22012"), answer.text
+    assert (answer.json()["cost"], answer.headers["x-cost"]) == (cost, cost)
+    assert decoded(answer.headers["payment-response"])["success"] is True
+    await settled(connection)
+    paid = round(float(cost) * DOLLAR)
+    assert (await asking.buyer.balance(), await world.earned(base) - before) == (10 * DOLLAR - paid, paid * 9 // 10)
+    again = await asking.present(header)
+    assert (again.status_code, again.headers["idempotency-replayed"]) == (422, "true")
+    assert await asking.buyer.balance() == 10 * DOLLAR - paid
+
+
+async def test_what_does_not_run_costs_nothing_and_the_authorization_stays_good(
+    buying: Buying, base: Shop, connection: Connection
+) -> None:
+    asking = Asking(await buying(DOLLAR), base, HUNDRED)
+    header = asking.buyer.payment(await asking.asked())
+    for query, status in (("SELECT * FROM internal_costs", 400), ("SELECT ticker + 1 FROM companies", 422)):
+        refused = await Asking(asking.buyer, base, query).present(header)
+        assert refused.status_code == status, refused.text
+        assert "payment-response" not in refused.headers
+    await settled(connection)
+    assert await asking.buyer.balance() == DOLLAR
+    assert (await asking.present(header)).status_code == 200
+
+
+async def test_a_used_payment_buys_no_other_query(buying: Buying, base: Shop) -> None:
+    asking = Asking(await buying(DOLLAR), base, HUNDRED)
+    header = asking.buyer.payment(await asking.asked())
+    assert (await asking.present(header)).status_code == 200
+    other = await Asking(asking.buyer, base, HUNDRED.replace("ticker", "name")).present(header)
+    assert (other.status_code, other.json()["error"]) == (402, "invalid_exact_evm_nonce_already_used")
+    assert decoded(other.headers["payment-required"])["accepts"], "an honest payment is still asked for"
+    assert await asking.buyer.balance() == DOLLAR - 100_000
+
+
+async def test_a_wallet_that_cannot_pay_runs_nothing_and_looks_are_counted(
+    buying: Buying, base: Shop, gateway: RunningGateway
+) -> None:
+    asking = Asking(await buying(), base, HUNDRED)  # 100,000 units are asked for, and that is what it has
+    header = asking.buyer.payment(await asking.asked())
+    await asking.buyer.chain.give_away(asking.buyer.wallet, 1)
+    refused = await asking.present(header)
+    assert (refused.status_code, refused.json()["error"]) == (402, "insufficient_funds")
+    forged = asking.buyer.payment(
+        await asking.asked(), asking.buyer.sign({**(await asking.asked())["accepts"][0]}, chain_id=1)
+    )
+    refused = await asking.present(forged)
+    assert (refused.status_code, refused.json()["error"]) == (402, "invalid_exact_evm_payload_signature")
+
+
+async def test_an_api_key_without_funds_is_offered_both_and_may_take_either(
+    buying: Buying, base: Shop, world: World
+) -> None:
+    asking, agent = Asking(await buying(DOLLAR), base, HUNDRED), await world.agent(5)
+    answer = await asking.buyer.client.post(asking.path, json=asking.body, headers=agent.headers)
+    assert [one["scheme"] for one in answer.json()["accepts"]] == ["prepaid", "exact", "upto"], answer.text
+    header = asking.buyer.payment(decoded(answer.headers["payment-required"]))
+    paid = await asking.present(header, **agent.headers)
+    assert (paid.status_code, paid.json()["payment_source"]) == (200, "onchain")
+    assert await world.balance(agent) == 5
