@@ -202,8 +202,11 @@ async def get_referral_info(caller: Caller, services: ServicesDep) -> models.Ref
 async def apply_referral_code(
     body: models.ApplyReferralRequest, caller: Caller, services: ServicesDep
 ) -> dict[str, Any]:
-    """Name who referred the caller, once. The referrer is rewarded when the caller then claims its signup bonus."""
-    applied = await referrals.apply(services.database, caller.account_id, body.referral_code)
+    """Name who referred the caller, once. The referrer is rewarded once the caller has claimed its signup bonus."""
+    asset, money = services.catalog.default_asset, services.settings.money
+    applied = await credits.apply_referral(
+        services.database, caller.account_id, body.referral_code, asset.id, money, datetime.now(UTC)
+    )
     match applied.verdict:
         case "unknown":
             raise refused("referral_code", "is not a referral code of an agent here")

@@ -212,7 +212,7 @@ async def _create(
             name = names.check(body.name, longest=100)
         except names.NameRefused as error:
             raise refused("name", str(error)) from None
-        created = await create_key(connection, organization_id, caller.account_id, name, body.expires_in_days)
+        created = await create_key(connection, organization_id, caller, name, body.expires_in_days)
     record = created.record
     return ApiKeyCreatedResponse(
         data=ApiKeyCreated(

@@ -12,9 +12,10 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from gateway.database.pool import Connection, Database
-from gateway.database.statement import Statement
+from gateway.database.statement import Command, Statement
 from gateway.errors import Conflict, NotEligible
-from gateway.identity.accounts import load, wallet_address
+from gateway.identity import referrals
+from gateway.identity.accounts import Account, load, wallet_address
 from gateway.ledger.wallets import LOCK_WALLET, Wallet, grant, open_wallet
 from gateway.settings import MoneySettings
 
@@ -53,6 +54,18 @@ COUNT_PENDING = Statement(
 )
 
 
+HAS_SIGNED_UP = Statement(
+    """
+    SELECT EXISTS (SELECT FROM ledger.wallet w JOIN ledger.account l ON l.wallet_id = w.id
+                    WHERE w.owner_id = $1 AND l.granted IS NOT NULL AND l.source = 'signup_bonus')
+    """,
+    bool,
+    scalar=True,
+)
+# Whoever names a referrer at the same time waits, and then finds the bonus claimed.
+HOLD_ACCOUNT = Command("SELECT FROM identity.account WHERE id = $1 FOR SHARE")
+
+
 async def wallet_of(connection: Connection, account_id: UUID, asset_id: UUID) -> Wallet:
     """Return an account's prepaid wallet, opening it for accounts that have none yet."""
     return await open_wallet(connection, account_id, asset_id, wallet_address(account_id))
@@ -64,6 +77,7 @@ async def claim_signup(
     """Grant the signup bonus, and the referrer's reward with it. Raises Conflict when it was claimed before."""
     expires_at = now + timedelta(days=money.bonus_expiry_days)
     async with database.transaction() as connection:
+        await HOLD_ACCOUNT.run(connection, account_id)
         account = await load(connection, account_id)
         wallet = await wallet_of(connection, account_id, asset_id)
         referrer = None
@@ -74,11 +88,21 @@ async def claim_signup(
             await LOCK_WALLET.run(connection, wallet_id)
         await _once(connection, wallet, SIGNUP, SIGNUP_REFERENCE, money.signup_bonus, expires_at)
         if referrer is not None:
-            await grant(
-                connection, referrer.id, source=REFERRAL, reference=str(account_id), amount=money.referral_reward,
-                expires_at=expires_at, description=f"referral of {account.name}",
-            )  # fmt: skip
+            await _reward(connection, referrer, account, money, expires_at)
     return money.signup_bonus
+
+
+async def apply_referral(
+    database: Database, account_id: UUID, code: str, asset_id: UUID, money: MoneySettings, now: datetime
+) -> referrals.Applied:
+    """Record who referred an account. The reward falls due with the account's signup bonus, or now if it has that."""
+    async with database.transaction() as connection:
+        applied = await referrals.apply(connection, account_id, code)
+        if applied.referrer is not None and money.referral_reward and await HAS_SIGNED_UP.one(connection, account_id):
+            referrer = await wallet_of(connection, applied.referrer, asset_id)
+            expires_at = now + timedelta(days=money.bonus_expiry_days)
+            await _reward(connection, referrer, await load(connection, account_id), money, expires_at)
+    return applied
 
 
 async def claim_daily(
@@ -131,6 +155,15 @@ async def pending_rewards(connection: Connection, account_id: UUID) -> int:
 
 async def _claimed(connection: Connection, wallet: Wallet, now: datetime) -> set[str]:
     return set(await CLAIMED_IN_MONTH.all(connection, wallet.id, now.strftime("%Y-%m-")))
+
+
+async def _reward(
+    connection: Connection, referrer: Wallet, referred: Account, money: MoneySettings, expires_at: datetime
+) -> None:
+    await grant(
+        connection, referrer.id, source=REFERRAL, reference=str(referred.id), amount=money.referral_reward,
+        expires_at=expires_at, description=f"referral of {referred.name}",
+    )  # fmt: skip
 
 
 async def _once(

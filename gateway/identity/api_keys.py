@@ -15,6 +15,7 @@ from gateway.database.statement import Command, Statement
 from gateway.errors import Conflict, Forbidden, NotFound
 from gateway.identity.accounts import add_key
 from gateway.identity.permissions import Denied, Permission, decide
+from gateway.identity.principals import Principal, refused_key
 
 MAX_DAYS = 3_650
 MAX_LIVE_KEYS = 1_000
@@ -71,6 +72,16 @@ COUNT_LIVE_KEYS = Statement(
     int,
     scalar=True,
 )
+# Waits for a recovery or revocation that is under way, and then finds nothing: no key outlives the one that made it.
+LOCK_MAKER = Statement(
+    """
+    SELECT k.key_id FROM identity.account a JOIN identity.api_key k ON k.account_id = a.id
+     WHERE k.id = $1 AND a.status = 'active' AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
+       FOR SHARE OF a, k
+    """,
+    str,
+    scalar=True,
+)
 REVOKE_KEY = Command("UPDATE identity.api_key SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL")
 
 
@@ -80,14 +91,19 @@ async def list_keys(connection: Connection, organization_id: UUID) -> list[ApiKe
 
 
 async def create_key(
-    connection: Connection, organization_id: UUID, account_id: UUID, name: str, expires_in_days: int | None
+    connection: Connection, organization_id: UUID, maker: Principal, name: str, expires_in_days: int | None
 ) -> CreatedKey:
-    """Make a key for an account. Raises Conflict when the organization has too many live ones."""
+    """Make a key that acts as its maker. Raises Conflict when the organization has too many live ones.
+
+    Raises Unauthenticated when the maker's own key has died since it was looked up.
+    """
+    if await LOCK_MAKER.first(connection, maker.api_key_id) is None:
+        raise refused_key()
     if await COUNT_LIVE_KEYS.one(connection, organization_id) >= MAX_LIVE_KEYS:
         raise Conflict(f"This organization has {MAX_LIVE_KEYS} live keys; revoke some first.")
     expires_at = None if expires_in_days is None else datetime.now(UTC) + timedelta(days=expires_in_days)
     key_row, key = await add_key(
-        connection, name=name, organization_id=organization_id, account_id=account_id, expires_at=expires_at
+        connection, name=name, organization_id=organization_id, account_id=maker.account_id, expires_at=expires_at
     )
     return CreatedKey(await FIND_KEY_ROW.one(connection, organization_id, key_row), key.text)
 

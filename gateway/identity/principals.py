@@ -100,7 +100,8 @@ def new_key() -> NewKey:
     return NewKey(f"seren_{key_id}_{secret}", key_id, hashlib.sha256(secret.encode()).digest())
 
 
-def _refused() -> Unauthenticated:
+def refused_key() -> Unauthenticated:
+    """Return the refusal of a key, which does not tell why."""
     return Unauthenticated("The API key is unknown, expired or revoked. Send `Authorization: Bearer seren_…`.")
 
 
@@ -125,7 +126,7 @@ class Identities:
         scheme, _, token = authorization.partition(" ")
         match = KEY.fullmatch(token.strip()) if scheme.lower() == "bearer" else None
         if match is None:
-            raise _refused()
+            raise refused_key()
         key_id, secret = match[1], match[2]
         entry = self._entries.get(key_id)
         if entry is None or self._is_old(entry):
@@ -135,9 +136,9 @@ class Identities:
         record = entry.record
         digest = hashlib.sha256(secret.encode()).digest()
         if record is None or entry.principal is None or not hmac.compare_digest(digest, record.secret_hash):
-            raise _refused()
+            raise refused_key()
         if record.expires_at is not None and record.expires_at <= datetime.now(UTC):
-            raise _refused()
+            raise refused_key()
         self._used.add(key_id)
         return entry.principal
 

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from gateway.identity import codes, recovery
 from tests.admin_api.conftest import Api, Clerk
 
 
@@ -81,3 +82,20 @@ async def test_a_wrong_code_is_401_and_not_repeated(api: Api) -> None:
     code = "ABCD-EFGH-JKMN-PQRS-TVWX-2345"
     answer = await api.call("POST", "/wallet/recover", json={"recovery_code": code}, expect=401)
     assert code not in answer.text
+
+
+async def test_no_key_survives_a_recovery_because_it_was_made_meanwhile(api: Api, clerk: Clerk) -> None:
+    agent = await clerk.agent()
+    digest, fresh = codes.recovery_hash(await code_of(api, agent.key)), codes.recovery_hash(codes.new_recovery_code())
+    async with api.services.database.transaction() as connection:  # what a recovery does, before it commits
+        assert await recovery.USE_CODE.first(connection, digest, fresh) == agent.id
+        await recovery.REVOKE_ALL_KEYS.run(connection, agent.id)
+        body = {"name": "of the thief"}
+        making = asyncio.ensure_future(api.call("POST", "/organizations/default/api-keys", agent.key, json=body))
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()"
+        while not (making.done() or await connection.fetchval(waiting)):
+            await asyncio.sleep(0.01)
+    assert (await making).status_code == 401
+    async with api.services.database.acquire() as connection:
+        live = "SELECT count(*) FROM identity.api_key WHERE account_id = $1 AND revoked_at IS NULL"
+        assert await connection.fetchval(live, agent.id) == 0

@@ -13,7 +13,7 @@ from gateway.ids import uuid7
 from gateway.ledger import exchanges, proof, wallets
 from gateway.ledger.entries import Charge, post
 from gateway.settings import MoneySettings
-from tests.admin_api.conftest import Api, Clerk
+from tests.admin_api.conftest import Api, Clerk, Member
 
 USDC = asset_id("eip155:8453", "USDC")
 SIGNUP, PAYMENT = "/wallet/bonus/signup", "/wallet/bonus/payment-method"
@@ -207,6 +207,43 @@ async def test_a_referral_rewards_the_referrer_when_the_bonus_is_claimed(api: Ap
     assert (earned["pending_earnings_usd"], earned["total_earnings_usd"]) == ("$0.00", "$0.50")
     balance = (await api.call("GET", "/wallet/balance", referrer.key)).json()["data"]
     assert balance["balance_atomic"] == 500_000
+
+
+async def earned_by(api: Api, referrer: Member) -> str:
+    return (await api.call("GET", "/wallet/referral", referrer.key)).json()["data"]["total_earnings_usd"]
+
+
+async def test_a_referrer_who_is_named_after_the_bonus_is_rewarded_at_once(api: Api, clerk: Clerk) -> None:
+    referrer, friend = await clerk.agent(), await clerk.agent()
+    code = (await api.call("GET", "/wallet/referral", referrer.key)).json()["data"]["referral_code"]
+    await api.call("POST", SIGNUP, friend.key, expect=200)
+    await api.call("POST", "/wallet/referral/apply", friend.key, json={"referral_code": code}, expect=200)
+    assert await earned_by(api, referrer) == "$0.50"
+    await api.call("POST", SIGNUP, friend.key, expect=409)
+    assert await earned_by(api, referrer) == "$0.50"
+
+
+async def test_a_referrer_who_is_named_while_the_bonus_is_claimed_is_rewarded_once(api: Api, clerk: Clerk) -> None:
+    referrer, friends = await clerk.agent(), [await clerk.agent() for _ in range(8)]
+    code = (await api.call("GET", "/wallet/referral", referrer.key)).json()["data"]["referral_code"]
+    apply, body = "/wallet/referral/apply", {"referral_code": code}
+    calls = [api.call("POST", SIGNUP, friend.key, expect=200) for friend in friends]
+    calls += [api.call("POST", apply, friend.key, json=body, expect=200) for friend in friends]
+    await asyncio.gather(*calls)
+    assert await earned_by(api, referrer) == "$4.00"
+
+
+async def test_two_who_name_each_other_at_once_are_not_both_rewarded(api: Api, clerk: Clerk) -> None:
+    for _ in range(4):
+        pair = [await clerk.agent(), await clerk.agent()]
+        codes = [(await api.call("GET", "/wallet/referral", one.key)).json()["data"]["referral_code"] for one in pair]
+        answers = await asyncio.gather(
+            *(
+                api.call("POST", "/wallet/referral/apply", one.key, json={"referral_code": code})
+                for one, code in zip(pair, reversed(codes), strict=True)
+            )
+        )
+        assert sorted(answer.status_code for answer in answers) == [200, 400]
 
 
 async def test_agents_that_referred_each_other_in_a_ring_claim_at_once_without_deadlock(api: Api, clerk: Clerk) -> None:
