@@ -121,6 +121,9 @@ def check_whole(draft: Draft) -> None:
             if "compute_type" not in document:
                 raise refused("compute_type", "is required for a compute publisher")
     _check_credentials(draft)
+    for name in ("oauth_provider_slug", "oauth_provider_id"):
+        if name in document:
+            raise refused(name, "names no OAuth provider of this gateway: it has none yet")
 
 
 def _check_integration(document: Mapping[str, Any]) -> None:

@@ -12,6 +12,13 @@ from typing import Any
 BILLING_MODELS = frozenset({"prepaid_credits", "x402_per_request"})
 PRICING_MODELS = frozenset({"per_request"})
 AUTH_TYPES = frozenset({"static"})
+# What a publisher counts on and nobody does yet: a call without it would be another one than it sells.
+NOT_YET = {
+    "requires_user_oauth": "needs OAuth connections of its callers",
+    "token_exchange_url": "exchanges its credential for a token",
+    "ownership_tracking_enabled": "tracks who owns what its calls make",
+    "protected_operations": "protects operations by ownership",
+}
 
 
 def not_served(
@@ -21,6 +28,9 @@ def not_served(
 
     `pricing` has the primary asset's entry first; `sale` is what a database publisher was found to have on sale.
     """
+    for field, reason in NOT_YET.items():
+        if document.get(field):
+            return reason
     if sale is not None:
         return _database_not_served(document, pricing, sale)
     if category != "integration" or document.get("integration_type") == "mcp" or not document.get("api_url"):

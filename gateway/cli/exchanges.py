@@ -25,7 +25,7 @@ def exchanges() -> None:
 
 
 @exchanges.command("list")
-@click.option("--limit", default=100, show_default=True)
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True)
 def list_command(limit: int) -> None:
     """List open exchanges, oldest first. Those of live workers are usually just being served."""
 

@@ -38,6 +38,8 @@ def grant_command(
     wallet_or_agent: str, usd: str, reference: str | None, note: str | None, expires_in_days: int | None
 ) -> None:
     """Grant USD of credit to a wallet, named by its address, its agent's name or id."""
+    if reference == "":  # an unset variable of a script would grant again and again
+        raise click.BadParameter("must not be empty", param_hint="--reference")
     expires = None if expires_in_days is None else datetime.now(UTC) + timedelta(days=expires_in_days)
 
     async def run(connection: Connection) -> str:

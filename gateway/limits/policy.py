@@ -14,6 +14,7 @@ MICROSECONDS = 1_000_000
 # Lua numbers are doubles: the clock (1.8e15) plus a tolerance has to stay below 2**53 to be an exact integer.
 MAX_TOLERANCE = 2**51
 # No "}" in a name: the last "}:" of a key then always ends the principal, so two checks never share a key by accident.
+MAX_NAME = 64
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 

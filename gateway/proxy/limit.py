@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 
 from gateway.errors import RateLimited
 from gateway.identity.clients import Network
 from gateway.limits.limiter import RateLimiter
-from gateway.limits.policy import Check, Policy, Verdict, headers
+from gateway.limits.policy import MAX_NAME, Check, Policy, Verdict, headers
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.identify import counted_address
+
+DIGEST = 12
 
 
 @lru_cache(maxsize=4096)
 def _publisher_policy(slug: str, per_minute: int) -> Policy:
-    return Policy(f"publisher.{slug}"[:64], per_minute, 60)
+    name = f"publisher.{slug}"
+    if len(name) > MAX_NAME:  # two long slugs may begin alike, and must not share a limit
+        digest = hashlib.sha256(slug.encode()).hexdigest()[:DIGEST]
+        name = f"{name[: MAX_NAME - DIGEST - 1]}-{digest}"
+    return Policy(name, per_minute, 60)
 
 
 async def limit(
     exchange: Exchange, limiter: RateLimiter, per_key: Policy, per_address: Policy, trusted: Sequence[Network]
 ) -> None:
-    """Count this call against its key (or address) and the publisher's own limit. Raises RateLimited."""
-    principal = exchange.principal
-    if principal is None:
-        exchange.limit = await limiter.check(Check(counted_address(exchange, trusted), per_address))
+    """Count this call against the limit of its key (or address) and the publisher's own. Raises RateLimited."""
+    principal, publisher = exchange.principal, exchange.sold
+    who = counted_address(exchange, trusted) if principal is None else principal.key_id
+    check = Check(who, per_address if principal is None else per_key)
+    per_minute = publisher.prices[0].max_per_minute if publisher.prices else None
+    if per_minute is None:
+        exchange.limit = await limiter.check(check)
     else:
-        publisher = exchange.sold
-        check = Check(principal.key_id, per_key)
-        per_minute = publisher.prices[0].max_per_minute if publisher.prices else None
-        if per_minute is None:
-            exchange.limit = await limiter.check(check)
-        else:
-            exchange.limit = await limiter.check(
-                check, Check(principal.key_id, _publisher_policy(publisher.slug, per_minute))
-            )
+        exchange.limit = await limiter.check(check, Check(who, _publisher_policy(publisher.slug, per_minute)))
     if not exchange.limit.allowed:
         raise refusal(exchange.limit)
 

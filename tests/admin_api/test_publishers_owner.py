@@ -217,6 +217,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"billing_model": "free"}, "billing_model"),
     ({"auth_type": "basic"}, "auth_type"),
     ({"auth_type": "jwt"}, "jwt_secret_key"),
+    ({"oauth_provider_slug": "no-such-provider"}, "oauth_provider_slug"),
     ({"auth_type": "oauth2_cc"}, "oauth2_token_url"),
     ({"api_url": ...}, "api_url"),
     ({"integration_type": "mcp", "api_url": ...}, "mcp_endpoint"),

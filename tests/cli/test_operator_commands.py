@@ -55,6 +55,7 @@ async def test_wrong_grants_are_one_line(database_url: str, world: World) -> Non
         ("grant", str(agent.id), "0"),
         ("grant", str(agent.id), "1.0000001"),
         ("grant", str(agent.id), "1e3"),
+        ("grant", str(agent.id), "1", "--reference", ""),
         ("show", "01890000-0000-7000-8000-000000000001"),
     ):
         refused = await run(database_url, "wallet", *arguments)

@@ -8,6 +8,7 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 
+from gateway.database.pool import Connection
 from pricing.money import MAX_ATOMIC
 from tests.support.gateway import RunningGateway, start_gateway
 from tests.support.services import Services
@@ -59,3 +60,19 @@ async def test_a_fault_of_ours_is_logged_under_the_id_that_the_caller_reads(
     (line,) = [json.loads(line) for line in failing.output().splitlines() if '"exception"' in line]
     assert line["request_id"] == fields["x-request-id"]
     assert await world.balance(agent) == 1_000_000
+
+
+async def test_a_publishers_own_limit_is_its_own_and_holds_without_a_key(
+    gateway: RunningGateway, world: World, connection: Connection
+) -> None:
+    shops = [await world.publisher(None, max_queries_per_minute=1) for _ in range(2)]
+    for number, shop in enumerate(shops):  # two slugs as long as they may be that differ at their end only
+        shop.slug = f"{'long-' * 12}xyz{number}"
+        await connection.execute("UPDATE catalog.publisher SET slug = $2 WHERE id = $1", shop.id, shop.slug)
+    await asyncio.sleep(0.5)
+    agent = await world.agent()
+    for headers in (agent.headers, {}):
+        paths = [f"/publishers/{shop.slug}/x" for shop in (*shops, *shops)]
+        answers = [await gateway.client.get(path, headers=headers) for path in paths]
+        assert [answer.status_code for answer in answers] == [200, 200, 429, 429]
+        assert answers[2].headers["ratelimit-policy"] != answers[3].headers["ratelimit-policy"]
