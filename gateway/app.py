@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from ipaddress import ip_network
 from urllib.parse import unquote
+from uuid import UUID
 
 from gateway.billing.deposits import Deposits
 from gateway.billing.receipts import ReceiptSigner
@@ -58,6 +59,7 @@ from gateway.settings import Settings
 from gateway.telemetry.logging import setup as setup_logging
 from gateway.telemetry.logging import unless
 from gateway.telemetry.metrics import Metrics
+from gateway.upstreams.breaker import BreakerPolicy, State
 from gateway.upstreams.credentials import CredentialBox, parse_keys
 from gateway.upstreams.egress import EgressGuard
 from gateway.upstreams.http.client import UpstreamClient
@@ -88,6 +90,7 @@ def build_services(settings: Settings) -> Services:
     guard = EgressGuard([ip_network(network) for network in settings.proxy.allow_addresses])
     metrics = Metrics()
     grace = timedelta(days=settings.money.refund_grace_days)
+    catalog = Catalog(database, box.open)
     ledger = GroupCommit(settings.database, grace=grace, observe=metrics.ledger_batch)
     upstreams = UpstreamClient(
         guard,
@@ -100,7 +103,7 @@ def build_services(settings: Settings) -> Services:
         settings=settings,
         database=database,
         identities=Identities(database),
-        catalog=Catalog(database, box.open),
+        catalog=catalog,
         limiter=RateLimiter(settings.redis, settings.limits, workers=settings.server.workers),
         ledger=ledger,
         holds=Holds(database, ledger, grace=grace),
@@ -111,7 +114,7 @@ def build_services(settings: Settings) -> Services:
         ),
         guard=guard,
         upstreams=upstreams,
-        markets=Markets(guard, settings.queries),
+        markets=_markets(settings, guard, catalog, metrics),
         experiences=Experiences(database),
         box=box,
         receipts=ReceiptSigner(parse_keys(settings.secrets.keys)),
@@ -125,6 +128,19 @@ def build_services(settings: Settings) -> Services:
         proofs=WalletProofs(database, settlements.nodes, parse_keys(settings.secrets.keys), settings.public_url),
         metrics=metrics,
     )
+
+
+def _markets(settings: Settings, guard: EgressGuard, catalog: Catalog, metrics: Metrics) -> Markets:
+    it = settings.breaker
+
+    def changed(publisher_id: UUID, state: State) -> None:
+        slug = catalog.slug_of(publisher_id)
+        if slug is not None:
+            metrics.breaker_changed(slug, state.value)
+            log.warning("the breaker of publisher %s is %s", slug, state.value)
+
+    policy = BreakerPolicy(it.failures, it.percent, it.calls, it.window, it.wait, it.wait_max)
+    return Markets(guard, settings.queries, policy, changed, metrics.query_refused)
 
 
 def _rails(

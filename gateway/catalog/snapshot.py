@@ -201,6 +201,10 @@ class Catalog:
         """Return the active publisher of a slug."""
         return self._by_slug.get(slug)
 
+    def slug_of(self, publisher_id: UUID) -> str | None:
+        """Return the slug of an active publisher."""
+        return self._slug_of.get(publisher_id)
+
     def sales(self) -> dict[UUID, str]:
         """Return the version of every database publisher's sale, by publisher."""
         return {one.id: one.sale.version for one in self._by_slug.values() if one.sale is not None}

@@ -164,18 +164,22 @@ class Queries:
             keep=services.answers.keep,
             patience=settings.proxy.client_timeout,
         )
-        run = Run(purse, outlet)
+        run, end = Run(purse, outlet), "failed"
         try:
             await self._run(run, asked, authorize)
+            end = run.truncated or "whole"
             await run.answer()
             exchange.mark("deliver")
         except CallerLeft:
+            end = "left"
             purse.leave(run.cost, "client_gone")
         except BaseException as error:
             self._leave(run, error)
             raise
         finally:
             outlet.close()
+            if run.allowed:
+                services.metrics.query_ended(exchange.slug, end, run.read.count, run.read.size)
 
     async def _run(self, run: Run, asked: Asked, authorize: Authorize) -> None:
         """Plan, hold, read. Raises Problem when there is nothing to answer."""
@@ -187,7 +191,7 @@ class Queries:
                 run.allow(checked, query, market.bounds, budget, await authorize(budget))
                 exchange.mark("authorize")
                 await run.read_all(query)
-                self._learn(run, checked, query)
+                self._learn(run, checked, query, budget)
         except BadParameter as error:
             raise InvalidRequest(f"params: {error}.") from None
         except DatabaseError as error:
@@ -197,9 +201,11 @@ class Queries:
             await _failed(run, error)
         exchange.mark("upstream")
 
-    def _learn(self, run: Run, checked: CheckedQuery, query: OpenQuery) -> None:
-        """Let the next estimate of such a query be better."""
+    def _learn(self, run: Run, checked: CheckedQuery, query: OpenQuery, asked: Budget) -> None:
+        """Say how good the estimate was, and let the next one of such a query be better."""
         planned, read = query.planned, run.read
+        if read.stopped is None:
+            self._services.metrics.query_estimated(asked.estimate, run.metered)
         limited = checked.limit if planned.rows == planned.source else planned.rows
         actual = lesson(planned.source, limited, read.count, cut=read.stopped is not None)
         publisher_id, account_id = _asker(run.purse.exchange)

@@ -119,7 +119,7 @@ async def checked_query(
     """Return where and as what a query may run. Raises QueryNotSold, InvalidRequest, UpstreamUnreachable."""
     try:
         market = markets.of(publisher_id, sale)
-        checked = await market.check(query, markets.checkers)
+        checked = await markets.check(market, query)
     except DatabaseUnreachable as error:
         raise not_run(error) from None
     except QueryRefused as refusal:
@@ -135,7 +135,7 @@ def not_run(error: DatabaseError) -> Problem:
     """Return the problem of a query that did not come to run: it costs nothing."""
     match error:
         case DatabaseBusy():
-            return UpstreamUnavailable(f"{error} Nothing ran; {FREE}", retry_after=1)
+            return UpstreamUnavailable(f"{error} Nothing ran; {FREE}", retry_after=error.retry_after)
         case DatabaseUnreachable():
             return UpstreamUnreachable(f"{error} Nothing ran; {FREE}")
         case QueryTimeout():

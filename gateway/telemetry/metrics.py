@@ -57,6 +57,8 @@ SECONDS = (
 )
 BATCHES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
 
+FACTORS = (1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0, 1_000.0)
+
 LimitOutcome = Literal["allowed", "refused", "unavailable"]
 
 
@@ -121,6 +123,7 @@ class Metrics:
         self._sheet = Sheet()
         self._publishers, self._assets, self._pools, self._policies = Bounded(), Bounded(100), Bounded(), Bounded(100)
         self._declare_calls()
+        self._declare_queries()
         self._declare_parts()
         self._build_info()
 
@@ -141,6 +144,19 @@ class Metrics:
         self._holds = Count(gauge("open_holds", "Holds not yet captured or released."), self._sheet)
         self._stages = self._histogram("stage_seconds", "Duration of each stage of a call.", SECONDS, "stage")
         self._stage: dict[str, Spread] = {}
+
+    def _declare_queries(self) -> None:
+        counter = self._counter
+        self._queries = counter("queries_total", "Queries that ran, by what ended them.", "publisher", "end")
+        self._query_rows = counter("query_rows_total", "Rows of queries' answers.", "publisher")
+        self._query_bytes = counter("query_bytes_total", "Bytes of the rows of queries' answers.", "publisher")
+        self._query_refusals = counter("query_refusals_total", "Queries that were refused by their text.", "code")
+        self._query_errors = self._histogram(
+            "query_estimate_error", "How many times an estimate was too low or too high.", FACTORS, "side"
+        )
+        self._query_error = {
+            side: Spread(self._query_errors.labels(side), FACTORS, self._sheet) for side in ("low", "high")
+        }
 
     def _declare_parts(self) -> None:
         gauge = self._sum_gauge
@@ -200,6 +216,23 @@ class Metrics:
     def upstream_error(self, publisher: str | None, kind: str) -> None:
         """Count a failed upstream call; `kind` is a word of our code (unreachable, timeout, invalid...)."""
         self._upstream_errors.add(1, self._publishers.label(publisher), kind)
+
+    def query_refused(self, code: str) -> None:
+        """Count a query that is not sold; `code` is a word of our code."""
+        self._query_refusals.add(1, code)
+
+    def query_ended(self, publisher: str, end: str, rows: int, size: int) -> None:
+        """Count a query that ran. `end` is "whole", what cut it off, or "failed"; `size` is bytes of rows."""
+        label = self._publishers.label(publisher)
+        self._queries.add(1, label, end)
+        self._query_rows.add(rows, label)
+        self._query_bytes.add(size, label)
+
+    def query_estimated(self, estimate: int, actual: int) -> None:
+        """Add how good an estimate was; both are metered rows."""
+        estimate, actual = max(1, estimate), max(1, actual)
+        side = "low" if estimate < actual else "high"
+        self._query_error[side].observe(max(estimate, actual) / min(estimate, actual))
 
     def breaker_changed(self, publisher: str, state: Literal["closed", "open", "half_open"]) -> None:
         """Note the new state of this worker's circuit breaker for a publisher's server."""

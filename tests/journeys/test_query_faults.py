@@ -125,21 +125,30 @@ class Relay:
         self._going = asyncio.Event()
         self._going.set()
         self._server: asyncio.Server | None = None
+        self._writers: list[asyncio.StreamWriter] = []
+        self.port = 0
         self.connections = 0
 
     async def __aenter__(self) -> Relay:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        await self.open()
         return self
 
     async def __aexit__(self, *_error: object) -> None:
-        assert self._server is not None
         self._going.set()
-        self._server.close()
+        await self.close()
 
-    @property
-    def port(self) -> int:
-        assert self._server is not None
-        return int(self._server.sockets[0].getsockname()[1])
+    async def open(self) -> None:
+        """Listen, on the port of before if there was one."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, reuse_address=True)
+        self.port = int(self._server.sockets[0].getsockname()[1])
+
+    async def close(self) -> None:
+        """Listen no more and end all connections."""
+        if self._server is not None:
+            self._server.close()
+            for writer in self._writers:
+                writer.transport.abort()
+            self._writers.clear()
 
     def hang(self) -> None:
         self._going.clear()
@@ -147,6 +156,7 @@ class Relay:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         there, back = await asyncio.open_connection("127.0.0.1", self._to)
+        self._writers += [writer, back]
         await asyncio.gather(self._pass(reader, back), self._pass(there, writer))
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

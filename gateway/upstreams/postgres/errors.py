@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from math import ceil
 
 import asyncpg
 
@@ -28,7 +29,17 @@ class DatabaseUnreachable(DatabaseError):
 
 
 class DatabaseBusy(DatabaseError):
-    """All connections that this publisher allows are in use, or its server has no more."""
+    """All connections that this publisher allows are in use, or its server has no more; `retry_after` in seconds."""
+
+    retry_after = 1
+
+
+class DatabaseResting(DatabaseBusy):
+    """It failed repeatedly and is left alone for a while (breaker.py)."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("The publisher's database failed repeatedly and is left alone for a while.")
+        self.retry_after = max(1, ceil(seconds))
 
 
 class DatabaseLost(DatabaseError):

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -18,13 +18,15 @@ from uuid import UUID
 
 from gateway.catalog.sales import Sale
 from gateway.settings import QuerySettings
+from gateway.upstreams.breaker import Breaker, BreakerPolicy, State
 from gateway.upstreams.egress import EgressGuard
 from gateway.upstreams.postgres import queries
 from gateway.upstreams.postgres.address import Address, BadConnectionString, read_address
-from gateway.upstreams.postgres.errors import DatabaseUnreachable
+from gateway.upstreams.postgres.errors import DatabaseLost, DatabaseResting, DatabaseUnreachable, QueryTimeout
 from gateway.upstreams.postgres.parameters import texts
 from gateway.upstreams.postgres.pool import DatabasePool, Session
 from gateway.upstreams.postgres.queries import Bounds, Described, Planned, Rows
+from pricing.sql.guard import QueryRefused
 from pricing.sql.policy import CheckedQuery, check
 
 Key = TypeVar("Key")
@@ -77,11 +79,15 @@ class OpenQuery:
 class Market:
     """One publisher's database, as it is sold now."""
 
-    def __init__(self, sale: Sale, address: Address, guard: EgressGuard, bounds: Bounds, *, size: int) -> None:
+    def __init__(
+        self, sale: Sale, address: Address, guard: EgressGuard, bounds: Bounds, breaker: Breaker, *, size: int
+    ) -> None:
         self.version = sale.version
+        self.address = address
         self.database = address.database
         self.pool = DatabasePool(address, guard, size=size)
         self.bounds = bounds
+        self.breaker = breaker
         self._on_sale = sale.on_sale
         self._checked: Recent[str, CheckedQuery] = Recent()
         self._described: Recent[str, Described] = Recent(PLAN_SECONDS)
@@ -103,6 +109,23 @@ class Market:
     @contextlib.asynccontextmanager
     async def open(self, checked: CheckedQuery, values: Sequence[Any]) -> AsyncGenerator[OpenQuery]:
         """Plan a query in a sandbox of its own. Raises DatabaseError or BadParameter."""
+        call = object()
+        wait = self.breaker.admit(call, time.monotonic())
+        if wait > 0:
+            raise DatabaseResting(wait)
+        try:
+            async with self._planned_in_sandbox(checked, values) as query:
+                if self.breaker.watching:
+                    self.breaker.succeeded(time.monotonic())
+                yield query
+        except (DatabaseUnreachable, DatabaseLost, QueryTimeout) as error:
+            self.breaker.failed(call, time.monotonic(), provoked=not isinstance(error, DatabaseUnreachable))
+            raise
+        finally:
+            self.breaker.abandon(call)
+
+    @contextlib.asynccontextmanager
+    async def _planned_in_sandbox(self, checked: CheckedQuery, values: Sequence[Any]) -> AsyncGenerator[OpenQuery]:
         async with self.pool.lease() as session, queries.sandbox(session, self._on_sale.search_path, self.bounds):
             described = self._described.get(checked.text)
             if described is None:
@@ -125,10 +148,21 @@ class Market:
 
 
 class Markets:
-    """The markets of this worker, by publisher."""
+    """The markets of this worker, by publisher.
 
-    def __init__(self, guard: EgressGuard, settings: QuerySettings) -> None:
+    `changed` is told of every new state of a publisher's breaker, `refused` of the code of each query that is not sold.
+    """
+
+    def __init__(
+        self,
+        guard: EgressGuard,
+        settings: QuerySettings,
+        policy: BreakerPolicy,
+        changed: Callable[[UUID, State], None],
+        refused: Callable[[str], None],
+    ) -> None:
         self._guard = guard
+        self._policy, self._changed, self._refused = policy, changed, refused
         self._size = settings.connections
         self._bounds = Bounds(
             plan=settings.plan_seconds,
@@ -139,7 +173,7 @@ class Markets:
             row_size=settings.row_size,
         )
         self._known: dict[UUID, Market] = {}
-        self.checkers = ThreadPoolExecutor(CHECKERS, "query-check")
+        self._checkers = ThreadPoolExecutor(CHECKERS, "query-check")
 
     def of(self, publisher_id: UUID, sale: Sale) -> Market:
         """Return a publisher's market as it is now. Raises DatabaseUnreachable when its address cannot be used."""
@@ -153,8 +187,22 @@ class Markets:
             address = read_address(config.connection_string, tls=config.tls, ca=config.ca)
         except BadConnectionString:
             raise DatabaseUnreachable("The address of the publisher's database cannot be used.") from None
-        market = self._known[publisher_id] = Market(sale, address, self._guard, self._bounds, size=self._size)
+        # What is known of a server outlives a change of what is sold from it.
+        same = market is not None and market.address == address
+        breaker = market.breaker if market is not None and same else self._breaker(publisher_id)
+        market = self._known[publisher_id] = Market(sale, address, self._guard, self._bounds, breaker, size=self._size)
         return market
+
+    async def check(self, market: Market, query: str) -> CheckedQuery:
+        """Return the query as it may run. Raises QueryRefused; no database hears of it."""
+        try:
+            return await market.check(query, self._checkers)
+        except QueryRefused as refusal:
+            self._refused(refusal.code)
+            raise
+
+    def _breaker(self, publisher_id: UUID) -> Breaker:
+        return Breaker(self._policy, lambda state: self._changed(publisher_id, state))
 
     def trim(self, live: Mapping[UUID, str]) -> None:
         """Close what has been idle, and the markets of publishers that are not in `live` (id to version) any more."""
@@ -171,4 +219,4 @@ class Markets:
         for market in self._known.values():
             market.pool.close()
         self._known.clear()
-        self.checkers.shutdown(wait=False, cancel_futures=True)
+        self._checkers.shutdown(wait=False, cancel_futures=True)
