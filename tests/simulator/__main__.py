@@ -12,7 +12,7 @@ import time
 
 import click
 
-from tests.simulator.plan import make_plan
+from tests.simulator.plan import THEMES, make_plan
 from tests.simulator.shrink import shrink
 from tests.simulator.simulation import Outcome, make_template, simulate
 from tests.support.services import temporary_services
@@ -23,10 +23,17 @@ from tests.support.services import temporary_services
 @click.option("--operations", default=200, show_default=True, help="How many operations each.")
 @click.option("--first", type=int, help="The first of them; default: a random one.")
 @click.option("--seed", type=int, envvar="SEED", help="Run this seed alone (also by SEED in the environment).")
+@click.option("--theme", type=click.Choice(list(THEMES)), help="What happens more often; default: the seed's choice.")
 @click.option("--shrink-seconds", default=120.0, show_default=True, help="How long to look for a shorter history.")
 @click.option("--history", is_flag=True, help="Print the history of a run that did not fail, too.")
 def main(
-    seeds: int, operations: int, first: int | None, seed: int | None, shrink_seconds: float, history: bool
+    seeds: int,
+    operations: int,
+    first: int | None,
+    seed: int | None,
+    theme: str | None,
+    shrink_seconds: float,
+    history: bool,
 ) -> None:
     """Simulate money: calls, crashes, lost connections, refunds and expiries, in every order that a seed picks."""
     if seed is not None:
@@ -37,7 +44,7 @@ def main(
     with temporary_services(durable=False) as services:
         asyncio.run(make_template(services.database_url))
         for number in range(first, first + seeds):
-            plan = make_plan(number, operations)
+            plan = make_plan(number, operations, theme)
             outcome = simulate(services.database_url, plan)
             steps += outcome.steps
             if outcome.failure is not None:
@@ -47,7 +54,8 @@ def main(
                 )
                 click.echo("\n".join(shortest.history))
                 click.echo(
-                    f"FAILED: {shortest.failure}\nrun it again: SEED={number} make simulate ARGS='--operations {operations}'"
+                    f"FAILED: {shortest.failure}\nrun it again: SEED={number} make simulate"
+                    f" ARGS='--operations {operations}{f' --theme {theme}' if theme else ''}'"
                 )
                 sys.exit(1)
             if history:

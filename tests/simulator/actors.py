@@ -61,6 +61,12 @@ async def twice(town: Town, op: Operation) -> None:
         raise SimulationError(f"call {op.number}: two answers for one key: {one} and {two}")
 
 
+async def rush(town: Town, op: Operation) -> None:
+    """Several calls at once: those that come while another is charged are charged in one batch."""
+    process = await town.some_process()
+    await asyncio.gather(*(attempt(town, process, op, key=None) for _ in range(3 + op.manner % 3)))
+
+
 def is_kept(town: Town, answer: Attempt) -> bool:
     """Return whether an answer must be given again: its publisher heard the call, and the database was there."""
     return answer.exchange_id in town.publishers.heard and not answer.troubled
@@ -81,7 +87,7 @@ async def until_answered(town: Town, op: Operation, key: str) -> Attempt:
 
 async def attempt(town: Town, process: Process, op: Operation, *, key: str | None) -> Attempt:
     """Make one try."""
-    leaves = op.manner % 5 == 0 and not town.conductor.calm and town.conductor.random.random() < 0.3
+    leaves = not town.conductor.calm and town.conductor.random.random() < town.plan.leaves
     shop = (op.shop, town.shops[op.shop])
     return await town.caller.attempt(process, op.number, town.agents[op.agent], shop, key=key, leaves=leaves)
 
@@ -112,8 +118,9 @@ async def grant(town: Town, op: Operation) -> None:
 
 
 async def promo(town: Town, op: Operation) -> None:
-    """Credit a lot that expires; some are born expired."""
-    await _grant(town, op, "promo_code", timedelta(hours=op.manner % 100 - 2))
+    """Credit a lot that expires: in hours or in seconds, under the eyes of the calls; some are born expired."""
+    lasts = timedelta(hours=op.manner % 100 - 2) if op.manner & 1 else timedelta(seconds=op.manner % 50 - 20)
+    await _grant(town, op, "promo_code", lasts)
 
 
 async def _grant(town: Town, op: Operation, source: str, lasts: timedelta | None) -> None:
@@ -182,7 +189,7 @@ async def operator(town: Town, op: Operation) -> None:
             rows = await unended(connection, dead_after=timedelta(seconds=15))
         if rows:
             row = rows[op.manner % len(rows)]
-            town.resolved[str(row.exchange_id)] = decision
+            town.resolved[str(row.exchange_id)].add(decision)
             await resolve(database, row.exchange_id, decision, actor="simulator", note=None, grace=town.grace)
 
     await once(process, work())
@@ -269,7 +276,7 @@ async def until_done(town: Town, work: Callable[[Connection], Awaitable[Result]]
 
 
 ACTORS: dict[str, Callable[[Town, Operation], Awaitable[None]]] = {
-    "call": call, "keyed": keyed, "twice": twice, "hold": hold, "grant": grant, "promo": promo, "deposit": deposit,
+    "call": call, "keyed": keyed, "twice": twice, "rush": rush, "hold": hold, "grant": grant, "promo": promo, "deposit": deposit,
     "signup": signup, "daily": daily, "refund": give_back, "resolve": operator, "beat": beat, "reconcile": reconcile,
     "expire": expire, "forget": forget, "pass": pass_hours, "lock": lock,
 }  # fmt: skip

@@ -12,6 +12,8 @@ from tests.simulator.conductor import Conductor
 from tests.simulator.process import Process
 from tests.support.world import Agent, Shop
 
+HALF = 0.5
+
 
 @dataclass
 class Attempt:
@@ -28,7 +30,12 @@ class Attempt:
     body: bytes = b""
     complete: bool = False
     left: bool = False
+    ended: int = 0  # the step after which nothing more could come
     troubled: bool = False  # its process lost connections to the database meanwhile
+
+    def __repr__(self) -> str:
+        saw = f"{self.status or 'nothing'}{'' if self.complete else ', cut'}{', left' if self.left else ''}"
+        return f"call {self.number} by {self.process} as {self.exchange_id} with key {self.key} ({saw}, x-cost {self.cost})"
 
     @property
     def replayed(self) -> bool:
@@ -51,8 +58,8 @@ class Caller:
     async def attempt(
         self, process: Process, number: int, agent: Agent, shop: tuple[int, Shop], *, key: str | None, leaves: bool
     ) -> Attempt:
-        """Make one call and return what became of it. `leaves`: the caller may hang up at any step."""
-        gone = asyncio.Event()
+        """Make one call and return what became of it. `leaves`: the caller may hang up, at any step or in the middle."""
+        gone, head = asyncio.Event(), asyncio.Event()
         asked = False
 
         async def receive() -> dict[str, Any]:
@@ -66,6 +73,7 @@ class Caller:
         async def send(message: Any) -> None:
             if gone.is_set() or not process.alive:
                 raise ConnectionResetError("the caller has left")
+            head.set()
             self._took(attempt, message)
 
         exchange = Exchange(self._scope(number, agent, shop[1], key), receive, send)
@@ -73,10 +81,13 @@ class Caller:
         self.attempts.append(attempt)
         faults = process.faults
         served = process.spawn(process.pipeline.serve(exchange))
-        leaving = asyncio.ensure_future(self._leave(attempt, gone, served)) if leaves else None
+        if leaves and self._conductor.random.random() < HALF:
+            head.set()
+        leaving = asyncio.ensure_future(self._leave(attempt, gone, head, served)) if leaves else None
         await asyncio.wait({served, process.died}, return_when=asyncio.FIRST_COMPLETED)
         if leaving is not None:
             leaving.cancel()
+        attempt.ended = self._conductor.steps
         attempt.troubled = process.faults != faults
         if served.done() and not served.cancelled():
             error = served.exception()
@@ -87,12 +98,15 @@ class Caller:
         self._conductor.note(f"call {number} ended: {attempt.status or 'nothing'}{'' if attempt.complete else ', cut'}")
         return attempt
 
-    async def _leave(self, attempt: Attempt, gone: asyncio.Event, served: asyncio.Task[Any]) -> None:
-        """Hang up; some servers then give up on the call, others only say so."""
+    async def _leave(
+        self, attempt: Attempt, gone: asyncio.Event, head: asyncio.Event, served: asyncio.Task[Any]
+    ) -> None:
+        """Hang up when `head` is set; some servers then give up on the call, others only say so."""
+        await head.wait()
         await self._conductor.turn(f"the caller of {attempt.number} hangs up")
         attempt.left = not attempt.complete
         gone.set()
-        if attempt.number % 2:
+        if self._conductor.random.random() < HALF:
             served.cancel()
 
     def _took(self, attempt: Attempt, message: Any) -> None:

@@ -1,19 +1,29 @@
-"""What must hold: the books against the model at any moment, and what every caller got against what was paid."""
+"""What must hold: the books against the model at any moment, and what every caller got against what was paid.
+
+A judge knows what really happened (scripts, callers, the order of the journal) and believes nothing that the gateway
+says of itself, such as X-Cost. What it excuses it excuses for one stated reason: a worker that was fenced, a process
+that was killed before it could write. Each excuse hides defects, and sabotage.py tells which.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import permutations
 from typing import Any
 from uuid import UUID
 
 from gateway.database.pool import Connection
 from gateway.ledger import proof
 from tests.simulator.callers import Attempt
+from tests.simulator.conductor import EPOCH
 from tests.simulator.model import Account, Model, Row, expect
+from tests.simulator.publishers import STATUSES, Heard
 from tests.simulator.town import Held, Town
 
-PAID_SCRIPTS = ("whole", "pieces", "missing", "breaks")  # may end settled when the caller left or its gateway died
+ANSWERS = ("whole", "pieces", "slow", "error", "missing", "breaks")  # scripts by which something comes back
+DELIVERED = (200, 404)  # the gateway itself gives neither here
 
 
 class Books:
@@ -39,6 +49,11 @@ class Books:
         await self._follow(connection)
         self.model.check_whole()
         await self._compare(connection)
+        await _check_ended_stays_ended(connection, self._town)
+        late = await connection.fetch(
+            "SELECT j.kind, j.cause_id FROM simulator.journal j JOIN simulator.fenced f USING (worker_id) WHERE j.seq > f.seq"
+        )
+        expect(not late, f"moved in the name of a worker that was fenced before: {late}")
         total = await connection.fetchval(
             "SELECT (SELECT coalesce(sum(balance), 0) FROM ledger.account)"
             " + (SELECT coalesce(sum(credits - debits), 0) FROM ledger.shard)"
@@ -97,21 +112,27 @@ class End:
 def check_ends(town: Town, books: Books) -> None:
     """Hold what the callers saw against what they paid. Call it when every process has stopped."""
     ends = town.conductor.observer.look(_ends)
+    _check_one_at_a_time(town, town.conductor.observer.look(_fenced))
     heard = town.publishers.heard
     paid: Counter[str] = Counter()
     for attempt in town.caller.attempts:
         end = ends.get(attempt.exchange_id, End(attempt.exchange_id, "none", 0))
         price = town.plan.prices[attempt.shop]
         allowed = may_end(town, attempt, price)
+        if attempt.complete and attempt.status in DELIVERED and not attempt.replayed:
+            says = attempt.cost != "0"
+            expect(says == (price > 0 and costs(town, attempt)), f"{attempt} says that it cost {attempt.cost}")
         expect(end.end in allowed, f"{attempt} ended {end.end}, allowed is {sorted(allowed)}")
         expect(end.charged in (0, price), f"{attempt} was charged {end.charged}, the price is {price}")
         if price and attempt.exchange_id in heard:
             expect(end.end != "none", f"{attempt} reached its publisher without being paid first")
-        kept = town.resolved.get(attempt.exchange_id) == "keep"  # an operator's word stands above the rule
+        kept = "keep" in town.resolved.get(attempt.exchange_id, ())  # an operator's word stands above the rule
         if end.end == "settled" and attempt.key is not None and not kept:
             paid[attempt.key] += 1
             expect(paid[attempt.key] == 1, f"key {attempt.key} was paid for {paid[attempt.key]} times")
             _check_answers(town, attempt)
+        if attempt.key is not None and price and costs(town, attempt):
+            _check_paid_for(town, attempt, ends)
     for held in town.held:
         end = ends.get(held.exchange_id, End(held.exchange_id, "none", 0))
         expect((end.end, end.charged) in held_may_end(town, held), f"{held} ended {end}")
@@ -139,33 +160,82 @@ def held_may_end(town: Town, held: Held) -> set[tuple[str, int]]:
     return nothing if held.ended == "" else {*nothing, *given_back, captured}
 
 
+def costs(town: Town, attempt: Attempt) -> bool:
+    """Return whether the answer that its publisher gives to an attempt costs something, by the rule (who-pays.md).
+
+    From the script and the publisher's own list, never from what the gateway says that it cost.
+    """
+    heard = town.publishers.heard.get(attempt.exchange_id)
+    if heard is None or heard.script not in ANSWERS:
+        return False
+    status = STATUSES.get(heard.script, 200)
+    return status < 500 and str(status) not in town.plan.refunds[attempt.shop]
+
+
 def may_end(town: Town, attempt: Attempt, price: int) -> set[str]:
     """Return how an exchange may have ended, from what its caller and its publisher know."""
-    process, heard = attempt.process, town.publishers.heard.get(attempt.exchange_id)
     if price == 0 or attempt.replayed:
         return {"none"}
-    cost_nothing = attempt.cost == "0"
-    ends = set[str]()
-    if attempt.complete and not cost_nothing:
+    costly, keyed = costs(town, attempt), attempt.key is not None
+    ends = {"none", "refunded"}
+    if attempt.complete and attempt.status in DELIVERED and costly:
         ends = {"settled"}
-        stored = attempt.key is not None and not attempt.troubled
-        if process.in_doubt and not stored:  # it died before it had written that the call was delivered
+        # Without a key it ends after its answer, which its process may not live to write. With one both are one.
+        if not keyed and (attempt.process.in_doubt or attempt.process.taken_for_dead):
             ends.add("refunded")
-        if process.taken_for_dead:
-            ends.add("refunded")
-    elif attempt.complete:
-        ends = {"none", "refunded"}
-        if attempt.key is not None and attempt.status == 503 and heard is not None and heard.script in PAID_SCRIPTS:
-            ends.add("settled")  # stored without our knowing: whoever asks again gets it (_check_answers)
-    else:
-        ends = {"none", "refunded"}
-        if heard is not None and heard.script in PAID_SCRIPTS:
-            ends.add("settled")
+    elif costly and keyed and town.publishers.heard[attempt.exchange_id].script != "breaks":
+        ends.add("settled")  # stored without its caller's knowing: whoever asks again gets it (_check_answers)
+    elif costly and attempt.left and attempt.status in DELIVERED:
+        ends.add("settled")  # who leaves in the middle pays
     if attempt.exchange_id in town.given_back:
         ends.add("refunded")
-    if attempt.exchange_id in town.resolved:
-        ends.add("settled" if town.resolved[attempt.exchange_id] == "keep" else "refunded")
+    resolved = town.resolved.get(attempt.exchange_id, set())
+    if "keep" in resolved:
+        ends.add("settled")
+    if "refund" in resolved and not (keyed and attempt.complete):
+        ends.add("refunded")
     return ends
+
+
+def _check_paid_for(town: Town, first: Attempt, ends: dict[str, End]) -> None:
+    """Whoever has a whole answer by a key has one that was paid for, however often it was given again."""
+    given = [
+        attempt
+        for attempt in town.caller.attempts
+        if attempt.key == first.key
+        and attempt.complete
+        and attempt.status == 200
+        and first.exchange_id.encode() in attempt.body
+    ]
+    end = ends.get(first.exchange_id, End(first.exchange_id, "none", 0)).end
+    back = first.exchange_id in town.given_back
+    expect(not given or end == "settled" or back, f"{given} got the answer of {first}, which ended {end}")
+
+
+def _check_one_at_a_time(town: Town, fenced: dict[int, datetime]) -> None:
+    """No call reaches its publisher while another with its key is under way, unless that one's worker was fenced."""
+    tries: defaultdict[str, list[tuple[Attempt, Heard]]] = defaultdict(list)
+    for attempt in town.caller.attempts:
+        heard = town.publishers.heard.get(attempt.exchange_id)
+        if attempt.key is not None and heard is not None:
+            tries[attempt.key].append((attempt, heard))
+    for same in tries.values():
+        for (first, arrived), (second, again) in permutations(same, 2):
+            overlap = arrived.step < again.step < first.ended
+            moments = [fenced[worker] for worker in first.process.worker_ids if worker in fenced]
+            excused = any(moment <= EPOCH + timedelta(seconds=again.at) for moment in moments)
+            expect(not overlap or excused, f"{second} reached its publisher while {first} was under way")
+
+
+async def _fenced(connection: Connection) -> dict[int, datetime]:
+    return {row["worker_id"]: row["at"] for row in await connection.fetch("SELECT worker_id, at FROM simulator.fenced")}
+
+
+async def _check_ended_stays_ended(connection: Connection, town: Town) -> None:
+    """What has ended settled stays so, unless its publisher gives it back, or a process could not know a hold's end."""
+    may = town.given_back | {held.exchange_id for held in town.held}
+    for row in await connection.fetch("SELECT exchange_id::text AS id FROM simulator.undone"):
+        expect(row["id"] in may, f"exchange {row['id']} had ended settled and was refunded")
 
 
 def _check_totals(town: Town, books: Books, ends: dict[str, End]) -> None:

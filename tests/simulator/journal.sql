@@ -6,6 +6,7 @@ CREATE TABLE simulator.journal (
     at              timestamptz NOT NULL,
     cause_id        uuid NOT NULL,
     kind            text NOT NULL,
+    worker_id       integer,
     leg             smallint NOT NULL,
     debit_account   bigint NOT NULL,
     credit_account  bigint NOT NULL,
@@ -17,10 +18,38 @@ CREATE TABLE simulator.journal (
 CREATE FUNCTION simulator.note() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO simulator.journal
-        (xact, at, cause_id, kind, leg, debit_account, credit_account, wallet_id, amount, fee, expires_at)
-    VALUES (pg_current_xact_id()::text::bigint, simulator.now(), NEW.cause_id, NEW.kind::text, NEW.leg,
+        (xact, at, cause_id, kind, worker_id, leg, debit_account, credit_account, wallet_id, amount, fee, expires_at)
+    VALUES (pg_current_xact_id()::text::bigint, simulator.now(), NEW.cause_id, NEW.kind::text, NEW.worker_id,
+            NEW.leg,
             NEW.debit_account, NEW.credit_account, NEW.wallet_id, NEW.amount, NEW.fee,
             (SELECT a.expires_at FROM ledger.account a WHERE a.id = NEW.credit_account));
     RETURN NULL;
 END $$;
 CREATE TRIGGER simulator_note AFTER INSERT ON ledger.transfer FOR EACH ROW EXECUTE FUNCTION simulator.note();
+
+-- When workers were fenced, in the same order as the transfers: whoever charges holds its worker's row meanwhile, and
+-- whoever fences waits for it or passes on, so the numbers are the order in which it happened.
+CREATE TABLE simulator.fenced (
+    worker_id       integer PRIMARY KEY,
+    seq             bigint NOT NULL DEFAULT nextval('simulator.journal_seq_seq'),
+    at              timestamptz NOT NULL DEFAULT simulator.now()
+);
+CREATE FUNCTION simulator.note_fence() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO simulator.fenced (worker_id) VALUES (NEW.id);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER simulator_note_fence AFTER UPDATE OF fenced_at ON ledger.worker FOR EACH ROW
+    WHEN (OLD.fenced_at IS NULL AND NEW.fenced_at IS NOT NULL) EXECUTE FUNCTION simulator.note_fence();
+
+-- Exchanges that had ended settled and whose money went back all the same. Only their publishers may do that.
+CREATE TABLE simulator.undone (
+    exchange_id     uuid PRIMARY KEY
+);
+CREATE FUNCTION simulator.note_undone() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO simulator.undone VALUES (NEW.exchange_id);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER simulator_note_undone AFTER UPDATE OF outcome ON ledger.settlement FOR EACH ROW
+    WHEN (OLD.outcome = 'settled' AND NEW.outcome = 'refunded') EXECUTE FUNCTION simulator.note_undone();

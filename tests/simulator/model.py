@@ -27,6 +27,7 @@ class Row:
     at: datetime
     cause_id: Any
     kind: str
+    worker_id: int | None
     leg: int
     debit_account: int
     credit_account: int

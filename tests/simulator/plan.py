@@ -1,12 +1,12 @@
 """What a run consists of: the operations in the order in which they begin, and how wild the world around them is.
 
-Both come from the seed alone, so that a shorter plan of the same seed can be tried when a run has failed.
+Both come from the seed alone (and a theme, when one is named), so that a shorter plan of the same seed can be tried when a run has failed.
 """
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.simulator.conductor import Chances
 from tests.simulator.publishers import SCRIPTS
@@ -15,6 +15,7 @@ KINDS = {
     "call": 10,  # a call without a key
     "keyed": 8,  # a call with a key, repeated until it has an answer
     "twice": 3,  # the same keyed call twice at once
+    "rush": 3,  # several calls of one agent at once, in one process: they share a batch
     "hold": 4,  # hold, then capture a part or void
     "grant": 3,
     "promo": 3,  # a lot that expires
@@ -29,6 +30,42 @@ KINDS = {
     "forget": 1,  # expired keys
     "pass": 2,  # hours go by
     "lock": 2,  # somebody holds a wallet's row for a while
+}
+
+LONG = ("whole", "pieces", "slow", "slow")  # scripts of calls that are under way for many steps
+
+
+@dataclass(frozen=True)
+class Theme:
+    """A world in which one sort of situation is frequent. `kinds` weigh so many times more, `chances` stand instead of
+    the dice's, `leaves` is how often callers hang up.
+    """
+
+    kinds: dict[str, float]
+    chances: dict[str, float] = field(default_factory=dict[str, float])
+    leaves: float | None = None
+    processes: int | None = None
+    scripts: tuple[str, ...] = SCRIPTS
+    crumbs: bool = False  # credits are smaller than prices, so that a call draws several lots
+
+
+# Half of all seeds have none. The others take one each: most defects need two or three rare things at once, such as a
+# worker that stands still with a charge in its hands until others have fenced it.
+THEMES = {
+    # A deposit in the wallet would have every charge of a batch decided by itself.
+    "expiry": Theme({"promo": 5, "rush": 6, "hold": 3, "refund": 2, "deposit": 0, "pass": 0.5}, {"tick": 0.5}),
+    "crumbs": Theme({"grant": 3, "promo": 3, "call": 2, "hold": 4}, crumbs=True),
+    "failures": Theme({"call": 3, "keyed": 2}, scripts=("error", "missing", "breaks", "silent", "whole")),
+    "hang-ups": Theme({"keyed": 6, "twice": 6}, leaves=0.5, scripts=LONG),
+    "deaths": Theme({"keyed": 3, "hold": 2, "call": 2}, {"crash": 0.02}, processes=2, scripts=LONG),
+    "standstills": Theme(
+        {"call": 2, "rush": 2, "hold": 2, "twice": 6}, {"freeze": 0.03, "tick": 0.5}, processes=3, scripts=LONG
+    ),
+    "losses": Theme({"call": 2, "keyed": 3, "rush": 2}, {"answer_lost": 0.03, "request_lost": 0.01}),
+    "outages": Theme(
+        {"keyed": 3, "hold": 6}, {"stall": 0.02, "refused": 0.7, "request_lost": 0.03, "answer_lost": 0.03, "tick": 0.5}
+    ),
+    "operators": Theme({"resolve": 12, "keyed": 6, "call": 2}, scripts=LONG),
 }
 
 
@@ -58,14 +95,18 @@ class Plan:
     funds: int = 0  # of each agent at the start
     prices: list[int] = field(default_factory=list)
     fees: list[str] = field(default_factory=list)
+    refunds: list[list[str]] = field(default_factory=list)  # statuses that each publisher gives back
+    leaves: float = 0.0  # how often a caller hangs up
     together: int = 6
     shards: int = 64
 
 
-def make_plan(seed: int, operations: int) -> Plan:
-    """Return the plan of a seed."""
+def make_plan(seed: int, operations: int, themed: str | None = None) -> Plan:
+    """Return the plan of a seed, which picks its theme unless `themed` names one."""
     dice = random.Random(f"plan {seed}")
     shops = dice.randint(1, 3)
+    picked = dice.choice((*THEMES, *[""] * len(THEMES)))
+    theme = THEMES.get(picked if themed is None else themed, Theme({}))
     plan = Plan(
         seed=seed,
         operations=[],
@@ -76,9 +117,22 @@ def make_plan(seed: int, operations: int) -> Plan:
         prices=[dice.choice((0, 1, 7, 10, 33, 100)) if shop else dice.choice((7, 10, 33)) for shop in range(shops)],
         fees=[dice.choice(("0", "2.5", "30", "100")) for _ in range(shops)],
         together=dice.choice((1, 3, 6, 12)),
+        refunds=[dice.choice(([], ["404"])) for _ in range(shops)],
+        leaves=dice.choice((0, 0.05, 0.2)),
         shards=dice.choice((1, 2, 64)),
     )
-    kinds, weights = list(KINDS), [weight * dice.choice((0.3, 1, 1, 3)) for weight in KINDS.values()]
+    if theme.chances:
+        plan.chances = replace(plan.chances, **theme.chances, budget=operations // 2)
+    if theme.leaves is not None:
+        plan.leaves = theme.leaves
+    plan.processes = theme.processes or plan.processes
+    if theme.kinds and not theme.crumbs:  # a theme is about calls, which an empty wallet would not make
+        plan.funds = 100 * operations
+    if theme.crumbs:
+        plan.prices = [dice.choice((33, 100)) for _ in range(shops)]
+        plan.fees = [dice.choice(("2.5", "30")) for _ in range(shops)]
+    kinds = list(KINDS)
+    weights = [weight * dice.choice((0.3, 1, 1, 3)) * theme.kinds.get(kind, 1) for kind, weight in KINDS.items()]
     for number in range(operations):
         plan.operations.append(
             Operation(
@@ -86,9 +140,9 @@ def make_plan(seed: int, operations: int) -> Plan:
                 kind=dice.choices(kinds, weights)[0],
                 agent=dice.randrange(plan.agents),
                 shop=dice.randrange(shops),
-                amount=dice.randint(1, 120),
+                amount=dice.randint(1, 30 if theme.crumbs else 120),
                 manner=dice.randrange(1 << 16),
-                script=dice.choice(SCRIPTS),
+                script=dice.choice(theme.scripts),
             )
         )
     return plan

@@ -10,17 +10,34 @@ from gateway.upstreams.http.errors import BrokenBody, ConnectError, Disconnected
 from gateway.upstreams.http.response import UpstreamResponse
 from tests.simulator.conductor import Conductor
 
-SCRIPTS = ("whole", "whole", "whole", "pieces", "pieces", "error", "refuse", "reset", "silent", "breaks", "missing")
+SCRIPTS = (
+    "whole",
+    "whole",
+    "whole",
+    "pieces",
+    "pieces",
+    "error",
+    "refuse",
+    "reset",
+    "silent",
+    "breaks",
+    "missing",
+    "slow",
+)
 """What a server does, weighted by repetition: answers at once or in pieces, 503, no connection, closes without an
-answer, times out, breaks off in the middle, 404."""
+answer, times out, breaks off in the middle, 404, goes on for long."""
+STATUSES = {"error": 503, "missing": 404}
+PIECES = {"pieces": 2, "breaks": 2, "slow": 12}
 
 
 @dataclass
 class Heard:
-    """What one server knows of one exchange."""
+    """What one server knows of one exchange: `step` and `at` (simulated seconds) say when it arrived."""
 
     exchange_id: str
     script: str
+    step: int = 0
+    at: float = 0.0
     delivered: bool = False
 
 
@@ -48,7 +65,7 @@ class Publishers:
             raise ConnectError("refused", sent=False)
         if exchange_id in self.heard:
             raise AssertionError(f"exchange {exchange_id} was sent twice")
-        heard = self.heard[exchange_id] = Heard(exchange_id, script)
+        heard = self.heard[exchange_id] = Heard(exchange_id, script, self.conductor.steps, self.conductor.loop.time())
         if script == "silent":
             raise FirstByteTimeout("no answer", sent=True)
         if script == "reset":
@@ -56,10 +73,9 @@ class Publishers:
         return self._answer(number, script, heard)
 
     def _answer(self, number: int, script: str, heard: Heard) -> UpstreamResponse:
-        status = {"error": 503, "missing": 404}.get(script, 200)
-        answer = UpstreamResponse(_Stream(), status, b"", [(b"content-type", b"text/plain")])
+        answer = UpstreamResponse(_Stream(), STATUSES.get(script, 200), b"", [(b"content-type", b"text/plain")])
         answer.feed(b"answer %d of " % number)
-        if script in ("pieces", "breaks"):
+        if script in PIECES:
             task = self.conductor.loop.create_task(self._go_on(number, script, answer, heard))
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
         else:
@@ -67,7 +83,9 @@ class Publishers:
         return answer
 
     async def _go_on(self, number: int, script: str, answer: UpstreamResponse, heard: Heard) -> None:
-        await self.conductor.turn(f"the publisher of call {number} goes on")
+        for _ in range(PIECES[script]):
+            await self.conductor.turn(f"the publisher of call {number} goes on")
+            answer.feed(b"more of ")
         if script == "breaks":
             answer.fail(BrokenBody("broke off", sent=True))
         else:

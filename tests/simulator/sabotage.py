@@ -1,12 +1,18 @@
 """Bugs that the simulator must find: each breaks one rule of the ledger, in the database or in the gateway's code.
 
-Several are defects that this code once had.
+Several are defects that this code once had. Each names the theme (plan.py) in which it shows within a few seeds.
+
+A bug may stop to bite when the code moves: another guard then does the work of the one that is broken here. Ask then
+which rule the broken guard still keeps by itself, and let the judges (checks.py) look at that. So a fence is judged by
+what moved after it, not by a loss that follows; a claim by two calls that ran at once; and what a call cost by what its
+publisher did, never by the header in which the gateway says what it took.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import gateway.proxy.idempotency
@@ -17,9 +23,18 @@ from gateway.database.pool import Connection
 from gateway.errors import Unavailable
 from gateway.jobs.reconcile import Reconciler
 from gateway.ledger.group_commit import GroupCommit
+from gateway.ledger.holds import Holds
 from tests.simulator.town import Town
 
 Sabotage = Callable[[Town], contextlib.AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Bug:
+    """What breaks, and the theme of the plans that find it."""
+
+    sabotage: Sabotage
+    theme: str = ""
 
 
 def in_database(function: str, before: str, after: str) -> Sabotage:
@@ -86,41 +101,66 @@ def _keyless_settle(settle: Any) -> Any:
     return settle_as_without_key
 
 
-BUGS: dict[str, Sabotage] = {
-    "a balance is edited": edited_balance,
-    "a refund is applied twice": in_database("return_to_lot", "balance + p_amount", "balance + 2 * p_amount"),
-    "a refund takes no notice of the end": in_database("refund", "IF p_only_open THEN", "IF false THEN"),
-    "lots are drawn in the order of their age": in_database(
-        "draw", "ORDER BY a.purpose, a.expires_at NULLS LAST, a.id", "ORDER BY a.id"
+BUGS: dict[str, Bug] = {
+    "a balance is edited": Bug(edited_balance),
+    "a refund is applied twice": Bug(in_database("return_to_lot", "balance + p_amount", "balance + 2 * p_amount")),
+    "a refund takes no notice of the end": Bug(
+        in_database("refund", "IF p_only_open THEN", "IF false THEN"), "hang-ups"
     ),
-    "a batch spends expired money": in_database(
-        "post_charges_unfenced", "AND (a.expires_at IS NULL OR a.expires_at > now())", ""
+    "lots are drawn in the order of their age": Bug(
+        in_database("draw", "ORDER BY a.purpose, a.expires_at NULLS LAST, a.id", "ORDER BY a.id")
     ),
-    "a charge that is sent again is charged again": in_database(
-        "post_charge", "t.cause_id = p_exchange AND t.kind = 'charge'", "false"
+    "a batch spends expired money": Bug(
+        in_database("post_charges_unfenced", "AND (a.expires_at IS NULL OR a.expires_at > now())", ""), "expiry"
     ),
-    "fees are rounded up": in_database(
-        "draw", "div(p_fee * (p_amount - left_over), p_amount)", "ceil(p_fee * (p_amount - left_over) / p_amount)"
+    "a charge that is sent again is charged again": Bug(
+        in_database("post_charge", "t.cause_id = p_exchange AND t.kind = 'charge'", "false"), "losses"
     ),
-    "a hold is released to the lot drawn first": in_database("end_hold", "ORDER BY t.leg DESC", "ORDER BY t.leg"),
-    "concurrent sums overwrite each other": in_database(
-        "add_to_shard", "s.credits + EXCLUDED.credits", "EXCLUDED.credits"
+    "fees are rounded up": Bug(
+        in_database(
+            "draw", "div(p_fee * (p_amount - left_over), p_amount)", "ceil(p_fee * (p_amount - left_over) / p_amount)"
+        ),
+        "crumbs",
     ),
-    "an expired lot keeps what is in it": in_database(
-        "return_to_lot", "PERFORM ledger.expire_lot(lot.id, gen_random_uuid())", "NULL"
+    "a hold is released to the lot drawn first": Bug(
+        in_database("end_hold", "ORDER BY t.leg DESC", "ORDER BY t.leg"), "crumbs"
     ),
-    "a running key is given to whoever asks": in_database(
-        "claim_answer", "IF dead OR found_row", "IF found_row.status IS NULL OR found_row"
+    "a hold that could not be placed for certain stays": Bug(
+        in_code(Holds, "_owe_release", lambda _owe: lambda *_: None), "outages"
     ),
-    "a dead worker's key stays its own": in_database("claim_answer", "IF dead OR found_row", "IF found_row"),
-    "a worker taken for dead goes on charging": in_database("is_fenced", "IF p_worker IS NULL", "IF true"),
-    "the reconciler does nothing": in_code(Reconciler, "_end", lambda _end: _nothing),
-    "what is owed is forgotten": in_code(GroupCommit, "owe", lambda _owe: lambda *_: None),
-    "an answer is delivered though it could not be stored": in_code(
-        gateway.proxy.pipeline, "keep_answer", _forgetful_keep
+    "concurrent sums overwrite each other": Bug(
+        in_database("add_to_shard", "s.credits + EXCLUDED.credits", "EXCLUDED.credits")
     ),
-    "a key is given back though its call was charged": in_code(gateway.proxy.pipeline, "settle", _keyless_settle),
-    "a failed call is charged": in_code(
-        prepaid_credits, "gives_back", lambda _gives_back: lambda _status, _refunded=None: None
+    "an expired lot keeps what is in it": Bug(
+        in_database("return_to_lot", "PERFORM ledger.expire_lot(lot.id, gen_random_uuid())", "NULL"), "expiry"
+    ),
+    "a running key is given to whoever asks": Bug(
+        in_database("claim_answer", "IF dead OR found_row", "IF found_row.status IS NULL OR found_row"), "hang-ups"
+    ),
+    "a dead worker's key stays its own": Bug(
+        in_database("claim_answer", "IF dead OR found_row", "IF found_row"), "deaths"
+    ),
+    "a key is written over that another call has": Bug(
+        in_database("store_answer", "AND a.exchange_id = p_exchange FOR UPDATE", "FOR UPDATE"), "standstills"
+    ),
+    "an answer is kept although its charge was given back": Bug(
+        in_database("store_answer", "AND s.outcome = 'settled'", ""), "operators"
+    ),
+    "a worker taken for dead goes on charging": Bug(
+        in_database("is_fenced", "IF p_worker IS NULL", "IF true"), "standstills"
+    ),
+    "ends that ride with a batch are lost": Bug(
+        in_database("post_charges", "IF cardinality(p_ended) > 0 THEN", "IF false THEN"), "expiry"
+    ),
+    "the reconciler does nothing": Bug(in_code(Reconciler, "_end", lambda _end: _nothing), "deaths"),
+    "what is owed is forgotten": Bug(in_code(GroupCommit, "owe", lambda _owe: lambda *_: None), "outages"),
+    "an answer is delivered though it could not be stored": Bug(
+        in_code(gateway.proxy.pipeline, "keep_answer", _forgetful_keep), "operators"
+    ),
+    "a key is given back though its call was charged": Bug(
+        in_code(gateway.proxy.pipeline, "settle", _keyless_settle), "hang-ups"
+    ),
+    "a failed call is charged": Bug(
+        in_code(prepaid_credits, "gives_back", lambda _gives_back: lambda _status, _refunded=None: None), "failures"
     ),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -34,7 +34,9 @@ class Held:
 
 @dataclass
 class Town:
-    """See the module. `granted` counts per agent what operations credited and were told so."""
+    """See the module. `granted` counts per agent what operations credited and were told so,
+    `resolved` what operators wanted of an exchange: several may try at once, the first is heard.
+    """
 
     plan: Plan
     conductor: Conductor
@@ -47,7 +49,7 @@ class Town:
     granted: Counter[int] = field(default_factory=Counter)
     held: list[Held] = field(default_factory=list)
     given_back: set[str] = field(default_factory=set)
-    resolved: dict[str, str] = field(default_factory=dict)
+    resolved: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     unended: list[str] = field(default_factory=list)
     keys_waiting: int = 0
     grace: timedelta = timedelta(days=7)
@@ -99,8 +101,8 @@ async def make_town(plan: Plan, conductor: Conductor, database_url: str) -> Town
                     "UPDATE identity.account SET referred_by = $2 WHERE id = $1", one.id, two.id
                 )  # fmt: skip
         shops = [
-            await world.publisher(price, gateway_fee_percent=fee)
-            for price, fee in zip(plan.prices, plan.fees, strict=True)
+            await world.publisher(price, gateway_fee_percent=fee, refund_on_status=refunds)
+            for price, fee, refunds in zip(plan.prices, plan.fees, plan.refunds, strict=True)
         ]
         return agents, shops
 
