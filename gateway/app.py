@@ -283,8 +283,9 @@ class Gateway:
         services = build_services(self.settings)
         self._worker = Worker(services)
         await self._worker.start()
-        self._pipeline = Pipeline.build(services, OnchainRail.build(services))
-        self._sockets = SocketPipeline.build(services)  # paid from balances: a payment on a chain buys one answer
+        onchain = OnchainRail.build(services)
+        self._pipeline = Pipeline.build(services, onchain)
+        self._sockets = SocketPipeline.build(services, onchain)
         self._worker.mind(self._pipeline.live)
         on_stop(self.drain)
         self._admin = self._make_admin(services)

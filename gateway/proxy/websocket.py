@@ -3,7 +3,7 @@
 The steps before payment are the pipeline's own; only the purchase differs. The price is posted before the upstream
 hears of the call. Once the upstream has answered 101 the connection counts as delivered, however it ends later; any
 other answer costs nothing and is not passed on, so that nobody gets a GET for free by asking for an upgrade. While the
-connection lasts the exchange is open: if this process dies, the reconciler gives the charge back.
+connection lasts the exchange is open: if this process dies, the reconciler gives the money back.
 
 What does not live here: relaying messages (relay.py), the handshake with the upstream (upstreams/websocket.py).
 """
@@ -32,11 +32,14 @@ from gateway.proxy.exchange import Exchange, HeaderPairs, Message, Receive, Scop
 from gateway.proxy.forward import request_headers, target
 from gateway.proxy.idempotency import keep_answer, keep_later
 from gateway.proxy.intake import PREFIX
+from gateway.proxy.onchain import hold
+from gateway.proxy.onchain.rail import OnchainRail
 from gateway.proxy.pipeline import Pipeline, Truncated
 from gateway.proxy.problems import answer_problem
 from gateway.proxy.relay import Bounds, Relay
 from gateway.proxy.settle import settle
 from gateway.settings import WebSocketSettings
+from gateway.upstreams.breaker import CLOSED
 from gateway.upstreams.http.errors import UpstreamError
 from gateway.upstreams.http.timeouts import Timeouts
 from gateway.upstreams.origin import Lane
@@ -128,7 +131,56 @@ class SocketPipeline(Pipeline):
             if name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 ")):
                 raise InvalidRequest("A WebSocket handshake has no body.")
 
+    async def _walk_onchain(self, exchange: Exchange, rail: OnchainRail) -> None:
+        """Open a connection for the payment that came along: settled, or submitted on trust, before it is accepted."""
+        taken = await rail.claim(exchange)
+        if taken is None:  # pragma: no cover - of a connection no answer is kept
+            return
+        to = self.destinations.find(exchange.sold)
+        if to.breaker.state is not CLOSED:
+            self._admit(exchange, to)
+        try:
+            payment = await rail.authorize(exchange, taken)
+            exchange.mark("authorize")
+            upstream = await self._open(exchange, to)
+            try:
+                await hold.settled_to_open(exchange, payment)
+            except BaseException:
+                await upstream.aclose()
+                raise
+            try:
+                ending = await self._connect(exchange, upstream)
+            except BaseException:
+                payment.keep_later(exchange)
+                raise
+            if ending == "client_stalled":
+                cut_connection(exchange.scope)
+            try:
+                await payment.keep(exchange, [], None)
+            except Unavailable:
+                payment.keep_later(exchange)
+        finally:
+            to.breaker.abandon(exchange)
+
     async def _buy(self, exchange: Exchange, to: Destination) -> None:
+        services = self.services
+        upstream = await self._open(exchange, to)
+        ending = await self._connect(exchange, upstream)
+        if ending == "client_stalled":
+            cut_connection(exchange.scope)
+        if ARMED == "deliver.after":
+            await act()
+        if exchange.keyed is not None:
+            try:
+                await keep_answer(exchange, services.answers, services.ledger, [], None)
+            except Unavailable:
+                keep_later(exchange, services.answers, services.ledger)
+        await settle(exchange, services.ledger, ending)
+        if ARMED == "settle.after":
+            await act()
+
+    async def _open(self, exchange: Exchange, to: Destination) -> UpstreamSocket:
+        """Shake hands with the upstream. Raises UpgradeRefused or another Problem; nothing stays charged then."""
         services = self.services
         try:
             upstream = await self._dial(exchange, to)
@@ -148,19 +200,7 @@ class SocketPipeline(Pipeline):
         exchange.sent, exchange.status = True, 101
         if ARMED == "forward.after":
             await act()
-        ending = await self._connect(exchange, upstream)
-        if ending == "client_stalled":
-            cut_connection(exchange.scope)
-        if ARMED == "deliver.after":
-            await act()
-        if exchange.keyed is not None:
-            try:
-                await keep_answer(exchange, services.answers, services.ledger, [], None)
-            except Unavailable:
-                keep_later(exchange, services.answers, services.ledger)
-        await settle(exchange, services.ledger, ending)
-        if ARMED == "settle.after":
-            await act()
+        return upstream
 
     def restart(self) -> None:
         """End every connection because this process stops, and take no new one."""

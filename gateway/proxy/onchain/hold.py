@@ -49,6 +49,17 @@ async def settled_first(exchange: Exchange, payment: CallPayment) -> None:
         raise not_settled(payment, status)
 
 
+async def settled_to_open(exchange: Exchange, payment: CallPayment) -> None:
+    """Settle a connection's payment before it is accepted; one on trust is submitted, because connections last.
+
+    Raises Declined, SettlementPending or Unavailable.
+    """
+    if payment.policy == "deferred":
+        await payment.submit()
+    elif not payment.submitted:
+        await settled_first(exchange, payment)
+
+
 async def kept_until_settled(
     exchange: Exchange, payment: CallPayment, headers: HeaderPairs, body: bytes, reason: str = "delivered"
 ) -> None:

@@ -96,6 +96,19 @@ class CallPayment:
         if ARMED == "x402.kept":
             await act()
 
+    def keep_later(self, exchange: Exchange) -> None:
+        """Keep it without an answer as soon as the database is back: what was delivered as it came is paid for."""
+        arguments = self._answer(exchange, [], None, "delivered")
+        self.ended = self.submitted = True
+        exchange.outcome = "settled"
+        self._count("kept")
+
+        async def work() -> None:
+            await self.services.database.read(lambda connection: DELIVER.one(connection, *arguments))
+            self.services.ledger.ended(self.id)
+
+        self.services.ledger.owe("keeping", self.id, work)
+
     async def end(self, exchange: Exchange, ending: Ending) -> bool:
         """End the payment by the rule, if it has no end yet, and return whether it was given back."""
         if not self.ended:
