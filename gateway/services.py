@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from gateway.billing.deposits import Deposits
 from gateway.billing.receipts import ReceiptSigner
 from gateway.billing.wallet_proofs import WalletProofs
+from gateway.catalog.authentication import Authentication
 from gateway.catalog.experiences import Experiences
 from gateway.catalog.snapshot import Catalog
 from gateway.database.pool import Database
@@ -21,6 +22,7 @@ from gateway.payments.facilitation import Facilitation
 from gateway.payments.x402.offer import PaymentKinds
 from gateway.settings import Settings
 from gateway.telemetry.metrics import Metrics
+from gateway.upstreams.auth.authenticator import Authenticator, authenticator
 from gateway.upstreams.credentials import CredentialBox
 from gateway.upstreams.egress import EgressGuard
 from gateway.upstreams.http.client import UpstreamClient
@@ -52,3 +54,7 @@ class Services:
     deposits: Deposits
     proofs: WalletProofs
     metrics: Metrics
+
+    def authenticate(self, plan: Authentication, slug: str) -> Authenticator:
+        """Return what lets a publisher's calls in at its server. Raises ValueError for a key that cannot sign."""
+        return authenticator(plan, slug, self.upstreams, self.guard)

@@ -147,8 +147,9 @@ async def _tried(
     services: Services, document: dict[str, Any], secrets: dict[str, Any], options: ConnectionTestOptions
 ) -> ConnectionTestDataResponse:
     found = await try_connection(
-        services.guard, services.settings.proxy, document, secrets, method=options.method, path=options.path
-    )
+        services.guard, services.settings.proxy, services.authenticate, document, secrets,
+        method=options.method, path=options.path,
+    )  # fmt: skip
     return ConnectionTestDataResponse(data=_shown(found))
 
 

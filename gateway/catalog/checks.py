@@ -123,6 +123,16 @@ def header_value(value: str) -> str:
     return value
 
 
+def signing_key(value: str) -> str:
+    """Return a shared secret, or a private key in PEM with real line breaks where they were written as \\n."""
+    if not value.lstrip().startswith("-----BEGIN"):
+        return header_value(value)
+    lines = value.strip().replace("\\n", "\n").replace("\r\n", "\n").split("\n")
+    if not all(line.isascii() and (line.isprintable() or not line) for line in lines):
+        raise ValueError("is no private key in PEM")
+    return "\n".join(lines) + "\n"
+
+
 def headers(value: Any, *, public: bool) -> dict[str, str]:
     """Return a JSON object of header names and values. Public ones are part of answers: no credentials there."""
     if not isinstance(value, dict):

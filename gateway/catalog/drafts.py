@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from gateway.catalog import checks
+from gateway.catalog.authentication import check_authentication
 from gateway.catalog.prices import percent
 from gateway.catalog.refusals import refused
 from gateway.catalog.requests import PRICE_FIELDS, SECRET_FIELDS
@@ -152,20 +153,7 @@ def _check_credentials(draft: Draft) -> None:
     document, secrets = draft.document, draft.secrets
     if "api_key_header" in document and "api_key_query_param" in document:
         raise refused("api_key_query_param", "cannot be combined with api_key_header: the key goes to one place")
-    match draft.value("auth_type"):
-        case "jwt":
-            if "jwt_secret_key" not in secrets:
-                raise refused("jwt_secret_key", "is required for auth_type jwt")
-        case "oauth2_cc":
-            for name, holder in (
-                ("oauth2_token_url", document),
-                ("oauth2_client_id", document),
-                ("oauth2_client_secret", secrets),
-            ):
-                if name not in holder:
-                    raise refused(name, "is required for auth_type oauth2_cc")
-        case _:
-            pass
+    check_authentication(document, secrets)
 
 
 def public_config(config: Any) -> Any:

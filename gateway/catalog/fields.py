@@ -67,6 +67,7 @@ Text = Annotated[StrictStr, AfterValidator(_trimmed)]
 Item = Annotated[StrictStr, AfterValidator(_item)]
 Items = Annotated[list[Item], Field(max_length=MAX_LIST)]
 Secret = Annotated[StrictStr, Field(min_length=1, max_length=8_192), AfterValidator(checks.header_value)]
+SigningKey = Annotated[StrictStr, Field(min_length=1, max_length=16_384), AfterValidator(checks.signing_key)]
 Slug = Annotated[StrictStr, AfterValidator(checks.slug)]
 Url = Annotated[StrictStr, AfterValidator(checks.http_url)]
 BaseUrl = Annotated[StrictStr, AfterValidator(checks.base_url)]
@@ -99,6 +100,8 @@ Flag = StrictBool
 # Bounded by the operator's settings (delivery.py), not by the type. Extensions to the contract, marked in the document.
 EXTENSION = Field(json_schema_extra={"x-extension": True})
 Duration = Annotated[float, Strict(), EXTENSION]
+Claims = Annotated[Any, AfterValidator(_optional_json), EXTENSION]
+KeyId = Annotated[StrictStr, AfterValidator(_item), EXTENSION]
 Connections = Annotated[StrictInt, EXTENSION]
 Switch = Annotated[StrictBool, EXTENSION]
 Settlement = Annotated[StrictStr, _words(SETTLEMENT_POLICIES), EXTENSION]

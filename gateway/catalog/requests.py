@@ -18,6 +18,7 @@ from gateway.catalog.fields import (
     AuthType,
     BaseUrl,
     BillingModel,
+    Claims,
     Connections,
     Count,
     Duration,
@@ -29,6 +30,7 @@ from gateway.catalog.fields import (
     Items,
     JsonValue,
     JwtAlgorithm,
+    KeyId,
     MediaType,
     Minutes,
     Passthrough,
@@ -43,6 +45,7 @@ from gateway.catalog.fields import (
     Secret,
     SecretHeaders,
     Settlement,
+    SigningKey,
     Slug,
     Switch,
     Text,
@@ -180,9 +183,11 @@ class PublisherFields(TokenExchange, CallPrices, DeliveryFields, SettlementField
     api_key_query_param: QueryName | None = None
     auth_type: AuthType | None = None
     jwt_access_key: Secret | None = None
-    jwt_secret_key: Secret | None = None
+    jwt_secret_key: SigningKey | None = None
     jwt_algorithm: JwtAlgorithm | None = None
     jwt_expiration_seconds: Seconds | None = None
+    jwt_claims: Claims = None
+    jwt_key_id: KeyId | None = None
     oauth2_client_id: Item | None = None
     oauth2_client_secret: Secret | None = None
     oauth2_scopes: Items | None = None

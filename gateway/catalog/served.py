@@ -1,7 +1,7 @@
 """Which publishers this gateway can serve: what it cannot is refused before anything is paid or sent.
 
-A publisher may be stored whole, with a model or a way of authentication that no code serves yet. Calling it at its call
-price would sell it for another price than its own, maybe for nothing, or without its credential.
+A publisher may be stored whole, with a model that no code serves yet. Calling it at its call price would sell it for
+another price than its own, maybe for nothing.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from typing import Any
 
 BILLING_MODELS = frozenset({"prepaid_credits", "x402_per_request"})
 PRICING_MODELS = frozenset({"per_request"})
-AUTH_TYPES = frozenset({"static"})
+
 # What a publisher counts on and nobody does yet: a call without it would be another one than it sells.
 NOT_YET = {
     "requires_user_oauth": "needs OAuth connections of its callers",
-    "token_exchange_url": "exchanges its credential for a token",
     "ownership_tracking_enabled": "tracks who owns what its calls make",
     "protected_operations": "protects operations by ownership",
 }
@@ -40,8 +39,7 @@ def not_served(
         return f"has the billing model {billing}"
     if pricing and pricing[0]["model"] not in PRICING_MODELS:
         return f"has the pricing model {pricing[0]['model']}"
-    auth = document.get("auth_type") or "static"
-    return None if auth in AUTH_TYPES else f"authenticates by {auth}"
+    return None
 
 
 def _database_not_served(

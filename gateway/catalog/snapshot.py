@@ -18,6 +18,7 @@ from uuid import UUID
 import orjson
 
 from gateway.catalog.assets import LIST_ASSETS, Asset
+from gateway.catalog.authentication import Authentication, compile_authentication, trades_key
 from gateway.catalog.delivery import DeliveryPolicy, compile_delivery
 from gateway.catalog.endpoints import Endpoint, EndpointTable
 from gateway.catalog.sales import Sale, compile_sale, is_postgres
@@ -98,6 +99,7 @@ class Publisher:
     prices: tuple[AssetPrice, ...]
     route: Route | None
     route_names: frozenset[bytes] = field(default_factory=frozenset[bytes])
+    authentication: Authentication | None = None
     not_served: str | None = None
     delivery: DeliveryPolicy = field(default_factory=DeliveryPolicy)
     websocket: bool = False
@@ -257,6 +259,7 @@ def compile_publisher(
         prices=prices,
         route=route,
         route_names=route.own_names if route else frozenset(),
+        authentication=compile_authentication(document, secrets) if route else None,
         not_served=not_served(row.category, document, row.pricing, row.sale if sale else None),
         delivery=compile_delivery(document),
         websocket=bool(document.get("websocket_enabled")),
@@ -319,7 +322,7 @@ def route_of(document: Mapping[str, Any], secrets: Mapping[str, Any]) -> Route:
         raise ValueError("api_url is not an http(s) URL")
     headers = [*_pairs(document.get("upstream_headers")), *_pairs(secrets.get("api_headers"))]
     query: tuple[str, bytes] | None = None
-    key = secrets.get("upstream_api_key")
+    key = None if trades_key(document) else secrets.get("upstream_api_key")
     if key and document.get("api_key_query_param"):
         query = (str(document["api_key_query_param"]), str(key).encode())
     elif key:

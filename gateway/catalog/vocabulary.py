@@ -86,7 +86,7 @@ class ParamType(StrEnum):
 BILLING_MODELS = ("x402_per_request", "prepaid_credits", "x402_passthrough", "pay_per_use")
 AUTH_TYPES = ("static", "jwt", "oauth2_cc")
 SETTLEMENT_POLICIES = ("settle_first", "before_response", "deferred")
-JWT_ALGORITHMS = ("HS256", "HS384", "HS512")
+JWT_ALGORITHMS = ("HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512")
 TOKEN_METHODS = ("POST", "GET")
 TOKEN_MODES = ("header", "body", "query")
 

@@ -14,6 +14,7 @@ import click
 import orjson
 from pydantic import ValidationError
 
+from gateway.catalog.authentication import Authentication
 from gateway.catalog.publishers import PublisherDesk
 from gateway.catalog.records import FIND_ANY, LIST_ANY, SET_FLAGS, Record, assemble
 from gateway.catalog.requests import CreatePublisherRequest
@@ -24,8 +25,10 @@ from gateway.database.pool import Connection, Database
 from gateway.database.statement import Statement
 from gateway.proxy.connection_test import try_connection
 from gateway.settings import Settings
+from gateway.upstreams.auth.authenticator import Authenticator, authenticator
 from gateway.upstreams.credentials import CredentialBox
 from gateway.upstreams.egress import EgressGuard
+from gateway.upstreams.http.client import UpstreamClient
 from gateway.upstreams.postgres.address import TLS_MODES, BadConnectionString, read_address
 from gateway.upstreams.postgres.errors import DatabaseError
 from gateway.upstreams.postgres.inspection import Selection, sandbox_sql
@@ -125,7 +128,15 @@ def test_command(slug_or_id: str, path: str) -> None:
             record = await _find(connection, slug_or_id)
         draft = _desk(settings, database).draft_of(record)
         guard = EgressGuard([ip_network(network) for network in settings.proxy.allow_addresses])
-        return await try_connection(guard, settings.proxy, draft.document, draft.secrets, path=path)
+        client = UpstreamClient(guard, max_connections=1, max_idle=0)
+
+        def authenticate(plan: Authentication, slug: str) -> Authenticator:
+            return authenticator(plan, slug, client, guard)
+
+        try:
+            return await try_connection(guard, settings.proxy, authenticate, draft.document, draft.secrets, path=path)
+        finally:
+            await client.aclose()
 
     found = _with_database(run)
     click.echo(f"{'ok' if found.ok else 'failed'}: {found.outcome}. {found.detail}")

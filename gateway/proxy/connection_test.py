@@ -9,12 +9,16 @@ import ssl
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from gateway.catalog.authentication import compile_authentication
 from gateway.catalog.delivery import compile_delivery
 from gateway.catalog.refusals import refused
 from gateway.catalog.snapshot import route_of
-from gateway.proxy.destination import origin_of, timeouts_of
-from gateway.proxy.forward import VIA, target
+from gateway.ids import uuid7
+from gateway.proxy.destination import Authenticate, origin_of, timeouts_of
+from gateway.proxy.exchange import HeaderPairs
+from gateway.proxy.forward import VIA, bearer, target
 from gateway.settings import ProxySettings
+from gateway.upstreams.auth.errors import TokenUnavailable
 from gateway.upstreams.egress import EgressGuard
 from gateway.upstreams.http.timeouts import Timeouts
 from gateway.upstreams.probe import Finding, probe
@@ -29,6 +33,7 @@ Method = Literal["GET", "HEAD"]
 async def try_connection(
     guard: EgressGuard,
     settings: ProxySettings,
+    authenticate: Authenticate,
     document: Mapping[str, Any],
     secrets: Mapping[str, Any],
     *,
@@ -41,7 +46,11 @@ async def try_connection(
         raise refused("api_url", "is required: only publishers with an api_url can be tested")
     route = route_of(document, secrets)
     origin = origin_of(route)
-    headers = [(b"host", origin.authority), AGENT, (b"accept", b"*/*"), *route.headers, VIA]
+    try:
+        let_in = await _token(document, secrets, authenticate)
+    except TokenUnavailable as error:
+        return Finding("unauthorized", f"There is no token to call with: {error}.")
+    headers = [(b"host", origin.authority), AGENT, (b"accept", b"*/*"), *route.headers, *let_in, VIA]
     name, _, query = path.partition("?")
     return await probe(
         guard,
@@ -52,6 +61,13 @@ async def try_connection(
         _bounded(timeouts_of(compile_delivery(document), settings)),
         tls,
     )
+
+
+async def _token(document: Mapping[str, Any], secrets: Mapping[str, Any], authenticate: Authenticate) -> HeaderPairs:
+    plan = compile_authentication(document, secrets)
+    if plan is None:
+        return []
+    return [bearer(await authenticate(plan, str(document.get("slug") or "")).token(str(uuid7())))]
 
 
 def _bounded(own: Timeouts) -> Timeouts:

@@ -7,19 +7,25 @@ not live here: the choices themselves (catalog/delivery.py) and what is sent (fo
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
+from gateway.catalog.authentication import Authentication
 from gateway.catalog.delivery import DeliveryPolicy
 from gateway.catalog.snapshot import Publisher, Route
 from gateway.errors import UpstreamUnreachable
 from gateway.settings import ProxySettings, Settings
 from gateway.telemetry.metrics import Metrics
+from gateway.upstreams.auth.authenticator import Authenticator
 from gateway.upstreams.breaker import Breaker, BreakerPolicy, State
 from gateway.upstreams.egress import EgressRefused, canonical_host
 from gateway.upstreams.http.timeouts import Timeouts
 from gateway.upstreams.origin import Lane, Origin
 
 log = logging.getLogger(__name__)
+
+Authenticate: TypeAlias = Callable[[Authentication, str], Authenticator]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +38,14 @@ class Destination:
     lane: Origin | Lane
     timeouts: Timeouts
     breaker: Breaker
+    auth: Authenticator | None
 
 
 class Destinations:
     """The destinations of one worker. As many entries as publishers have been called; slugs are never reused."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self._settings, self._metrics = settings.proxy, metrics
+    def __init__(self, settings: Settings, metrics: Metrics, authenticate: Authenticate) -> None:
+        self._settings, self._metrics, self._authenticate = settings.proxy, metrics, authenticate
         it = settings.breaker
         self._policy = BreakerPolicy(it.failures, it.percent, it.calls, it.window, it.wait, it.wait_max)
         self._known: dict[str, Destination] = {}
@@ -61,7 +68,14 @@ class Destinations:
             lane = Lane(origin, publisher.slug, most)
         # What is known of a server outlives a change of its publisher, unless the change leads to another server.
         breaker = known.breaker if known is not None and known.origin == origin else self._breaker(publisher.slug)
-        return Destination(publisher, route, origin, lane, timeouts_of(publisher.delivery, self._settings), breaker)
+        timeouts = timeouts_of(publisher.delivery, self._settings)
+        return Destination(publisher, route, origin, lane, timeouts, breaker, self._auth(publisher, known))
+
+    def _auth(self, publisher: Publisher, known: Destination | None) -> Authenticator | None:
+        plan = publisher.authentication
+        if known is not None and known.publisher.authentication == plan:
+            return known.auth  # with the token that it holds
+        return None if plan is None else self._authenticate(plan, publisher.slug)
 
     def _breaker(self, slug: str) -> Breaker:
         def changed(state: State) -> None:

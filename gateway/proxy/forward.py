@@ -6,7 +6,9 @@ with their bytes and order. Path and query are the bytes that came in, below the
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from functools import lru_cache
+from typing import TypeAlias
 from urllib.parse import unquote_plus
 
 from gateway.catalog.snapshot import Publisher, Route
@@ -14,6 +16,7 @@ from gateway.proxy.body import request_body
 from gateway.proxy.destination import Destination
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.identify import peer_address
+from gateway.upstreams.auth.authenticator import Authenticator
 from gateway.upstreams.http.client import UpstreamClient
 from gateway.upstreams.http.response import UpstreamResponse
 from gateway.upstreams.origin import Origin
@@ -35,17 +38,70 @@ OURS_ALONE = frozenset(
 )
 VIA = (b"via", b"1.1 tollway")
 
+KEPT_BYTES = 65_536
+
+Body: TypeAlias = bytes | AsyncIterator[bytes] | None
+
 
 async def forward(exchange: Exchange, client: UpstreamClient, to: Destination) -> UpstreamResponse:
     """Send the call on and return the upstream's answer once its head is there. Raises UpstreamError."""
     body = await request_body(exchange)
+    if to.auth is not None:
+        return await _forward_authenticated(exchange, client, to, to.auth, body)
+    headers = request_headers(exchange, to.publisher, to.route, to.origin, has_body=bool(body))
+    return await _send(exchange, client, to, headers, body)
+
+
+async def _forward_authenticated(
+    exchange: Exchange, client: UpstreamClient, to: Destination, auth: Authenticator, body: Body
+) -> UpstreamResponse:
+    """Send with a token. One that the server no longer takes is replaced, once: 401 says that nothing was done."""
+    headers = request_headers(exchange, to.publisher, to.route, to.origin, has_body=bool(body))
+    kept = None if body is None or isinstance(body, bytes) else KeptBody(body)
+    token = await auth.token(str(exchange.id))
+    answer = await _send(exchange, client, to, [*headers, bearer(token)], body if kept is None else kept.pass_on())
+    if answer.status != 401 or not auth.reject(token) or (kept is not None and not kept.whole):
+        return answer
+    await answer.aclose()
+    token = await auth.token(str(exchange.id))
+    return await _send(exchange, client, to, [*headers, bearer(token)], body if kept is None else kept.content)
+
+
+class KeptBody:
+    """A request body on its way, kept as long as it is short, so that it can be sent once more."""
+
+    def __init__(self, body: AsyncIterator[bytes]) -> None:
+        self._body = body
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self.whole = False
+
+    async def pass_on(self) -> AsyncIterator[bytes]:
+        """Yield the pieces."""
+        async for piece in self._body:
+            self._size += len(piece)
+            if self._size <= KEPT_BYTES:
+                self._pieces.append(piece)
+            yield piece
+        self.whole = self._size <= KEPT_BYTES
+
+    @property
+    def content(self) -> bytes:
+        """Return the whole body, if `whole`."""
+        return b"".join(self._pieces)
+
+
+def bearer(token: bytes) -> tuple[bytes, bytes]:
+    """Return the field that carries a token to a publisher's server."""
+    return (b"authorization", b"Bearer " + token)
+
+
+async def _send(
+    exchange: Exchange, client: UpstreamClient, to: Destination, headers: HeaderPairs, body: Body
+) -> UpstreamResponse:
+    method = exchange.method.encode("ascii")
     return await client.send(
-        to.lane,
-        exchange.method.encode("ascii"),
-        target(to.route, exchange.path, exchange.query),
-        request_headers(exchange, to.publisher, to.route, to.origin, has_body=bool(body)),
-        body,
-        to.timeouts,
+        to.lane, method, target(to.route, exchange.path, exchange.query), headers, body, to.timeouts
     )
 
 

@@ -108,7 +108,7 @@ class Pipeline:
             Policy("key", limits.per_key, 60),
             Policy("address", limits.per_address, 60),
             Policy("guesses", limits.guesses, 60),
-            Destinations(services.settings, services.metrics),
+            Destinations(services.settings, services.metrics, services.authenticate),
             trusted,
             Queries(services, wallets, live, trusted, onchain),
             live,

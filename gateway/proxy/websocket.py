@@ -29,7 +29,7 @@ from gateway.proxy.cut import cut_connection
 from gateway.proxy.deliver import response_headers
 from gateway.proxy.destination import Destination
 from gateway.proxy.exchange import Exchange, HeaderPairs, Message, Receive, Scope, Send
-from gateway.proxy.forward import request_headers, target
+from gateway.proxy.forward import bearer, request_headers, target
 from gateway.proxy.idempotency import keep_answer, keep_later
 from gateway.proxy.intake import PREFIX
 from gateway.proxy.onchain import hold
@@ -211,12 +211,15 @@ class SocketPipeline(Pipeline):
     async def _dial(self, exchange: Exchange, to: Destination) -> UpstreamSocket:
         settings, times, caller = self.services.settings.websocket, to.timeouts, exchange.scope["caller"]
         most = to.lane.limit if isinstance(to.lane, Lane) else settings.connections
+        headers = request_headers(exchange, to.publisher, to.route, to.origin, has_body=False)
+        if to.auth is not None:
+            headers.append(bearer(await to.auth.token(str(exchange.id))))
         return await open_socket(
             self.services.upstreams,
             # Connections of their own: those of calls come back within seconds, and must not wait for these.
             Lane(to.origin, f"{to.publisher.slug} websocket", most),
             target(to.route, exchange.path, exchange.query),
-            request_headers(exchange, to.publisher, to.route, to.origin, has_body=False),
+            headers,
             caller.protocols,
             Timeouts(times.connect, times.first_byte, times.idle, settings.lifetime + 60),
             settings.max_message,

@@ -23,11 +23,8 @@ async def refusal(gateway: RunningGateway, world: World, shop: Shop) -> str:
     [
         ({"billing_model": "pay_per_use"}, "billing model pay_per_use"),
         ({"billing_model": "x402_passthrough"}, "billing model x402_passthrough"),
-        ({"auth_type": "jwt"}, "authenticates by jwt"),
-        ({"auth_type": "oauth2_cc"}, "authenticates by oauth2_cc"),
         ({"integration_type": "mcp"}, "not an HTTP API"),
         ({"requires_user_oauth": True}, "OAuth connections of its callers"),
-        ({"token_exchange_url": "https://example.com/token"}, "exchanges its credential"),
         ({"ownership_tracking_enabled": True}, "tracks who owns"),
         ({"protected_operations": ["DELETE"]}, "protects operations"),
     ],
