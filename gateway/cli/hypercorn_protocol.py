@@ -2,9 +2,10 @@
 
 What hypercorn (0.18) leaves open and a paid proxy cannot: a connection whose application has answered while ten pieces
 of the request still waited for it hangs for ever, because the end waits behind them; so does one that is lost while a
-further request waits for its turn. WebSockets are compressed whenever the client offers to, and messages bounded only
-when unpacked: a few kilobytes become a gigabyte. The application is not told how a client closed, and the end waits for
-the next ping. All are mended by classes put in hypercorn's place; nothing else about it is changed.
+further request waits for its turn. A byte behind the last request of a connection has that one answered 400, when it
+is paid. WebSockets are compressed whenever the client offers to, and messages bounded only when unpacked: a few
+kilobytes become a gigabyte. The application is not told how a client closed, and the end waits for the next ping.
+All of it is mended by classes put in hypercorn's place; nothing else about it is changed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from hypercorn import protocol
 from hypercorn.asyncio import tcp_server
 from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.config import Config
-from hypercorn.events import Closed
+from hypercorn.events import Closed, RawData
 from hypercorn.events import Event as ConnectionEvent
 from hypercorn.protocol import h2, h11, ws_stream
 from hypercorn.protocol.events import Event as StreamEvent
@@ -112,11 +113,30 @@ class Over:
         """Do nothing: there is none."""
 
 
+class Reader(h11_library.Connection):
+    """Reads no further than the request that ends the connection: what follows is none (RFC 9112 section 9.6)."""
+
+    @property
+    def over(self) -> bool:
+        """Say whether the last request is here whole."""
+        return self.their_state is h11_library.MUST_CLOSE
+
+    def next_event(self) -> Any:
+        """Return the next event."""
+        return h11_library.NEED_DATA if self.over else super().next_event()
+
+
 class EndingH11(H11Protocol):
-    """Lets nobody wait for the turn of a further request when none comes any more."""
+    """Lets nobody wait for the turn of a further request when none comes any more, nor spoil the last one."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.connection = Reader(h11_library.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
 
     async def handle(self, event: ConnectionEvent) -> None:
         """Take an event of the transport."""
+        if isinstance(event, RawData) and isinstance(self.connection, Reader) and self.connection.over:
+            return
         await super().handle(event)
         if isinstance(event, Closed):
             self.connection = cast(Any, Over())

@@ -1,18 +1,40 @@
 """Uvicorn's HTTP/1.1 protocol, made as strict as the gateway's other servers.
 
 What uvicorn leaves open and a paid proxy cannot: a head of any size and as slow as its sender likes; trailer fields
-that join the header fields; a body behind an Upgrade that is not taken, which would be read as the next request. What
-does not live here: how the server is started (servers.py) and what the application refuses (proxy/framing.py).
+that join the header fields; a body behind an Upgrade that is not taken, which would be read as the next request; chunks
+for HTTP/1.0, whose readers take them for content. What does not live here: how the server is started (servers.py) and
+what the application refuses (proxy/framing.py).
 """
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http import httptools_impl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 # Bytes of a head, whole requests in one read included; the application's own bounds are below it.
 MAX_HEAD = 256 * 1024
+
+
+class PlainCycle(RequestResponseCycle):
+    """One request and its answer, which to HTTP/1.0 ends with the connection where its length is not known."""
+
+    _until_close = False
+
+    async def send(self, message: Any) -> None:
+        """Send a part of the answer (ASGI)."""
+        if message["type"] == "http.response.start":
+            names = {name.lower() for name, _ in message.get("headers", ())}
+            if self.scope["http_version"] == "1.0" and b"content-length" not in names:
+                self._until_close, self.chunked_encoding = True, False
+        elif self._until_close:
+            self.expected_content_length = len(message.get("body", b""))  # uvicorn counts it down to 0
+        await super().send(message)
+
+
+httptools_impl.RequestResponseCycle = PlainCycle  # the protocol makes them by this name
 
 
 class StrictProtocol(HttpToolsProtocol):

@@ -69,12 +69,8 @@ BARE_QUESTION_MARK_KEPT: set[str] = set()
 CONTINUES_UNASKED = {"hypercorn"}
 # A request that asks for an Upgrade other than websocket and has a body: uvicorn's parser would not read the body.
 REFUSES_BODY_BEHIND_UPGRADE = {"uvicorn"}
-# Bytes behind a request with `Connection: close` (RFC 9112 section 9.6 forbids them): hypercorn may answer 400 to both.
-REFUSES_BYTES_BEHIND_CLOSE = {"hypercorn"}
 # An answer that breaks off before its first body byte: granian has not sent our head by then and answers 500 itself;
 # the others send the head and cut the connection. Nothing is charged.
 CUT_HEADS_ARE_500 = {"granian"}
 # How 110 fields are answered: granian reads at most 100 (431); the others know only the size of the section.
 MANY_FIELDS = {"granian": 431}
-# A stream to an HTTP/1.0 caller: uvicorn chunks it, which HTTP/1.0 cannot read; the others end it with the connection.
-CHUNKS_FOR_HTTP_1_0 = {"uvicorn"}

@@ -185,6 +185,19 @@ async def test_a_body_behind_an_upgrade_is_a_body_or_refused_but_never_a_request
     await tills.expect(agent, PRICE if answer.status == 200 else 0)
 
 
+@pytest.mark.parametrize("behind", [b"\r\n", b"\0", SMUGGLED], ids=["blank line", "NUL", "request"])
+async def test_what_follows_the_last_request_of_a_connection_is_forgotten(
+    wired: RunningGateway, market: Market, tills: Tills, upstream: RecordingUpstream, behind: bytes
+) -> None:
+    """RFC 9112 section 9.6: whoever sent Connection: close sends no further request, and gets the answer to this one."""
+    agent = await tills.agent("last")
+    upstream.forget()
+    last = request("GET", f"/publishers/{market.plain.slug}/x", "Connection: close", key=agent.key)
+    status, rest, closed = await outcome(wired.port, last + filled(behind, market, agent), answers=1, seconds=QUIET)
+    assert (status, rest, closed, upstream.calls) == (200, b"", True, 1)
+    await tills.expect(agent, PRICE)
+
+
 @pytest.mark.parametrize("reason", ["unknown slug", "bad key", "no funds", "climbs", "admin"])
 @pytest.mark.parametrize("apart", [False, True], ids=["at once", "later"])
 async def test_the_body_of_a_refused_call_is_never_read_as_a_request(

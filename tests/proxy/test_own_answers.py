@@ -76,3 +76,15 @@ async def test_a_publishers_own_limit_is_its_own_and_holds_without_a_key(
         answers = [await gateway.client.get(path, headers=headers) for path in paths]
         assert [answer.status_code for answer in answers] == [200, 200, 429, 429]
         assert answers[2].headers["ratelimit-policy"] != answers[3].headers["ratelimit-policy"]
+
+
+async def test_refusals_say_once_where_the_limit_stands(wired: RunningGateway, world: World) -> None:
+    poor, rich = await world.agent(), await world.agent(1_000_000)
+    dear, limited = await world.publisher(10_000), await world.publisher(None, max_queries_per_minute=1)
+    away = await world.publisher(10_000, api_url="http://127.0.0.1:1")
+    await asyncio.sleep(0.3)
+    await wired.client.get(f"/publishers/{limited.slug}/x", headers=rich.headers)
+    for agent, shop, status in ((poor, dear, 402), (rich, away, 502), (rich, limited, 429)):
+        answer = await wired.client.get(f"/publishers/{shop.slug}/x", headers=agent.headers)
+        assert answer.status_code == status
+        assert len(answer.headers.get_list("ratelimit")) == len(answer.headers.get_list("ratelimit-policy")) == 1
