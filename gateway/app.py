@@ -236,6 +236,7 @@ class Worker:
         await self._runner.stop()
         await services.upstreams.aclose()
         services.markets.close()
+        await services.holds.stop()
         await services.ledger.stop()
         await services.settlements.stop()
         try:

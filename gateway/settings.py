@@ -99,7 +99,7 @@ class DatabaseSettings(_Section):
     """The ledger's and catalog's PostgreSQL (15 or newer)."""
 
     url: str = "postgresql://tollway@127.0.0.1:5432/tollway"
-    pool: int = Field(default=8, ge=2, le=200, description="Connections per worker beside the two that are held")
+    pool: int = Field(default=8, ge=2, le=200, description="Connections per worker beside the three that are held")
     command_timeout: Seconds = 30.0
     connect_timeout: Seconds = 10.0
 

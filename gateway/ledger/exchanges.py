@@ -53,7 +53,7 @@ class Refunded:
 
 @dataclass(frozen=True, slots=True)
 class HoldVerdict:
-    """The outcome of placing or ending a hold; see ledger.place_hold and ledger.end_hold."""
+    """The outcome of placing or ending a hold; see ledger.place_holds and ledger.end_hold."""
 
     verdict: Literal[
         "held", "short", "captured", "voided", "repeated", "conflict", "excess", "unknown", "unknown_wallet", "fenced"
@@ -62,6 +62,11 @@ class HoldVerdict:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "available", int(self.available))
+
+    @property
+    def paid(self) -> bool:
+        """Return whether the money is held, now or by an earlier try of the same exchange."""
+        return self.verdict in ("held", "repeated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +86,6 @@ class DeadWorker:
 
 
 REFUND = Statement("SELECT verdict, amount FROM ledger.refund($1, $2, $3, $4, $5)", Refunded)
-PLACE_HOLD = Statement(
-    "SELECT verdict, available FROM ledger.place_hold($1, $2, $3, $4, $5::text::numeric, $6)", HoldVerdict
-)
 END_HOLD = Statement(
     "SELECT verdict, available FROM ledger.end_hold($1, $2::text::numeric, $3::text::numeric, $4, $5, $6, $7, $8)",
     HoldVerdict,

@@ -62,6 +62,7 @@ class BalancePurse(Purse):
     def __init__(self, exchange: Exchange, price: AssetPrice, holds: Holds) -> None:
         super().__init__(exchange, price)
         self.ended = False
+        self._left = 0  # what can be spent beside what is held
         self._holds = holds
 
     @classmethod
@@ -99,7 +100,7 @@ class BalancePurse(Purse):
         if verdict.verdict not in ("held", "repeated"):
             self.exchange.quote = self.rate.quote(budget.shown)
             raise Shortfall("The balance does not cover the estimate for this query.", verdict.available)
-        self.held = wanted
+        self.held, self._left = wanted, verdict.available
         self.exchange.quote = FREE
         return self.rate.rows_for(wanted, budget.most)
 
@@ -108,15 +109,20 @@ class BalancePurse(Purse):
         return await self._holds.place(Hold(self.exchange.id, wallet, publisher, self.price.account_id, amount))
 
     async def take(self, quote: Quote, reason: str, answer: Answer | None = None) -> HeaderPairs:
-        """Capture and release the rest."""
+        """Capture and release the rest: at once, but only a call that has a key waits for it (docs/money.md)."""
         exchange = self.exchange
         self.ended = True
-        exchange.outcome = "refunded"
-        ended = await self._holds.finish(self._capture(quote, reason, answer))
+        capture = self._capture(quote, reason, answer)
+        left = self._left + self.held - quote.amount
+        if capture.key is None:
+            self._holds.finish_later(capture)
+        else:
+            exchange.outcome = "refunded"
+            left = (await self._holds.finish(capture)).available
         exchange.quote = quote
         exchange.outcome = "settled"
         exchange.keyed = None
-        return [(b"x-balance", format_amount(ended.available, self.price.asset.decimals).encode())]
+        return [(b"x-balance", format_amount(left, self.price.asset.decimals).encode())]
 
     def leave(self, quote: Quote, reason: str) -> None:
         """Capture as soon as it can be done."""

@@ -14,6 +14,7 @@ from gateway.database.pool import Connection
 from gateway.ids import uuid7
 from gateway.ledger import exchanges
 from gateway.ledger.entries import Charge, post
+from gateway.ledger.holds import Hold, post_holds
 from tests.support.world import USDC, Agent, Shop, World
 
 
@@ -67,7 +68,8 @@ async def test_an_open_hold_stops_the_roll_up_so_that_its_capture_is_counted(
 ) -> None:
     shop, agent = await world.publisher(), await world.agent(10_000)
     exchange = uuid7()
-    await exchanges.PLACE_HOLD.one(connection, exchange, agent.wallet_id, shop.id, shop.account_id, "500", None)
+    hold = Hold(exchange, agent.wallet_id, shop.id, shop.account_id, 500)
+    await post_holds(connection, [hold], None, [], timedelta(days=7))
     await charge(connection, agent, shop)
     assert await roll_up(connection)
     ended = await exchanges.END_HOLD.one(connection, exchange, "200", "0", "delivered", 200, 0, 0, timedelta(days=7))

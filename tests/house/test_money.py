@@ -26,6 +26,7 @@ ALLOWED = {
     "gateway/payments/evm/rpc.py Rpc.__init__": "a timeout's default",
     "gateway/payments/evm/relayer.py Relayer._round": "seconds until the next round",
     "gateway/ledger/group_commit.py GroupCommit.__init__.observe": "how long a batch took",
+    "gateway/ledger/batches.py Batches.__init__.observe": "how long a batch took",
 }
 
 

@@ -16,7 +16,7 @@ from gateway.errors import Unavailable
 from gateway.ids import floor_at, uuid7
 from gateway.jobs.heartbeat import Heartbeat
 from gateway.jobs.reconcile import Reconciler
-from gateway.ledger import exactly, group_commit, proof, wallets
+from gateway.ledger import batches, exactly, group_commit, proof, wallets
 from gateway.ledger.entries import Charge, Settlement, post
 from gateway.ledger.exchanges import EARNINGS_ACCOUNT, START_WORKER, refund
 from gateway.ledger.group_commit import GroupCommit
@@ -313,7 +313,7 @@ async def test_a_worker_that_is_charging_is_not_fenced(database_url: str, world:
 async def test_a_hanging_ledger_answers_unavailable_and_gives_back_what_it_took(
     ledger: GroupCommit, world: World, connection: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(group_commit, "PATIENCE", 0.3)
+    monkeypatch.setattr(batches, "PATIENCE", 0.3)
     agent, shop = await world.agent(1_000), await world.publisher()
     blocker = await connect(DatabaseSettings(url=database_url))
     async with blocker.transaction():

@@ -8,7 +8,8 @@ import pytest
 from gateway.database.pool import Connection, connect
 from gateway.ids import uuid7
 from gateway.ledger import wallets
-from gateway.ledger.exchanges import END_HOLD, PLACE_HOLD, refund
+from gateway.ledger.exchanges import END_HOLD, refund
+from gateway.ledger.holds import Hold, post_holds
 from gateway.settings import DatabaseSettings
 from tests.support.world import Agent, Shop, World
 
@@ -18,8 +19,8 @@ GRACE = timedelta(days=7)
 
 async def place(connection: Connection, agent: Agent, shop: Shop, amount: int):
     exchange = uuid7()
-    verdict = await PLACE_HOLD.one(connection, exchange, agent.wallet_id, shop.id, shop.account_id, str(amount), None)
-    return exchange, verdict
+    hold = Hold(exchange, agent.wallet_id, shop.id, shop.account_id, amount)
+    return exchange, (await post_holds(connection, [hold], None, [], GRACE))[0]
 
 
 async def end(connection: Connection, exchange, capture: int, fee: int = 0):

@@ -14,7 +14,8 @@ from gateway.database.pool import Connection
 from gateway.ids import uuid7
 from gateway.ledger import proof, wallets
 from gateway.ledger.entries import Charge, post
-from gateway.ledger.exchanges import END_HOLD, PLACE_HOLD, refund
+from gateway.ledger.exchanges import END_HOLD, refund
+from gateway.ledger.holds import Hold, post_holds
 from tests.support.world import World
 
 GRACE = timedelta(days=7)
@@ -90,9 +91,8 @@ async def play(plan, connection: Connection, world: World) -> None:
             await batch(connection, agent, shop, index, model, value)
         elif kind == "hold":
             exchange = uuid7()
-            verdict = await PLACE_HOLD.one(
-                connection, exchange, agent.wallet_id, shop.id, shop.account_id, str(value), None
-            )
+            hold = Hold(exchange, agent.wallet_id, shop.id, shop.account_id, value)
+            (verdict,) = await post_holds(connection, [hold], None, [], GRACE)
             parts = model.take(value, index)
             assert verdict.verdict == ("short" if parts is None else "held")
             if parts is not None:

@@ -97,6 +97,7 @@ class Process:
         """End as SIGTERM ends it, after its calls."""
         for job in self._jobs:
             job.cancel()
+        await self.services.holds.stop()
         await self.services.ledger.stop()
         await self.heartbeat.stop()
         await self.services.database.stop()
