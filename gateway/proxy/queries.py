@@ -13,7 +13,7 @@ from uuid import UUID
 
 from gateway.catalog.experiences import Experiences, Seen
 from gateway.catalog.sales import Sale
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, Problem
 from gateway.identity.clients import Network
 from gateway.limits.policy import Check, Policy
 from gateway.payments.x402.reasons import Reason
@@ -188,8 +188,10 @@ class Queries:
             async with market.open(checked, asked.request.params) as query:
                 exchange.mark("plan")
                 budget = planned_budget(checked, query, market, self._services.experiences, _asker(exchange))
-                run.allow(checked, query, market.bounds, budget, await authorize(budget))
+                paid = await authorize(budget)
                 exchange.mark("authorize")
+                await query.ready()
+                run.allow(checked, query, market.bounds, budget, paid)
                 await run.read_all(query)
                 self._learn(run, checked, query, budget)
         except BadParameter as error:
@@ -237,7 +239,11 @@ class Queries:
         """
         due = isinstance(error, asyncio.CancelledError) and not self._live.cutting
         due = due and run.allowed and run.purse.exchange.keyed is None
-        run.purse.leave(run.cost if due else FREE, "client_gone" if due else "gateway_stopped")
+        if due:
+            run.purse.leave(run.cost, "client_gone")
+        else:
+            never_ran = isinstance(error, Problem) and not run.allowed
+            run.purse.leave(FREE, "unreachable" if never_ran else "gateway_stopped")
 
 
 def _asker(exchange: Exchange) -> Asker:

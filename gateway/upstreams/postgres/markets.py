@@ -10,9 +10,8 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -62,18 +61,35 @@ class Recent(Generic[Key, Value]):
             self._kept.popitem(last=False)
 
 
-@dataclass(frozen=True, slots=True)
-class OpenQuery:
-    """A planned query in its sandbox: nothing of it has run yet."""
+Known = tuple[Described, list[str | None], Planned]
+"""What is known of a query before it runs, and its values as the server reads them."""
 
-    session: Session
-    described: Described
-    values: list[str | None]
-    planned: Planned
+
+class OpenQuery:
+    """A planned query. `ready` before `rows`: only then does its sandbox stand, and nothing of it has run yet.
+
+    A plan that is known needs no session, so the sandbox may still be on its way, or wait for a session that is free:
+    whoever pays for the query meanwhile does not wait for it.
+    """
+
+    def __init__(
+        self, described: Described, values: list[str | None], planned: Planned, enter: Callable[[], Awaitable[Session]]
+    ) -> None:
+        self.described = described
+        self.planned = planned
+        self._values = values
+        self._enter = enter
+        self._session: Session | None = None
+
+    async def ready(self) -> None:
+        """Return when it may run. Raises DatabaseError: then it has not."""
+        self._session = await self._enter()
 
     def rows(self, bounds: Bounds, read: Rows) -> AsyncIterator[list[bytes]]:
         """Run it and yield its rows as JSON objects, in lots; ends at the first bound that is reached."""
-        return queries.rows(self.session, self.described, self.values, bounds, read)
+        if self._session is None:
+            raise RuntimeError("the query's sandbox is not ready")
+        return queries.rows(self._session, self.described, self._values, bounds, read)
 
 
 class Market:
@@ -108,15 +124,13 @@ class Market:
 
     @contextlib.asynccontextmanager
     async def open(self, checked: CheckedQuery, values: Sequence[Any]) -> AsyncGenerator[OpenQuery]:
-        """Plan a query in a sandbox of its own. Raises DatabaseError or BadParameter."""
+        """Plan a query that is to run in a sandbox of its own. Raises DatabaseError or BadParameter."""
         call = object()
         wait = self.breaker.admit(call, time.monotonic())
         if wait > 0:
             raise DatabaseResting(wait)
         try:
-            async with self._planned_in_sandbox(checked, values) as query:
-                if self.breaker.watching:
-                    self.breaker.succeeded(time.monotonic())
+            async with self._planned_for_sandbox(checked, values) as query:
                 yield query
         except (DatabaseUnreachable, DatabaseLost, QueryTimeout) as error:
             self.breaker.failed(call, time.monotonic(), provoked=not isinstance(error, DatabaseUnreachable))
@@ -125,26 +139,54 @@ class Market:
             self.breaker.abandon(call)
 
     @contextlib.asynccontextmanager
-    async def _planned_in_sandbox(self, checked: CheckedQuery, values: Sequence[Any]) -> AsyncGenerator[OpenQuery]:
-        async with self.pool.lease() as session, queries.sandbox(session, self._on_sale.search_path, self.bounds):
-            described = self._described.get(checked.text)
-            if described is None:
-                described = await queries.describe(session, checked, self.bounds)
-                if len(checked.text) <= LARGEST_KEY:
-                    self._described.put(checked.text, described)
-            bound = texts(values, described.parameters)
-            yield OpenQuery(session, described, bound, await self._plan(session, checked, described, bound))
+    async def _planned_for_sandbox(self, checked: CheckedQuery, values: Sequence[Any]) -> AsyncGenerator[OpenQuery]:
+        async with contextlib.AsyncExitStack() as stack:
 
-    async def _plan(
-        self, session: Session, checked: CheckedQuery, described: Described, bound: list[str | None]
-    ) -> Planned:
-        key = (checked.text, tuple(bound))
-        planned = self._planned.get(key)
-        if planned is None:
-            planned = await queries.plan(session, described, bound, self.bounds)
-            if len(checked.text) + sum(len(text or "") for text in bound) <= LARGEST_KEY:
-                self._planned.put(key, planned)
-        return planned
+            async def begun() -> tuple[Session, asyncio.Future[None]]:
+                session = await stack.enter_async_context(self.pool.lease())
+                sandbox = queries.opening_sandbox(session, self._on_sale.search_path, self.bounds)
+                return session, await stack.enter_async_context(sandbox)
+
+            async def enter() -> Session:
+                session, opening = begin or await begun()
+                await opening
+                self._answered()
+                return session
+
+            known = self._known(checked, values)
+            begin = await begun() if known is None or self.pool.idle else None
+            if known is None:
+                session, opening = begin or await begun()
+                await opening
+                known = await self._plan(session, checked, values)
+                self._answered()
+            yield OpenQuery(*known, enter)
+
+    def _answered(self) -> None:
+        """Tell the breaker that the server answers."""
+        if self.breaker.watching:
+            self.breaker.succeeded(time.monotonic())
+
+    def _known(self, checked: CheckedQuery, values: Sequence[Any]) -> Known | None:
+        """Return what is remembered of the same query with the same values. Raises BadParameter."""
+        described = self._described.get(checked.text)
+        if described is None:
+            return None
+        bound = texts(values, described.parameters)
+        planned = self._planned.get((checked.text, tuple(bound)))
+        return None if planned is None else (described, bound, planned)
+
+    async def _plan(self, session: Session, checked: CheckedQuery, values: Sequence[Any]) -> Known:
+        described = self._described.get(checked.text)
+        if described is None:
+            described = await queries.describe(session, checked, self.bounds)
+            if len(checked.text) <= LARGEST_KEY:
+                self._described.put(checked.text, described)
+        bound = texts(values, described.parameters)
+        planned = await queries.plan(session, described, bound, self.bounds)
+        if len(checked.text) + sum(len(text or "") for text in bound) <= LARGEST_KEY:
+            self._planned.put((checked.text, tuple(bound)), planned)
+        return described, bound, planned
 
 
 class Markets:

@@ -75,6 +75,11 @@ class DatabasePool:
             else:
                 self._slots.release()
 
+    @property
+    def idle(self) -> bool:
+        """Return whether a session is free at once, without a new connection."""
+        return bool(self._free) and not self._slots.locked()
+
     def close(self) -> None:
         """Close what is free now; what is lent is closed when it comes back."""
         self._closed = True

@@ -19,6 +19,7 @@ import orjson
 from gateway.upstreams.postgres.errors import LOST, DatabaseError, DatabaseLost, QueryFailed, QueryTimeout
 from gateway.upstreams.postgres.parameters import typed
 from gateway.upstreams.postgres.pool import Session
+from gateway.upstreams.postgres.portal import Portal
 from pricing.sql.estimate import planned_rows
 from pricing.sql.metering import folded_rows
 from pricing.sql.policy import CheckedQuery
@@ -77,10 +78,29 @@ class Rows:
 @contextlib.asynccontextmanager
 async def sandbox(session: Session, search_path: Sequence[str], bounds: Bounds) -> AsyncGenerator[None]:
     """A read-only transaction with every bound that the server keeps, ended by our own deadline at the latest."""
+    async with opening_sandbox(session, search_path, bounds) as opening:
+        await opening
+        yield
+
+
+@contextlib.asynccontextmanager
+async def opening_sandbox(
+    session: Session, search_path: Sequence[str], bounds: Bounds
+) -> AsyncGenerator[asyncio.Future[None]]:
+    """A sandbox whose opening is under way: await what this yields before anything is sent into it."""
     try:
         async with asyncio.timeout(bounds.total):
-            await session.execute(_opening(search_path, bounds))
-            yield
+            opening = asyncio.ensure_future(_open(session, _opening(search_path, bounds)))
+            try:
+                yield opening
+            except BaseException:
+                opening.cancel()
+                raise
+            finally:
+                if not opening.done():
+                    await asyncio.wait([opening])
+                if not opening.cancelled():
+                    opening.exception()  # whoever did not await it need not know
     except TimeoutError:
         session.terminate()
         raise QueryTimeout("The query did not end in time.") from None
@@ -91,6 +111,10 @@ async def sandbox(session: Session, search_path: Sequence[str], bounds: Bounds) 
     except LOST as error:
         session.terminate()
         raise DatabaseLost("The connection to the publisher's database was lost during the query.") from error
+
+
+async def _open(session: Session, recipe: str) -> None:
+    await session.execute(recipe)
 
 
 async def describe(session: Session, checked: CheckedQuery, bounds: Bounds) -> Described:
@@ -122,10 +146,10 @@ async def rows(
     session: Session, described: Described, values: Sequence[str | None], bounds: Bounds, read: Rows
 ) -> AsyncIterator[list[bytes]]:
     """Yield the rows as JSON objects, in lots; `read` counts them. Ends at the first bound that is reached."""
-    cursor = await session.cursor(described.text, *values)
+    portal = Portal(session, described.text, values)
     wanted = min(FIRST_FETCH, bounds.rows)
     while wanted > 0:
-        fetched = await cursor.fetch(wanted)
+        fetched = await portal.fetch(wanted)
         lot: list[bytes] = []
         for document, size in fetched:
             if document is None:
@@ -143,7 +167,7 @@ async def rows(
             return
         average = max(1, read.size // max(1, read.count))
         wanted = min(LARGEST_FETCH, max(1, FETCH_BYTES // average), bounds.rows - read.count)
-    if await cursor.forward(1):
+    if await portal.fetch(1):
         read.stopped = "rows"
 
 
