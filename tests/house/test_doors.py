@@ -11,20 +11,28 @@ from tests.house.source import PACKAGES, Module, imports, modules
 
 # What is imported from outside the standard library, or reaches outside of the process -> the folders that may.
 DOORS: dict[str, tuple[str, ...]] = {
+    # Both in one place: what lets calls in at publishers' servers.
+    "authlib": ("gateway/upstreams/auth",),
+    "joserfc": ("gateway/upstreams/auth",),
     "asyncpg": ("gateway/database", "gateway/upstreams/postgres"),
     "click": ("gateway/cli",),
     "coincurve": ("gateway/payments",),
     # Keccak-256, also for the checksum of an address in a publisher's form.
     "Crypto": ("gateway/payments", "gateway/eip55.py"),
-    "cryptography": ("gateway/upstreams/credentials.py", "gateway/billing/receipts.py", "gateway/payments/evm"),
+    "cryptography": (
+        "gateway/upstreams/credentials.py",
+        "gateway/billing/receipts.py",
+        "gateway/payments/evm",
+        "gateway/catalog/authentication.py",  # says of a publisher's key whether it is one, and signs nothing
+    ),
     "fastapi": ("admin_api",),
     "granian": ("gateway/cli",),
     "hiredis": ("gateway/limits",),
     "httptools": ("gateway/upstreams/http", "gateway/devservices"),
     "h11": ("gateway/cli",),
     "h2": ("gateway/cli",),
-    # Calls that are not a publisher's and not hot: the chain's nodes.
-    "httpx": ("gateway/payments",),
+    # Calls that are not a publisher's and not hot: the chain's nodes, and token servers (over our own connections).
+    "httpx": ("gateway/payments", "gateway/upstreams/transport.py", "gateway/upstreams/auth"),
     "hypercorn": ("gateway/cli",),
     "prometheus_client": ("gateway/telemetry",),
     "sqlglot": ("pricing/sql",),

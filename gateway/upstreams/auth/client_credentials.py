@@ -16,6 +16,7 @@ from gateway.upstreams.transport import GuardedTransport
 from pricing.response_path import pick
 
 BASIC, POST = "client_secret_basic", "client_secret_post"
+METHOD = "POST"
 FIELDS = {"accept": "application/json", "content-type": "application/x-www-form-urlencoded", "user-agent": "tollway"}
 METHODS = (BASIC, POST)
 """How the client shows its secret, in the order of trying: every server must take the first, and some do not."""
@@ -47,9 +48,9 @@ class ClientCredentialsGrant:
         plan = self._plan
         form = {"grant_type": "client_credentials"} | ({"scope": " ".join(plan.scopes)} if plan.scopes else {})
         secret: Any = ClientAuth(plan.client_id, plan.client_secret, method)
-        url, headers, body = secret.prepare("POST", plan.url, dict(FIELDS), urlencode(form))
+        url, headers, body = secret.prepare(METHOD, plan.url, dict(FIELDS), urlencode(form))
         try:
-            answer = await self._client.post(url, headers=headers, content=body)
+            answer = await self._client.request(METHOD, url, headers=headers, content=body)
             return answer.status_code, orjson.loads(answer.content)
         except httpx.RequestError as error:
             raise TokenUnavailable(f"the token server cannot be asked: {error}") from None
