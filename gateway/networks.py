@@ -101,11 +101,18 @@ class Network(_Entry):
             raise ValueError("must be a CAIP-2 id such as eip155:8453")
         return value
 
-    @field_validator("rpc", "facilitator")
+    @field_validator("facilitator")
     @classmethod
     def _http_url(cls, value: str | None) -> str | None:
-        if value is not None and (urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).hostname):
+        if value is not None and not _is_http_url(value):
             raise ValueError("must be an http:// or https:// URL")
+        return value
+
+    @field_validator("rpc")
+    @classmethod
+    def _http_urls(cls, value: str | None) -> str | None:
+        if value is not None and not all(map(_is_http_url, value.split() or [""])):
+            raise ValueError("must be an http:// or https:// URL, or several with spaces between them")
         return value
 
     @model_validator(mode="after")
@@ -117,6 +124,11 @@ class Network(_Entry):
         if _EIP155.fullmatch(self.id) is None and any(asset.transfer for asset in self.assets):
             raise ValueError("transfer: x402 payments are made on eip155 networks only")
         return self
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Return the URLs of its nodes, the preferred one first."""
+        return tuple((self.rpc or "").split())
 
     @property
     def chain_id(self) -> int:
@@ -161,6 +173,10 @@ class Networks(_Entry):
         return next((network for network in self.networks if network.id == network_id), None)
 
 
+def _is_http_url(value: str) -> bool:
+    return urlsplit(value).scheme in ("http", "https") and bool(urlsplit(value).hostname)
+
+
 def networks_file() -> Path:
     """Return config/networks.toml: of the checkout, or the copy inside the installed package."""
     checkout = Path(__file__).resolve().parents[1] / "config" / "networks.toml"
@@ -170,8 +186,8 @@ def networks_file() -> Path:
 def load_networks(environ: Mapping[str, str] | None = None) -> Networks:
     """Read the file that TOLLWAY_CHAIN_NETWORKS names (default: the shipped one). Raises NetworksError.
 
-    TOLLWAY_CHAIN_<chain id>_RPC gives a network its node, ..._FACILITATOR and ..._FACILITATOR_TOKEN its external
-    facilitator; they win over the file.
+    TOLLWAY_CHAIN_<chain id>_RPC gives a network its node (or several, with spaces between them), ..._FACILITATOR and
+    ..._FACILITATOR_TOKEN its external facilitator; they win over the file.
     """
     env = os.environ if environ is None else environ
     place = Path(env["TOLLWAY_CHAIN_NETWORKS"]) if env.get("TOLLWAY_CHAIN_NETWORKS") else networks_file()

@@ -125,18 +125,19 @@ class Chain:
 
     def authorize(
         self, payer: Signer, payee: bytes, value: int, *, nonce: bytes | None = None, seconds: int = 600,
-        valid_after: int = 0, valid_before: int | None = None, chain_id: int | None = None,
+        valid_after: int = 0, valid_before: int | None = None, chain_id: int | None = None, token: bytes = b"",
+        name: str = "USDC",
     ) -> Authorization:  # fmt: skip
-        """Sign a transfer as a client does."""
+        """Sign a transfer as a client does. `chain_id`, `token` and `name` are of another token's domain."""
         nonce = nonce or secrets.token_bytes(32)
         before = valid_before if valid_before is not None else int(time.time()) + self.ahead + seconds
         body = word(payer.address) + word(payee) + word(value) + word(valid_after) + word(before) + nonce
-        signature = self.sign(payer, keccak_256(TRANSFER + body), chain_id)
+        signature = self.sign(payer, keccak_256(TRANSFER + body), chain_id, token, name)
         return Authorization(payer.address, payee, value, valid_after, before, nonce, signature)
 
     def permit(
         self, payer: Signer, payee: bytes, value: int, *, method: str = "permit2_exact", nonce: bytes | None = None,
-        seconds: int = 600, facilitator: bytes = b"",
+        seconds: int = 600, facilitator: bytes = b"", token: bytes = b"",
     ) -> Authorization:  # fmt: skip
         """Sign a Permit2 transfer for the x402 proxies, as a client does."""
         nonce, deadline = nonce or secrets.token_bytes(32), int(time.time()) + self.ahead + seconds
@@ -149,7 +150,7 @@ class Chain:
             b"Witness witness)TokenPermissions(address token,uint256 amount)" + kind
         )
         spender = UPTO_PROXY if method == "permit2_upto" else EXACT_PROXY
-        permitted = keccak_256(PERMISSIONS + word(self.usdc) + word(value))
+        permitted = keccak_256(PERMISSIONS + word(token or self.usdc) + word(value))
         struct = keccak_256(keccak_256(names) + permitted + word(spender) + nonce + word(deadline) + witness)
         domain = keccak_256(PERMIT2_DOMAIN + keccak_256(b"Permit2") + word(self.chain_id) + word(PERMIT2))
         raw = payer.sign(keccak_256(b"\x19\x01" + domain + struct))
@@ -159,11 +160,14 @@ class Chain:
         """Let Permit2 take the payer's USDC, as wallets do once."""
         await self.transact(payer, self.usdc, call_data(selector("approve(address,uint256)"), PERMIT2, 2**256 - 1))
 
-    def sign(self, payer: Signer, struct: bytes, chain_id: int | None = None) -> bytes:
+    def sign(
+        self, payer: Signer, struct: bytes, chain_id: int | None = None, token: bytes = b"", name: str = "USDC"
+    ) -> bytes:
         """Sign an EIP-712 struct hash under the token's domain; v is 27 or 28."""
-        domain = keccak_256(
-            DOMAIN + keccak_256(b"USDC") + keccak_256(b"2") + word(chain_id or self.chain_id) + word(self.usdc)
+        parts = (
+            keccak_256(name.encode()) + keccak_256(b"2") + word(chain_id or self.chain_id) + word(token or self.usdc)
         )
+        domain = keccak_256(DOMAIN + parts)
         raw = payer.sign(keccak_256(b"\x19\x01" + domain + struct))
         return raw[:64] + bytes([27 + raw[64]])
 

@@ -1,6 +1,6 @@
 """The chains that this gateway can settle on: what networks.toml says, with a node and a key.
 
-TOLLWAY_CHAIN_<chain id>_RPC    the network's node (networks.py); without one the network is only offered for prices
+TOLLWAY_CHAIN_<chain id>_RPC    the network's node, or several (networks.py); without one it is only offered for prices
 TOLLWAY_CHAIN_SIGNER_KEY ...    the key that sends transactions (keystore.py)
 TOLLWAY_CHAIN_TREASURY          where payments to the platform go; default: the key's own address, which alone lets
                                 payments be returned automatically
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 from gateway.networks import Network, Networks, load_networks
 from gateway.payments.evm.encoding import parse_address
+from gateway.payments.evm.endpoints import Endpoints
 from gateway.payments.evm.fees import RelayPolicy
 from gateway.payments.evm.instructions import Contracts
 from gateway.payments.evm.keystore import Signer, load_signer
 from gateway.payments.evm.node import Node
-from gateway.payments.evm.rpc import Rpc
 from gateway.settings import SettingsError
 
 TREASURY = "TOLLWAY_CHAIN_TREASURY"
@@ -50,7 +50,7 @@ def open_chains(networks: Networks, environ: Mapping[str, str] | None = None) ->
     return {
         network.id: Chain(
             network,
-            Node(Rpc(network.rpc)),
+            Node(Endpoints(network.id, network.nodes)),
             signer,
             Contracts.of(network),
             RelayPolicy(finality=max(network.confirmations, 1)),

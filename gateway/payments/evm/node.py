@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from gateway.payments.evm.encoding import call_data, parse_hex, parse_quantity, selector
-from gateway.payments.evm.rpc import NoAnswer, Request, Rpc, RpcError
+from gateway.payments.evm.rpc import Calls, NoAnswer, Request, RpcError
 
 Result = TypeVar("Result")
 
@@ -66,7 +66,7 @@ class LogQuery:
 class Node:
     """Typed questions to one node. All raise NodeRefused or NoAnswer; lists hold such errors per item instead."""
 
-    def __init__(self, rpc: Rpc) -> None:
+    def __init__(self, rpc: Calls) -> None:
         self.rpc = rpc
 
     async def chain_id(self) -> int:

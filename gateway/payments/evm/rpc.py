@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
 
 import httpx
@@ -47,6 +47,14 @@ class Request:
 
     method: str
     params: tuple[object, ...] = ()
+
+
+class Calls(Protocol):
+    """The door to a network, whether behind it is one node (Rpc) or several (endpoints.py)."""
+
+    async def call(self, method: str, *params: object) -> Any: ...
+    async def batch(self, requests: Sequence[Request]) -> list[Any | RpcError]: ...
+    async def aclose(self) -> None: ...
 
 
 class Rpc:

@@ -11,9 +11,9 @@ from collections.abc import Container, Mapping
 
 from gateway.networks import Network, Networks
 from gateway.payments.evm.chains import treasury_of
+from gateway.payments.evm.endpoints import Endpoints
 from gateway.payments.evm.instructions import Contracts
 from gateway.payments.evm.node import Node
-from gateway.payments.evm.rpc import Rpc
 from gateway.payments.remote.facilitator import FacilitatorClient, Post
 from gateway.payments.remote.relay import Remote
 from gateway.payments.x402.offer import PaymentKinds
@@ -42,7 +42,8 @@ def open_remotes(
         )
     return {
         network.id: Remote(
-            network, Contracts.of(network), treasury or b"", Node(Rpc(network.rpc)) if network.rpc else None,
+            network, Contracts.of(network), treasury or b"",
+            Node(Endpoints(network.id, network.nodes)) if network.rpc else None,
             FacilitatorClient(network.id, network.facilitator or "", network.facilitator_token, kinds, post),
         )
         for network in needed

@@ -2,7 +2,8 @@
 
 Version 2 reads the header PAYMENT-REQUIRED and ignores the body, version 1 reads only the body: so one answer serves
 both. The body is in version 1's form when somebody can read it (a caller without an API key, an offer that version 1
-knows); otherwise it is version 2's with the contract's prepaid offer first.
+knows), with `offers` beside its list where that does not hold them all; otherwise it is version 2's with the contract's
+prepaid offer first.
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ def required_body(
     """
     readable = [] if bearer else [offer for offer in offers if v1.offered(offer)]
     if readable:
-        body = v2.required(offers, resource, error) | {
+        body_of_v2 = v2.required(offers, resource, error)
+        body = body_of_v2 | {
             "x402Version": v1.VERSION,
             "accepts": [v1.requirements(offer, resource) for offer in readable],
         }
         # Beside the list: a client of version 1 that finds a scheme which it does not know in it gives up.
-        return body | {"seren": seren} | ({"prepaid": prepaid} if prepaid else {})
+        beside = {"offers": body_of_v2["accepts"]} if len(readable) < len(offers) else {}
+        return body | beside | {"seren": seren} | ({"prepaid": prepaid} if prepaid else {})
     body = v2.required(offers, resource, error)
     return body | {"accepts": [*([prepaid] if prepaid else []), *body["accepts"]], "seren": seren}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from gateway.payments.x402.answers import MAX_ERROR, Resource, Settlement
@@ -14,6 +15,9 @@ from gateway.payments.x402.wire import Fields, address, as_object, decode, encod
 VERSION = 2
 MAX_OFFER_HEADER = 6_144
 """Bytes of PAYMENT-REQUIRED: with the other fields of an answer it stays below the 8 KiB that stock clients take."""
+
+MAX_REASON = 80
+"""Characters of the error where nothing longer fits: every reason code does."""
 
 _REQUIRED = frozenset(("x402Version", "payload", "accepted"))
 _OPTIONAL = frozenset(("resource", "extensions"))
@@ -80,12 +84,29 @@ def required(
 
 
 def required_header(offers: Sequence[Offer], resource: Resource, error: str, extensions: Fields | None = None) -> bytes:
-    """Return PAYMENT-REQUIRED; the last offers are left out when it would be longer than MAX_OFFER_HEADER."""
+    """Return PAYMENT-REQUIRED, never longer than MAX_OFFER_HEADER.
+
+    What is left out then, in this order: offers beside the first of their network, from the last; other offers but the
+    first, from the last; the extensions; the description. The body of the 402 has them all.
+    """
     header = encode(required(offers, resource, error, extensions))
-    while len(header) > MAX_OFFER_HEADER and len(offers) > 1:
-        offers = offers[:-1]
+    while len(header) > MAX_OFFER_HEADER:
+        if len(offers) > 1:
+            offers = _without_one(offers)
+        elif extensions:
+            extensions = None
+        else:
+            return encode(required(offers, replace(resource, description=""), error[:MAX_REASON]))
         header = encode(required(offers, resource, error, extensions))
     return header
+
+
+def _without_one(offers: Sequence[Offer]) -> list[Offer]:
+    """Return the offers without the one that is missed least."""
+    networks = [offer.kind.network.id for offer in offers]
+    beside = [place for place, network in enumerate(networks) if network in networks[:place]]
+    missed_least = beside[-1] if beside else len(offers) - 1
+    return [offer for place, offer in enumerate(offers) if place != missed_least]
 
 
 def response(settlement: Settlement) -> dict[str, Any]:

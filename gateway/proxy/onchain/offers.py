@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import quote as escaped
 
 from gateway.billing.x402_per_request import pays_publisher, policy_on
 from gateway.catalog.endpoints import Endpoint
@@ -21,6 +22,7 @@ from pricing.sql.budget import Budget
 from pricing.tariffs import per_request
 from pricing.usage import Usage
 
+IN_URLS = "!#$%&'()*+,/:;=?@[]~"
 MAX_TIMEOUT = 3_600
 """The longest that an authorization may be good for, in seconds: what lives longer must be remembered longer."""
 
@@ -128,9 +130,9 @@ def quote_in(
 
 def resource_of(exchange: Exchange, public_url: str) -> Resource:
     """Return what is sold, as an offer names it and a payment echoes it: the call's URL with its query."""
-    path = exchange.path.decode("latin-1")
-    query = "?" + exchange.query.decode("latin-1") if exchange.query else ""
-    url = f"{public_url}/publishers/{exchange.sold.slug}{path}{query}"
+    query = b"?" + exchange.query if exchange.query else b""
+    # Bytes that no URL has are escaped: in JSON each would be six characters of a header that must stay short.
+    url = f"{public_url}/publishers/{exchange.sold.slug}{escaped(exchange.path + query, safe=IN_URLS)}"
     return resource(url, f"{exchange.method} {exchange.sold.name}")
 
 

@@ -111,6 +111,24 @@ def test_the_header_stays_small_whatever_is_sold() -> None:
     assert 5 <= len(accepts) < 41
     assert len(v2.required_header(offers[:1], long, "why " * 500)) <= v2.MAX_OFFER_HEADER
 
+    said = json.loads(base64.b64decode(v2.required_header(offers, long, "why", {"large": "x" * 6_000})))
+    assert ("extensions" in said, len(said["accepts"])) == (False, 1), "offers and extensions stand in the body"
+
+
+def test_each_network_keeps_its_first_offer_as_long_as_there_is_room() -> None:
+    many = [*(offer(amount=10**30 + n) for n in range(40)), offer(BASE), offer(BASE, amount=2 * 10**30)]
+    accepts = json.loads(base64.b64decode(v2.required_header(many, SHOP, "why")))["accepts"]
+    assert [one["network"] for one in accepts[-2:]] == [SEPOLIA, BASE]
+    assert accepts[0] == json.loads(json.dumps(v2.requirements(many[0])))
+
+
+def test_offers_that_version_1_cannot_read_stand_beside_its_list() -> None:
+    body = body_of(offer(), permit2_offer())
+    assert [one["scheme"] for one in body["accepts"]] == ["exact"]
+    assert [one["extra"].get("assetTransferMethod") for one in body["offers"]] == [None, "permit2"]
+    assert BodyOf100.model_validate(body).accepts[0].network == "base-sepolia"
+    assert "offers" not in body_of(offer())
+
 
 def test_typed_data_is_ready_to_sign() -> None:
     account, ours = Account.create(), offer()
