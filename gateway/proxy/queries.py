@@ -14,6 +14,7 @@ from uuid import UUID
 from gateway.catalog.experiences import Experiences, Seen
 from gateway.catalog.sales import Sale
 from gateway.errors import InvalidRequest, Problem
+from gateway.faults import ARMED, act
 from gateway.identity.clients import Network
 from gateway.limits.policy import Check, Policy
 from gateway.payments.x402.reasons import Reason
@@ -167,9 +168,13 @@ class Queries:
         run, end = Run(purse, outlet), "failed"
         try:
             await self._run(run, asked, authorize)
+            if ARMED == "query.read":
+                await act()
             end = run.truncated or "whole"
             await run.answer()
             exchange.mark("deliver")
+            if ARMED == "query.delivered":
+                await act()
         except CallerLeft:
             end = "left"
             purse.leave(run.cost, "client_gone")
@@ -190,7 +195,11 @@ class Queries:
                 budget = planned_budget(checked, query, market, self._services.experiences, _asker(exchange))
                 paid = await authorize(budget)
                 exchange.mark("authorize")
+                if ARMED == "query.held":
+                    await act()
                 await query.ready()
+                if ARMED == "query.ready":
+                    await act()
                 run.allow(checked, query, market.bounds, budget, paid)
                 await run.read_all(query)
                 self._learn(run, checked, query, budget)

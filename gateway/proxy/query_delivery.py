@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 from collections.abc import Sequence
 
+from gateway.faults import ARMED, act
 from gateway.proxy.dates import http_date
 from gateway.proxy.exchange import Exchange, HeaderPairs, Message
 from gateway.proxy.problems import limit_fields
@@ -61,6 +62,8 @@ class Outlet:
             rest = b"".join(self._pieces) + last
             exchange.gave_out(rest)
             await self._purse.take(quote, "delivered")
+            if ARMED == "query.ended":
+                await act()
             await self._send({"type": "http.response.body", "body": rest})
             return
         body = b"".join(self._pieces) + last
@@ -68,6 +71,8 @@ class Outlet:
         headers = [*self._head(), (b"content-length", str(len(body)).encode()), *_said_of(summary)]
         kept = (headers, body if len(body) <= self._keep else None)
         said = await self._purse.take(quote, "delivered", kept)
+        if ARMED == "query.ended":
+            await act()
         await self._start([*headers, *said])
         with contextlib.suppress(OSError):
             await exchange.send({"type": "http.response.body", "body": body})
@@ -87,6 +92,8 @@ class Outlet:
         self._pieces.clear()
         exchange.gave_out(piece)
         await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+        if ARMED == "query.streamed":
+            await act()
 
     async def _start(self, headers: HeaderPairs) -> None:
         exchange = self._exchange
