@@ -107,7 +107,11 @@ async def hold(town: Town, op: Operation) -> None:
             await town.conductor.turn(f"call {op.number} is measured: {capture} of {op.amount}")
             fact.ended = "asked"
             end = Settlement(exchange, "delivered", 200, 0, 0)
-            fact.ended = (await holds.finish(Capture(end, capture, town.fee_of(op.shop, capture)))).verdict
+            ending = Capture(end, capture, town.fee_of(op.shop, capture))
+            if op.manner & 2:
+                holds.finish_later(ending)
+            else:
+                fact.ended = (await holds.finish(ending)).verdict
 
     await once(process, work())
 
