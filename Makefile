@@ -17,6 +17,7 @@ test: ## Run all tests on a real PostgreSQL and Valkey (ARGS="tests/cli -k drain
 bench: ## Measure calls against the bare upstream and nginx, and estimates of queries (ARGS="--quick", docs/benchmarks.md)
 	@scripts/bootstrap dev
 	@$(BIN)/python -m benchmarks.estimates
+	@$(BIN)/python -m benchmarks.sql $(filter --quick,$(ARGS))
 	@exec $(BIN)/python -m benchmarks $(ARGS)
 
 faults: ## Kill the gateway at every step and prove that money and delivery agree (slow)
