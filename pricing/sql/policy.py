@@ -23,6 +23,7 @@ from pricing.sql.guard import QueryRefused, guard
 from pricing.sql.lexer import Kind, Token, folded, tokens
 from pricing.sql.names import Names, parts
 from pricing.sql.nodes import SELECT_PARTS, TYPES, allowed
+from pricing.sql.recursion import check_recursion
 from pricing.sql.shape import shape_of
 
 # It warns about queries that it half understands, with their text; those are refused here, and no log may hold a query.
@@ -61,6 +62,7 @@ def check(query: str, on_sale: OnSale) -> CheckedQuery:
     if len(outputs) > MAX_OUTPUTS:
         raise QueryRefused("too_complex", f"A query may return {MAX_OUTPUTS} columns.")
     check_growth(tree)
+    check_recursion(tree)
     text = tree.sql("postgres", comments=False)
     written = list(tokens(text))
     _check_text(written)
@@ -99,7 +101,7 @@ def _check_nodes(tree: exp.Expr) -> None:
         kind = type(node)
         if kind is exp.Anonymous:
             name = folded(str(node.this))
-            if name not in FUNCTIONS:
+            if name not in FUNCTIONS and name != "all":  # `<> ALL (array)`: no function can have that name
                 raise _no_function(name)
         elif kind not in known:
             raise QueryRefused("not_sold", f"{_shown(kind)} is not sold.")

@@ -7,14 +7,13 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
 
 from gateway.upstreams.postgres.address import Address, read_address
-from tests.support.services import Services
 from tests.support.world import Agent, Shop
 
 MARKET = Path(__file__).resolve().parents[2] / "gateway/devservices/demo_market.sql"
@@ -50,8 +49,17 @@ class Market:
         return {"connection_string": self.connection_string, "tls": "disable", **more}
 
 
+class Server(Protocol):
+    """A PostgreSQL on which the database is made, by a role that may create databases and roles."""
+
+    @property
+    def database_url(self) -> str:
+        """Return the role's URL."""
+        ...
+
+
 @contextlib.asynccontextmanager
-async def market_database(services: Services) -> AsyncIterator[Market]:
+async def market_database(services: Server) -> AsyncIterator[Market]:
     """Make the database; nothing may change it but what puts it back."""
     connection = await asyncpg.connect(services.database_url)
     await connection.execute(f'CREATE DATABASE "{NAME}"')

@@ -74,6 +74,20 @@ def _split(text: str) -> Any:
     return parts
 
 
+def distrust(error: ssl.SSLCertVerificationError, host: str) -> str:
+    """Return in words why a certificate was not accepted."""
+    if error.verify_code in _OTHER_NAME:
+        return f"The database's certificate is for another name than {host}."
+    if error.verify_code == _EXPIRED:
+        return "The database's certificate has expired."
+    return "The database's certificate is not trusted: put its authority's PEM into `ca`."
+
+
+# OpenSSL's codes (X509_V_ERR_…).
+_OTHER_NAME = (62, 64)
+_EXPIRED = 10
+
+
 class _Named(ssl.SSLContext):
     """Verifies the publisher's host name although the connection goes to a checked address."""
 

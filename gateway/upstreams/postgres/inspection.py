@@ -139,6 +139,7 @@ DEFINERS = """
      WHERE p.prosecdef AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
        AND has_schema_privilege(n.oid, 'USAGE') AND has_function_privilege(p.oid, 'EXECUTE')
 """
+TEMPORARY_FILES = "SELECT current_setting('temp_file_limit')"
 FLAGS = {
     "rolsuper": ("is a superuser", "NOSUPERUSER"),
     "rolcreaterole": ("may create roles", "NOCREATEROLE"),
@@ -180,6 +181,9 @@ async def findings(session: Session, on_sale: OnSale) -> list[Finding]:
     for (thing,) in await session.fetch(DEFINERS):
         problem = f"The role may call {thing}, which runs with its owner's rights."
         found.append(Finding(problem, f"REVOKE EXECUTE ON FUNCTION {thing} FROM PUBLIC, {name};", fatal=False))
+    if await session.fetchval(TEMPORARY_FILES) == "-1":
+        problem = "No bound keeps the role's queries from filling the disk with temporary files."
+        found.append(Finding(problem, f"ALTER ROLE {name} SET temp_file_limit = '256MB';", fatal=False))
     return found[:MAX_FINDINGS]
 
 

@@ -6,6 +6,7 @@ Everything is read over one connection to a checked address, read-only and withi
 from __future__ import annotations
 
 import asyncio
+import ssl
 from dataclasses import asdict
 from typing import Any
 
@@ -17,7 +18,7 @@ from gateway.catalog.sales import FIELD, DatabaseConfig, Inspection
 from gateway.errors import InvalidRequest
 from gateway.upstreams.egress import EgressGuard
 from gateway.upstreams.postgres import queries
-from gateway.upstreams.postgres.address import Address, BadConnectionString, read_address
+from gateway.upstreams.postgres.address import Address, BadConnectionString, read_address, tls_context
 from gateway.upstreams.postgres.errors import LOST, DatabaseError
 from gateway.upstreams.postgres.inspection import Selection, Table, findings, quoted, tables_on_sale
 from gateway.upstreams.postgres.pool import DatabasePool, Session
@@ -65,6 +66,10 @@ class DatabaseInspector:
 
     def _check_tls(self, address: Address) -> None:
         """Passwords and rows go over the network: without TLS only where development allows it."""
+        try:
+            tls_context(address)
+        except ssl.SSLError:
+            raise refused(f"{FIELD}.ca", "is no PEM certificate") from None
         if address.tls == "disable" and not self._guard.is_exempt(address.host):
             raise refused(f"{FIELD}.tls", 'must not be "disable": use verify-full, or require')
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import asyncpg
 
 from gateway.upstreams.egress import EgressGuard, EgressRefused, ResolutionFailed
 from gateway.upstreams.http.dial import alternating
-from gateway.upstreams.postgres.address import Address, tls_context
+from gateway.upstreams.postgres.address import Address, distrust, tls_context
 from gateway.upstreams.postgres.errors import LOST, DatabaseBusy, DatabaseUnreachable
 
 CONNECT_SECONDS = 5.0
@@ -28,6 +29,8 @@ CLEANING_SECONDS = 0.1
 STATEMENTS = 64
 # Session locks and settings survive a rollback; so does anything after a transaction that was ended by other means.
 CLEAN = "ROLLBACK; SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL"
+
+UNREACHABLE = "The publisher's database cannot be reached."
 
 Session = asyncpg.Connection
 
@@ -128,12 +131,18 @@ class DatabasePool:
             raise DatabaseUnreachable(f"The database's address is refused: {refusal}.") from None
         except ResolutionFailed:
             raise DatabaseUnreachable("The database's host name cannot be resolved.") from None
+        except ssl.SSLCertVerificationError as error:
+            raise DatabaseUnreachable(distrust(error, address.host)) from None
         except asyncpg.TooManyConnectionsError:
             raise DatabaseBusy("The publisher's database has no more connections.") from None
         except asyncpg.InvalidAuthorizationSpecificationError:
             raise DatabaseUnreachable("The publisher's database refuses the login.") from None
+        except ConnectionError as error:
+            if "rejected SSL upgrade" in str(error):
+                raise DatabaseUnreachable("The publisher's database does not speak TLS.") from None
+            raise DatabaseUnreachable(UNREACHABLE) from None
         except (*LOST, asyncpg.PostgresError, ValueError):
-            raise DatabaseUnreachable("The publisher's database cannot be reached.") from None
+            raise DatabaseUnreachable(UNREACHABLE) from None
 
     async def _first(self, found: tuple[str, ...]) -> Session:
         failure: Exception | None = None

@@ -15,6 +15,7 @@ SELECT extract(year FROM filed_at) AS y, sum(revenue) FROM filings GROUP BY y OR
 SELECT ticker FROM companies WHERE name ILIKE '%energy%' AND founded BETWEEN DATE '1960-01-01' AND DATE '1980-12-31'
 SELECT ticker, tags FROM companies WHERE tags @> ARRAY['esg']
 SELECT ticker FROM companies WHERE 'esg' = ANY(tags) LIMIT 10
+SELECT ticker FROM companies WHERE 'esg' <> ALL (tags) AND country <> ALL (ARRAY['US', 'DE']) LIMIT 10
 SELECT profile -> 'hq' ->> 'city' AS city, count(*) FROM companies GROUP BY city ORDER BY 2 DESC LIMIT 5
 SELECT ticker FROM companies WHERE profile @> '{"listed": true}' LIMIT 10
 SELECT ticker, (profile ->> 'esg')::numeric AS esg FROM companies ORDER BY esg DESC NULLS LAST LIMIT 10
