@@ -53,10 +53,23 @@ class Refunded:
 
 @dataclass(frozen=True, slots=True)
 class HoldVerdict:
-    """The outcome of placing or ending a hold; see ledger.place_holds and ledger.end_hold."""
+    """The outcome of placing or ending a hold; see ledger.place_holds and ledger.end_hold.
+
+    `short`: nothing is held, `available` is what there is; `busy`: so it is while other holds of the wallet last.
+    """
 
     verdict: Literal[
-        "held", "short", "captured", "voided", "repeated", "conflict", "excess", "unknown", "unknown_wallet", "fenced"
+        "held",
+        "short",
+        "busy",
+        "captured",
+        "voided",
+        "repeated",
+        "conflict",
+        "excess",
+        "unknown",
+        "unknown_wallet",
+        "fenced",
     ]
     available: int
 

@@ -91,7 +91,7 @@ class Holds(Batches[Hold, HoldVerdict]):
         self.grace = grace
 
     async def place(self, hold: Hold) -> HoldVerdict:
-        """Reserve, durably. Verdict `held` or `short` (with what there is). Raises Unavailable; nothing stays held."""
+        """Reserve, durably. Verdict `held`, or `short` or `busy` (with what there is). Raises Unavailable; then not."""
         return await self._share(hold)
 
     async def finish(self, capture: Capture) -> HoldVerdict:

@@ -6,6 +6,7 @@ estimate, is held whole, and the query is stopped where it is used up. The other
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from typing import ClassVar
 from uuid import UUID
@@ -23,6 +24,9 @@ from gateway.proxy.settle import settlement_of
 from pricing.money import format_amount
 from pricing.quote import FREE, Quote, quote_of
 from pricing.sql.budget import Budget
+
+END_SECONDS = 0.03
+"""How long the ledger usually takes to write what a query has cost."""
 
 Answer = tuple[HeaderPairs, bytes | None]
 """An answer's fields and body; no body where it is too large to keep."""
@@ -92,17 +96,25 @@ class BalancePurse(Purse):
 
         Raises Shortfall when that is less than the estimate, and Unavailable; then nothing is held.
         """
-        wanted = self.rate.quote(budget.most).amount
-        verdict = await self._place(wallet, wanted)
-        if verdict.verdict == "short" and verdict.available >= self.rate.quote(budget.estimate).amount:
-            wanted = verdict.available
-            verdict = await self._place(wallet, wanted)
-        if verdict.verdict not in ("held", "repeated"):
+        verdict, wanted = await self._reserve(wallet, budget)
+        if verdict.verdict == "busy":  # the end of an earlier query may be on its way from another worker
+            await asyncio.sleep(END_SECONDS)
+            verdict, wanted = await self._reserve(wallet, budget)
+        if not verdict.paid:
             self.exchange.quote = self.rate.quote(budget.shown)
             raise Shortfall("The balance does not cover the estimate for this query.", verdict.available)
         self.held, self._left = wanted, verdict.available
         self.exchange.quote = FREE
         return self.rate.rows_for(wanted, budget.most)
+
+    async def _reserve(self, wallet: int, budget: Budget) -> tuple[HoldVerdict, int]:
+        """Hold the most, or all that there is where that covers the estimate. Returns the amount as well."""
+        wanted = self.rate.quote(budget.most).amount
+        verdict = await self._place(wallet, wanted)
+        if not verdict.paid and verdict.available >= self.rate.quote(budget.estimate).amount > 0:
+            wanted = verdict.available
+            verdict = await self._place(wallet, wanted)
+        return verdict, wanted
 
     async def _place(self, wallet: int, amount: int) -> HoldVerdict:
         publisher: UUID = self.exchange.sold.id

@@ -193,6 +193,21 @@ async def test_a_hanging_database_harms_nobody_else(
     await settled(connection)
 
 
+async def test_a_known_query_whose_database_hangs_is_not_paid(
+    gateway: RunningGateway, world: World, market: Market, agent: Agent, connection: Connection
+) -> None:
+    """Its money is held while its sandbox opens; a sandbox that never stands releases it."""
+    async with Relay(urlsplit(market.connection_string).port or 0) as relay:
+        hanging = await sell(gateway.client, await world.agent(), through(market, relay))
+        await asyncio.sleep(0.3)
+        assert (await ask(gateway, hanging, agent, "SELECT 1 AS n")).headers["x-cost"] == "0.001"
+        relay.hang()
+        answer = await ask(gateway, hanging, agent, "SELECT 1 AS n")
+        assert (answer.status_code in (502, 504), answer.headers["x-cost"]) == (True, "0"), answer.text
+    await settled(connection)
+    assert await world.balance(agent) == 100 * DOLLAR - 1_000
+
+
 async def test_a_changed_publisher_gets_new_connections(
     gateway: RunningGateway, world: World, market: Market, agent: Agent
 ) -> None:

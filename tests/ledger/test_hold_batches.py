@@ -63,7 +63,7 @@ async def test_200_at_once_with_funds_for_37_hold_exactly_37(worker: Worker, wor
     agent, shop = await world.agent(37 * 100), await world.publisher()
     holds = [hold_of(agent, shop, 100) for _ in range(200)]
     verdicts = await asyncio.gather(*(worker.holds.place(hold) for hold in holds))
-    assert Counter(verdict.verdict for verdict in verdicts) == {"held": 37, "short": 163}
+    assert Counter(verdict.verdict for verdict in verdicts) == {"held": 37, "busy": 163}
     for hold, verdict in zip(holds, verdicts, strict=True):
         if verdict.paid:
             worker.holds.finish_later(end_of(hold, 60, 2))
@@ -81,6 +81,21 @@ async def test_what_an_end_releases_can_be_held_at_once(worker: Worker, world: W
     assert await world.balance(agent) == 500
     told = "SELECT outcome::text, status, bytes_in, bytes_out, method, body_hash FROM ledger.settlement WHERE exchange_id = $1"
     assert tuple(await connection.fetchrow(told, hold.exchange_id)) == ("settled", 200, 1, 2, "POST", b"b")
+
+
+async def test_a_wallet_is_busy_while_its_money_is_held_elsewhere(
+    worker: Worker, world: World, database_url: str
+) -> None:
+    agent, shop = await world.agent(1_000), await world.publisher()
+    other = Worker(database_url)
+    hold = hold_of(agent, shop, 900)
+    await other.holds.place(hold)
+    verdict = await worker.holds.place(hold_of(agent, shop, 200))
+    assert (verdict.verdict, verdict.available) == ("busy", 100)
+    other.holds.finish_later(end_of(hold, 500))
+    await other.stop()
+    assert (await worker.holds.place(hold_of(agent, shop, 501))).verdict == "short"
+    assert (await worker.holds.place(hold_of(agent, shop, 500))).verdict == "held"
 
 
 async def test_four_workers_share_wallets_and_sellers_without_deadlock(database_url: str, world: World) -> None:
