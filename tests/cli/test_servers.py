@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import signal
 import socket
 import threading
@@ -66,6 +67,28 @@ def _cut_off(program: Program) -> int:
         return program.get("/long", timeout=60)[0]
     except (OSError, http.client.HTTPException):
         return 0
+
+
+@pytest.mark.parametrize("kind", ["granian", "uvicorn", "hypercorn"])
+def test_another_worker_takes_the_place_of_one_that_was_killed(tmp_path: Path, kind: str) -> None:
+    with serve(tmp_path, kind, 2) as program:
+        connection = http.client.HTTPConnection("127.0.0.1", program.port, timeout=10)
+        connection.request("GET", "/")
+        worker = int(connection.getresponse().getheader("x-worker") or 0)
+        connection.close()
+        before = _children(program)
+        time.sleep(3.5)  # whoever is killed while it starts is not started again
+        os.kill(worker, signal.SIGKILL)
+        while len(now := _children(program)) < len(before) or worker in now:
+            assert program.process.poll() is None, "the service ended"
+            time.sleep(0.05)
+        assert program.get("/")[0] == 200
+        assert program.end() == 0
+
+
+def _children(program: Program) -> set[int]:
+    pid = program.process.pid
+    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
 
 @every_server
