@@ -1,4 +1,4 @@
-"""What the gateway's operator may do over HTTP: see and end exchanges without an end. Extensions.
+"""What the gateway's operator may do over HTTP: see and end exchanges without an end, forgive debts. Extensions.
 
 Guarded by the operator token (settings.secrets.operator_token), not by an organization's keys: an operator stands above
 all tenants. Without a token configured these paths answer 501.
@@ -20,7 +20,7 @@ from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import Answer, Moment
 from admin_api.kit.problems import refusals
 from gateway.errors import NotConfigured, Unauthenticated
-from gateway.ledger.resolutions import resolve, unended
+from gateway.ledger.resolutions import debts, resolve, unended
 
 EXTENSION: dict[str, Any] = {"x-extension": True}
 _token = HTTPBearer(scheme_name="operator_token", auto_error=False)
@@ -65,10 +65,28 @@ class OpenExchangesResponse(Answer):
     data: list[OpenExchange]
 
 
-class ResolveExchangeRequest(BaseModel):
-    """The decision: give the money back, or keep the charge."""
+class WalletDebt(Answer):
+    """A call that was delivered on trust and whose payment failed; `payer` is the wallet, network and address."""
 
-    decision: Literal["refund", "keep"]
+    exchange_id: UUID
+    payer: str
+    publisher: str
+    asset_symbol: str
+    amount_atomic: str
+    reason: str | None
+    since: Moment
+
+
+class WalletDebtsResponse(Answer):
+    """Debts, oldest first."""
+
+    data: list[WalletDebt]
+
+
+class ResolveExchangeRequest(BaseModel):
+    """The decision: give the money back, keep the charge, or let a debt count no more against its wallet."""
+
+    decision: Literal["refund", "keep", "forgive"]
     note: Annotated[str, Field(max_length=1000)] | None = None
 
 
@@ -110,6 +128,27 @@ async def list_open_exchanges(_actor: Operator, services: ServicesDep) -> OpenEx
     )
 
 
+@router.get("/debts", operation_id="list_wallet_debts", responses=refusals(401, 429, 501), openapi_extra=EXTENSION)
+async def list_wallet_debts(_actor: Operator, services: ServicesDep) -> WalletDebtsResponse:
+    """List up to 1,000 calls that wallets had on trust and have not paid. `resolve_exchange` forgives one."""
+    async with services.database.acquire() as connection:
+        rows = await debts(connection, limit=1_000)
+    return WalletDebtsResponse(
+        data=[
+            WalletDebt(
+                exchange_id=row.exchange_id,
+                payer=row.payer,
+                publisher=row.publisher,
+                asset_symbol=row.asset,
+                amount_atomic=str(row.amount),
+                reason=row.reason,
+                since=row.since,
+            )
+            for row in rows
+        ]
+    )
+
+
 @router.post(
     "/exchanges/{exchange_id}/resolve",
     operation_id="resolve_exchange",
@@ -119,7 +158,7 @@ async def list_open_exchanges(_actor: Operator, services: ServicesDep) -> OpenEx
 async def resolve_exchange(
     exchange_id: UUID, request: ResolveExchangeRequest, actor: Operator, services: ServicesDep
 ) -> ResolutionResponse:
-    """End one open exchange and write the audit line."""
+    """End one open exchange, or forgive a debt, and write the audit line."""
     grace = timedelta(days=services.settings.money.refund_grace_days)
     verdict = await resolve(
         services.database, exchange_id, request.decision, actor=actor, note=request.note, grace=grace

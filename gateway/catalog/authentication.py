@@ -123,9 +123,7 @@ def _check_signed(document: Mapping[str, Any], secrets: Mapping[str, Any]) -> No
         raise refused("jwt_secret_key", "is required for auth_type jwt")
     algorithm = str(document.get("jwt_algorithm") or "HS256")
     if algorithm.startswith("HS") and str(key).startswith("-----BEGIN"):
-        raise refused(
-            "jwt_algorithm", f"{algorithm} takes a shared secret; for a key in PEM choose RS or ES"
-        )
+        raise refused("jwt_algorithm", f"{algorithm} takes a shared secret; for a key in PEM choose RS or ES")
     if not algorithm.startswith("HS") and not _fits(str(key), algorithm):
         raise refused("jwt_secret_key", f"must be an unencrypted private key in PEM that fits {algorithm}")
     claims = document.get("jwt_claims")

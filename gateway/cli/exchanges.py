@@ -1,4 +1,4 @@
-"""`tollway exchanges`: see and end what has no end of its own."""
+"""`tollway exchanges`: see and end what has no end of its own, and forgive what was never paid."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 
 from gateway.cli.context import settings_for_cli
 from gateway.database.pool import Database
-from gateway.ledger.resolutions import Decision, UnendedExchange, resolve, unended
+from gateway.ledger.resolutions import Debt, Decision, UnendedExchange, debts, resolve, unended
 from gateway.settings import Settings
 
 Result = TypeVar("Result")
@@ -41,12 +41,28 @@ def list_command(limit: int) -> None:
         )
 
 
+@exchanges.command("debts")
+@click.option("--limit", default=100, show_default=True)
+def debts_command(limit: int) -> None:
+    """List calls that wallets had on trust and have not paid, oldest first."""
+
+    async def work(database: Database, _settings: Settings) -> list[Debt]:
+        async with database.acquire() as connection:
+            return await debts(connection, limit=limit)
+
+    for row in _run(work):
+        click.echo(
+            f"{row.exchange_id}  {row.amount} {row.asset} (atomic)  {row.payer}  {row.publisher}  {row.since:%FT%TZ}"
+            f"  {row.reason}"
+        )
+
+
 @exchanges.command("resolve")
 @click.argument("exchange_id", type=click.UUID)
-@click.argument("decision", type=click.Choice(["refund", "keep"]))
+@click.argument("decision", type=click.Choice(["refund", "keep", "forgive"]))
 @click.option("--note", help="Why; kept with the audit line.")
 def resolve_command(exchange_id: UUID, decision: Decision, note: str | None) -> None:
-    """End one open exchange: give the money back, or keep the charge. Writes an audit line."""
+    """End one open exchange: give the money back, or keep the charge. Or forgive a debt. Writes an audit line."""
 
     async def work(database: Database, settings: Settings) -> str:
         grace = timedelta(days=settings.money.refund_grace_days)

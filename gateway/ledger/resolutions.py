@@ -1,4 +1,8 @@
-"""Exchanges without an end, as operators see and end them. Every decision leaves an audit line."""
+"""Exchanges without an end, as operators see and end them, and debts that they forgive.
+
+Every decision leaves an audit line. A debt is a call that was delivered on trust (x402, `deferred`) and whose payment
+failed: it counts against what its wallet is trusted with until it is forgiven.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from gateway.errors import NotFound
 from gateway.ledger.entries import SETTLE, Settlement, settlement_columns
 from gateway.ledger.exchanges import END_HOLD, refund
 
-Decision = Literal["refund", "keep"]
+Decision = Literal["refund", "keep", "forgive"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,22 @@ class UnendedExchange:
     worker_id: int | None
     worker_alive: bool
     payer: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "amount", int(self.amount))
+
+
+@dataclass(frozen=True, slots=True)
+class Debt:
+    """A delivered call whose payment failed. `amount` is atomic units, `payer` network and address, `reason` a code."""
+
+    exchange_id: UUID
+    payer: str
+    publisher: str
+    asset: str
+    amount: int
+    reason: str | None
+    since: datetime
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "amount", int(self.amount))
@@ -83,6 +103,24 @@ FIND_UNENDED_PAYMENTS = Statement(
     """,
     UnendedExchange,
 )
+FIND_DEBTS = Statement(
+    """
+    SELECT m.id AS exchange_id, format('%s:0x%s', m.network, encode(m.payer, 'hex')) AS payer, p.slug AS publisher,
+           a.symbol AS asset, m.amount, m.reason, m.reserved_at AS since
+      FROM chain.payment m
+      JOIN ledger.account e ON e.id = m.account_id
+      JOIN catalog.publisher p ON p.id = e.publisher_id
+      JOIN catalog.asset a ON a.id = e.asset_id
+     WHERE m.state = 'failed' AND m.deferred ORDER BY m.id LIMIT $1
+    """,
+    Debt,
+)
+# `deferred` is what makes an unpaid payment count; that it was, the audit line says.
+FORGIVE = Statement(
+    "UPDATE chain.payment SET deferred = false WHERE id = $1 AND state = 'failed' AND deferred RETURNING 'forgiven'",
+    str,
+    scalar=True,
+)
 GIVE_BACK = Statement("SELECT chain.give_back($1, 'operator', NULL)", str, scalar=True)
 SUBMIT = Command("SELECT chain.submit($1, NULL, NULL)")
 NOTE_RESOLUTION = Command(
@@ -99,15 +137,26 @@ async def unended(
     return sorted(found, key=lambda exchange: exchange.exchange_id)[:limit]
 
 
+async def debts(connection: Connection, *, limit: int = 100) -> list[Debt]:
+    """Return what was delivered on trust and not paid, oldest first."""
+    return await FIND_DEBTS.all(connection, limit)
+
+
 async def resolve(
     database: Database, exchange_id: UUID, decision: Decision, *, actor: str, note: str | None, grace: timedelta
 ) -> str:
     """End an open exchange and write the audit line, in one transaction. Returns what the ledger did.
 
-    `refund` gives the money back, `keep` settles the charge (a hold is captured whole, a payment submitted). Raises
-    NotFound when no money moved for this id or the exchange has an end.
+    `refund` gives the money back, `keep` settles the charge (a hold is captured whole, a payment submitted); `forgive`
+    is for a debt. Raises NotFound when no money moved for this id or the exchange has an end, or there is no debt.
     """
     async with database.transaction() as connection:
+        if decision == "forgive":
+            forgiven = await FORGIVE.first(connection, exchange_id)
+            if forgiven is None:
+                raise NotFound("No call with this id was delivered on trust and not paid.")
+            await NOTE_RESOLUTION.run(connection, exchange_id, decision, forgiven, actor, note)
+            return forgiven
         found = await unended(connection, dead_after=timedelta(0), exchange_id=exchange_id)
         if not found:
             raise NotFound("No open exchange has this id.")

@@ -24,6 +24,7 @@ ALLOWED = {
     "gateway/catalog/suggest.py ": "how well a publisher fits a task",
     "gateway/catalog/delivery.py ": "timeouts",
     "gateway/payments/evm/rpc.py Rpc.__init__": "a timeout's default",
+    "gateway/payments/evm/endpoints.py ": "timeouts, and how long a node is left alone",
     "gateway/payments/evm/relayer.py Relayer._round": "seconds until the next round",
     "gateway/ledger/group_commit.py GroupCommit.__init__.observe": "how long a batch took",
     "gateway/ledger/batches.py Batches.__init__.observe": "how long a batch took",

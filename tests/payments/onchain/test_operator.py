@@ -1,4 +1,4 @@
-"""Calls that a dead gateway left, before anybody has reconciled them: an operator sees them, and ends them."""
+"""What an operator sees and decides: calls that a dead gateway left, and what wallets had on trust and never paid."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.chain import Chain
 from tests.support.gateway import ROOT, RunningGateway, start_gateway
 from tests.support.services import Services
 from tests.support.upstream import RecordingUpstream
-from tests.support.world import Shop, World
+from tests.support.world import SEPOLIA_USDC, Shop, World
 
 TOKEN = "an-operator-token-of-length"
 PATIENT = {"MONEY_DEAD_AFTER": "600", "SECRETS_OPERATOR_TOKEN": TOKEN}
@@ -30,6 +30,47 @@ async def gateway(services: Services, database_url: str, chain: Chain) -> AsyncI
     running = await start_gateway(services, database_url, **chained(chain, **PATIENT))
     yield running
     await running.stop()
+
+
+async def test_an_operator_forgives_what_a_wallet_had_on_trust_and_never_paid(
+    gateway: RunningGateway, buying: Buying, world: World, upstream: RecordingUpstream, chain: Chain,
+    connection: Connection,
+) -> None:  # fmt: skip
+    shop = await world.publisher(
+        PRICE, SEPOLIA_USDC, gateway_fee_percent="10", x402_settlement="deferred", x402_exposure="0.01"
+    )
+    upstream.forget()
+    buyer, path = await buying(PRICE), f"/publishers/{shop.slug}/x"
+    required = await buyer.asked(path)
+    async with chain.held_blocks():
+        header = buyer.payment(required, buyer.sign(required["accepts"][0], seconds=90))
+        assert (await buyer.client.get(path, headers=header)).status_code == 200
+        await chain.give_away(buyer.wallet, PRICE)
+
+    async def owed() -> bool:
+        listed = await gateway.client.get("/operator/debts", headers={"Authorization": f"Bearer {TOKEN}"})
+        return [row["payer"] for row in listed.json()["data"]] == [f"{chain.network}:{buyer.address.lower()}"]
+
+    await until(owed)
+    await chain.give(buyer.wallet.address, 2 * PRICE)
+    payment = await connection.fetchval("SELECT id FROM chain.payment WHERE payer = $1", buyer.wallet.address)
+    command = [sys.executable, "-m", "gateway.cli.main", "exchanges"]
+    options = {"cwd": ROOT, "env": gateway.environment, "capture_output": True, "text": True}
+    assert str(payment) in subprocess.run([*command, "debts"], **options).stdout
+    done = subprocess.run([*command, "resolve", str(payment), "forgive", "--note", "paid in cash"], **options)
+    assert done.stdout.strip() == "forgiven", done.stderr
+    again = await gateway.client.post(
+        f"/operator/exchanges/{payment}/resolve", headers={"Authorization": f"Bearer {TOKEN}"},
+        json={"decision": "forgive"},
+    )  # fmt: skip
+    assert again.status_code == 404, "once"
+    line = await connection.fetchrow(
+        "SELECT decision, verdict, note FROM ledger.resolution WHERE exchange_id = $1", payment
+    )
+    assert tuple(line) == ("forgive", "forgiven", "paid in cash")
+    async with chain.held_blocks():  # trusted again: the answer is there before any block
+        assert (await buyer.buy(path)).status_code == 200
+    assert await world.earned(shop) in (0, 9_000)
 
 
 @pytest.mark.parametrize("decision", ["refund", "keep"])
