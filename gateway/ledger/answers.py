@@ -7,6 +7,7 @@ answer can have it again, and whoever asks again after a crash either gets that 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
@@ -16,6 +17,7 @@ import orjson
 
 from gateway.database.pool import Connection, Database
 from gateway.database.statement import Command, Statement
+from gateway.database.together import Together
 from gateway.ledger.entries import Settlement
 
 
@@ -50,10 +52,14 @@ class StoredAnswer:
     request_body_hash: bytes
 
 
+# Many at once, in the order in which they stand.
 CLAIM = Statement(
     """
-    SELECT verdict, request_hash, body_hash, exchange_id, status, headers, body
-      FROM ledger.claim_answer($1, $2, $3, $4, $5, $6)
+    SELECT c.verdict, c.request_hash, c.body_hash, c.exchange_id, c.status, c.headers, c.body
+      FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::uuid[], $5::integer[], $6::interval[])
+           WITH ORDINALITY AS a (owner_id, key, request_hash, exchange_id, worker_id, lifetime, place),
+           LATERAL ledger.claim_answer(a.owner_id, a.key, a.request_hash, a.exchange_id, a.worker_id, a.lifetime) c
+     ORDER BY a.place
     """,
     Claim,
 )
@@ -80,12 +86,16 @@ EXPIRE = Command(
 )
 
 
+Asked = tuple[UUID, str, bytes, UUID, int | None, timedelta]
+
+
 class Answers:
     """The door to stored answers. `lifetime` is how long a key lives, `keep` the largest body kept, in bytes."""
 
     def __init__(self, database: Database, *, lifetime: timedelta, keep: int) -> None:
         self._database = database
         self._lifetime = lifetime
+        self._claims = Together(self._claim, lock=lambda one: (one[0].bytes, one[1]))
         self.keep = keep
 
     async def claim(
@@ -98,11 +108,11 @@ class Answers:
         lifetime: timedelta | None = None,
     ) -> Claim:
         """Claim a key, or learn who has it. Raises Unavailable when the database is away; then nothing is claimed."""
-        return await self._database.read(
-            lambda connection: CLAIM.one(
-                connection, owner_id, key, request_hash, exchange_id, worker_id, lifetime or self._lifetime
-            )
-        )
+        return await self._claims.ask((owner_id, key, request_hash, exchange_id, worker_id, lifetime or self._lifetime))
+
+    async def _claim(self, asked: Sequence[Asked]) -> list[Claim]:
+        columns = [list(column) for column in zip(*asked, strict=True)]
+        return await self._database.read(lambda connection: CLAIM.all(connection, *columns))
 
     async def find(self, owner_id: UUID, key: str) -> Claim | None:
         """Return who has a key, without claiming it; None when nobody has. Raises Unavailable."""

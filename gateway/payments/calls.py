@@ -6,12 +6,20 @@ What does not live here: when which of them is right (billing/x402_per_request.p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 from uuid import UUID
 
+from gateway.database.pool import Database
 from gateway.database.statement import Command, Statement
+from gateway.database.together import Together
 from gateway.payments.evm.outbox import State
+
+Delivery = tuple[Any, ...]
+"""The arguments of chain.deliver, in their order."""
+ANSWER = 6
+SMALL = 65_536
 
 GivenBack = Literal["cancelled", "repaid", "kept", "failed", "ended", "waiting"]
 
@@ -66,10 +74,18 @@ FATE = Statement(_FATE + " WHERE p.id = $1", Fate)
 FATE_BY_NONCE = Statement(
     _FATE + " WHERE p.network = $1 AND p.verifier = ANY ($2::bytea[]) AND p.payer = $3 AND p.nonce = $4", Fate
 )
+# Many at once, in the order in which they stand.
 DELIVER = Statement(
     """
-    SELECT chain.deliver($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16::text::numeric,
-                         $17::text::numeric)::text
+    SELECT chain.deliver(d.id, d.worker_id, d.owner_id, d.key, d.answered, d.headers, d.answer, d.request, d.reason,
+                         d.status, d.bytes_in, d.bytes_out, d.method, d.target, d.body, d.amount::numeric,
+                         d.fee::numeric)::text
+      FROM unnest($1::uuid[], $2::integer[], $3::uuid[], $4::text[], $5::smallint[], $6::bytea[], $7::bytea[],
+                  $8::bytea[], $9::text[], $10::smallint[], $11::bigint[], $12::bigint[], $13::text[], $14::bytea[],
+                  $15::bytea[], $16::text[], $17::text[])
+           WITH ORDINALITY AS d (id, worker_id, owner_id, key, answered, headers, answer, request, reason, status,
+                                 bytes_in, bytes_out, method, target, body, amount, fee, place)
+     ORDER BY d.place
     """,
     str,
     scalar=True,
@@ -93,3 +109,26 @@ FIND_UNDELIVERED = Statement(
     """,
     Undelivered,
 )
+
+
+class Deliveries:
+    """Keeps answers with their payments, those that are ready at the same time together. One per worker."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._together = Together(self._keep, lock=lambda row: row[0], limit=32)
+
+    async def keep(self, row: Delivery) -> State:
+        """Keep one (chain.deliver) and return the payment's state; `cancelled`: nothing was written. Idempotent.
+
+        Raises Unavailable.
+        """
+        answer = row[ANSWER]
+        if answer is not None and len(answer) > SMALL:  # a batch of large ones would be a large statement
+            return (await self._keep([row]))[0]
+        return await self._together.ask(row)
+
+    async def _keep(self, rows: Sequence[Delivery]) -> list[State]:
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        states = await self._database.read(lambda connection: DELIVER.all(connection, *columns))
+        return cast("list[State]", states)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from gateway.payments.evm.chains import Chain
-from gateway.payments.evm.checks import inspect
+from gateway.payments.evm.checks import Inspector
 from gateway.payments.evm.node import Node
 from gateway.payments.evm.rpc import NodeRefused
 from gateway.payments.evm.settlements import Booking, Funds, Order, Settlements, Status
@@ -51,6 +51,7 @@ class Examiner:
 
     def __init__(self, chains: Mapping[str, Chain], others: Mapping[str, Verifier] | None = None) -> None:
         self._chains = chains
+        self._inspectors = {name: Inspector(chain) for name, chain in chains.items()}
         self._others = others or {}
 
     async def examine(self, verified: Verified) -> Examined:
@@ -62,7 +63,7 @@ class Examiner:
         chain = self._chains[verified.network]
         if verified.question is not None:
             verified = verified.decided(await affirmed(chain.node, verified.terms.payer, verified.question.data))
-        found = await inspect(chain, verified.terms)
+        found = await self._inspectors[verified.network].inspect(verified.terms)
         if found.refusal is not None:
             raise refused(found.refusal)
         return Examined(verified.terms, Funds(found.balance, found.block))

@@ -32,7 +32,7 @@ class RelayPolicy:
     min_tip: int = GWEI // 1000
     max_gas: int = 500_000
     max_in_flight: int = 64
-    batch: int = 20
+    batch: int = 50
 
 
 def offer(base_fee: int, tip: int, policy: RelayPolicy) -> Fees | None:

@@ -90,6 +90,15 @@ class Node:
         """Return an account's native balance, in wei."""
         return _read(parse_quantity, await self.rpc.call("eth_getBalance", _hex(address), LATEST))
 
+    async def account(self, address: bytes) -> tuple[int, int]:
+        """Return `balance` and `next_nonce`, in one round trip."""
+        methods = ("eth_getBalance", "eth_getTransactionCount")
+        answers = await self.rpc.batch([Request(method, (_hex(address), LATEST)) for method in methods])
+        for answer in answers:
+            if isinstance(answer, RpcError):
+                raise answer
+        return _read(parse_quantity, answers[0]), _read(parse_quantity, answers[1])
+
     async def next_nonce(self, address: bytes) -> int:
         """Return how many transactions of an account are in the newest block's state."""
         return _read(parse_quantity, await self.rpc.call("eth_getTransactionCount", _hex(address), LATEST))

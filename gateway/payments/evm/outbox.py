@@ -95,6 +95,7 @@ _PAYMENT = """
 """
 
 FIND_PAYMENT = Statement(_PAYMENT + " WHERE p.id = $1", Payment)
+FIND_PAYMENTS = Statement(_PAYMENT + " WHERE p.id = ANY ($1::uuid[])", Payment)
 FIND_BY_NONCE = Statement(
     _PAYMENT + " WHERE p.network = $1 AND p.verifier = $2 AND p.payer = $3 AND p.nonce = $4", Payment
 )
@@ -175,6 +176,8 @@ MINED = Command(
 )
 LOST_NONCE = Command("UPDATE chain.sending SET status = 'lost' WHERE id = $1 AND status = 'open'")
 CONFIRM = Statement("SELECT chain.confirm($1, $2, $3, $4)", bool, scalar=True)
+# Payments that one transaction made.
+CONFIRM_ALL = Command("SELECT chain.confirm(id, $2, $3, $4) FROM unnest($1::uuid[]) AS id")
 FAIL = Statement("SELECT chain.fail($1, $2, $3, now() + $4::interval)", bool, scalar=True)
 RETRY = Command(
     """

@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 TRY_LOCK = Statement("SELECT pg_try_advisory_lock($1)", bool, scalar=True)
 GAUGE_SECONDS = 3.0
 KEEP_ALIVE_SECONDS = 1.0
+FIRST_PAUSE = 0.005
 
 
 @dataclass(slots=True)
@@ -85,6 +86,7 @@ class Relayer:
         self._woken = asyncio.Event()
         self._checked_chain = False
         self._seen = b""
+        self._pause = policy.poll_seconds
         self._due: dict[str, float] = {}
 
     @property
@@ -129,7 +131,10 @@ class Relayer:
         except Exception:
             log.exception("a round of the relayer on %s failed", self.network)
             return self._policy.idle_seconds
-        return self._policy.poll_seconds if busy else self._policy.idle_seconds
+        if not busy:
+            return self._policy.idle_seconds
+        self._pause = min(2 * self._pause, self._policy.poll_seconds)
+        return self._pause
 
     async def _lead(self, connection: Connection) -> bool:
         """Say whether this relayer leads; become the leader when the place is free, or held by one that hangs."""
@@ -169,7 +174,10 @@ class Relayer:
 
     async def _send(self, connection: Connection, head: Block) -> None:
         sendings = await SENDINGS.all(connection, self.network, self.address)
+        sent = self._sender.sent
         refused = await self._sender.send_new(connection, head, len(sendings))
+        if self._sender.sent > sent:  # its block may come at once; from then on look less and less often
+            self._pause = FIRST_PAUSE
         for one in refused:
             await self._watcher.investigate(connection, head, one.payment, one.error)
         if self._is_due("keep_alive", KEEP_ALIVE_SECONDS):

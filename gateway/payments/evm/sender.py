@@ -17,8 +17,9 @@ from uuid import UUID
 
 from gateway.database.pool import Connection
 from gateway.faults import ARMED, act
+from gateway.payments.evm.checks import outcomes, plain
 from gateway.payments.evm.fees import RelayPolicy, gas_limit, offer, raised
-from gateway.payments.evm.instructions import Contracts, Instruction, aggregate, execute, repay
+from gateway.payments.evm.instructions import Contracts, aggregate, execute, repay
 from gateway.payments.evm.keystore import Signer
 from gateway.payments.evm.node import Block, Node
 from gateway.payments.evm.outbox import (
@@ -41,6 +42,7 @@ from gateway.payments.evm.transaction import Call, Fees, Signed, sign
 log = logging.getLogger(__name__)
 
 VOID_GAS = 21_000
+PLAIN_GAS = 200_000  # what takes more is no plain transfer
 KNOWN = ("already known", "already imported", "known transaction")
 TIP_SECONDS = 10.0
 
@@ -81,6 +83,8 @@ class Sender:
         self._contracts = contracts
         self._policy = policy
         self._tip = (0, datetime.min.replace(tzinfo=UTC))
+        self._gas: dict[bytes, int] = {}  # by asset: what a plain payment of it is allowed
+        self.sent = 0  # transactions, so far
         self.waits_because = ""  # why nothing new is sent; empty while it is
 
     async def send_new(self, connection: Connection, head: Block, in_flight: int) -> list[Refused]:
@@ -88,7 +92,7 @@ class Sender:
         room = self._policy.max_in_flight - in_flight
         if room <= 0:
             return []
-        payments = await PENDING.all(connection, self.network, room)
+        payments = await PENDING.all(connection, self.network, room * self._policy.batch)
         repayments = await REPAYABLE.all(connection, self.network, self.address, room)
         if not payments and not repayments:
             return []
@@ -96,7 +100,9 @@ class Sender:
         if fees is None:
             self._wait_because(f"gas is over the cap (base fee {head.base_fee})")
             return []
-        plans, refused = await self._plan(payments, repayments)
+        plans, alone = await self._bundle(payments)
+        more, refused = await self._plan(alone[: max(room - len(plans), 0)], repayments)
+        plans = [*plans, *more][:room]
         if plans:
             await self._send(connection, plans, fees)
         return refused
@@ -134,22 +140,21 @@ class Sender:
     async def _plan(
         self, payments: Sequence[Payment], repayments: Sequence[Payment]
     ) -> tuple[list[Plan], list[Refused]]:
-        """Try every call on its own, so that one that reverts is known before it could spoil anything."""
+        """Try every call on its own, so that one that reverts is known before it takes a nonce."""
         calls = [execute(payment, payment.amount, self.address, self._contracts) for payment in payments]
         returns = [repay(payment) for payment in repayments]
         estimates = await self._node.estimate(self.address, [*calls, *returns])
         if estimates and all(isinstance(estimate, NoAnswer) for estimate in estimates):
             raise NoAnswer("no estimate was answered")
-        good: list[tuple[Payment, Instruction, int]] = []
+        plans: list[Plan] = []
         refused: list[Refused] = []
         for payment, call, estimate in zip(payments, calls, estimates, strict=False):
             if isinstance(estimate, int) and gas_limit(estimate) <= self._policy.max_gas:
-                good.append((payment, call, gas_limit(estimate)))
+                plans.append(Plan(Call(*call, gas_limit(estimate)), (payment.id,)))
             elif isinstance(estimate, int):
                 refused.append(Refused(payment, over_limit(estimate)))
             elif isinstance(estimate, NodeRefused) and reverted(estimate):
                 refused.append(Refused(payment, estimate))
-        plans = self._bundle(good)
         for payment, (target, data), estimate in zip(repayments, returns, estimates[len(payments) :], strict=True):
             if isinstance(estimate, int):
                 plans.append(Plan(Call(target, data, gas_limit(estimate)), (payment.id,), "repay"))
@@ -157,25 +162,49 @@ class Sender:
                 log.error("payment %s cannot be returned from this key: %s", payment.id, estimate)
         return plans, refused
 
-    def _bundle(self, good: Sequence[tuple[Payment, Instruction, int]]) -> list[Plan]:
-        """Put deferred EIP-3009 payments together in multicalls, the others in a transaction each."""
-        together = [one for one in good if one[0].deferred and one[0].method == "eip3009"]
-        if len(together) < 2:
-            together = []
-        alone = [one for one in good if one not in together]
-        plans = [Plan(Call(target, data, gas), (payment.id,)) for payment, (target, data), gas in alone]
-        for start in range(0, len(together), self._policy.batch):
+    async def _bundle(self, payments: Sequence[Payment]) -> tuple[list[Plan], list[Payment]]:
+        """Put plain payments together in multicalls; returns them and the payments that must be tried by themselves.
+
+        Those are the ones that a trial of the whole multicall does not pass, and those that were in one before: what
+        failed there alone, or took the others' gas, does so at its own expense next time.
+        """
+        await self._learn_gas(payments)
+        together = [one for one in payments if plain(one) and one.tries == 0 and one.asset in self._gas]
+        passed: list[Payment] = []
+        plans: list[Plan] = []
+        for start in range(0, len(together), self._policy.batch) if len(together) > 1 else ():
             part = together[start : start + self._policy.batch]
-            data = aggregate([call for _, call, _ in part], all_or_nothing=False)
+            calls = [execute(payment, payment.amount, self.address, self._contracts) for payment in part]
+            data = aggregate(calls, all_or_nothing=False)
+            try:
+                tried = outcomes(await self._node.view(self._contracts.multicall3, data), len(part))
+            except NodeRefused:
+                continue
+            good = [place for place, outcome in enumerate(tried) if outcome is not None]
+            if len(good) < 2:
+                continue
+            if len(good) < len(part):
+                data = aggregate([calls[place] for place in good], all_or_nothing=False)
             # Each estimate holds a whole transaction's base cost, so the sum leaves more room than the multicall uses.
-            call = Call(self._contracts.multicall3, data, sum(gas for _, _, gas in part))
-            plans.append(Plan(call, tuple(payment.id for payment, _, _ in part)))
-        return plans
+            call = Call(self._contracts.multicall3, data, sum(self._gas[part[place].asset] for place in good))
+            plans.append(Plan(call, tuple(part[place].id for place in good)))
+            passed += [part[place] for place in good]
+        taken = {payment.id for payment in passed}
+        return plans, [payment for payment in payments if payment.id not in taken]
+
+    async def _learn_gas(self, payments: Sequence[Payment]) -> None:
+        """Estimate one plain payment of each token that is new here: all take about the same."""
+        first = {payment.asset: payment for payment in payments if plain(payment) and payment.asset not in self._gas}
+        calls = [execute(payment, payment.amount, self.address, self._contracts) for payment in first.values()]
+        estimates = await self._node.estimate(self.address, calls) if len(payments) > 1 else []
+        for asset, estimate in zip(first, estimates, strict=False):
+            if isinstance(estimate, int) and gas_limit(estimate) <= PLAIN_GAS:
+                self._gas[asset] = gas_limit(estimate)
 
     async def _send(self, connection: Connection, plans: Sequence[Plan], fees: Fees) -> None:
-        if not await self._can_pay(plans, fees):
+        balance, mined = await self._node.account(self.address)
+        if not self._can_pay(plans, fees, balance):
             return
-        mined = await self._node.next_nonce(self.address)
         if ARMED == "chain.planned":
             await act()
         signed: list[Signed] = []
@@ -189,13 +218,13 @@ class Sender:
         if ARMED == "chain.stored":
             await act()
         await self._broadcast(connection, signed)
+        self.sent += len(signed)
         if ARMED == "chain.sent":
             await act()
 
-    async def _can_pay(self, plans: Sequence[Plan], fees: Fees) -> bool:
+    def _can_pay(self, plans: Sequence[Plan], fees: Fees, balance: int) -> bool:
         """Say whether the key has the gas money; without it nothing is signed that could not be mined."""
-        needed = sum(plan.call.gas for plan in plans) * fees.max_fee
-        enough = await self._node.balance(self.address) >= needed
+        enough = balance >= sum(plan.call.gas for plan in plans) * fees.max_fee
         self._wait_because("" if enough else "the relayer's key is out of gas money")
         return enough
 

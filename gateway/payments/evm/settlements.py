@@ -29,13 +29,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 from uuid import UUID
 
 from gateway.database.pool import LOST, Connection, Database, Held
 from gateway.database.statement import Statement
+from gateway.database.together import Together
 from gateway.faults import ARMED, act
 from gateway.networks import Network
 from gateway.payments.evm.chains import Chain
@@ -43,7 +44,7 @@ from gateway.payments.evm.instructions import Contracts
 from gateway.payments.evm.node import Node
 from gateway.payments.evm.outbox import (
     FIND_BY_NONCE,
-    FIND_PAYMENT,
+    FIND_PAYMENTS,
     SETTLED_CHANNEL,
     BookingKind,
     Payment,
@@ -133,12 +134,23 @@ class _Claimed:
     available: int | None
 
 
+# Many at once, in the order in which they stand.
 RESERVE = Statement(
     """
-    SELECT verdict, payment_id, available
-      FROM chain.reserve($1, $2, $3, $4, $5, $6, $7, $8, $9::text::numeric, $10, $11, $12, $13, $14, $15,
-                         $16::chain.booking, $17, $18::text::numeric, $19, $20, $21, $22, $23::text::numeric, $24,
-                         $25::text::numeric)
+    SELECT r.verdict, r.payment_id, r.available
+      FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::bytea[], $5::bytea[], $6::bytea[], $7::text[], $8::bytea[],
+                  $9::text[], $10::bigint[], $11::bigint[], $12::bytea[], $13::bytea[], $14::bytea[], $15::boolean[],
+                  $16::text[], $17::bigint[], $18::text[], $19::bigint[], $20::uuid[], $21::bytea[], $22::integer[],
+                  $23::text[], $24::bigint[], $25::text[])
+           WITH ORDINALITY AS o (id, network, verifier, asset, payer, nonce, method, payee, authorized, valid_after,
+                                 valid_before, signature, deploy_target, deploy_data, deferred, booking, account_id,
+                                 fee, wallet_id, publisher_id, request_hash, worker_id, funds, block, exposure, place),
+           LATERAL chain.reserve(o.id, o.network, o.verifier, o.asset, o.payer, o.nonce, o.method, o.payee,
+                                 o.authorized::numeric, o.valid_after, o.valid_before, o.signature, o.deploy_target,
+                                 o.deploy_data, o.deferred, o.booking::chain.booking, o.account_id, o.fee::numeric,
+                                 o.wallet_id, o.publisher_id, o.request_hash, o.worker_id, o.funds::numeric, o.block,
+                                 o.exposure::numeric) r
+     ORDER BY o.place
     """,
     _Claimed,
 )
@@ -186,6 +198,8 @@ class Settlements:
             **chains, **{name: relay.remote for name, relay in self.others.items()}
         }  # fmt: skip
         self._database = database
+        self._reservations = Together(self._reserve, lock=lambda row: (row[1], row[4]))  # network and payer
+        self._looks = Together(self._look)
         self._held = Held(settings, self._listen)
         self._waiting: dict[UUID, set[asyncio.Event]] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -224,16 +238,14 @@ class Settlements:
         `exposure` caps the payer's deferred payments that are not settled, in atomic units. Raises Unavailable.
         """
         booking, verifier = order.booking, self.parties[order.network].contracts.verifier(order.method, order.asset)
-        claimed = await self._database.read(
-            lambda connection: RESERVE.one(
-                connection, order.id, order.network, verifier, order.asset, order.payer, order.nonce, order.method,
-                order.payee, str(order.authorized), order.valid_after, order.valid_before, order.signature,
-                order.deploy_target, order.deploy_data, order.deferred, booking.kind, booking.account_id,
-                str(booking.fee), booking.wallet_id, booking.publisher_id, order.request_hash, order.worker_id,
-                None if funds is None else str(funds.balance), None if funds is None else funds.block,
-                None if exposure is None else str(exposure),
-            )
-        )  # fmt: skip
+        claimed = await self._reservations.ask((
+            order.id, order.network, verifier, order.asset, order.payer, order.nonce, order.method,
+            order.payee, str(order.authorized), order.valid_after, order.valid_before, order.signature,
+            order.deploy_target, order.deploy_data, order.deferred, booking.kind, booking.account_id,
+            str(booking.fee), booking.wallet_id, booking.publisher_id, order.request_hash, order.worker_id,
+            None if funds is None else str(funds.balance), None if funds is None else funds.block,
+            None if exposure is None else str(exposure),
+        ))  # fmt: skip
         if ARMED == "chain.reserved":
             await act()
         available = None if claimed.available is None else int(claimed.available)
@@ -271,7 +283,7 @@ class Settlements:
 
     async def status(self, payment_id: UUID) -> Status | None:
         """Return what became of a payment, None for an unknown id. Raises Unavailable."""
-        found = await self._database.read(lambda connection: FIND_PAYMENT.first(connection, payment_id))
+        found = await self._looks.ask(payment_id)
         return None if found is None else _status(found)
 
     async def find(self, network: str, method: Method, asset: bytes, payer: bytes, nonce: bytes) -> Status | None:
@@ -302,6 +314,15 @@ class Settlements:
             self._waiting[payment_id].discard(event)
             if not self._waiting[payment_id]:
                 del self._waiting[payment_id]
+
+    async def _reserve(self, rows: Sequence[tuple[object, ...]]) -> list[_Claimed]:
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        return await self._database.read(lambda connection: RESERVE.all(connection, *columns))
+
+    async def _look(self, ids: Sequence[UUID]) -> list[Payment | None]:
+        found = await self._database.read(lambda connection: FIND_PAYMENTS.all(connection, list(set(ids))))
+        by_id = {payment.id: payment for payment in found}
+        return [by_id.get(one) for one in ids]
 
     async def _hear(self) -> None:
         """Keep the listening connection open; after a loss every waiter looks for itself."""

@@ -30,6 +30,7 @@ from gateway.payments.evm.node import Block, Node, Receipt
 from gateway.payments.evm.outbox import (
     CANCEL_ORPHANS,
     CONFIRM,
+    CONFIRM_ALL,
     DUE,
     FAIL,
     FINAL_PAYMENTS,
@@ -183,14 +184,12 @@ class Watcher:
             await act()
         payments = await OF_SENDING.all(connection, sending.id)
         place = (receipt.transaction, receipt.block_number, receipt.block_hash)
-        unproven: list[Payment] = []
         async with connection.transaction():
             await MINED.run(connection, sending.id, *place)
-            for payment in payments:
-                if receipt.succeeded and proves(payment, receipt.logs):
-                    await self._confirm(connection, payment, receipt)
-                elif not payment.final and payment.state != "confirmed":
-                    unproven.append(payment)
+            proven = [payment for payment in payments if receipt.succeeded and proves(payment, receipt.logs)]
+            await self._confirm_all(connection, proven, receipt)
+            booked = {payment.id for payment in proven}
+            unproven = [one for one in payments if one.id not in booked and not one.final and one.state != "confirmed"]
             await self._settle_repayments(connection, sending, receipt)
         if ARMED == "chain.booked":
             await act()
@@ -198,6 +197,19 @@ class Watcher:
         empty = NodeRefused(3, "reverted: it moved nothing") if receipt.succeeded and len(payments) == 1 else None
         for payment in unproven:
             await self.investigate(connection, head, replace(payment, sending_status="mined"), empty)
+
+    async def _confirm_all(self, connection: Connection, payments: Sequence[Payment], receipt: Receipt) -> None:
+        """Book what one transaction has paid; one by one when a booking is refused."""
+        place = (receipt.transaction, receipt.block_number, receipt.block_hash)
+        try:
+            async with connection.transaction():
+                await CONFIRM_ALL.run(connection, [payment.id for payment in payments], *place)
+        except LOST:
+            raise
+        except Exception:
+            log.warning("payments of one transaction on %s are booked one by one", self._network, exc_info=True)
+            for payment in payments:
+                await self._confirm(connection, payment, receipt)
 
     async def _confirm(self, connection: Connection, payment: Payment, receipt: Receipt) -> None:
         """Book one payment. A booking that the ledger refuses is for the operator; the others go on."""

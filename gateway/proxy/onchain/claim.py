@@ -38,9 +38,13 @@ async def claim(exchange: Exchange, presented: Presented, services: Services) ->
     request_hash, lifetime = fingerprint(exchange), timedelta(seconds=services.settings.x402.replay)
 
     async def look() -> Claim | None:
-        found = await services.answers.claim(
-            presented.owner, presented.key, request_hash, exchange.id, services.ledger.worker_id, lifetime
-        )
+        try:
+            found = await services.answers.claim(
+                presented.owner, presented.key, request_hash, exchange.id, services.ledger.worker_id, lifetime
+            )
+        except asyncio.CancelledError:
+            exchange.keyed = Keyed(presented.owner, presented.key)  # maybe claimed: it is released with the call
+            raise
         if found.verdict == "claimed" or found.exchange_id == exchange.id:
             exchange.keyed = Keyed(presented.owner, presented.key)
             exchange.keyed.request_hasher.update(exchange.read_body or b"")

@@ -8,17 +8,16 @@ process dies.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 import orjson
 
 from gateway.billing import x402_per_request
 from gateway.billing.prepaid_credits import Ending
-from gateway.database.pool import LOST, Connection
+from gateway.database.pool import LOST
 from gateway.errors import Unavailable
 from gateway.faults import ARMED, act
-from gateway.payments.calls import DELIVER, GIVE_BACK
+from gateway.payments.calls import GIVE_BACK, Deliveries, Delivery
 from gateway.payments.evm.settlements import Status
 from gateway.payments.x402 import v1, v2
 from gateway.payments.x402.answers import Settlement
@@ -42,6 +41,7 @@ class CallPayment:
     """
 
     services: Services
+    deliveries: Deliveries
     id: UUID
     sale: Sale
     version: int
@@ -78,14 +78,10 @@ class CallPayment:
 
         Raises Unavailable when that cannot be done, or not be known: then the caller must not have all of the answer.
         """
-        arguments = self._answer(exchange, headers, body, reason)
-
-        async def work(connection: Connection) -> str:
-            return await DELIVER.one(connection, *arguments)
-
+        delivery = self._answer(exchange, headers, body, reason)
         if ARMED == "x402.answered":
             await act()
-        if await self.services.database.read(work) == "cancelled":
+        if await self.deliveries.keep(delivery) == "cancelled":
             raise Unavailable(NOT_KEPT)
         self.ended = self.submitted = True
         self.services.ledger.ended(self.id)
@@ -98,13 +94,13 @@ class CallPayment:
 
     def keep_later(self, exchange: Exchange) -> None:
         """Keep it without an answer as soon as the database is back: what was delivered as it came is paid for."""
-        arguments = self._answer(exchange, [], None, "delivered")
+        delivery = self._answer(exchange, [], None, "delivered")
         self.ended = self.submitted = True
         exchange.outcome = "settled"
         self._count("kept")
 
         async def work() -> None:
-            await self.services.database.read(lambda connection: DELIVER.one(connection, *arguments))
+            await self.deliveries.keep(delivery)
             self.services.ledger.ended(self.id)
 
         self.services.ledger.owe("keeping", self.id, work)
@@ -171,9 +167,7 @@ class CallPayment:
     def _amount(self) -> int:
         return self.sale.offer.amount if self.due is None else self.due.amount
 
-    def _answer(
-        self, exchange: Exchange, headers: HeaderPairs, body: bytes | None, reason: str | None
-    ) -> tuple[Any, ...]:
+    def _answer(self, exchange: Exchange, headers: HeaderPairs, body: bytes | None, reason: str | None) -> Delivery:
         keyed = exchange.keyed
         if keyed is None:
             raise RuntimeError("a call that is paid on a chain has claimed its payment")

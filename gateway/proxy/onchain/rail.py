@@ -18,6 +18,7 @@ from gateway.billing.prepaid_credits import Ending, gives_back
 from gateway.billing.x402_per_request import policy_for
 from gateway.errors import Problem, Unavailable
 from gateway.faults import ARMED, act
+from gateway.payments.calls import Deliveries
 from gateway.payments.evm.rpc import NoAnswer, NodeRefused
 from gateway.payments.evm.settlements import Order, Reservation
 from gateway.payments.examine import Examined
@@ -59,12 +60,15 @@ class OnchainRail:
 
     services: Services
     offers: Offers
+    deliveries: Deliveries
 
     @classmethod
     def build(cls, services: Services) -> Self | None:
         """Return the rail, or None when there is no network to be paid on."""
         parties = services.settlements.parties
-        return cls(services, Offers(services.kinds, parties)) if parties else None
+        if not parties:
+            return None
+        return cls(services, Offers(services.kinds, parties), Deliveries(services.database))
 
     async def ask(self, exchange: Exchange, shortfall: Shortfall) -> None:
         """Answer 402 with every way to pay this call."""
@@ -101,8 +105,8 @@ class OnchainRail:
         examined = await self._examine(exchange, taken)
         self.services.ledger.begin(exchange.id)
         payment = CallPayment(
-            self.services, exchange.id, taken.sale, taken.presented.taken.version, examined.terms.payer, taken.policy,
-            self.services.ledger.worker_id,
+            self.services, self.deliveries, exchange.id, taken.sale, taken.presented.taken.version,
+            examined.terms.payer, taken.policy, self.services.ledger.worker_id,
         )  # fmt: skip
         exchange.asset_price, exchange.quote = taken.sale.price, taken.sale.quote
         exchange.payment = payment  # from here on it ends with the call, also when the database's answer is lost

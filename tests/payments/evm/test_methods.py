@@ -3,12 +3,13 @@ do not exist yet. Each on chain, booked, replayed and refused."""
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 
 from gateway.eip55 import keccak_256
-from gateway.payments.evm.checks import inspect
+from gateway.payments.evm.checks import Inspector, inspect
 from gateway.payments.evm.encoding import call_data, parse_address, selector
 from gateway.payments.evm.node import Node
 from gateway.payments.evm.rpc import NoAnswer, Rpc
@@ -172,12 +173,66 @@ async def test_inspection_says_what_an_authorization_is_worth(settling: Worker, 
         await away.node.rpc.aclose()
 
 
+async def test_payments_inspected_together_are_each_worth_what_they_are_alone(
+    settling: Worker, order: Ordering, chain: Chain
+) -> None:
+    payer, poor, wallet = await chain.wallet(50_000), await chain.wallet(1), parse_address("0x" + "6a" * 20)
+    await chain.rpc("anvil_setCode", "0x" + wallet.hex(), "0x" + YES.hex())
+    await chain.give(wallet, 10_000)
+    signed = chain.authorize(payer, chain.treasury, 1_000)
+    many = [
+        *(order(chain.authorize(payer, chain.treasury, 10_000)) for _ in range(3)),
+        *(order(chain.authorize(payer, chain.treasury, 30_000)) for _ in range(2)),  # either, but not both
+        order(chain.authorize(poor, chain.treasury, 10_000)),
+        order(signed, authorized=1_001),
+        order(chain.authorize(payer, chain.treasury, 1, valid_before=1)),
+        order(chain.authorize(payer, chain.treasury, 1), asset=b"\x01" * 20),
+        order(replace(chain.authorize(payer, chain.treasury, 5_000), payer=wallet)),  # a contract that says yes
+    ]
+    await chain.allow_permit2(payer)
+    many.append(order(chain.permit(payer, chain.treasury, 10_000), method="permit2_exact"))
+    async with settling() as settlements:
+        link = settlements.chains[chain.network]
+        spent = order(chain.authorize(payer, chain.treasury, 1))
+        assert await settled(settlements, spent) == "confirmed"
+        inspector = Inspector(link)
+        together = await asyncio.gather(*(inspector.inspect(one) for one in (*many, spent)))
+        alone = [await inspect(link, one) for one in (*many, spent)]
+    assert [(one.balance, one.refusal) for one in together] == [(one.balance, one.refusal) for one in alone]
+    assert [one.refusal for one in together].count(None) == 7
+
+
+async def test_one_that_burns_the_gas_of_a_bundle_holds_up_the_others_once(
+    settling: Worker, order: Ordering, chain: Chain
+) -> None:
+    """A wallet whose contract says yes while it is tried, and burns all gas in a block of its choice."""
+    wallet, payer = parse_address("0x" + "6b" * 20), await chain.wallet(1_000_000)
+    await chain.rpc("anvil_setCode", "0x" + wallet.hex(), "0x" + YES.hex())
+    await chain.give(wallet, 10_000)
+    burner = order(replace(chain.authorize(payer, chain.treasury, 5_000), payer=wallet))
+    orders = [order(chain.authorize(payer, chain.treasury, 100)) for _ in range(4)]
+    async with settling() as settlements:
+        async with chain.held_blocks():
+            for one in (orders[0], burner, *orders[1:]):
+                await settlements.reserve(one)
+            await asyncio.gather(*(settlements.submit(one.id) for one in (orders[0], burner, *orders[1:])))
+
+            async def sent() -> bool:
+                states = [await settlements.status(one.id) for one in (*orders, burner)]
+                return all(state is not None and state.state == "broadcast" for state in states)
+
+            await until(sent)
+            await chain.rpc("anvil_setCode", "0x" + wallet.hex(), "0x5b600056")  # loops for ever
+        assert [await ended(settlements, one.id) for one in orders] == ["confirmed"] * 4
+        assert (await ended(settlements, burner.id)).startswith("failed: ")
+
+
 async def test_bundles_cost_less_gas_than_single_transactions(settling: Worker, order: Ordering, chain: Chain) -> None:
     payer = await chain.wallet(1_000_000)
 
-    async def gas_of(deferred: bool) -> int:
-        async with settling() as settlements, chain.held_blocks():
-            orders = [order(chain.authorize(payer, chain.treasury, 100), deferred=deferred) for _ in range(10)]
+    async def gas_of(batch: int) -> int:
+        async with settling(batch=batch) as settlements, chain.held_blocks():
+            orders = [order(chain.authorize(payer, chain.treasury, 100)) for _ in range(10)]
             for one in orders:
                 await settlements.reserve(one)
             await chain.rpc("evm_setAutomine", False)
@@ -195,5 +250,5 @@ async def test_bundles_cost_less_gas_than_single_transactions(settling: Worker, 
             heads = [await chain.rpc("eth_getBlockByNumber", hex(number), False) for number in blocks]
             return sum(int(head["gasUsed"], 16) for head in heads)
 
-    alone, together = await gas_of(False), await gas_of(True)
+    alone, together = await gas_of(1), await gas_of(50)
     assert together < alone * 0.9
