@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
 from admin_api.kit.access import Caller, ServicesDep
 from admin_api.kit.body import StrictRoute
@@ -59,7 +59,9 @@ class UserMeResponse(Answer):
 
 
 class CreateApiKeyRequest(BaseModel):
-    """A new key. Without expires_in_days it does not expire."""
+    """A new key. Without expires_in_days it does not expire, so a misspelt one is refused."""
+
+    model_config = ConfigDict(extra="forbid")
 
     name: Annotated[StrictStr, Field(max_length=256)]
     expires_in_days: Annotated[StrictInt, Field(ge=1, le=MAX_DAYS)] | None = None

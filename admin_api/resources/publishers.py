@@ -27,7 +27,7 @@ from gateway.proxy.query_looks import count_look
 from gateway.services import Services
 from pricing.money import format_amount
 from pricing.tariffs import per_request
-from pricing.usage import Usage
+from pricing.usage import PriceList, Usage
 
 router = APIRouter(prefix="/publishers", tags=["publishers"], route_class=StrictRoute)
 
@@ -141,7 +141,7 @@ async def estimate_query(
         rows = await estimated(services, publisher, publisher.sale, body.query, body.params or [], account_id)
         amount = price.rows.quote(rows).amount
     else:
-        rows, amount = 1, per_request.quote(price.prices, Usage(method="POST")).amount
+        rows, amount = 1, _call_price(price.prices)
     return models.EstimateResponse(
         publisher_slug=publisher.slug,
         publisher_name=publisher.name,
@@ -150,6 +150,12 @@ async def estimate_query(
         estimated_cost=format_amount(amount, price.asset.decimals, places=2),
         estimated_cost_atomic=amount,
     )
+
+
+def _call_price(prices: PriceList) -> int:
+    """Return what a POST costs where it is sold, else the dearest method: what has a price is not told to be free."""
+    methods = ["POST"] if prices.sells("POST") else [name for name, _ in prices.per_method]
+    return max(per_request.quote(prices, Usage(method=method)).amount for method in methods)
 
 
 async def _in_store(connection: Connection, slug: str) -> Publisher:

@@ -130,6 +130,10 @@ async def test_an_estimate_is_the_call_price_with_one_row(api: Api, clerk: Clerk
         "estimated_cost": "0.07",
         "estimated_cost_atomic": 70_000,
     }
+    reader = await clerk.publisher(owner, price_per_call=None, price_per_get="0.02", price_per_delete="0.03")
+    asked = {**body, "publisher_id": reader["id"]}
+    told = await api.call("POST", f"/publishers/{reader['slug']}/estimate", json=asked, expect=200)
+    assert told.json()["estimated_cost"] == "0.03", "no POST is sold there"
     for wrong, field in (
         ({**body, "publisher_id": str(uuid7())}, "publisher_id"),
         ({**body, "asset_id": str(asset_id("eip155:84532", "ETH"))}, "asset_id"),

@@ -147,6 +147,7 @@ async def test_a_key_may_revoke_itself(api: Api, clerk: Clerk) -> None:
         ({"name": "x", "expires_in_days": -1}, "expires_in_days"),
         ({"name": "x", "expires_in_days": 3_651}, "expires_in_days"),
         ({"name": "x", "expires_in_days": "30"}, "expires_in_days"),
+        ({"name": "x", "expires_in_day": 30}, "expires_in_day"),
         ({"name": "x", "expires_in_days": 1.5}, "expires_in_days"),
         ({"name": "x", "expires_in_days": True}, "expires_in_days"),
     ],
