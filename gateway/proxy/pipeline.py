@@ -11,19 +11,13 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import dataclass
-from math import ceil
 from time import monotonic
 from typing import Self
 
 from gateway.billing.prepaid_credits import Ending, gives_back
 from gateway.errors import (
-    InvalidRequest,
     Problem,
     Unavailable,
-    UpstreamInvalid,
-    UpstreamTimeout,
-    UpstreamUnavailable,
-    UpstreamUnreachable,
 )
 from gateway.faults import ARMED, act
 from gateway.identity.clients import Network, networks
@@ -34,6 +28,7 @@ from gateway.proxy.cut import cut_connection
 from gateway.proxy.deliver import deliver
 from gateway.proxy.destination import Destination, Destinations
 from gateway.proxy.exchange import Exchange, HeaderPairs
+from gateway.proxy.failures import admit, unanswered
 from gateway.proxy.forward import forward
 from gateway.proxy.idempotency import claim_key, keep_answer, release_key, replay
 from gateway.proxy.identify import identify
@@ -50,19 +45,7 @@ from gateway.proxy.quote import quote
 from gateway.proxy.settle import settle
 from gateway.services import Services
 from gateway.telemetry.logging import of
-from gateway.upstreams.breaker import CLOSED
 from gateway.upstreams.http.errors import (
-    AddressRefused,
-    ConnectError,
-    ConnectTimeout,
-    Disconnected,
-    FirstByteTimeout,
-    IdleTimeout,
-    PoolTimeout,
-    ProtocolError,
-    TotalTimeout,
-    UnsafeRequest,
-    UploadError,
     UpstreamError,
 )
 from gateway.upstreams.http.response import UpstreamResponse
@@ -72,10 +55,6 @@ log = logging.getLogger(__name__)
 
 # Endings after whose last bytes the caller's connection is cut, so that no part can be taken for the whole.
 CUT = frozenset[Ending]({"broken_off", "total_timeout", "client_stalled"})
-
-
-# What speaks against the upstream itself; not our bounds (PoolTimeout), the caller's body or a forbidden address.
-SILENCE = (ConnectError, Disconnected, FirstByteTimeout, IdleTimeout, ProtocolError, TotalTimeout)
 
 
 class Truncated(Exception):
@@ -186,8 +165,7 @@ class Pipeline:
             return
         quote(exchange, candidates)
         to = self.destinations.find(exchange.sold)
-        if to.breaker.state is not CLOSED:
-            self._admit(exchange, to)
+        admit(exchange, to, self.services)
         try:
             if ARMED == "authorize.before":
                 await act()
@@ -205,8 +183,7 @@ class Pipeline:
         if taken is None:
             return
         to = self.destinations.find(exchange.sold)
-        if to.breaker.state is not CLOSED:
-            self._admit(exchange, to)
+        admit(exchange, to, self.services)
         try:
             await rail.authorize(exchange, taken)
             exchange.mark("authorize")
@@ -214,7 +191,7 @@ class Pipeline:
             try:
                 ending = await rail.deliver(exchange, answer)
             except UpstreamError as error:  # in the middle of a body that nobody has seen anything of
-                raise await self._unanswered(exchange, to, error) from error
+                raise await unanswered(exchange, to, error, self.services) from error
             finally:
                 await answer.aclose()
             await self._end(exchange, ending)
@@ -229,16 +206,6 @@ class Pipeline:
         await answer_payment_required(
             exchange, self.services.settings.public_url, available=shortfall.available, error=shortfall.detail
         )
-
-    def _admit(self, exchange: Exchange, to: Destination) -> None:
-        """Raise UpstreamUnavailable while the publisher's server is left alone. Nothing has moved then."""
-        wait = to.breaker.admit(exchange, monotonic())
-        if wait:
-            self.services.metrics.upstream_error(exchange.sold.slug, "BreakerOpen")
-            raise UpstreamUnavailable(
-                "The publisher's server failed repeatedly and is left alone for a moment; you were not charged.",
-                retry_after=ceil(wait),
-            )
 
     async def _buy(self, exchange: Exchange, to: Destination) -> None:
         """Forward, deliver and settle: from here on the exchange may be paid."""
@@ -271,7 +238,7 @@ class Pipeline:
         try:
             answer = await forward(exchange, self.services.upstreams, to)
         except UpstreamError as error:
-            raise await self._unanswered(exchange, to, error) from error
+            raise await unanswered(exchange, to, error, self.services) from error
         if to.breaker.watching:
             to.breaker.succeeded(monotonic())
         exchange.mark("upstream")
@@ -297,19 +264,6 @@ class Pipeline:
             cut_connection(exchange.scope)
         if ending in CUT:
             raise Truncated
-
-    async def _unanswered(self, exchange: Exchange, to: Destination, error: UpstreamError) -> Problem:
-        """End a call without an answer and return what its caller reads. Raises ClientGone."""
-        services = self.services
-        exchange.sent = error.sent
-        services.metrics.upstream_error(exchange.sold.slug, type(error).__name__)
-        if isinstance(error.__cause__, ClientGone):
-            raise ClientGone from None
-        if isinstance(error, SILENCE) and not isinstance(error, AddressRefused):
-            to.breaker.failed(exchange, monotonic(), provoked=not isinstance(error, ConnectError))
-        ending, problem = _failure(error)
-        await settle(exchange, services.ledger, ending)
-        return problem
 
     async def _refuse(self, exchange: Exchange, problem: Problem) -> None:
         """Answer a problem. Once the upstream may have seen the call, a repeat gets this answer, not a second call."""
@@ -355,20 +309,3 @@ def _go_on() -> None:
     task = asyncio.current_task()
     if task is not None:
         task.uncancel()
-
-
-def _failure(error: UpstreamError) -> tuple[Ending, Problem]:
-    """Return how the exchange ends and what the caller reads, for a call without an answer."""
-    if isinstance(error.__cause__, Problem):  # why the caller's body could not be read on
-        return "refused", error.__cause__
-    if isinstance(error, UnsafeRequest | UploadError):
-        return "refused", InvalidRequest(f"The request cannot be forwarded: {error}. You were not charged.")
-    if isinstance(error, PoolTimeout):
-        return "refused", Unavailable("All connections to this publisher are busy; you were not charged.")
-    if isinstance(error, ConnectTimeout):
-        return "unreachable", UpstreamTimeout("The publisher's server accepted no connection in time; not charged.")
-    if isinstance(error, ConnectError):
-        return "unreachable", UpstreamUnreachable("The publisher's server cannot be reached; you were not charged.")
-    if isinstance(error, FirstByteTimeout | IdleTimeout | TotalTimeout):
-        return "timeout", UpstreamTimeout("The publisher's server did not answer in time; you were not charged.")
-    return "upstream_error", UpstreamInvalid("The publisher's server gave no valid answer; you were not charged.")

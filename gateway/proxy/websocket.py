@@ -29,6 +29,7 @@ from gateway.proxy.cut import cut_connection
 from gateway.proxy.deliver import response_headers
 from gateway.proxy.destination import Destination
 from gateway.proxy.exchange import Exchange, HeaderPairs, Message, Receive, Scope, Send
+from gateway.proxy.failures import admit, unanswered
 from gateway.proxy.forward import bearer, request_headers, target
 from gateway.proxy.idempotency import keep_answer, keep_later
 from gateway.proxy.intake import PREFIX
@@ -39,7 +40,6 @@ from gateway.proxy.problems import answer_problem
 from gateway.proxy.relay import Bounds, Relay
 from gateway.proxy.settle import settle
 from gateway.settings import WebSocketSettings
-from gateway.upstreams.breaker import CLOSED
 from gateway.upstreams.http.errors import UpstreamError
 from gateway.upstreams.http.timeouts import Timeouts
 from gateway.upstreams.origin import Lane
@@ -137,8 +137,7 @@ class SocketPipeline(Pipeline):
         if taken is None:  # pragma: no cover - of a connection no answer is kept
             return
         to = self.destinations.find(exchange.sold)
-        if to.breaker.state is not CLOSED:
-            self._admit(exchange, to)
+        admit(exchange, to, self.services)
         try:
             payment = await rail.authorize(exchange, taken)
             exchange.mark("authorize")
@@ -194,7 +193,7 @@ class SocketPipeline(Pipeline):
                 upstream_status=refusal.status,
             ) from None
         except UpstreamError as error:
-            raise await self._unanswered(exchange, to, error) from error
+            raise await unanswered(exchange, to, error, self.services) from error
         _answered(to)
         exchange.mark("upstream")
         exchange.sent, exchange.status = True, 101
