@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 
 from gateway.catalog.snapshot import Catalog
-from gateway.database.pool import Database
+from gateway.database.pool import LOST, Database
+from gateway.database.statement import Statement
+from gateway.errors import Unavailable
 from gateway.identity.principals import Identities
 from gateway.ledger.group_commit import GroupCommit
 from gateway.limits.limiter import RateLimiter
+from gateway.payments.evm.outbox import COUNTS
 from gateway.payments.evm.settlements import Settlements
 from gateway.telemetry.metrics import Metrics
 from gateway.upstreams.http.client import UpstreamClient
+
+# Of all workers that run, one counts what all have in common.
+IS_FIRST = Statement(
+    "SELECT coalesce(min(id) = $1, false) FROM ledger.worker WHERE stopped_at IS NULL AND reconciled_at IS NULL",
+    bool,
+    scalar=True,
+)
 
 
 @dataclass(slots=True)
@@ -50,6 +61,20 @@ class Sampler:
                 relayer.network, leading=seen.leading, balance=seen.balance or 0,
                 waits=seen.leading and bool(relayer.held_up), payments=seen.open_payments,
             )  # fmt: skip
+        with contextlib.suppress(*LOST, Unavailable):
+            await self._sample_facilitators()
+
+    async def _sample_facilitators(self) -> None:
+        """Show what waits for external facilitators: every worker relays to them, one says so."""
+        for name in self.settlements.others:
+            says, payments = False, dict[str, int]()
+            async with self.database.acquire() as connection:
+                says = await IS_FIRST.one(connection, self.ledger.worker_id)
+                if says:
+                    counted = await COUNTS.all(connection, name)
+                    payments = {one.state: one.number for one in counted}
+            waits = payments.get("unknown", 0) > 0
+            self.metrics.set_relayer(name, leading=says, balance=None, waits=waits, payments=payments)
 
     def _grown(self, name: str, now: int) -> int:
         """Return by how much a number has changed since the last sample."""

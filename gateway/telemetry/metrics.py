@@ -258,11 +258,15 @@ class Metrics:
         self._pool.set(connections, self._pools.label(pool), state)
 
     def set_relayer(
-        self, network: str, *, leading: bool, balance: int, waits: bool, payments: Mapping[str, int]
+        self, network: str, *, leading: bool, balance: int | None, waits: bool, payments: Mapping[str, int]
     ) -> None:
-        """Set what this worker's relayer of a network sees; one that does not lead sees nothing. `balance` is wei."""
+        """Set what this worker's relayer of a network sees; one that does not lead sees nothing.
+
+        `balance` is wei, None where somebody else pays for gas.
+        """
         self._relayer_leading.set(leading, network)
-        self._relayer_balance.set(balance, network)
+        if balance is not None:
+            self._relayer_balance.set(balance, network)
         self._relayer_waits.set(waits, network)
         for state in OPEN_PAYMENT_STATES:
             self._chain_payments.set(payments.get(state, 0), network, state)

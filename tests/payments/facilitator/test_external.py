@@ -210,6 +210,38 @@ async def test_a_lost_answer_is_unknown_until_it_is_asked_for_again_under_the_sa
 
 
 @pytest.mark.slow
+async def test_what_a_facilitator_does_not_answer_shows_in_the_metrics(
+    settling: Settling, chain: Chain, relay: Relay
+) -> None:
+    async with settling(X402_WAIT="0.5", WORKERS="2") as town:
+        network = f'network="{chain.network}"'
+
+        async def shown(*lines: str) -> bool:
+            text = (await town.gateway.client.get("/metrics")).text
+            return all(line in text for line in lines)
+
+        async def until_shown(*lines: str) -> None:
+            for _ in range(150):
+                if await shown(*lines):
+                    return
+                await asyncio.sleep(0.2)
+            raise AssertionError(lines)
+
+        account = await payer(chain, 500_000)
+        relay.lie = b"<html>bad gateway</html>"
+        payment, answer = await deposit(town, account)
+        assert answer.status_code == 503, answer.text
+        unknown = f'tollway_chain_payments{{{network},state="unknown"}}'
+        await until_shown(
+            f"tollway_relayer_waits{{{network}}} 1.0", f"{unknown} 1.0", f"tollway_relayer_leading{{{network}}} 1.0"
+        )
+        assert not await shown(f"tollway_relayer_balance_wei{{{network}}}"), "the gas money is not ours"
+        relay.lie = None
+        assert (await until_credited(town, account, payment)).status_code == 200
+        await until_shown(f"tollway_relayer_waits{{{network}}} 0.0", f"{unknown} 0.0")
+
+
+@pytest.mark.slow
 async def test_an_answer_that_names_no_transaction_or_another_network_is_not_believed(
     settling: Settling, chain: Chain, relay: Relay
 ) -> None:
