@@ -3,26 +3,30 @@
 json     {"rows": [...], "row_count": ..., "cost": ..., ...}: the contract's envelope, totals last
 ndjson   one row a line, then {"$summary": {...}}
 csv      a header line and the rows; what the summary says stands in the head of the answer
+arrow    an Arrow IPC stream (query_arrow.py); the summary as with csv
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gateway.json_text import json_text
+from gateway.proxy.query_arrow import ArrowWriter
 from gateway.proxy.query_request import Form
 
 TYPES: dict[Form, bytes] = {
     "json": b"application/json",
     "ndjson": b"application/x-ndjson",
     "csv": b"text/csv; charset=utf-8; header=present",
+    "arrow": b"application/vnd.apache.arrow.stream",
 }
 _QUOTED = re.compile(r'[",\r\n]')
-_decoder = json.JSONDecoder()
+# Numbers stay as they are written: they may have more digits than a float keeps, or than Python reads as an integer.
+_decoder = json.JSONDecoder(parse_int=str, parse_float=str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +57,25 @@ class Summary:
 
 
 class Writer:
-    """Turns lots of rows into pieces of the body. `columns` must be set before the first."""
+    """Turns lots of rows into pieces of the body. `name` must be called before the first."""
 
     def __init__(self, form: Form) -> None:
         self.form: Form = form
-        self.streams = form != "csv"  # its totals are fields of the head, so it is sent when they are known
-        self.columns: Sequence[str] = ()
+        self.streams = form in ("json", "ndjson")  # the others' totals are fields of the head, so they are sent last
+        self._columns: Sequence[str] = ()
+        self._arrow: ArrowWriter | None = None
         self._begun = False
+
+    def name(self, columns: Sequence[str], types: Sequence[str]) -> None:
+        """Say what the columns are called, and their types as PostgreSQL calls them."""
+        self._columns = columns
+        if self.form == "arrow":
+            self._arrow = ArrowWriter(columns, types)
 
     def rows(self, lot: Sequence[bytes]) -> bytes:
         """Return the next piece."""
+        if self._arrow is not None:
+            return self._arrow.rows([[raw for raw, _ in _fields(row)] for row in lot])
         if self.form == "ndjson":
             return b"".join(row + b"\n" for row in lot)
         if self.form == "csv":
@@ -73,6 +86,8 @@ class Writer:
 
     def end(self, summary: Summary) -> bytes:
         """Return the last piece."""
+        if self._arrow is not None:
+            return self._arrow.end()
         if self.form == "ndjson":
             return json_text({"$summary": summary.document()}) + b"\n"
         first = b"" if self._begun else self._first()
@@ -83,7 +98,7 @@ class Writer:
     def _first(self) -> bytes:
         self._begun = True
         if self.form == "csv":
-            return _csv_line(self.columns)
+            return _csv_line(self._columns)
         return b'{"rows":['
 
 
@@ -100,12 +115,15 @@ def _csv_field(field: str | None) -> str:
 
 def _csv_row(row: bytes) -> bytes:
     """Return the values of a JSON object as a line: texts unquoted, everything else as it is written there."""
-    text, fields = row.decode(), list[str | None]()
-    at = 1
+    return _csv_line([value if isinstance(value, str) else raw for raw, value in _fields(row)])
+
+
+def _fields(row: bytes) -> Iterator[tuple[str | None, object]]:
+    """Yield the values of a JSON object as they are written, None for null, and as they are read."""
+    text, at = row.decode(), 1
     while at < len(text) - 1:
         _, at = _decoder.raw_decode(text, at)
         begin = at + 1  # behind the colon
         value, at = _decoder.raw_decode(text, begin)
-        fields.append(value if isinstance(value, str) else None if value is None else text[begin:at])
+        yield None if value is None else text[begin:at], value
         at += 1  # behind the comma
-    return _csv_line(fields)

@@ -41,9 +41,9 @@ class Outlet:
         self._leaving: asyncio.Task[None] | None = None
         exchange.body_hasher = hashlib.sha256()
 
-    def name_columns(self, names: Sequence[str]) -> None:
-        """Say what the columns are called, before the first row."""
-        self._writer.columns = names
+    def name_columns(self, names: Sequence[str], types: Sequence[str]) -> None:
+        """Say what the columns are called and their types, as PostgreSQL calls them, before the first row."""
+        self._writer.name(names, types)
 
     async def write(self, lot: Sequence[bytes]) -> None:
         """Take rows. Raises CallerLeft."""

@@ -15,8 +15,14 @@ from gateway.proxy.framing import CLOSE
 MAX_BODY = 65_536
 FIELDS = frozenset({"query", "params", "database"})
 
-Form = Literal["json", "ndjson", "csv"]
-FORMS: dict[str, Form] = {"application/x-ndjson": "ndjson", "application/jsonl": "ndjson", "text/csv": "csv"}
+Form = Literal["json", "ndjson", "csv", "arrow"]
+FORMS: dict[str, Form] = {
+    "application/json": "json",
+    "application/x-ndjson": "ndjson",
+    "application/jsonl": "ndjson",
+    "text/csv": "csv",
+    "application/vnd.apache.arrow.stream": "arrow",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ class Run:
         whole = not self.short_of_rows and (checked.one_row or checked.limit == rows)
         self.bounds = replace(bounds, rows=rows + whole, size=size)
         self.folded = query.planned.folded
-        self.outlet.name_columns(query.described.columns)
+        self.outlet.name_columns(query.described.columns, query.described.types)
         self.began = perf_counter()
         self.allowed = True
 

@@ -48,6 +48,7 @@ async def demo(services: Services, tmp_path_factory: Any) -> AsyncIterator[Demo]
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m gateway.cli.main "$@"\n')
     command.chmod(0o755)
+    (command.parent / "psql").symlink_to(services.postgres.place.binaries / "psql")
     database = await fresh_database(services)
     env = environment(
         TOLLWAY_DATA=str(directory / "data"), TOLLWAY_PORT=str(free_port()), TOLLWAY_DATABASE_URL=database,

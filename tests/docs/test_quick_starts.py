@@ -49,8 +49,16 @@ def test_the_publishers_quick_start_runs_as_it_stands(demo: Demo) -> None:
     type_in(demo, DOCS / "publishers.md")
 
 
+def test_a_database_is_sold_in_five_minutes(demo: Demo) -> None:
+    type_in(demo, DOCS / "sql.md")
+
+
 def test_the_worked_example_of_money_runs_as_it_stands(demo: Demo) -> None:
     type_in(demo, DOCS / "money.md", before=preparation())
+
+
+def test_the_walk_through_of_prices_runs_as_it_stands(demo: Demo) -> None:
+    type_in(demo, DOCS / "pricing.md")
 
 
 def test_the_readmes_transcript_is_what_happens(demo: Demo) -> None:

@@ -6,14 +6,17 @@ import asyncio
 import base64
 import contextlib
 import hashlib
+import io
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import nanoarrow as na
 import pytest
 import pytest_asyncio
+from nanoarrow import ipc
 
 from gateway.database.pool import Connection
 from tests.journeys.test_paid_call import settled
@@ -200,6 +203,19 @@ async def test_rows_come_as_csv_and_lines(gateway: RunningGateway, shop: Shop, a
     lines = (await ask(gateway, shop, agent, query, Accept="application/jsonl")).text.splitlines()
     assert json.loads(lines[0]) == {"a": 1.5, "b": 'x,"y"', "c": None, "d": "", "e": [1, 2], "f": True}
     assert json.loads(lines[1])["$summary"]["row_count"] == 1
+
+
+async def test_rows_come_as_an_arrow_stream(gateway: RunningGateway, shop: Shop, agent: Agent) -> None:
+    kind = "application/vnd.apache.arrow.stream"
+    query = "SELECT company_id, day, close FROM prices ORDER BY company_id, day LIMIT 3000"
+    answer = await ask(gateway, shop, agent, query, Accept=f"{kind}, application/json;q=0.5")
+    assert (answer.headers["content-type"], answer.headers["x-row-count"]) == (kind, "3000")
+    table = na.ArrayStream(ipc.InputStream.from_readable(io.BytesIO(answer.content))).read_all()
+    assert [field.name for field in table.schema.fields] == ["company_id", "day", "close"]
+    assert [field.type.name for field in table.schema.fields] == ["INT32", "DATE32", "STRING"]
+    assert len(table) == 3_000
+    document = (await ask(gateway, shop, agent, query)).json()
+    assert [row["company_id"] for row in document["rows"]] == na.Array(table).child(0).to_pylist()
 
 
 async def test_no_key_and_no_funds_are_told_the_price(gateway: RunningGateway, world: World, shop: Shop) -> None:
