@@ -50,6 +50,12 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "set_recovery": {"email": "owner@example.com"},
     "wallet_recover": {"recovery_code": "XXXX-XXXX-XXXX-XXXX-XXXX-XXXX"},
     "apply_referral_code": {"referral_code": "XXXXXXXX"},
+    "import_publisher_openapi": {
+        "document": "openapi: 3.1.0\ninfo: {title: Weather, version: '1'}\npaths:\n  /towns/{town}:\n    get:\n"
+        "      summary: The weather of a town\n      x-payment-info: {price: {amount: '0.01', currency: USD}}\n"
+        "      responses: {'200': {description: The weather}}\n",
+        "dry_run": True,
+    },
     "create_publisher": {
         "name": "Weather",
         "slug": "weather",

@@ -26,7 +26,8 @@ from gateway.telemetry.logging import of
 log = logging.getLogger(__name__)
 
 BODY_LIMIT = 1_048_576
-LOGO_LIMIT = 2_097_152
+LARGE_LIMIT = 2_097_152
+LARGE = ("/logo", "/import-openapi")
 
 
 def request_id(scope: Any) -> str:
@@ -106,7 +107,7 @@ class _Body:
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self._fields: dict[bytes, bytes] = dict(scope["headers"])
         self._receive = receive
-        self._limit = LOGO_LIMIT if scope["path"].endswith("/logo") else BODY_LIMIT
+        self._limit = LARGE_LIMIT if scope["path"].endswith(LARGE) else BODY_LIMIT
         self._size = 0
         self.left = False
         self._patience = float(scope["app"].state.services.settings.proxy.body_timeout)

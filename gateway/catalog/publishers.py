@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from gateway.catalog.assets import Asset
 from gateway.catalog.delivery import check_bounds
 from gateway.catalog.drafts import URL_FIELDS, Draft, check_whole
+from gateway.catalog.openapi.merging import Merged, merge
 from gateway.catalog.prices import DELETE_PRICING, Pricing, check_endpoint_price, list_pricing, put_pricing
 from gateway.catalog.records import (
     ADD_ASSET,
@@ -126,6 +127,23 @@ class PublisherDesk:
             await self._write(connection, record, draft, accepted[0])
             await self._write_assets(connection, record, known, accepted, changes)
             return await _whole(connection, organization_id, publisher_id)
+
+    async def describe(
+        self, organization_id: UUID, publisher_id: UUID, imported: Sequence[Mapping[str, Any]], *, replace: bool
+    ) -> tuple[Publisher, Merged]:
+        """Put imported endpoints beside those that are there (openapi/merging.py). Raises NotFound, InvalidRequest.
+
+        They are read and written under one lock, so that nobody's change in between is lost.
+        """
+        async with self.database.transaction() as connection:
+            record = await _locked(connection, organization_id, publisher_id)
+            draft = self.draft_of(record)
+            merged = merge(draft.document.get("endpoints") or [], imported, replace=replace)
+            draft.apply({"endpoints": merged.endpoints})
+            known = await all_assets(connection)
+            await self._check(connection, draft, [known[asset_id] for asset_id in record.asset_ids])
+            await self._write(connection, record, draft, None)
+            return await _whole(connection, organization_id, publisher_id), merged
 
     async def update_pricing(
         self, organization_id: UUID, publisher_id: UUID, request: UpdatePricingRequest

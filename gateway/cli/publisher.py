@@ -15,6 +15,8 @@ import orjson
 from pydantic import ValidationError
 
 from gateway.catalog.authentication import Authentication
+from gateway.catalog.openapi.desk import Import, import_openapi
+from gateway.catalog.openapi.text import MAX_DOCUMENT
 from gateway.catalog.publishers import PublisherDesk
 from gateway.catalog.records import FIND_ANY, LIST_ANY, SET_FLAGS, Record, assemble
 from gateway.catalog.requests import CreatePublisherRequest
@@ -23,10 +25,12 @@ from gateway.catalog.views import owner_view
 from gateway.cli.context import settings_for_cli
 from gateway.database.pool import Connection, Database
 from gateway.database.statement import Statement
+from gateway.errors import InvalidRequest
 from gateway.proxy.connection_test import try_connection
 from gateway.settings import Settings
 from gateway.upstreams.auth.authenticator import Authenticator, authenticator
 from gateway.upstreams.credentials import CredentialBox
+from gateway.upstreams.documents import NotFetched, fetch
 from gateway.upstreams.egress import EgressGuard
 from gateway.upstreams.http.client import UpstreamClient
 from gateway.upstreams.postgres.address import TLS_MODES, BadConnectionString, read_address
@@ -44,7 +48,7 @@ CREATOR_OF = Statement(
 
 @click.group()
 def publisher() -> None:
-    """List, show, create, test, verify and switch publishers."""
+    """List, show, create, test, verify and switch publishers, and import what they sell."""
 
 
 @publisher.command("list")
@@ -145,6 +149,51 @@ def test_command(slug_or_id: str, path: str) -> None:
         click.echo(f"{found.tls.version}, certificate by {found.tls.issuer or 'unknown'}, valid until {ends}")
     click.echo(", ".join(f"{step.removesuffix('_ms')} {took} ms" for step, took in found.times.items()))
     sys.exit(0 if found.ok else 1)
+
+
+@publisher.command("import-openapi")
+@click.argument("slug_or_id")
+@click.argument("source")
+@click.option("--replace", is_flag=True, help="Drop endpoints that it does not describe; protected ones stay.")
+@click.option("--dry-run", is_flag=True, help="Change nothing, and show what would be.")
+def import_command(slug_or_id: str, source: str, replace: bool, dry_run: bool) -> None:
+    """Make endpoints of an OpenAPI 3 document: a file with JSON or YAML, - for standard input, or a URL."""
+
+    async def run(settings: Settings, database: Database) -> Import:
+        async with database.acquire() as connection:
+            record = await _find(connection, slug_or_id)
+        raw = await _document(settings, source)
+        desk = _desk(settings, database)
+        return await import_openapi(desk, record.organization_id, record.id, raw, replace=replace, dry_run=dry_run)
+
+    try:
+        done = _with_database(run)
+    except InvalidRequest as error:
+        raise click.ClickException(error.detail) from None
+    for endpoint in done.merged.endpoints:
+        click.echo(f"{endpoint['method']:<6} {endpoint.get('price') or '-':>10}  {endpoint['path']}")
+    for part in done.skipped:
+        click.echo(f"skipped {part.place}: {part.reason}")
+    counts = f"{done.merged.added} added, {done.merged.changed} changed, {done.merged.removed} removed"
+    click.echo(f"nothing was changed; it would be {counts}" if dry_run else counts)
+
+
+async def _document(settings: Settings, source: str) -> bytes:
+    """Return a document's bytes. Raises click.ClickException."""
+    if not source.startswith(("http://", "https://")):
+        try:
+            with click.open_file(source, "rb") as file:
+                return file.read(MAX_DOCUMENT + 1)
+        except OSError as error:
+            raise click.ClickException(f"{source} cannot be read: {error.strerror}") from None
+    guard = EgressGuard([ip_network(network) for network in settings.proxy.allow_addresses])
+    client = UpstreamClient(guard, max_connections=1, max_idle=0)
+    try:
+        return await fetch(client, guard, source, MAX_DOCUMENT)
+    except NotFetched as error:
+        raise click.ClickException(f"{source} {error}") from None
+    finally:
+        await client.aclose()
 
 
 @publisher.command("sandbox-sql")

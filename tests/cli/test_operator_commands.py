@@ -106,6 +106,30 @@ async def test_a_publishers_server_is_tried_and_the_exit_status_says_whether_cal
     assert (await run(database_url, "publisher", "test", shop.slug, "--path", "x")).returncode == 2
 
 
+async def test_endpoints_are_imported_from_a_document(database_url: str, world: World, tmp_path: Path) -> None:
+    shop = await world.publisher(wallet_address="0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed")
+    document = tmp_path / "openapi.yaml"
+    document.write_text("openapi: 3.1.0\npaths:\n  /a/{b}:\n    get: {x-payment-info: {price: '0.5'}}\n    trace: {}\n")
+    dry = await run(database_url, "publisher", "import-openapi", shop.slug, str(document), "--dry-run")
+    assert dry.stdout.splitlines() == [
+        "GET           0.5  /a/{b}",
+        "skipped #/paths/~1a~1{b}/trace: is a method that has no price",
+        "nothing was changed; it would be 1 added, 0 changed, 0 removed",
+    ], dry.stderr
+    done = await run(database_url, "publisher", "import-openapi", shop.slug, str(document), "--replace")
+    assert done.stdout.splitlines()[-1] == "1 added, 0 changed, 0 removed"
+    again = await run(database_url, "publisher", "import-openapi", str(shop.id), str(document))
+    assert again.stdout.splitlines()[-1] == "0 added, 0 changed, 0 removed"
+    document.write_text("openapi: 3.1.0\npaths: {/x: {get: {x-payment-info: {price: 1}}}}")
+    for source, word in (
+        (str(document), "#/paths/~1x/get/x-payment-info: has a number"),
+        (str(tmp_path / "none"), "cannot be read"),
+        ("https://10.0.0.1/x", "cannot be fetched"),
+    ):
+        refused = await run(database_url, "publisher", "import-openapi", shop.slug, source)
+        assert (refused.returncode, word in refused.stderr, "Traceback" in refused.stderr) == (1, True, False)
+
+
 async def test_a_bad_order_names_its_fields_without_values(database_url: str, world: World, tmp_path: Path) -> None:
     owner = await world.agent()
     order = tmp_path / "order.json"

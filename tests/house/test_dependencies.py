@@ -26,6 +26,7 @@ WITHOUT_IMPORT = {
     "pytest-asyncio": "a plugin of pytest",
     "pytest-xdist": "a plugin of pytest, for make test",
     "ruff": "make lint",
+    "types-pyyaml": "types, read by basedpyright",
     "schemathesis": "a program that tests/conformance runs",
 }
 

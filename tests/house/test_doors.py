@@ -34,13 +34,13 @@ DOORS: dict[str, tuple[str, ...]] = {
     # Calls that are not a publisher's and not hot: the chain's nodes, and token servers (over our own connections).
     "httpx": ("gateway/payments", "gateway/upstreams/transport.py", "gateway/upstreams/auth"),
     "hypercorn": ("gateway/cli",),
-    # The form of an answer, as orjson is.
-    "nanoarrow": ("gateway/proxy/query_arrow.py",),
     "prometheus_client": ("gateway/telemetry",),
     "sqlglot": ("pricing/sql",),
     "starlette": ("admin_api",),
     "uvicorn": ("gateway/cli",),
     "uvloop": ("gateway/devservices",),
+    # Publishers' OpenAPI documents; its parser only, none of its loaders.
+    "yaml": ("gateway/catalog/openapi",),
     "wsproto": ("gateway/upstreams", "gateway/cli"),
     # Languages that everybody speaks.
     "orjson": ("gateway", "admin_api"),
