@@ -33,6 +33,13 @@ class Endpoint:
     is_protected: bool = False
     protection_reason: str | None = None
     settlement: SettlementPolicy | None = None
+    required_headers: tuple[str, ...] = ()
+    required_params: tuple[str, ...] = ()
+
+    @property
+    def requires(self) -> bool:
+        """Return whether a request must bring something."""
+        return bool(self.required_headers or self.required_params)
 
 
 @dataclass(frozen=True, slots=True)
