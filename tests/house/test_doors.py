@@ -34,6 +34,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     # Calls that are not a publisher's and not hot: the chain's nodes, and token servers (over our own connections).
     "httpx": ("gateway/payments", "gateway/upstreams/transport.py", "gateway/upstreams/auth"),
     "hypercorn": ("gateway/cli",),
+    # The form of an answer, as orjson is.
+    "nanoarrow": ("gateway/proxy/query_arrow.py",),
     "prometheus_client": ("gateway/telemetry",),
     "sqlglot": ("pricing/sql",),
     "starlette": ("admin_api",),

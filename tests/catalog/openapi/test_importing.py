@@ -25,6 +25,19 @@ OK = {"200": {"description": "ok"}}
 ENDPOINTS: TypeAdapter[Any] = TypeAdapter(Endpoints)
 
 
+COMPONENTS: dict[str, Any] = {
+    "parameters": {"Town": {"name": "town", "in": "path", "required": True, "schema": {"type": "string"}}},
+    "schemas": {
+        "Ask": {
+            "type": "object",
+            "required": ["days"],
+            "properties": {"days": {"$ref": "#/components/schemas/Days"}},
+        },
+        "Days": {"type": "integer", "nullable": True, "minimum": 1, "exclusiveMinimum": True, "maximum": 9},
+    },
+}
+
+
 def document(paths: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"openapi": "3.1.0", "info": {"title": "t", "version": "1"}, "paths": paths, **more}
 
@@ -76,18 +89,7 @@ def test_an_operation_becomes_an_endpoint_with_all_that_it_says() -> None:
             "x-payment-info": {"price": {"mode": "fixed", "currency": "USD", "amount": "0.05"}},
         },
     }
-    components = {
-        "parameters": {"Town": {"name": "town", "in": "path", "required": True, "schema": {"type": "string"}}},
-        "schemas": {
-            "Ask": {
-                "type": "object",
-                "required": ["days"],
-                "properties": {"days": {"$ref": "#/components/schemas/Days"}},
-            },
-            "Days": {"type": "integer", "nullable": True, "minimum": 1, "exclusiveMinimum": True, "maximum": 9},
-        },
-    }
-    found = imported({"/towns/{town-name}/forecast": item}, components=components)
+    found = imported({"/towns/{town-name}/forecast": item}, components=COMPONENTS)
     assert found.skipped == []
     days = {"type": ["integer", "null"], "exclusiveMinimum": 1, "maximum": 9}
     assert found.endpoints == [
