@@ -20,8 +20,8 @@ class Together(Generic[Question, Answer]):
     """Puts at most `limit` questions at a time to `work`, which returns their answers in order.
 
     Questions of a batch are sorted by `lock`, if there is one: rows that everybody locks in one order cannot deadlock.
-    A batch that fails is put again one by one, so that only the question at fault fails; but not when it failed
-    because nobody is there to answer.
+    A batch that fails is put again one by one, so that only the question at fault fails. When nobody is there to answer
+    all fail, also those that wait: nobody waits longer than for one batch that hangs.
     """
 
     def __init__(
@@ -73,6 +73,8 @@ class Together(Generic[Question, Answer]):
                 for one in batch:
                     await self._put([one])
                 return
+            if isinstance(error, Unavailable):
+                batch, self._waiting = [*batch, *self._waiting], []
             for _, future in batch:
                 future.set_exception(error)
         else:

@@ -113,8 +113,11 @@ class Launched:
             return False
 
 
-def launch(data: Path, *, say: Callable[[str], None] = quiet) -> Launched:
-    """Start the chain kept under `data`; does not wait until it is ready. The caller holds the directory's lock."""
+def launch(data: Path, *, say: Callable[[str], None] = quiet, keep: bool = True) -> Launched:
+    """Start the chain kept under `data`; does not wait until it is ready. The caller holds the directory's lock.
+
+    Without `keep` it is forgotten when it ends: writing it down holds everybody up for a moment.
+    """
     stop_leftover(data, "chain", signal.SIGTERM)
     home = chain_packages.fetch(say)
     place = data / "chain"
@@ -125,7 +128,7 @@ def launch(data: Path, *, say: Callable[[str], None] = quiet) -> Launched:
         home / "anvil", "--host", LOOPBACK, "--port", str(port), "--chain-id", str(CHAIN_ID),
         "--accounts", str(ACCOUNTS), "--config-out", accounts, "--silent",
         "--block-time", str(BLOCK_SECONDS), "--mixed-mining",
-        "--state", place / "state.json", "--state-interval", str(STATE_SECONDS),
+        *(("--state", place / "state.json", "--state-interval", str(STATE_SECONDS)) if keep else ()),
     ]  # fmt: skip
     environment = {**bare_environment(), "HOME": str(place)}
     child = start("chain", command, data=data, env=environment, log=data / "chain.log", cwd=place)

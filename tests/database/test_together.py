@@ -68,6 +68,21 @@ async def test_when_nobody_is_there_to_answer_all_are_told_at_once() -> None:
     assert await together.ask(4) == 40
 
 
+async def test_nobody_waits_behind_a_batch_that_nobody_answered() -> None:
+    clerk = Clerk()
+    clerk.gate.clear()
+    together = Together(clerk.work)
+    first = asyncio.create_task(together.ask(0))
+    while not clerk.batches:
+        await asyncio.sleep(0)
+    others = [asyncio.create_task(together.ask(number)) for number in (1, 2)]
+    await asyncio.sleep(0)
+    clerk.gate.set()
+    answers = await asyncio.gather(first, *others, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [Unavailable] * 3
+    assert clerk.batches == [[0]]
+
+
 async def test_who_is_cancelled_goes_only_when_the_question_has_its_end() -> None:
     clerk = Clerk()
     clerk.gate.clear()

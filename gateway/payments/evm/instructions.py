@@ -119,15 +119,12 @@ def is_used(terms: Terms, answer: bytes) -> bool:
 def proves(payment: Payment, logs: Sequence[Log]) -> bool:
     """Say whether a successful transaction's logs prove that this payment was made."""
     p = payment
-    moved = any(
-        log.address == p.asset
-        and log.topics[:3] == (TRANSFERRED, word(p.payer), word(p.payee))
-        and log.data == word(p.amount)
-        for log in logs
-    )
+    parties, amount = (TRANSFERRED, word(p.payer), word(p.payee)), word(p.amount)
+    moved = any(log.topics[:3] == parties and log.address == p.asset and log.data == amount for log in logs)
     if p.method != "eip3009":
         return moved
-    return moved and any(log.address == p.asset and log.topics == (USED, word(p.payer), p.nonce) for log in logs)
+    used = (USED, word(p.payer), p.nonce)
+    return moved and any(log.topics == used and log.address == p.asset for log in logs)
 
 
 def repaid(payment: Payment, sender: bytes, logs: Sequence[Log]) -> bool:

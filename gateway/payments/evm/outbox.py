@@ -152,11 +152,27 @@ ADD_SENDING = Statement(
 ADD_ATTEMPT = Command(
     "INSERT INTO chain.attempt (hash, sending_id, raw, max_fee, tip, void) VALUES ($1, $2, $3, $4, $5, $6)"
 )
-CARRY = Command(
+# Take a nonce for payments and keep their signed transaction, if all of them still wait; counts 1 or 0.
+SEND = Statement(
     """
-    UPDATE chain.payment SET state = 'broadcast', sending_id = $2, tries = tries + 1, check_at = now() + $3::interval
-     WHERE id = ANY ($1::uuid[]) AND state = 'pending'
-    """
+    WITH ready AS (
+        SELECT id FROM chain.payment WHERE id = ANY ($7::uuid[]) AND state = 'pending' ORDER BY id FOR UPDATE
+    ), made AS (
+        INSERT INTO chain.sending (network, sender, nonce, target, data, gas, purpose)
+        SELECT $1, $2, $3, $4, $5, $6, 'settle' WHERE (SELECT count(*) FROM ready) = cardinality($7::uuid[])
+        RETURNING id
+    ), carried AS (
+        UPDATE chain.payment p
+           SET state = 'broadcast', sending_id = made.id, tries = tries + 1, check_at = now() + $8::interval
+          FROM made WHERE p.id IN (SELECT id FROM ready)
+    ), tried AS (
+        INSERT INTO chain.attempt (hash, sending_id, raw, max_fee, tip, void)
+        SELECT $9, made.id, $10, $11, $12, false FROM made
+    )
+    SELECT count(*) FROM made
+    """,
+    bool,
+    scalar=True,
 )
 NOTE_SENT = Command("UPDATE chain.attempt SET sent_at = now() WHERE hash = ANY ($1::bytea[])")
 ATTEMPTS_AT = Statement(
@@ -176,8 +192,15 @@ MINED = Command(
 )
 LOST_NONCE = Command("UPDATE chain.sending SET status = 'lost' WHERE id = $1 AND status = 'open'")
 CONFIRM = Statement("SELECT chain.confirm($1, $2, $3, $4)", bool, scalar=True)
-# Payments that one transaction made.
-CONFIRM_ALL = Command("SELECT chain.confirm(id, $2, $3, $4) FROM unnest($1::uuid[]) AS id")
+# A transaction of ours is in a block, and these payments were made by it.
+BOOK = Command(
+    """
+    WITH mined AS (
+        UPDATE chain.sending SET status = 'mined', mined_transaction = $3, block_number = $4, block_hash = $5
+         WHERE id = $1 AND status = 'open')
+    SELECT chain.confirm(id, $3, $4, $5) FROM unnest($2::uuid[]) AS id
+    """
+)
 FAIL = Statement("SELECT chain.fail($1, $2, $3, now() + $4::interval)", bool, scalar=True)
 RETRY = Command(
     """

@@ -85,8 +85,9 @@ class Relayer:
         self._lock = _lock_number(network, signer.address)
         self._woken = asyncio.Event()
         self._checked_chain = False
-        self._seen = b""
+        self._seen: bytes = b""
         self._pause = policy.poll_seconds
+        self._urgent = False
         self._due: dict[str, float] = {}
 
     @property
@@ -157,7 +158,7 @@ class Relayer:
             counts = await COUNTS.all(connection, self.network)
             self.state.open_payments = {counted.state: counted.number for counted in counts}
             self.state.balance = await self._node.balance(self.address)
-        if not await BUSY.one(connection, self.network, self.address):
+        if not self._urgent and not await BUSY.one(connection, self.network, self.address):
             self._sender.waits_because = ""
             return False
         if not await self._right_chain():
@@ -166,13 +167,15 @@ class Relayer:
         if head.hash != self._seen:
             await self._follow(connection, head)
             self._seen = head.hash
-        await self._send(connection, head)
+        sent = await self._send(connection, head)
         if self._is_due("due", self._policy.check_seconds):
             await self._watcher.check_due(connection, head)
             await self._mark_silent(connection)
-        return await URGENT.one(connection, self.network, self.address)
+        self._urgent = sent or await URGENT.one(connection, self.network, self.address)
+        return self._urgent
 
-    async def _send(self, connection: Connection, head: Block) -> None:
+    async def _send(self, connection: Connection, head: Block) -> bool:
+        """Send what is new, and say whether anything was; keep the rest alive."""
         sendings = await SENDINGS.all(connection, self.network, self.address)
         sent = self._sender.sent
         refused = await self._sender.send_new(connection, head, len(sendings))
@@ -182,6 +185,7 @@ class Relayer:
             await self._watcher.investigate(connection, head, one.payment, one.error)
         if self._is_due("keep_alive", KEEP_ALIVE_SECONDS):
             await self._sender.keep_alive(connection, head, sendings)
+        return self._sender.sent > sent
 
     async def _follow(self, connection: Connection, head: Block) -> None:
         """See what a new block brought, and what an old one no longer holds."""

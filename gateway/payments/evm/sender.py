@@ -26,12 +26,12 @@ from gateway.payments.evm.outbox import (
     ADD_ATTEMPT,
     ADD_SENDING,
     ATTEMPTS_AT,
-    CARRY,
     CARRY_REPAYMENT,
     NEXT_NONCE,
     NOTE_SENT,
     PENDING,
     REPAYABLE,
+    SEND,
     Payment,
     Sending,
 )
@@ -208,13 +208,12 @@ class Sender:
         if ARMED == "chain.planned":
             await act()
         signed: list[Signed] = []
-        async with connection.transaction():
-            nonce = max(mined, await NEXT_NONCE.one(connection, self.network, self.address))
-            for plan in plans:
-                made = await self._store(connection, plan, nonce, fees)
-                if made is not None:
-                    signed.append(made)
-                    nonce += 1
+        nonce = max(mined, await NEXT_NONCE.one(connection, self.network, self.address))
+        for plan in plans:
+            made = await self._store(connection, plan, nonce, fees)
+            if made is not None:
+                signed.append(made)
+                nonce += 1
         if ARMED == "chain.stored":
             await act()
         await self._broadcast(connection, signed)
@@ -237,22 +236,22 @@ class Sender:
     async def _store(self, connection: Connection, plan: Plan, nonce: int, fees: Fees) -> Signed | None:
         """Take a nonce and keep the signed transaction; None when the plan's payments were cancelled meanwhile."""
         call = plan.call
-        savepoint = connection.transaction()
-        await savepoint.start()
-        sending = await ADD_SENDING.one(
-            connection, self.network, self.address, nonce, call.target, call.data, call.gas, plan.purpose
-        )
-        if plan.purpose == "repay":
-            carried = await CARRY_REPAYMENT.run(connection, plan.payments[0], sending)
-        else:
-            patience = timedelta(seconds=self._policy.check_seconds)
-            carried = await CARRY.run(connection, list(plan.payments), sending, patience)
-        if carried != len(plan.payments):
-            await savepoint.rollback()
-            return None
         signed = sign(self._signer, self.chain_id, nonce, call, fees)
-        await ADD_ATTEMPT.run(connection, signed.hash, sending, signed.raw, fees.max_fee, fees.tip, False)
-        await savepoint.commit()
+        place = (self.network, self.address, nonce, call.target, call.data, call.gas)
+        if plan.purpose == "settle":
+            patience = timedelta(seconds=self._policy.check_seconds)
+            stored = await SEND.one(
+                connection, *place, list(plan.payments), patience, signed.hash, signed.raw, fees.max_fee, fees.tip
+            )
+            return signed if stored else None
+        try:
+            async with connection.transaction():
+                sending = await ADD_SENDING.one(connection, *place, plan.purpose)
+                if not await CARRY_REPAYMENT.run(connection, plan.payments[0], sending):
+                    raise LookupError
+                await ADD_ATTEMPT.run(connection, signed.hash, sending, signed.raw, fees.max_fee, fees.tip, False)
+        except LookupError:
+            return None
         return signed
 
     async def _broadcast(self, connection: Connection, signed: Sequence[Signed]) -> None:

@@ -154,7 +154,15 @@ RESERVE = Statement(
     """,
     _Claimed,
 )
-SUBMIT = Statement("SELECT chain.submit($1, $2::text::numeric, $3::text::numeric)::text", str, scalar=True)
+SUBMIT = Statement(
+    """
+    SELECT chain.submit(p.id, p.amount::numeric, p.fee::numeric)::text
+      FROM unnest($1::uuid[], $2::text[], $3::text[]) WITH ORDINALITY AS p (id, amount, fee, place)
+     ORDER BY p.place
+    """,
+    str,
+    scalar=True,
+)
 CANCEL = Statement("SELECT chain.cancel($1, $2)::text", str, scalar=True)
 REPAY = Statement("SELECT chain.repay($1, $2)", str, scalar=True)
 
@@ -199,6 +207,7 @@ class Settlements:
         }  # fmt: skip
         self._database = database
         self._reservations = Together(self._reserve, lock=lambda row: (row[1], row[4]))  # network and payer
+        self._submissions = Together(self._submit, lock=lambda row: row[0])
         self._looks = Together(self._look)
         self._held = Held(settings, self._listen)
         self._waiting: dict[UUID, set[asyncio.Event]] = {}
@@ -259,10 +268,8 @@ class Settlements:
 
         Raises LookupError for an unknown id, Unavailable when the database is away: then ask again, it is idempotent.
         """
-        state = await self._database.read(
-            lambda connection: SUBMIT.one(
-                connection, payment_id, None if amount is None else str(amount), None if fee is None else str(fee)
-            )
+        state = await self._submissions.ask(
+            (payment_id, None if amount is None else str(amount), None if fee is None else str(fee))
         )
         if ARMED == "chain.submitted":
             await act()
@@ -318,6 +325,10 @@ class Settlements:
     async def _reserve(self, rows: Sequence[tuple[object, ...]]) -> list[_Claimed]:
         columns = [list(column) for column in zip(*rows, strict=True)]
         return await self._database.read(lambda connection: RESERVE.all(connection, *columns))
+
+    async def _submit(self, rows: Sequence[tuple[UUID, str | None, str | None]]) -> list[str]:
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        return await self._database.read(lambda connection: SUBMIT.all(connection, *columns))
 
     async def _look(self, ids: Sequence[UUID]) -> list[Payment | None]:
         found = await self._database.read(lambda connection: FIND_PAYMENTS.all(connection, list(set(ids))))

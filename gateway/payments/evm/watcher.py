@@ -28,9 +28,9 @@ from gateway.payments.evm.instructions import (
 )
 from gateway.payments.evm.node import Block, Node, Receipt
 from gateway.payments.evm.outbox import (
+    BOOK,
     CANCEL_ORPHANS,
     CONFIRM,
-    CONFIRM_ALL,
     DUE,
     FAIL,
     FINAL_PAYMENTS,
@@ -183,14 +183,15 @@ class Watcher:
         if ARMED == "chain.mined":
             await act()
         payments = await OF_SENDING.all(connection, sending.id)
-        place = (receipt.transaction, receipt.block_number, receipt.block_hash)
-        async with connection.transaction():
-            await MINED.run(connection, sending.id, *place)
-            proven = [payment for payment in payments if receipt.succeeded and proves(payment, receipt.logs)]
-            await self._confirm_all(connection, proven, receipt)
-            booked = {payment.id for payment in proven}
-            unproven = [one for one in payments if one.id not in booked and not one.final and one.state != "confirmed"]
-            await self._settle_repayments(connection, sending, receipt)
+        proven = [payment for payment in payments if receipt.succeeded and proves(payment, receipt.logs)]
+        booked = {payment.id for payment in proven}
+        unproven = [one for one in payments if one.id not in booked and not one.final and one.state != "confirmed"]
+        if sending.purpose == "repay" or not await self._booked(connection, sending, proven, receipt):
+            async with connection.transaction():
+                await MINED.run(connection, sending.id, receipt.transaction, receipt.block_number, receipt.block_hash)
+                for payment in proven:
+                    await self._confirm(connection, payment, receipt)
+                await self._settle_repayments(connection, sending, receipt)
         if ARMED == "chain.booked":
             await act()
         # One that ran and moved nothing would do so again: there is no token, or none that keeps its word.
@@ -198,18 +199,19 @@ class Watcher:
         for payment in unproven:
             await self.investigate(connection, head, replace(payment, sending_status="mined"), empty)
 
-    async def _confirm_all(self, connection: Connection, payments: Sequence[Payment], receipt: Receipt) -> None:
-        """Book what one transaction has paid; one by one when a booking is refused."""
+    async def _booked(
+        self, connection: Connection, sending: Sending, payments: Sequence[Payment], receipt: Receipt
+    ) -> bool:
+        """Book what one transaction has paid, all at once; False when the ledger refuses one of them."""
         place = (receipt.transaction, receipt.block_number, receipt.block_hash)
         try:
-            async with connection.transaction():
-                await CONFIRM_ALL.run(connection, [payment.id for payment in payments], *place)
+            await BOOK.run(connection, sending.id, [payment.id for payment in payments], *place)
         except LOST:
             raise
         except Exception:
             log.warning("payments of one transaction on %s are booked one by one", self._network, exc_info=True)
-            for payment in payments:
-                await self._confirm(connection, payment, receipt)
+            return False
+        return True
 
     async def _confirm(self, connection: Connection, payment: Payment, receipt: Receipt) -> None:
         """Book one payment. A booking that the ledger refuses is for the operator; the others go on."""
