@@ -110,7 +110,10 @@ def _refusal(terms: Terms, balance: int, used: bool, trial: int | RpcError) -> s
     if balance < terms.authorized:
         return reasons.INSUFFICIENT_FUNDS
     if isinstance(trial, NodeRefused) and reasons.reverted(trial):
-        return reasons.reason_of(trial)
+        code = reasons.reason_of(trial)
+        # Permit2 says of money that it may not take what it says of money that is not there; it is there.
+        short = code == reasons.INSUFFICIENT_FUNDS and terms.method != "eip3009"
+        return reasons.ALLOWANCE_REQUIRED if short else code
     if isinstance(trial, RpcError):
         raise NoAnswer(str(trial))
     return None

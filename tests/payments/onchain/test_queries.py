@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -254,3 +255,51 @@ async def test_an_api_key_without_funds_is_offered_both_and_may_take_either(
     paid = await asking.present(header, **agent.headers)
     assert (paid.status_code, paid.json()["payment_source"]) == (200, "onchain")
     assert await world.balance(agent) == 5
+
+
+def changed(part: str, **fields: str) -> Callable[[Document], None]:
+    """Change what stands in a signed permit, or in the offer that it takes up."""
+
+    def change(document: Document) -> None:
+        place = document
+        for name in part.split("."):
+            place = place[name]
+        place.update(fields)
+
+    return change
+
+
+PERMIT = "payload.permit2Authorization"
+ELSEWHERE = "0x209693Bc6afc0C5328bA36FaF03C514EF312287C"
+FORGERIES: dict[str, tuple[Callable[[Document], None], str]] = {
+    "another payee": (changed(f"{PERMIT}.witness", to=ELSEWHERE), "invalid_permit2_recipient_mismatch"),
+    "another facilitator": (changed(f"{PERMIT}.witness", facilitator=ELSEWHERE), "upto_facilitator_mismatch"),
+    "another spender": (changed(PERMIT, spender=ELSEWHERE), "invalid_permit2_spender"),
+    "another token": (changed(f"{PERMIT}.permitted", token=ELSEWHERE), "permit2_token_mismatch"),
+    "another amount than signed": (changed(f"{PERMIT}.permitted", amount="20000"), "permit2_amount_mismatch"),
+    "somebody else's money": (changed(PERMIT, **{"from": ELSEWHERE}), "invalid_permit2_signature"),
+    "the other scheme": (changed("accepted", scheme="exact"), "invalid_payment_requirements"),
+    "another nonce": (changed(PERMIT, nonce="7"), "invalid_permit2_signature"),
+    "years": (changed(PERMIT, deadline="4102444800"), "permit2_deadline_expired"),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+async def test_a_forged_permit_moves_nothing(
+    name: str, buying: Buying, base: Shop, chain: Chain, world: World, connection: Connection
+) -> None:
+    forge, reason = FORGERIES[name]
+    asking, before = Asking(await buying(DOLLAR), base, COUNT), await world.earned(base)
+    await chain.allow_permit2(asking.buyer.wallet)
+    document = decoded(asking.upto(await asking.asked())["PAYMENT-SIGNATURE"])
+    forge(document)
+    refused = await asking.present({"PAYMENT-SIGNATURE": encoded(document)})
+    assert (refused.status_code, refused.json()["error"]) == (402, reason), refused.text
+    assert (await asking.buyer.balance(), await world.earned(base)) == (DOLLAR, before)
+
+
+async def test_a_permit_without_its_allowance_runs_nothing(buying: Buying, base: Shop) -> None:
+    asking = Asking(await buying(DOLLAR), base, COUNT)
+    refused = await asking.present(asking.upto(await asking.asked()))
+    assert (refused.status_code, refused.json()["error"]) == (402, "permit2_allowance_required")
+    assert await asking.buyer.balance() == DOLLAR

@@ -13,9 +13,10 @@ from gateway.database.pool import Connection
 from tests.payments.evm.conftest import until
 from tests.payments.facilitator.test_wallet_identity import proof
 from tests.payments.onchain.buyer import PRICE, decoded
-from tests.payments.onchain.conftest import Buying
+from tests.payments.onchain.conftest import Buying, chained
 from tests.support.chain import Chain
-from tests.support.gateway import RunningGateway
+from tests.support.gateway import RunningGateway, start_gateway
+from tests.support.services import Services
 from tests.support.world import SEPOLIA_USDC, Shop, World
 
 PUBLISHER = "0x209693Bc6afc0C5328bA36FaF03C514EF312287C"
@@ -98,3 +99,26 @@ async def test_payments_are_counted_by_how_they_ended_and_why_they_were_declined
         )
 
     await until(counted)
+
+
+async def test_no_line_shows_what_somebody_signed_and_no_answer_shows_a_key(
+    services: Services, database_url: str, chain: Chain, buying: Buying, shop: Shop
+) -> None:
+    """At the loudest level, for a paid call, a refused one and a repeated one."""
+    settings = chained(chain, LOGGING_LEVEL="debug", LOGGING_ACCESS="true")
+    loud = await start_gateway(services, database_url, **settings)
+    try:
+        buyer = await buying(url=loud.url)
+        path = f"/publishers/{shop.slug}/x"
+        required = await buyer.asked(path)
+        signed, wrong = (buyer.sign(required["accepts"][0], **more) for more in ({}, {"value": 1}))
+        headers = [buyer.payment(required, one) for one in (signed, wrong, signed)]
+        answers = [await buyer.client.get(path, headers=header) for header in headers]
+        assert [answer.status_code for answer in answers] == [200, 402, 200]
+        said = loud.output() + "".join(answer.text + str(answer.headers) for answer in answers)
+        secrets = [header["PAYMENT-SIGNATURE"] for header in headers]
+        secrets += [one.signature.hex() for one in (signed, wrong)] + [one.nonce.hex() for one in (signed, wrong)]
+        secrets += [chain.signer_key.removeprefix("0x"), chain.url]
+        assert [secret for secret in secrets if secret in said] == []
+    finally:
+        await loud.stop()
