@@ -204,6 +204,11 @@ class PublisherResponse(Answer):
     x402_accepts: Annotated[list[OnchainAsset] | None, EXTENSION] = None
     x402_settlement: Annotated[str | None, EXTENSION]
     x402_exposure: Annotated[str | None, EXTENSION]
+    reserve_max_charge: Annotated[str | None, EXTENSION]
+    unresolved_fallback_charge: Annotated[str | None, EXTENSION]
+    upstream_cost_header: Annotated[str | None, EXTENSION]
+    upstream_usage_prices: Annotated[dict[str, str] | None, EXTENSION]
+    price_per_mib: Annotated[str | None, EXTENSION]
     database_schema: Annotated[DatabaseSchema | None, EXTENSION] = None
     total_queries: int
     unique_agents_served: int

@@ -119,7 +119,8 @@ async def get_store_publisher_logo(slug: str, request: Request, _address: Public
 async def estimate_query(
     slug: str, body: models.EstimateRequestBody, address: Public, services: ServicesDep, request: Request
 ) -> models.EstimateResponse:
-    """Say what a call would cost, without a charge. An API costs its call price, whatever is asked.
+    """Say what a call would cost, without a charge. An API costs its call price, whatever is asked;
+    where that is known after the call only, the estimate is the most that it may be.
 
     The rows of a query are the planner's, corrected by what such queries gave before and rounded up to 10, 20, 50,
     100, …: an estimate tells no data. With an API key it learns from the caller's own paid answers at once.
@@ -140,6 +141,8 @@ async def estimate_query(
         account_id = known.account_id if known is not None else None
         rows = await estimated(services, publisher, publisher.sale, body.query, body.params or [], account_id)
         amount = price.rows.quote(rows).amount
+    elif price.metered is not None:
+        rows, amount = 1, price.metered.most.amount
     else:
         rows, amount = 1, _call_price(price.prices)
     return models.EstimateResponse(

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from gateway.catalog.assets import Asset
 from gateway.catalog.delivery import check_bounds
 from gateway.catalog.drafts import URL_FIELDS, Draft, check_whole
+from gateway.catalog.metering import check_metering
 from gateway.catalog.openapi.merging import Merged, merge
 from gateway.catalog.prices import DELETE_PRICING, Pricing, check_endpoint_price, list_pricing, put_pricing
 from gateway.catalog.records import (
@@ -216,6 +217,7 @@ class PublisherDesk:
             raise refused("wallet_network_id", "is not a network that this gateway knows (CAIP-2, such as eip155:8453)")
         check_whole(draft)
         check_exposure(draft.document.get("x402_exposure"), assets)
+        check_metering(draft.document, assets)
         for position, endpoint in enumerate(draft.document.get("endpoints") or []):
             if endpoint.get("price") is not None:
                 check_endpoint_price(endpoint["price"], assets, f"endpoints.{position}.price")

@@ -20,6 +20,7 @@ from gateway.catalog.fields import (
     BillingModel,
     Claims,
     Connections,
+    CostHeader,
     Count,
     Duration,
     Email,
@@ -32,6 +33,7 @@ from gateway.catalog.fields import (
     JwtAlgorithm,
     KeyId,
     MediaType,
+    MeteredAmount,
     Minutes,
     Passthrough,
     PathTemplate,
@@ -52,6 +54,7 @@ from gateway.catalog.fields import (
     TokenMethod,
     TokenMode,
     Url,
+    UsagePrices,
 )
 from gateway.catalog.vocabulary import (
     MAX_ASSETS,
@@ -158,7 +161,17 @@ class SettlementFields(Request):
     x402_exposure: Exposure | None = None
 
 
-class PublisherFields(TokenExchange, CallPrices, DeliveryFields, SettlementFields):
+class MeteringFields(Request):
+    """What calls cost whose price is known afterwards (metering.py). Extensions; null clears."""
+
+    reserve_max_charge: MeteredAmount | None = None
+    unresolved_fallback_charge: MeteredAmount | None = None
+    upstream_cost_header: CostHeader | None = None
+    upstream_usage_prices: UsagePrices = None
+    price_per_mib: MeteredAmount | None = None
+
+
+class PublisherFields(TokenExchange, CallPrices, DeliveryFields, SettlementFields, MeteringFields):
     """What create and update share."""
 
     description: Text | None = None

@@ -9,8 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gateway.catalog.metering import unmetered
+
 BILLING_MODELS = frozenset({"prepaid_credits", "x402_per_request"})
-PRICING_MODELS = frozenset({"per_request"})
+"""Those under which a price is the publisher's own: `pay_per_use` takes it from the answer, and sells no queries."""
+
+PRICING_MODELS = {
+    "prepaid_credits": frozenset({"per_request", "per_byte"}),
+    "x402_per_request": frozenset({"per_request", "per_byte"}),
+    "pay_per_use": frozenset({"per_request", "passthrough"}),
+}
 
 # What a publisher counts on and nobody does yet: a call without it would be another one than it sells.
 NOT_YET = {
@@ -35,11 +43,11 @@ def not_served(
     if category != "integration" or document.get("integration_type") == "mcp" or not document.get("api_url"):
         return "is not an HTTP API"
     billing = document.get("billing_model") or "prepaid_credits"
-    if billing not in BILLING_MODELS:
+    if billing not in PRICING_MODELS:
         return f"has the billing model {billing}"
-    if pricing and pricing[0]["model"] not in PRICING_MODELS:
+    if pricing and pricing[0]["model"] not in PRICING_MODELS[billing]:
         return f"has the pricing model {pricing[0]['model']}"
-    return None
+    return unmetered(document, pricing[0] if pricing else None)
 
 
 def _database_not_served(

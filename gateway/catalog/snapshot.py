@@ -21,12 +21,16 @@ from gateway.catalog.assets import LIST_ASSETS, Asset
 from gateway.catalog.authentication import Authentication, compile_authentication, trades_key
 from gateway.catalog.delivery import DeliveryPolicy, compile_delivery
 from gateway.catalog.endpoints import Endpoint, EndpointTable
+from gateway.catalog.metering import compile_rate, compile_watch
 from gateway.catalog.sales import Sale, compile_sale, is_postgres
 from gateway.catalog.served import not_served
 from gateway.catalog.settlement import OnchainPolicy, compile_settlement
 from gateway.database.pool import Connection, Database
 from gateway.database.statement import Statement
 from pricing.money import MoneyError, parse_amount, parse_ratio, percent_to_ppm
+from pricing.reported import Watch
+from pricing.tariffs.pay_per_use import UsageRate
+from pricing.tariffs.per_byte import ByteRate
 from pricing.tariffs.per_row import RowRate
 from pricing.usage import PriceList
 
@@ -66,7 +70,8 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class AssetPrice:
-    """A publisher's prices in one asset and the ledger account that earns them; `rows` is what queries cost.
+    """A publisher's prices in one asset and the ledger account that earns them; `rows` is what queries cost, `metered`
+    what calls do whose price is known afterwards.
 
     `onchain` says whether payments in it are taken on its chain; an offer of one is good for `expiry_seconds`.
     """
@@ -79,6 +84,7 @@ class AssetPrice:
     onchain: bool = False
     expiry_seconds: int = 300
     rows: RowRate = field(default_factory=lambda: RowRate(0))
+    metered: UsageRate | ByteRate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +115,18 @@ class Publisher:
     sale: Sale | None = None
     """What a database publisher sells queries to; None for every other kind."""
 
+    watch: Watch = field(default_factory=Watch)
+    """Where its answers say what they cost."""
+
     @property
     def prices_by_method(self) -> bool:
         """Return whether what a call costs or may do depends on its method."""
         return bool(self.endpoints) or any(price.prices.per_method for price in self.prices)
+
+    @property
+    def metered(self) -> bool:
+        """Return whether what a call costs may be known after it only."""
+        return any(price.metered is not None for price in self.prices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +250,7 @@ def compile_publisher(
     """Turn a stored publisher into the form that the hot path reads."""
     document = row.document
     fee_ppm = percent_to_ppm(parse_ratio(str(document.get("gateway_fee_percent") or "0"), places=4, maximum=100))
-    prices = tuple(_asset_price(entry, assets, fee_ppm) for entry in row.pricing)
+    prices = tuple(_asset_price(entry, assets, fee_ppm, document) for entry in row.pricing)
     secrets: dict[str, Any] = orjson.loads(unseal(row.credentials, row.id.bytes)) if row.credentials else {}
     listed: list[Any] = document.get("allowed_passthrough_headers") or []
     allowed = [str(name).lower() for name in listed]
@@ -267,10 +281,13 @@ def compile_publisher(
         wallet_network=row.wallet_network_id,
         onchain=compile_settlement(document),
         sale=sale,
+        watch=compile_watch(document),
     )
 
 
-def _asset_price(entry: Mapping[str, Any], assets: Mapping[UUID, Asset], fee_ppm: int) -> AssetPrice:
+def _asset_price(
+    entry: Mapping[str, Any], assets: Mapping[UUID, Asset], fee_ppm: int, document: Mapping[str, Any]
+) -> AssetPrice:
     def amount(value: str | None) -> int | None:
         return None if value is None else int(value)
 
@@ -281,15 +298,17 @@ def _asset_price(entry: Mapping[str, Any], assets: Mapping[UUID, Asset], fee_ppm
         maximum=amount(entry["max"]),
         fee_ppm=fee_ppm,
     )
+    asset, markup = assets[UUID(entry["asset_id"])], Fraction(entry["markup"])
     return AssetPrice(
-        assets[UUID(entry["asset_id"])],
+        asset,
         prices,
         entry["prepaid"],
         entry["account"],
         entry["max_per_minute"],
         entry["onchain"],
         entry["expiry_minutes"] * 60,
-        RowRate(int(entry["per_1000_rows"]), Fraction(entry["markup"]), prices.minimum, prices.maximum, fee_ppm),
+        RowRate(int(entry["per_1000_rows"]), markup, prices.minimum, prices.maximum, fee_ppm),
+        compile_rate(document, entry["model"], asset, prices, markup),
     )
 
 

@@ -17,11 +17,13 @@ DOCUMENT_FIELDS = (
     "capabilities", "categories", "compute_type", "connect_timeout_seconds", "database_config", "database_name",
     "database_type", "email", "endpoints", "first_byte_timeout_seconds", "gateway_fee_percent", "idle_timeout_seconds",
     "integration_type", "logo_url", "max_connections", "mcp_capabilities", "mcp_endpoint", "oauth_provider_id",
-    "ownership_tracking_enabled", "project_id", "protected_operations", "publisher_type", "refund_on_status",
-    "request_content_type", "requires_user_oauth", "resource_description", "resource_id_response_path",
+    "ownership_tracking_enabled", "price_per_mib", "project_id", "protected_operations", "publisher_type",
+    "refund_on_status", "request_content_type", "requires_user_oauth", "reserve_max_charge", "resource_description",
+    "resource_id_response_path",
     "resource_id_url_pattern", "resource_name", "token_cache_ttl_seconds", "token_exchange_method",
     "token_exchange_mode", "token_exchange_url", "token_response_field", "total_timeout_seconds",
-    "undocumented_endpoint_policy", "upstream_cost_response_path", "upstream_headers", "usage_examples", "use_cases",
+    "undocumented_endpoint_policy", "unresolved_fallback_charge", "upstream_cost_header", "upstream_cost_response_path",
+    "upstream_usage_prices", "upstream_headers", "usage_examples", "use_cases",
     "websocket_enabled", "x402_exposure", "x402_settlement",
 )  # fmt: skip
 OWNER_ONLY = (

@@ -101,6 +101,25 @@ DEMO: tuple[dict[str, Any], ...] = (
         ],
     },
     {
+        "slug": "chat",
+        "name": "Demo Chat",
+        "description": "A chat model that repeats what it is told, behind the OpenAI API: for trying an SDK, streams, "
+        "and a price by tokens. A word is a token; the most that an answer may cost is held while it is made.",
+        "capabilities": ["chat completions", "openai compatible", "streaming tokens"],
+        "use_cases": ["try an openai client", "see what tokens cost"],
+        "categories": ["ai", "testing"],
+        "billing_model": "pay_per_use",
+        "gateway_fee_percent": "10",
+        "upstream_usage_prices": {"usage.prompt_tokens": "100", "usage.completion_tokens": "300"},
+        "reserve_max_charge": "0.05",
+        "unresolved_fallback_charge": "0.01",
+        "undocumented_endpoint_policy": "default_deny",
+        "endpoints": [
+            {"method": "GET", "path": "/v1/models", "description": "The models that there are", "price": "0"},
+            {"method": "POST", "path": "/v1/chat/completions", "description": "As in the OpenAI API; stream or not"},
+        ],
+    },
+    {
         "slug": "echo",
         "name": "Demo Echo",
         "description": "Shows exactly what reaches a publisher's server: method, path, headers and a digest of the "

@@ -1,8 +1,9 @@
 """The demo publishers' upstream server: `python -m gateway.devservices.upstreams --port N`.
 
-Serves the facts of demo_data.py, a download with ranges, a server-sent event stream, an echo that shows what reaches an
-upstream, and answers that fail or dawdle on request. Plain asyncio and httptools, because it is also the bare upstream
-that the benchmarks measure the gateway against. It knows no prices and no payments: it is somebody else's server.
+Serves the facts of demo_data.py, a download with ranges, a server-sent event stream, a chat in the format of the OpenAI
+API (demo_chat.py), an echo that shows what reaches an upstream, and answers that fail or dawdle on request. Plain
+asyncio and httptools, because it is also the bare upstream that the benchmarks measure the gateway against. It knows no
+prices and no payments: it is somebody else's server.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import httptools
 import orjson
 import uvloop
 
-from gateway.devservices import demo_data
+from gateway.devservices import demo_chat, demo_data
+from gateway.devservices.demo_chat import BadQuestion
 from gateway.devservices.demo_data import UnknownFact
 
 JSON = b"application/json"
@@ -30,13 +32,16 @@ MAX_RESULTS = 100
 MAX_DAYS = 3_660
 MAX_SECONDS = 60.0
 MAX_EVENTS = 10_000
+MAX_CONTENT = 65_536
+"""Bytes of a request's body that are kept."""
+
 REASONS = {200: b"OK", 206: b"Partial Content", 304: b"Not Modified", 400: b"Bad Request", 404: b"Not Found"}
 BYTE_RANGE = re.compile(r"^bytes=(\d*)-(\d*)$")
 
 
 @dataclass
 class Request:
-    """One request, its body digested rather than kept."""
+    """One request, its body digested, and kept as long as it is short."""
 
     method: str
     target: str
@@ -44,6 +49,7 @@ class Request:
     keep_alive: bool = True
     size: int = 0
     digest: Any = field(default_factory=hashlib.sha256)
+    content: bytearray = field(default_factory=bytearray)
 
     @property
     def path(self) -> str:
@@ -139,6 +145,20 @@ async def _ticks(events: int, pause: float) -> AsyncIterator[bytes]:
         await asyncio.sleep(pause)
 
 
+def _models(_request: Request) -> Response:
+    return reply({"object": "list", "data": [{"id": demo_chat.MODEL, "object": "model", "owned_by": "tollway"}]})
+
+
+def _chat(request: Request) -> Response:
+    try:
+        words, asked = demo_chat.read_question(bytes(request.content))
+    except BadQuestion as error:
+        return reply({"error": {"message": str(error), "type": "invalid_request_error"}}, 400)
+    if asked.get("stream"):
+        return Response(200, b"text/event-stream", chunks=demo_chat.chunks(words, asked))
+    return reply(demo_chat.completion(words, asked))
+
+
 def _names_file(request: Request) -> Response:
     content = memoryview(demo_data.names_file())
     tag = f'"unicode-{len(content)}"'
@@ -204,6 +224,8 @@ ROUTES: list[tuple[re.Pattern[str], Callable[[Request], Response]]] = [
         (r"/v1/quotes/[^/]+/history", _history),
         (r"/v1/stream", _stream),
         (r"/v1/files/unicode-names.txt", _names_file),
+        (r"/v1/models", _models),
+        (r"/v1/chat/completions", _chat),
         (r"/v1/slow", _slow),
         (r"/v1/status/\d{3}", _status),
         (r"/echo(/.*)?", _echo),
@@ -311,6 +333,8 @@ class UpstreamProtocol(asyncio.Protocol):
         if self.request is not None:
             self.request.size += len(body)
             self.request.digest.update(body)
+            if self.request.size <= MAX_CONTENT:
+                self.request.content += body
 
     def on_message_complete(self) -> None:
         """Answer, or queue behind the request that is being answered (httptools)."""

@@ -8,8 +8,10 @@ from gateway.database.pool import Database
 from gateway.errors import PaymentRequired
 from gateway.ledger.entries import Charge
 from gateway.ledger.group_commit import GroupCommit
+from gateway.ledger.holds import Holds
 from gateway.ledger.wallets import FIND_WALLET
 from gateway.proxy.exchange import Exchange
+from gateway.proxy.held import HeldCall, hold_for, place
 
 CACHE_SIZE = 200_000
 
@@ -48,8 +50,11 @@ class WalletNumbers:
         return len(self._known)
 
 
-async def authorize(exchange: Exchange, ledger: GroupCommit, wallets: WalletNumbers) -> None:
-    """Post the charge. Free calls pass. Raises Shortfall or Unavailable; then nothing has moved."""
+async def authorize(exchange: Exchange, ledger: GroupCommit, holds: Holds, wallets: WalletNumbers) -> None:
+    """Post the charge, or hold the most where the price is known afterwards. Free calls pass.
+
+    Raises Shortfall or Unavailable; then nothing has moved.
+    """
     price, offer = exchange.asset_price, exchange.quote
     if price is None or offer.amount == 0:
         return
@@ -60,7 +65,13 @@ async def authorize(exchange: Exchange, ledger: GroupCommit, wallets: WalletNumb
     wallet = await wallets.find(exchange.principal.account_id, price.asset.ledger_asset_id)
     if wallet is None:
         raise Shortfall(f"You have no {price.asset.symbol} balance.", 0)
-    publisher = exchange.sold
+    publisher, meter = exchange.sold, exchange.meter
+    if meter is not None:
+        held = await place(holds, hold_for(exchange, meter, price, wallet))
+        if not held.paid:
+            raise Shortfall("The balance does not cover the most that this call may cost.", held.available)
+        exchange.held = HeldCall(holds, meter, price, offer.amount, held.available)
+        return
     verdict = await ledger.charge(Charge(exchange.id, wallet, publisher.id, price.account_id, offer.amount, offer.fee))
     if not verdict.paid:
         raise Shortfall("The balance does not cover this call.", verdict.available)

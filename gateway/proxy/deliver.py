@@ -17,8 +17,9 @@ from collections.abc import Awaitable, Callable
 from gateway.billing.prepaid_credits import Ending
 from gateway.faults import ARMED, act
 from gateway.proxy.dates import http_date
-from gateway.proxy.exchange import Exchange, HeaderPairs
+from gateway.proxy.exchange import Exchange, HeaderPairs, Message
 from gateway.proxy.forward import HOP_BY_HOP, VIA, connection_options
+from gateway.proxy.held import HeldCall
 from gateway.proxy.problems import limit_fields
 from gateway.upstreams.http.errors import TotalTimeout, UpstreamError
 from gateway.upstreams.http.response import UpstreamResponse
@@ -26,8 +27,8 @@ from pricing.money import format_amount
 
 # Said by us on every answer, so an upstream's own of these names are dropped: it cannot claim a cost.
 OURS = frozenset(
-    b"x-cost x-cost-asset x-cost-drawn x-balance x-request-id ratelimit ratelimit-policy idempotency-replayed"
-    b" payment-response x-payment-response".split()
+    b"x-cost x-cost-max x-cost-asset x-cost-drawn x-balance x-request-id ratelimit ratelimit-policy"
+    b" idempotency-replayed payment-response x-payment-response".split()
 )
 
 Keep = Callable[[HeaderPairs, bytes | None], Awaitable[None]]
@@ -52,6 +53,8 @@ async def deliver(
         return "client_gone"
     if ARMED == "deliver.head":
         await act()
+    if exchange.meter is not None and exchange.meter.reads:
+        return await _watched(exchange, answer, _Metered(exchange, answer, patience), None)
     return await _watched(exchange, answer, _Pump(exchange, answer), patience)
 
 
@@ -78,16 +81,31 @@ async def send_at_once(exchange: Exchange, headers: HeaderPairs, body: bytes) ->
 async def _send_head(exchange: Exchange, headers: HeaderPairs) -> bool:
     """Send the head and return whether the caller was there to take it."""
     exchange.head_sent = True
+    start: Message = {"type": "http.response.start", "status": exchange.answered, "headers": headers}
+    if exchange.held is not None and _trails(exchange, exchange.held):
+        start["trailers"] = exchange.held.trails = True
     try:
-        await exchange.send({"type": "http.response.start", "status": exchange.answered, "headers": headers})
+        await exchange.send(start)
     except OSError:
         exchange.head_sent = False
         exchange.send = _nobody
     return exchange.head_sent
 
 
+def _trails(exchange: Exchange, held: HeldCall) -> bool:
+    """Return whether the cost goes behind the body: its head does not know it, and the server can send trailers."""
+    return not (held.ended or held.meter.whole) and "http.response.trailers" in (exchange.scope.get("extensions") or {})
+
+
+async def _send_trailers(exchange: Exchange) -> None:
+    """Send what the head could not say, if it announced that."""
+    held = exchange.held
+    if held is not None and held.trails:
+        await exchange.send({"type": "http.response.trailers", "headers": held.trailer(), "more_trailers": False})
+
+
 async def _watched(
-    exchange: Exchange, answer: UpstreamResponse, pump: _Pump | _Recorder, patience: float | None
+    exchange: Exchange, answer: UpstreamResponse, pump: _Pump | _Recorder | _Metered, patience: float | None
 ) -> Ending:
     """Pump pieces until the end, the caller's leaving or stalling, or the upstream's breaking off.
 
@@ -140,9 +158,56 @@ class _Pump:
             return "broken_off"
         except OSError:
             return "client_gone"
+        if exchange.meter is not None:
+            exchange.meter.end()
         self._offered = self._clock()  # over HTTP/2 the end waits for what is still to be taken
         await send({"type": "http.response.body", "body": b""})
+        await _send_trailers(exchange)
         return "delivered"
+
+
+class _Metered:
+    """Streams an answer that says at its end what it cost, as it comes. It is read to that end whoever has left: what
+    was made for a caller is paid by it, and leaving early makes nothing cheaper.
+    """
+
+    def __init__(self, exchange: Exchange, answer: UpstreamResponse, patience: float) -> None:
+        self._exchange, self._answer, self._patience = exchange, answer, patience
+        self._ending: Ending = "delivered"
+
+    def stalled(self, _patience: float | None) -> bool:
+        """Return False: a caller that stalls is left behind."""
+        return False
+
+    async def run(self) -> Ending:
+        """Deliver, and read the rest for a caller who left."""
+        try:
+            while piece := await self._answer.read():
+                self._exchange.gave_out(piece)
+                await self._pass_on(piece, more=True)
+        except TotalTimeout:
+            return "total_timeout"
+        except UpstreamError:
+            return "broken_off"
+        if self._exchange.meter is not None:
+            self._exchange.meter.end()
+        await self._pass_on(b"", more=False)
+        return self._ending
+
+    async def _pass_on(self, piece: bytes, *, more: bool) -> None:
+        if self._exchange.send is _nobody:
+            self._ending = "client_gone"
+        if self._ending != "delivered":
+            return
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._exchange.send({"type": "http.response.body", "body": piece, "more_body": more})
+                if not more:
+                    await _send_trailers(self._exchange)
+        except TimeoutError:
+            self._ending = "client_stalled"
+        except OSError:
+            self._ending = "client_gone"
 
 
 class _Recorder:
@@ -185,6 +250,8 @@ class _Recorder:
         except UpstreamError:
             await self._begin()
             return "broken_off"
+        if self._exchange.meter is not None:
+            self._exchange.meter.end()
         await self._keep(self._headers, None if self._kept is None else bytes(self._kept))
         await self._pass_on(held, more=False)
         return "client_stalled" if self._cut else "delivered"
@@ -203,6 +270,8 @@ class _Recorder:
             async with asyncio.timeout(self._patience):
                 await self._begin()
                 await self._exchange.send({"type": "http.response.body", "body": piece, "more_body": more})
+                if not more:
+                    await _send_trailers(self._exchange)
         except TimeoutError:
             self._exchange.send = _nobody
             self._cut = True
@@ -262,6 +331,8 @@ def cost_headers(exchange: Exchange, *, refunded: bool) -> HeaderPairs:
     charge, price = exchange.charge, exchange.asset_price
     if exchange.payment is not None:
         return exchange.payment.fields(refunded=refunded)
+    if exchange.held is not None:
+        return exchange.held.fields(refunded=refunded)
     if charge is None or price is None:
         return [(b"x-cost", b"0")]
     decimals = price.asset.decimals

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from gateway.identity.principals import Principal
     from gateway.ledger.exchanges import ChargeVerdict
     from gateway.limits.policy import Verdict
+    from gateway.proxy.held import HeldCall
+    from gateway.proxy.meter import Meter
     from gateway.proxy.onchain.payment import CallPayment
     from pricing.sql.budget import Budget
 
@@ -57,10 +59,12 @@ class Exchange:
         "fields",
         "handed",
         "head_sent",
+        "held",
         "id",
         "keyed",
         "limit",
         "marks",
+        "meter",
         "method",
         "outcome",
         "path",
@@ -101,9 +105,11 @@ class Exchange:
         self.candidates: Sequence[Endpoint | None] = ()  # quote: the endpoints that the request may name
         self.asset_price: AssetPrice | None = None  # quote
         self.quote: Quote = FREE  # quote
+        self.meter: Meter | None = None  # quote: reads what the call costs, where that is known afterwards
         self.read_body: bytes | None = None  # query: its body, read before it is known who pays for it
         self.budget: Budget | None = None  # query: what a planned query may come to, in rows
         self.charge: ChargeVerdict | None = None  # authorize: set when money moved
+        self.held: HeldCall | None = None  # authorize: set when the most that the call may cost is held
         self.payment: CallPayment | None = None  # authorize: set when a payment on a chain is reserved for this call
         self.status: int | None = None  # forward: what the upstream answered
         self.answered = 0  # deliver: the status that the caller got
@@ -128,9 +134,11 @@ class Exchange:
     def gave_out(self, piece: bytes) -> None:
         """Meter a piece of the response body, and hash it for the receipt of a paid call."""
         self.bytes_out += len(piece)
+        if self.meter is not None:
+            self.meter.feed(piece)
         if self.body_hasher is not None:
             self.body_hasher.update(piece)
-        elif self.charge is not None or self.payment is not None:
+        elif self.charge is not None or self.payment is not None or self.held is not None:
             self.body_hasher = hashlib.sha256(piece)
 
     @property

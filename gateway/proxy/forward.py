@@ -16,6 +16,7 @@ from gateway.proxy.body import request_body
 from gateway.proxy.destination import Destination
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.identify import peer_address
+from gateway.proxy.meter import NOT_ASKED
 from gateway.upstreams.auth.authenticator import Authenticator
 from gateway.upstreams.http.client import UpstreamClient
 from gateway.upstreams.http.response import UpstreamResponse
@@ -136,7 +137,7 @@ def request_headers(
     headers: HeaderPairs = [(b"host", origin.authority)]
     listed = connection_options(exchange.scope["headers"])
     allowed, everything, own = publisher.passthrough, publisher.passthrough_all, publisher.route_names
-    typed = False
+    typed, reads = False, exchange.meter is not None and exchange.meter.reads
     for pair in exchange.scope["headers"]:
         name = pair[0]
         if name not in allowed and not everything:
@@ -145,11 +146,15 @@ def request_headers(
             name = name.replace(b"_", b"-")
         if name in HOP_BY_HOP or name in OURS_ALONE or name in own or name in listed or pair[0] in listed:
             continue
+        if reads and name in NOT_ASKED:
+            continue
         if name == b"content-type":
             typed = True
         headers.append(pair)
     if has_body and not typed and b"content-type" not in own:
         headers.append((b"content-type", publisher.content_type))
+    if reads:
+        headers.append((b"accept-encoding", b"identity"))
     headers.extend(route.headers)
     headers.extend(said_by_us(exchange))
     return headers

@@ -140,11 +140,10 @@ async def keep_answer(
     """
     if exchange.keyed is None:
         return
-    store = _storing(exchange, answers, headers, body)
     if ARMED == "store.before":
         await act()
     try:
-        stored = await store()
+        stored = await _store(exchange, answers, headers, body)
     except Unavailable:
         raise Unavailable(NOT_STORED) from None
     if not stored:
@@ -154,6 +153,16 @@ async def keep_answer(
         ledger.ended(exchange.id)
     if ARMED == "store.after":
         await act()
+
+
+async def _store(exchange: Exchange, answers: Answers, headers: HeaderPairs, body: bytes | None) -> bool:
+    """Store an answer and return whether its key was still this call's; what is due of a hold is captured with it."""
+    keyed, held = exchange.keyed, exchange.held
+    if keyed is None or held is None or held.ended:
+        return await _storing(exchange, answers, headers, body)()
+    answer = StoredAnswer(exchange.answered, kept_headers(headers), body, keyed.request_hasher.digest())
+    await held.keep(exchange, answer)
+    return True
 
 
 def keep_later(exchange: Exchange, answers: Answers, ledger: GroupCommit) -> None:

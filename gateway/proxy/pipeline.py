@@ -169,7 +169,7 @@ class Pipeline:
         try:
             if ARMED == "authorize.before":
                 await act()
-            await authorize(exchange, services.ledger, self.wallets)
+            await authorize(exchange, services.ledger, services.holds, self.wallets)
             if ARMED == "authorize.after":
                 await act()
             exchange.mark("authorize")
@@ -211,6 +211,8 @@ class Pipeline:
         """Forward, deliver and settle: from here on the exchange may be paid."""
         services = self.services
         answer = await self._answer(exchange, to)
+        if exchange.held is not None:
+            await self._measure(exchange, to, answer)
         # The refund of an answer that costs nothing is durable before the caller reads that it does.
         given_back = gives_back(answer.status, exchange.sold.delivery.refunded) is not None
         refunded = given_back and await settle(exchange, services.ledger, "delivered")
@@ -232,6 +234,16 @@ class Pipeline:
         finally:
             await answer.aclose()
         await self._end(exchange, ending)
+
+    async def _measure(self, exchange: Exchange, to: Destination, answer: UpstreamResponse) -> None:
+        """Begin to read what an answer costs; what breaks off while it is waited for was nobody's answer."""
+        if exchange.meter is None:
+            return
+        try:
+            await exchange.meter.begin(answer)
+        except UpstreamError as error:
+            await answer.aclose()
+            raise await self._unanswered(exchange, to, error) from error
 
     async def _answer(self, exchange: Exchange, to: Destination) -> UpstreamResponse:
         """Forward the call and return the upstream's answer, its head at least."""

@@ -3,29 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from gateway.catalog.endpoints import Endpoint
 from gateway.catalog.snapshot import AssetPrice, Publisher
 from gateway.errors import MethodNotAllowed, Unavailable
 from gateway.proxy.exchange import Exchange
+from gateway.proxy.meter import Meter, Rate
 from pricing.quote import FREE, Quote
 from pricing.tariffs import per_request
 from pricing.usage import PriceList, Usage
 
 
 def quote(exchange: Exchange, candidates: Sequence[Endpoint | None]) -> None:
-    """Set the quote in the publisher's primary asset: the dearest of what the request may name."""
+    """Set the quote in the publisher's primary asset: the dearest of what the request may name.
+
+    Of a call whose price is known afterwards it is the most that it may cost.
+    """
     publisher = exchange.sold
     price = prepaid_price(publisher)
     if price is None:  # never free by accident
         raise Unavailable(f"{publisher.slug} has no prices yet, so it cannot be called.", retry_after=60)
+    exchange.candidates, exchange.asset_price = candidates, price
+    rate = rate_of(price, exchange.method, [endpoint.price if endpoint else None for endpoint in candidates])
+    if rate is not None:
+        exchange.meter, exchange.quote = Meter(rate, publisher.watch), rate.most
+        return
     if not price.prices.sells(exchange.method) and any(item is None or item.price is None for item in candidates):
         raise not_sold(price.prices)
     usage = Usage(method=exchange.method)
     quotes = [per_request.quote(price.prices, usage, endpoint.price if endpoint else None) for endpoint in candidates]
-    exchange.candidates = candidates
-    exchange.asset_price = price
     exchange.quote = dearest(quotes)
+
+
+def rate_of(price: AssetPrice, method: str, own: Sequence[int | None]) -> Rate | None:
+    """Return what a call's use costs; None where that is fixed: an endpoint's `own` price, or its method's.
+
+    A request that may name either costs no less than the fixed price.
+    """
+    rate = price.metered
+    if rate is None:
+        return None
+    by_method = price.prices.for_method(method)
+    fixed = [by_method if one is None else one for one in own]
+    if all(one is not None for one in fixed):
+        return None
+    least = max((one for one in fixed if one), default=0)
+    return replace(rate, minimum=max(rate.minimum, least), reserve=max(rate.reserve, least)) if least else rate
 
 
 def dearest(quotes: Sequence[Quote]) -> Quote:

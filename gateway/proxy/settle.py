@@ -26,6 +26,8 @@ async def settle(exchange: Exchange, ledger: GroupCommit, ending: Ending) -> boo
         return exchange.outcome == "refunded"
     if exchange.payment is not None:
         return await exchange.payment.end(exchange, ending)
+    if exchange.held is not None:
+        return exchange.held.end(exchange, ending)
     if exchange.charge is None:
         exchange.outcome = "free" if ending in prepaid_credits.ANSWERED else "refused"
         return False

@@ -124,7 +124,7 @@ class SocketPipeline(Pipeline):
         path: bytes = exchange.scope.get("raw_path") or exchange.scope["path"].encode()
         slug = path[len(PREFIX) :].partition(b"/")[0].decode("latin-1")
         publisher = self.services.catalog.find(slug)
-        offers = publisher is None or (publisher.websocket and publisher.route is not None)
+        offers = publisher is None or (publisher.websocket and publisher.route is not None and not publisher.metered)
         if publisher is not None and publisher.not_served is None and not offers:
             raise WebSocketNotOffered(f"{slug} offers no WebSocket connections; call it by plain HTTP.")
         for name, value in exchange.scope["headers"]:

@@ -76,7 +76,8 @@ async def test_every_demo_publisher_can_be_served(database_url: str) -> None:
         publisher = catalog.find(demo["slug"])
         assert publisher is not None
         assert publisher.route is not None
-        assert publisher.prices[0].prices.per_call
+        assert publisher.prices[0].prices.per_call or publisher.prices[0].metered
+        assert publisher.not_served is None
     echo = catalog.find("echo")
     assert echo is not None
     assert echo.route is not None

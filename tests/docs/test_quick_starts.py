@@ -57,6 +57,10 @@ def test_the_worked_example_of_money_runs_as_it_stands(demo: Demo) -> None:
     type_in(demo, DOCS / "money.md", before=preparation())
 
 
+def test_the_walk_through_of_prices_runs_as_it_stands(demo: Demo) -> None:
+    type_in(demo, DOCS / "pricing.md")
+
+
 def test_the_readmes_transcript_is_what_happens(demo: Demo) -> None:
     (transcript,) = [block.text for block in blocks(ROOT / "README.md") if block.words == ("console",)]
     url, key = str(demo.document["url"]), str(demo.document["demo"]["agent_api_key"])

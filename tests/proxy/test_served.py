@@ -21,7 +21,8 @@ async def refusal(gateway: RunningGateway, world: World, shop: Shop) -> str:
 @pytest.mark.parametrize(
     ("document", "reason"),
     [
-        ({"billing_model": "pay_per_use"}, "billing model pay_per_use"),
+        ({"billing_model": "pay_per_use"}, "cost at most (reserve_max_charge)"),
+        ({"billing_model": "pay_per_use", "reserve_max_charge": "1"}, "where its answers name their cost"),
         ({"billing_model": "x402_passthrough"}, "billing model x402_passthrough"),
         ({"integration_type": "mcp"}, "not an HTTP API"),
         ({"requires_user_oauth": True}, "OAuth connections of its callers"),
@@ -43,10 +44,15 @@ async def test_a_pricing_model_that_is_not_served_is_refused(
 ) -> None:
     upstream.forget()
     shop = await world.publisher(10_000)
-    await connection.execute("UPDATE catalog.pricing SET pricing_model = 'per_byte' WHERE publisher_id = $1", shop.id)
+    await connection.execute("UPDATE catalog.pricing SET pricing_model = 'tiered' WHERE publisher_id = $1", shop.id)
     await asyncio.sleep(0.5)
-    assert "pricing model per_byte" in await refusal(gateway, world, shop)
+    assert "pricing model tiered" in await refusal(gateway, world, shop)
     assert upstream.calls == 0
+
+
+async def test_a_use_that_names_no_cost_must_have_a_price(gateway: RunningGateway, world: World) -> None:
+    fields = {"billing_model": "pay_per_use", "reserve_max_charge": "1", "upstream_cost_response_path": "usage.cost"}
+    assert "unresolved_fallback_charge" in await refusal(gateway, world, await world.publisher(None, **fields))
 
 
 @pytest.mark.parametrize("model", ["prepaid_credits", "x402_per_request"])

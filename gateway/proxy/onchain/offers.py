@@ -54,7 +54,7 @@ class Offers:
         publisher = exchange.sold
         if publisher.sale is not None:
             return self._of_query(exchange, chosen, signed)
-        if publisher.category != "integration":
+        if publisher.category != "integration" or exchange.meter is not None:
             return []
         found: list[Sale] = []
         for price, kind, party in self._ways(publisher, "exact"):
