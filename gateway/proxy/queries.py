@@ -284,7 +284,7 @@ async def _failed(run: Run, error: DatabaseError) -> None:
     if isinstance(error, QueryTimeout) and run.read.count:
         run.late = True
         return
-    quote = run.cost if exchange.head_sent else purse.cost(0)
+    quote = run.cost if exchange.head_sent else purse.cost(1)
     problem = ran(error, format_amount(quote.amount, purse.price.asset.decimals))
     headers, body = problem_answer(exchange, problem)
     exchange.status = problem.status

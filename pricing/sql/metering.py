@@ -1,6 +1,9 @@
 """How many rows a query is paid for: those that were delivered, or those that were folded into fewer.
 
-    metered = max(rows returned, bytes returned / 128, rows entering a node that collects them into values)
+    metered = max(1, rows returned, bytes returned / 128, rows entering a node that collects them into values)
+
+What ran is one row at least: that nothing was found tells something too, and where a publisher sets no minimum it would
+be asked for nothing.
 
 A query that folds a table into one value (an array, a JSON document, a joined string) carries the table; the plan says
 how many rows enter the node that does it. Those are the planner's numbers where the server has not counted. What is
@@ -27,7 +30,7 @@ Node = dict[str, Any]
 
 def metered_rows(*, returned: int, size: int, folded: int) -> int:
     """Return the rows to pay for. `size` is the answer's bytes, `folded` what `folded_rows` said of the plan."""
-    return max(returned, -(-size // BYTES_PER_ROW) if returned else 0, folded)
+    return max(1, returned, -(-size // BYTES_PER_ROW) if returned else 0, folded)
 
 
 def folded_rows(plan: Node) -> int:

@@ -93,7 +93,7 @@ async def test_a_query_is_answered_paid_and_booked(
 async def test_an_answer_is_metered_by_what_it_carries(gateway: RunningGateway, shop: Shop, agent: Agent) -> None:
     for query, metered, cost in (
         ("SELECT count(*) FROM companies", 1, "0.001"),
-        ("SELECT ticker FROM companies WHERE ticker = 'none'", 0, "0.001"),
+        ("SELECT ticker FROM companies WHERE ticker = 'none'", 1, "0.001"),
         ("SELECT ticker FROM companies", 1_200, "1.2"),
         ("SELECT json_agg(ticker) FROM companies", 1_200, "1.2"),
         ("SELECT repeat('x', 10000) AS x", 79, "0.079"),
@@ -131,6 +131,23 @@ async def test_a_query_that_broke_off_costs_the_minimum_and_tells_no_data(
         assert "Works" not in answer.text
     await settled(connection)
     assert await world.balance(agent) == 100 * DOLLAR - 2_000
+
+
+async def test_looking_and_failing_are_not_free_where_a_publisher_sets_no_minimum(
+    gateway: RunningGateway, world: World, market: Market, connection: Connection
+) -> None:
+    shop = await sell(gateway.client, await world.agent(), market.config(sample=False))
+    agent = await world.agent(DOLLAR)
+    asked = [
+        "SELECT 1 / (SELECT count(*) FROM companies WHERE country = 'XX')",
+        "SELECT ticker FROM companies WHERE name = 'none'",
+        "SELECT ticker FROM companies LIMIT 0",
+    ]
+    answers = [await ask(gateway, shop, agent, query) for query in asked]
+    assert [answer.status_code for answer in answers] == [422, 200, 200]
+    assert [answer.headers["x-cost"] for answer in answers] == ["0.001"] * 3, "the price of one row"
+    await settled(connection)
+    assert await world.balance(agent) == DOLLAR - 3_000
 
 
 async def test_parameters_are_typed_and_counted(gateway: RunningGateway, shop: Shop, agent: Agent) -> None:
