@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -13,15 +14,17 @@ from eth_account import Account
 from x402 import x402Client
 from x402.http.clients.httpx import x402HttpxClient
 from x402.mechanisms.evm.exact import ExactEvmScheme
+from x402.mechanisms.evm.upto import UptoEvmScheme
 
 from gateway.database.pool import Connection
 from gateway.payments.evm.encoding import parse_address, show_address
 from tests.payments.onchain.buyer import Buyer, Document, decoded, encoded, settled
-from tests.payments.onchain.conftest import Buying
+from tests.payments.onchain.conftest import Buying, chained
 from tests.payments.onchain.test_official_clients import key_of
 from tests.support.chain import EXACT_PROXY, UPTO_PROXY, Authorization, Chain
-from tests.support.gateway import RunningGateway
+from tests.support.gateway import RunningGateway, start_gateway
 from tests.support.market import Market, sell
+from tests.support.services import Services
 from tests.support.world import SEPOLIA_USDC, Shop, World
 
 DOLLAR = 1_000_000
@@ -40,6 +43,14 @@ async def shop_of(gateway: RunningGateway, world: World, market: Market, **more:
         "SELECT ledger.earnings_account($1, ledger_asset_id) FROM catalog.asset WHERE id = $2", made.id, SEPOLIA_USDC
     )
     return Shop(made.id, made.slug, account)
+
+
+@pytest_asyncio.fixture(scope="module")
+async def gateway(services: Services, database_url: str, chain: Chain) -> AsyncIterator[RunningGateway]:
+    """A gateway that lets everybody look at prices as often as these tests do."""
+    running = await start_gateway(services, database_url, **chained(chain, LIMITS_ESTIMATES="100000"))
+    yield running
+    await running.stop()
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -230,9 +241,7 @@ async def test_a_used_payment_buys_no_other_query(buying: Buying, base: Shop) ->
     assert await asking.buyer.balance() == DOLLAR - 100_000
 
 
-async def test_a_wallet_that_cannot_pay_runs_nothing_and_looks_are_counted(
-    buying: Buying, base: Shop, gateway: RunningGateway
-) -> None:
+async def test_a_wallet_that_cannot_pay_runs_nothing(buying: Buying, base: Shop, gateway: RunningGateway) -> None:
     asking = Asking(await buying(), base, HUNDRED)  # 100,000 units are asked for, and that is what it has
     header = asking.buyer.payment(await asking.asked())
     await asking.buyer.chain.give_away(asking.buyer.wallet, 1)
@@ -303,3 +312,62 @@ async def test_a_permit_without_its_allowance_runs_nothing(buying: Buying, base:
     refused = await asking.present(asking.upto(await asking.asked()))
     assert (refused.status_code, refused.json()["error"]) == (402, "permit2_allowance_required")
     assert await asking.buyer.balance() == DOLLAR
+
+
+async def test_the_official_client_signs_for_the_maximum(
+    buying: Buying, base: Shop, gateway: RunningGateway, world: World, chain: Chain, connection: Connection
+) -> None:
+    buyer, before = await buying(DOLLAR), await world.earned(base)
+    await chain.allow_permit2(buyer.wallet)
+    client = x402Client()
+    client.register("eip155:*", UptoEvmScheme(Account.from_key(key_of(buyer))))
+    async with x402HttpxClient(client, timeout=30) as http:
+        answer = await http.post(f"{gateway.url}/publishers/{base.slug}", json={"query": COUNT})
+        assert answer.status_code == 200, await answer.aread()
+    await settled(connection)
+    assert (await buyer.balance(), await world.earned(base) - before) == (DOLLAR - 1_000, 900)
+
+
+@pytest.mark.parametrize("point", ["chain.reserved", "x402.answered", "x402.kept", "x402.settled"])
+async def test_killed_at(
+    point: str, services: Services, database_url: str, chain: Chain, gateway: RunningGateway, base: Shop, world: World,
+    buying: Buying, connection: Connection,
+) -> None:  # fmt: skip
+    """Whoever presents the payment again has its rows, and has paid once for what was metered."""
+    doomed = await start_gateway(
+        services, database_url, **chained(chain, FAULT=f"{point}:kill", LIMITS_ESTIMATES="100000")
+    )
+    asking, before = Asking(await buying(DOLLAR, url=doomed.url), base, COUNT), await world.earned(base)
+    await chain.allow_permit2(asking.buyer.wallet)
+    header = asking.upto(await asking.asked())
+    with contextlib.suppress(httpx.TransportError):
+        assert (await asking.present(header)).status_code == 503
+    await asyncio.to_thread(doomed.process.wait, 20)
+    healed = Asking(Buyer(gateway.url, chain, asking.buyer.wallet), base, COUNT)
+    try:
+        for _ in range(120):
+            answer = await healed.present(header)
+            if answer.status_code not in (409, 503):
+                break
+            await asyncio.sleep(0.25)
+        assert (answer.status_code, answer.json()["rows"]) == (200, [{"count": 1200}]), answer.text
+        await settled(connection)
+        assert (await healed.buyer.balance(), await world.earned(base) - before) == (DOLLAR - 1_000, 900)
+    finally:
+        await healed.buyer.client.aclose()
+        await doomed.kill()
+
+
+async def test_looks_at_the_price_that_nobody_pays_are_counted(
+    services: Services, database_url: str, chain: Chain, gateway: RunningGateway, base: Shop, buying: Buying
+) -> None:
+    strict = await start_gateway(services, database_url, **chained(chain, LIMITS_ESTIMATES="3"))
+    try:
+        asking = Asking(await buying(DOLLAR, url=strict.url), base, HUNDRED)
+        answers = [await asking.buyer.client.post(asking.path, json=asking.body) for _ in range(5)]
+        assert answers[-1].status_code == 429
+        assert {answer.status_code for answer in answers} <= {402, 429}
+        assert answers[-1].json()["policy"] == "estimates"
+        assert int(answers[-1].headers["retry-after"]) >= 1
+    finally:
+        await strict.stop()
