@@ -138,5 +138,7 @@ PRICING = frozenset(
         "prepaid_enabled",
         "onchain_enabled",
         "payment_expiry_minutes",
+        "pricing_model",
+        "markup_multiplier",
     ]
 )

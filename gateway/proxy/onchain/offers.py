@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote as escaped
 
 from gateway.billing.x402_per_request import pays_publisher, policy_on
@@ -15,6 +15,8 @@ from gateway.payments.evm.settlements import Booking, Party
 from gateway.payments.x402.answers import Resource, resource
 from gateway.payments.x402.offer import Offer, PaymentKind, PaymentKinds, Scheme
 from gateway.proxy.exchange import Exchange
+from gateway.proxy.meter import Rate
+from gateway.proxy.quote import rate_of
 from gateway.settings import SettlementPolicy
 from pricing.money import round_up
 from pricing.quote import Quote, quote_of
@@ -54,11 +56,19 @@ class Offers:
         publisher = exchange.sold
         if publisher.sale is not None:
             return self._of_query(exchange, chosen, signed)
-        if publisher.category != "integration" or exchange.meter is not None:
+        if publisher.category != "integration":
             return []
+        if exchange.meter is not None:
+            return self._of_metered(exchange, chosen)
+        return self.of_call(publisher, exchange.method, exchange.candidates, chosen)
+
+    def of_call(
+        self, publisher: Publisher, method: str, candidates: Sequence[Endpoint | None], chosen: SettlementPolicy
+    ) -> list[Sale]:
+        """Return what a call with a fixed price may be paid with."""
         found: list[Sale] = []
         for price, kind, party in self._ways(publisher, "exact"):
-            quote = quote_in(price, publisher, exchange.method, exchange.candidates)
+            quote = quote_in(price, publisher, method, candidates)
             if quote is not None:
                 found.append(_sale(publisher, price, quote, kind, party, chosen))
         return found
@@ -66,6 +76,17 @@ class Offers:
     def takes(self, publisher: Publisher) -> bool:
         """Say whether a publisher can be paid on a chain at all."""
         return any(True for _ in self._ways(publisher, "exact"))
+
+    def _of_metered(self, exchange: Exchange, chosen: SettlementPolicy) -> list[Sale]:
+        """Return the most by each way: what is due is not known before the answer is, so `upto` waits for it."""
+        publisher = exchange.sold
+        found: list[Sale] = []
+        for price, kind, party in self._ways(publisher, "exact", "upto"):
+            rate = rate_in(price, publisher, exchange.method, exchange.candidates)
+            if rate is not None:
+                sale = _sale(publisher, price, rate.most, kind, party, chosen)
+                found.append(replace(sale, policy="before_response") if kind.scheme == "upto" else sale)
+        return found
 
     def _of_query(self, exchange: Exchange, chosen: SettlementPolicy, signed: int | None) -> list[Sale]:
         publisher, budget = exchange.sold, exchange.budget
@@ -126,6 +147,12 @@ def quote_in(
     ]
     dearest = max(quotes, key=lambda quote: quote.amount, default=None)
     return dearest if dearest is not None and dearest.amount else None
+
+
+def rate_in(price: AssetPrice, publisher: Publisher, method: str, candidates: Sequence[Endpoint | None]) -> Rate | None:
+    """Return what a call's use costs in an asset; None where its price is fixed."""
+    primary = publisher.prices[0].asset.decimals
+    return rate_of(price, method, [_scaled(one, primary, price.asset.decimals) for one in candidates])
 
 
 def resource_of(exchange: Exchange, public_url: str) -> Resource:

@@ -37,7 +37,8 @@ NOT_KEPT = "The answer could not be kept, so it was not delivered. Present the s
 class CallPayment:
     """A payment that is being reserved. `id` is the exchange's; `status` is how it was settled, once that is known.
 
-    `due` is what is settled of an authorization for at most so much (`upto`); None: all of it.
+    `due` is what is settled of an authorization for at most so much (`upto`); None: all of it. It is good until
+    `valid_before`, in seconds since 1970.
     """
 
     services: Services
@@ -52,6 +53,7 @@ class CallPayment:
     ended: bool = False
     status: Status | None = None
     due: Quote | None = None
+    valid_before: int = 0
 
     def never_was(self) -> None:
         """Note that nothing was reserved."""

@@ -28,9 +28,10 @@ from gateway.proxy.authorize import Shortfall
 from gateway.proxy.deliver import deliver
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.idempotency import fingerprint, release_key
-from gateway.proxy.onchain import ask, hold
+from gateway.proxy.onchain import ask, hold, metered
 from gateway.proxy.onchain.claim import answer_again, bought, claim, explained, fate_before, fate_of, pending
 from gateway.proxy.onchain.declined import Declined
+from gateway.proxy.onchain.metered import meter_of
 from gateway.proxy.onchain.offers import Offers, Sale, resource_of
 from gateway.proxy.onchain.payment import CallPayment
 from gateway.proxy.onchain.presented import Presented, check, read
@@ -109,6 +110,7 @@ class OnchainRail:
             examined.terms.payer, taken.policy, self.services.ledger.worker_id,
         )  # fmt: skip
         exchange.asset_price, exchange.quote = taken.sale.price, taken.sale.quote
+        payment.valid_before = examined.terms.valid_before
         exchange.payment = payment  # from here on it ends with the call, also when the database's answer is lost
         reservation = await self._reserve(exchange, payment, examined)
         if reservation.verdict == "exposed":  # not trusted: as without trust, then
@@ -119,6 +121,7 @@ class OnchainRail:
             raise await self._unreserved(exchange, taken, reservation)
         if payment.policy == "settle_first":
             await self._settle_first(exchange, payment)
+        exchange.meter = meter_of(exchange, taken.sale)
         return payment
 
     async def deliver(self, exchange: Exchange, answer: UpstreamResponse) -> Ending:
@@ -132,7 +135,10 @@ class OnchainRail:
             await payment.end(exchange, "delivered")
             await release_key(exchange, self.services.answers, self.services.ledger)
         elif payment.policy == "before_response":
-            ending = await hold.until_settled(exchange, answer, self.services)
+            if exchange.meter is not None:
+                ending = await metered.until_settled(exchange, answer, payment, exchange.meter, self.services)
+            else:
+                ending = await hold.until_settled(exchange, answer, self.services)
             if ending is not None:
                 return ending
 
