@@ -71,7 +71,7 @@ class Listed(click.ParamType):
 @click.option("--name", default="", help="Of the report's files; default the date and time.")
 def main(*, quick: bool, output: Path, name: str, **options: Any) -> None:
     """Measure the bare upstream, nginx and the gateway, with free and durably paid calls, in alternating rounds."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     if quick:
         options |= {"connections": [4], "seconds": min(options["seconds"], 1.0), "rounds": 1}
         options |= {"servers": options["servers"][:1], "agents": [min(agents, 20) for agents in options["agents"]]}
@@ -117,7 +117,7 @@ def run(options: dict[str, Any], name: str) -> Report:
             "valkey": machine.program_version(valkey._binary(), "--version"),
             "nginx": machine.program_version("nginx", "-v") if nginx else None,
         }
-        command = shlex.join(["python", "-m", "benchmarks", *_without_places(sys.argv[1:])])
+        command = shlex.join(["python", "-m", "benchmarks", *without_places(sys.argv[1:])])
         return Report(
             name, started, {**options, "command": command, "against": bool(options["against"])}, facts, services,
             generator.name, stack.complete, disk.facts(), proof, rows,
@@ -166,7 +166,7 @@ def key_files(stack: Stack, agents: Sequence[int]) -> dict[int, Path]:
     return files
 
 
-def _without_places(arguments: Sequence[str]) -> list[str]:
+def without_places(arguments: Sequence[str]) -> list[str]:
     """Return the arguments less the values that name places on this machine."""
     kept: list[str] = []
     hidden = False
@@ -177,7 +177,8 @@ def _without_places(arguments: Sequence[str]) -> list[str]:
     return kept
 
 
-def _interrupt(_number: int, _frame: object) -> None:
+def interrupt(_number: int, _frame: object) -> None:
+    """Handle SIGTERM like Ctrl-C, so that everything is stopped."""
     raise KeyboardInterrupt
 
 

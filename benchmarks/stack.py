@@ -110,14 +110,14 @@ def running(
     with contextlib.ExitStack() as stack:
         data = stack.enter_context(directory())
         stores = stack.enter_context(services(data))
-        upstream = _start_upstream(stack, data)
+        upstream = start_upstream(stack, data)
         world = asyncio.run(prepare(stores.database_url, upstream.port, agents))
         complete = find_spec("admin_api.app") is not None
-        environment = _environment(stores, complete=complete, workers=workers)
+        environment = gateway_environment(stores, complete=complete, workers=workers)
         with placement.for_proxy():
-            gateways = {server: _start_gateway(stack, data, server, environment) for server in servers}
+            gateways = {server: start_gateway(stack, data, server, environment) for server in servers}
             for server in servers if against else ():
-                gateways[server + OTHER] = _start_gateway(stack, data, server, environment, against)
+                gateways[server + OTHER] = start_gateway(stack, data, server, environment, against)
             proxy = _start_nginx(stack, data, upstream.port, workers) if nginx else None
         for server, gateway in gateways.items():
             until_answers(gateway.child, gateway.port, "/publishers/-/-", 404)
@@ -133,7 +133,7 @@ def _must_sell(server: str, gateway: Running, world: World) -> None:
             raise processes.ServiceError(f"the gateway on {server} answered {status} for {slug}: {body[:300]!r}")
 
 
-def _start(
+def start(
     stack: contextlib.ExitStack,
     data: Path,
     name: str,
@@ -147,33 +147,33 @@ def _start(
     return Running(child, port)
 
 
-def _start_upstream(stack: contextlib.ExitStack, data: Path) -> Running:
+def start_upstream(stack: contextlib.ExitStack, data: Path) -> Running:
     port = free_port()
-    started = _start(
-        stack, data, "upstream", [sys.executable, "-m", "benchmarks.upstream", str(port)], port, _plain_environment()
+    started = start(
+        stack, data, "upstream", [sys.executable, "-m", "benchmarks.upstream", str(port)], port, plain_environment()
     )
     until_answers(started.child, port, "/counts", 200)
     return started
 
 
-def _start_gateway(
+def start_gateway(
     stack: contextlib.ExitStack, data: Path, server: str, environment: dict[str, str], checkout: Path = ROOT
 ) -> Running:
     port = free_port()
     env = {**environment, "TOLLWAY_SERVER": server, "TOLLWAY_PORT": str(port)}
     name = f"gateway-{server}-{port}"
-    return _start(stack, data, name, [sys.executable, "-m", "gateway.cli.main", "serve"], port, env, checkout)
+    return start(stack, data, name, [sys.executable, "-m", "gateway.cli.main", "serve"], port, env, checkout)
 
 
-def _plain_environment() -> dict[str, str]:
+def plain_environment() -> dict[str, str]:
     """Return our environment without settings of a gateway that happens to be configured in it."""
     return {name: value for name, value in os.environ.items() if not name.startswith("TOLLWAY_")}
 
 
-def _environment(stores: Services, *, complete: bool, workers: int) -> dict[str, str]:
+def gateway_environment(stores: Services, *, complete: bool, workers: int) -> dict[str, str]:
     limits = {f"TOLLWAY_LIMITS_{name}": NO_LIMIT for name in ("PER_KEY", "PER_ADDRESS")}
     return {
-        **_plain_environment(),
+        **plain_environment(),
         **limits,
         "TOLLWAY_DATABASE_URL": stores.database_url,
         "TOLLWAY_REDIS_URL": stores.redis_url,
@@ -220,6 +220,6 @@ def _start_nginx(stack: contextlib.ExitStack, data: Path, upstream: int, workers
     )
     binary = shutil.which("nginx") or "nginx"
     command = [binary, "-p", data, "-c", configuration, "-g", "daemon off;"]
-    started = _start(stack, data, "nginx", command, port, _plain_environment())
+    started = start(stack, data, "nginx", command, port, plain_environment())
     until_answers(started.child, port, "/bare/x", 200)
     return started

@@ -42,6 +42,7 @@ from gateway.payments.evm.transaction import Call, Fees, Signed, sign
 log = logging.getLogger(__name__)
 
 VOID_GAS = 21_000
+SAMPLES = 3
 PLAIN_GAS = 200_000  # what takes more is no plain transfer
 KNOWN = ("already known", "already imported", "known transaction")
 TIP_SECONDS = 10.0
@@ -83,7 +84,7 @@ class Sender:
         self._contracts = contracts
         self._policy = policy
         self._tip = (0, datetime.min.replace(tzinfo=UTC))
-        self._gas: dict[bytes, int] = {}  # by asset: what a plain payment of it is allowed
+        self._gas: dict[bytes, int] = {}  # by asset: what a plain payment of it is allowed in a bundle
         self.sent = 0  # transactions, so far
         self.waits_because = ""  # why nothing new is sent; empty while it is
 
@@ -185,21 +186,25 @@ class Sender:
                 continue
             if len(good) < len(part):
                 data = aggregate([calls[place] for place in good], all_or_nothing=False)
-            # Each estimate holds a whole transaction's base cost, so the sum leaves more room than the multicall uses.
-            call = Call(self._contracts.multicall3, data, sum(self._gas[part[place].asset] for place in good))
+            gas = VOID_GAS + sum(self._gas[part[place].asset] for place in good)
+            call = Call(self._contracts.multicall3, data, gas)
             plans.append(Plan(call, tuple(part[place].id for place in good)))
             passed += [part[place] for place in good]
         taken = {payment.id for payment in passed}
         return plans, [payment for payment in payments if payment.id not in taken]
 
     async def _learn_gas(self, payments: Sequence[Payment]) -> None:
-        """Estimate one plain payment of each token that is new here: all take about the same."""
-        first = {payment.asset: payment for payment in payments if plain(payment) and payment.asset not in self._gas}
-        calls = [execute(payment, payment.amount, self.address, self._contracts) for payment in first.values()]
-        estimates = await self._node.estimate(self.address, calls) if len(payments) > 1 else []
-        for asset, estimate in zip(first, estimates, strict=False):
+        """Estimate some plain payments of each token that is new here: all take about the same, and one may be bad."""
+        tried: dict[bytes, list[Payment]] = {}
+        for payment in payments if len(payments) > 1 else ():
+            if plain(payment) and payment.asset not in self._gas:
+                tried.setdefault(payment.asset, []).append(payment)
+        some = [payment for ones in tried.values() for payment in ones[:SAMPLES]]
+        calls = [execute(payment, payment.amount, self.address, self._contracts) for payment in some]
+        for payment, estimate in zip(some, await self._node.estimate(self.address, calls), strict=True):
             if isinstance(estimate, int) and gas_limit(estimate) <= PLAIN_GAS:
-                self._gas[asset] = gas_limit(estimate)
+                # A transaction's base cost is paid once.
+                self._gas[payment.asset] = max(self._gas.get(payment.asset, 0), gas_limit(estimate - VOID_GAS))
 
     async def _send(self, connection: Connection, plans: Sequence[Plan], fees: Fees) -> None:
         balance, mined = await self._node.account(self.address)
