@@ -52,7 +52,7 @@ class OnchainAsset(Answer):
 
 def payable(publisher: Publisher, kinds: PaymentKinds) -> list[OnchainAsset]:
     """Return the assets that a publisher takes on a chain, of those that this gateway can settle."""
-    if publisher.record.category != "integration":
+    if publisher.record.category not in ("integration", "database"):
         return []
     return [
         OnchainAsset(

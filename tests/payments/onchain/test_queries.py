@@ -115,6 +115,8 @@ async def test_an_unpaid_query_is_told_its_estimate_and_how_to_pay_it(
     }  # fmt: skip
     assert [one["scheme"] for one in answer.json()["accepts"]] == ["exact"], "all that version 1 can read"
     assert "ratelimit" in answer.headers
+    (listed,) = (await gateway.client.get(f"/publishers/{base.slug}")).json()["data"]["x402_accepts"]
+    assert (listed["network_id"], listed["asset_symbol"]) == (chain.network, "USDC"), "the store says so, too"
 
 
 @pytest.mark.parametrize("policy", ["settle_first", "before_response", "deferred"])
