@@ -1,7 +1,7 @@
 """The official Python SDK's facilitator behind HTTP: its web3 signer and `exact` scheme, on one key.
 
-Its calls block, so they run on FastAPI's threads: on the event loop one settlement would hold up all others. RPC, SIGNER
-and PORT come from the environment.
+Its calls block, so they run on FastAPI's threads: on the event loop one settlement would hold up all others. RPC,
+SIGNER and PORT come from the environment.
 """
 
 from __future__ import annotations
