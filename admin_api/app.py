@@ -22,6 +22,7 @@ from admin_api.resources import (
     auth,
     connection_tests,
     deposits,
+    discovery,
     openapi_import,
     operations,
     operator,
@@ -33,6 +34,7 @@ from admin_api.resources import (
     publishers,
     receipts,
 )
+from admin_api.store import pages as store
 from gateway.services import Services
 
 TITLE = "Tollway"
@@ -55,11 +57,13 @@ ROUTERS = (
     openapi_import.router,
     organization_publishers.router,
     publishers.router,
+    discovery.router,
     publisher_calls.router,
     receipts.router,
     payments.router,
     payment_status.router,
     operator.router,
+    store.router,
 )
 
 
@@ -76,6 +80,7 @@ def build(services: Services) -> FastAPI:
         redoc_url=None,
     )
     app.state.services = services
+    app.state.kept = {}
     app.state.routes = [route for router in ROUTERS for route in router.routes]
     problems.install(app)
     for router in ROUTERS:

@@ -52,6 +52,8 @@ async def front_page(services: ServicesDep) -> dict[str, Any]:
         "links": {
             "register": f"{base}/auth/agent",
             "publishers": f"{base}/publishers",
+            "store": f"{base}/store",
+            "llms": f"{base}/llms.txt",
             "suggest": f"{base}/publishers/suggest?query=",
             "openapi": f"{base}/openapi.json",
             "docs": f"{base}/docs",

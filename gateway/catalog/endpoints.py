@@ -95,14 +95,15 @@ def template_segments(path: str) -> Segments:
 class EndpointTable:
     """A publisher's documented endpoints, indexed once when the snapshot is built."""
 
-    __slots__ = ("_exact", "_loose", "_templates", "_templates_loose")
+    __slots__ = ("_exact", "_loose", "_templates", "_templates_loose", "listed")
 
     def __init__(self, endpoints: Iterable[Endpoint]) -> None:
+        self.listed = tuple(endpoints)
         self._exact: dict[tuple[str, Segments], Endpoint] = {}
         self._loose: dict[tuple[str, Segments], Endpoint] = {}
         self._templates: dict[tuple[str, int], list[tuple[Segments, Endpoint]]] = {}
         self._templates_loose: dict[tuple[str, int], list[tuple[Segments, Endpoint]]] = {}
-        for endpoint in endpoints:
+        for endpoint in self.listed:
             segments = template_segments(endpoint.path)
             loose = tuple(segment.casefold() for segment in segments if segment)
             _index(self._exact, self._templates, endpoint, segments)

@@ -8,7 +8,7 @@ says which it is. What does not live here: validation (publishers.py) and the me
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, cast
@@ -229,6 +229,11 @@ class Catalog:
     def default_asset(self) -> Asset:
         """Return the asset of prepaid dollars."""
         return next(asset for asset in self.assets.values() if asset.is_default)
+
+    @property
+    def publishers(self) -> Iterable[Publisher]:
+        """Return the active publishers, by slug."""
+        return [self._by_slug[slug] for slug in sorted(self._by_slug)]
 
     @property
     def size(self) -> int:

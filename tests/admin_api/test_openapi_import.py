@@ -79,7 +79,7 @@ async def test_a_dry_run_shows_what_an_import_would_make_and_the_import_makes_it
         (
             {"document": DOCUMENT.replace('"0.01"', "0.01")},
             "document",
-            "#/paths/~1towns~1{town-id}/get/x-payment-info: has a number",
+            "#/paths/~1towns~1{town-id}/get/x-payment-info: has a price that is no text",
         ),
         ({"document": DOCUMENT.replace("0.01", "0.0000001")}, "document", "more than 6 digits"),
         ({"document": DOCUMENT.replace("USD", "EUR")}, "document", "currency"),

@@ -122,7 +122,7 @@ async def test_endpoints_are_imported_from_a_document(database_url: str, world: 
     assert again.stdout.splitlines()[-1] == "0 added, 0 changed, 0 removed"
     document.write_text("openapi: 3.1.0\npaths: {/x: {get: {x-payment-info: {price: 1}}}}")
     for source, word in (
-        (str(document), "#/paths/~1x/get/x-payment-info: has a number"),
+        (str(document), "#/paths/~1x/get/x-payment-info: has a price that is no text"),
         (str(tmp_path / "none"), "cannot be read"),
         ("https://10.0.0.1/x", "cannot be fetched"),
     ):

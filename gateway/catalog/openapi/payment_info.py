@@ -43,9 +43,9 @@ def read_price(info: object, units: Units, place: str) -> str:
         raise DocumentRefused('has a mode other than "fixed" and "free": an endpoint has one price', place)
     _check_currency(inner.get("currency", whole.get("currency", "USD")), units, place)
     amount = inner.get("amount") if isinstance(price, dict) else price
-    if isinstance(amount, int | float) and not isinstance(amount, bool):
-        raise DocumentRefused('has a number as its price; write it in quotes, such as "0.05"', place)
-    found = _AMOUNT.fullmatch(amount) if isinstance(amount, str) else None
+    if amount is not None and not isinstance(amount, str):
+        raise DocumentRefused('has a price that is no text; write it in quotes, such as "0.05"', place)
+    found = _AMOUNT.fullmatch(amount or "")
     if found is None:
         raise DocumentRefused('has no price that can be read; write "price": {"amount": "0.05"}', place)
     try:

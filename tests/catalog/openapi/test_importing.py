@@ -136,7 +136,7 @@ def test_prices_are_read_in_both_spellings(info: dict[str, Any], price: str) -> 
         ({"price": {"amount": "0.0000001"}}, "more than 6 digits"),
         ({"price": {"amount": "1e3"}}, "no price that can be read"),
         ({"price": {"amount": "٣"}}, "no price that can be read"),
-        ({"price": True}, "no price that can be read"),
+        ({"price": True}, "write it in quotes"),
         ({}, "no price that can be read"),
         ("0.05", "must be an object"),
     ],

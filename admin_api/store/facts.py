@@ -1,0 +1,126 @@
+"""What the store's pages and documents say of a publisher, with prices by the functions that charge them. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from gateway.catalog.assets import Asset
+from gateway.catalog.prices import Pricing
+from gateway.catalog.records import Publisher
+from pricing.money import format_amount, parse_amount
+from pricing.tariffs import per_request
+from pricing.tariffs.per_row import RowRate
+from pricing.usage import Usage
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+METERED_MODELS = frozenset({"pay_per_use", "x402_passthrough"})
+
+
+@dataclass(frozen=True, slots=True)
+class PriceTag:
+    """A price as people and documents read it; `amount` and `most` are decimals of the asset, None if not known."""
+
+    kind: str  # fixed, free, rows, metered, unsold
+    symbol: str = ""
+    amount: str | None = None
+    most: str | None = None
+
+    @property
+    def words(self) -> str:
+        """Return the tag in words."""
+        match self.kind:
+            case "fixed":
+                return f"{self.amount} {self.symbol} per call"
+            case "rows":
+                return f"{self.amount} {self.symbol} per 1,000 rows"
+            case "metered":
+                return f"by use, at most {self.most} {self.symbol} per call" if self.most else "by use"
+            case "free":
+                return "free"
+            case _:
+                return "not for sale"
+
+
+UNSOLD = PriceTag("unsold")
+
+
+def tag(publisher: Publisher, method: str, endpoint: Mapping[str, Any] | None = None) -> PriceTag:
+    """Return what a call costs in the primary asset."""
+    if not publisher.pricing:
+        return UNSOLD
+    row, asset = publisher.pricing[0], publisher.assets[0]
+    if publisher.record.category == "database":
+        return _rows(row, asset)
+    if publisher.record.category != "integration":
+        return UNSOLD
+    prices, own = row.price_list(), (endpoint or {}).get("price")
+    fixed = own not in (None, "") or prices.for_method(method) is not None
+    if _is_metered(publisher, row) and not fixed:
+        most = publisher.record.document.get("reserve_max_charge") or _shown(row.max_charge, asset)
+        return PriceTag("metered", asset.symbol, most=most)
+    if not prices.sells(method) and own in (None, ""):
+        return UNSOLD
+    price = None if own in (None, "") else parse_amount(str(own), asset.decimals)
+    amount = per_request.quote(prices, Usage(method=method), price).amount
+    return PriceTag("fixed", asset.symbol, _shown(amount, asset)) if amount else PriceTag("free")
+
+
+def _is_metered(publisher: Publisher, row: Pricing) -> bool:
+    billing = publisher.record.document.get("billing_model") or "prepaid_credits"
+    return billing in METERED_MODELS or row.pricing_model not in ("per_request", "per_row")
+
+
+def _rows(row: Pricing, asset: Asset) -> PriceTag:
+    rate = RowRate(
+        row.base_price_per_1000_rows, Fraction(row.markup_multiplier), row.min_charge, row.max_charge, fee_ppm=0
+    )
+    amount = rate.quote(1_000).amount
+    return PriceTag("rows", asset.symbol, _shown(amount, asset), _shown(row.max_charge, asset)) if amount else UNSOLD
+
+
+def _shown(amount: int | None, asset: Asset) -> str | None:
+    return None if amount is None else format_amount(amount, asset.decimals)
+
+
+def summary(publisher: Publisher) -> str:
+    """Return the price at a glance: one price, or the cheapest of several."""
+    if publisher.record.category == "database":
+        return tag(publisher, "POST").words
+    found = [tag(publisher, one["method"], one) for one in sold(publisher)]
+    if publisher.record.document.get("undocumented_endpoint_policy") != "default_deny" or not found:
+        found += [tag(publisher, method) for method in METHODS]
+    on_sale = list(dict.fromkeys(one for one in found if one.kind != "unsold"))
+    if not on_sale:
+        return UNSOLD.words
+    if len(on_sale) == 1:
+        return on_sale[0].words
+    priced = [one for one in on_sale if one.kind == "fixed"]
+    if not priced or any(one.kind == "metered" for one in on_sale):
+        return next(one.words for one in on_sale if one.kind != "free")
+    decimals = publisher.assets[0].decimals
+    least = min(priced, key=lambda one: parse_amount(one.amount or "0", decimals))
+    return f"from {least.words}" if len(priced) == len(on_sale) else f"free, or from {least.words}"
+
+
+def sold(publisher: Publisher) -> list[dict[str, Any]]:
+    """Return the documented endpoints that are on sale."""
+    listed: list[dict[str, Any]] = publisher.record.document.get("endpoints") or []
+    return [endpoint for endpoint in listed if not endpoint.get("is_protected")]
+
+
+def call(publisher: Publisher, public_url: str, endpoint: Mapping[str, Any] | None) -> str:
+    """Return a curl command that calls the publisher: every part is quoted, because people paste it into a shell."""
+    url = f"{public_url}/publishers/{publisher.record.slug}"
+    parts = ["curl"]
+    if publisher.record.category == "database":
+        parts += ["-H", "Content-Type: application/json", "-d", '{"query": "SELECT 1"}']
+    elif endpoint is not None:
+        url += endpoint["path"]
+        if endpoint["method"] != "GET":
+            parts += ["-X", endpoint["method"]]
+    quoted = [part if part in ("curl", "-H", "-X", "-d") else shlex.quote(part) for part in [*parts, url]]
+    return " ".join(quoted) + ' -H "Authorization: Bearer $KEY"'
