@@ -89,7 +89,21 @@ def _parse(query: str) -> exp.Expr:
         raise QueryRefused("several_statements", "Send one statement per call.")
     if not isinstance(found[0], exp.Select | exp.SetOperation | exp.Subquery | exp.Values):
         raise QueryRefused("not_a_query", "Only SELECT, VALUES and their combinations are sold.")
-    return found[0]
+    return _with_arrows(found[0])
+
+
+def _with_arrows(tree: exp.Expr) -> exp.Expr:
+    """Read `f(column -> 'key')` as the server does; the parser takes it for a lambda."""
+    for node in list(tree.find_all(exp.Lambda)):
+        names, first = node.expressions, node.this
+        while isinstance(first, exp.Binary):  # of operators in a row the arrow comes first
+            first = first.this
+        if len(names) == 1 and isinstance(names[0], exp.Identifier) and isinstance(first, exp.Literal):
+            read = sqlglot.parse_one(f"SELECT a -> {first.sql('postgres')}", read="postgres").expressions[0]
+            read.this.replace(exp.Column(this=names[0].copy()))
+            first.replace(read)
+            node.replace(node.this if node.this is not first else read)
+    return tree
 
 
 def _check_nodes(tree: exp.Expr) -> None:

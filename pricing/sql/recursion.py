@@ -12,15 +12,17 @@ from typing import cast
 
 from sqlglot import exp
 
+from pricing.sql.functions import COLLECTING
 from pricing.sql.guard import QueryRefused
 from pricing.sql.lexer import folded
 from pricing.sql.names import name_of, parts
 
 Counts = Mapping[str, int]
-"""How often the step before goes into each column of a source."""
+"""How often the step before goes into each column of a source; ANY stands for columns whose names are not known."""
 Sources = Mapping[str, Counts]
 
 MANY = 1_000
+ANY = "*"
 # Their result is no longer than their first argument, or a number.
 _FIRST_ALONE = (
     exp.Substring, exp.Left, exp.Right, exp.SplitPart, exp.Trim, exp.Lower, exp.Upper, exp.Initcap, exp.Cast,
@@ -66,25 +68,42 @@ def _check(cte: exp.CTE) -> None:
 
 def _outputs(node: exp.Expr, known: Sources, outer: Sources) -> Iterator[tuple[str, int]]:
     """Yield the outputs of a query by name. `known` are CTEs, `outer` the sources around it."""
+    known = _with(node, known, outer)
     while isinstance(node, exp.Subquery):
         node = node.this
+        known = _with(node, known, outer)
     if isinstance(node, exp.SetOperation):
         pairs = zip(_outputs(node.left, known, outer), _outputs(node.right, known, outer), strict=False)
         yield from ((name, max(one, other)) for (name, one), (_, other) in pairs)
     elif isinstance(node, exp.Values):
-        width = max((len(row.expressions) for row in node.expressions), default=0)
-        yield from ((f"column{number}", 0) for number in range(1, width + 1))
+        columns = zip(*(row.expressions for row in node.expressions), strict=False)
+        for number, column in enumerate(columns, 1):
+            yield f"column{number}", max(_count(one, outer) for one in column)
     elif isinstance(node, exp.Select):
-        known = {**known, **{name_of(cte.args["alias"].this): {} for cte in _ctes(node)}}
         sources = dict(outer)
         for source in _sources(node):
             _add(source, known, sources)
         yield from _selected(node, sources)
 
 
-def _ctes(node: exp.Expr) -> list[exp.Expr]:
+def _with(node: exp.Expr, known: Sources, outer: Sources) -> Sources:
+    """Return the CTEs in sight, those of this query included."""
     clause = node.args.get("with_")
-    return list(clause.expressions) if clause is not None else []
+    if clause is None:
+        return known
+    found = dict(known)
+    for cte in cast("list[exp.CTE]", clause.expressions):
+        columns = list(_outputs(cte.this, found, outer))
+        found[name_of(cte.args["alias"].this)] = _renamed(cte, columns)
+    return found
+
+
+def _renamed(node: exp.Expr, columns: list[tuple[str, int]]) -> Counts:
+    """Return columns by the names that an alias lists for the first of them."""
+    alias = node.args.get("alias")
+    listed = [name_of(column) for column in parts(alias, "columns")] if alias is not None else []
+    names = [*listed, *(name for name, _ in columns[len(listed) :])]
+    return dict(zip(names, (count for _, count in columns), strict=False))
 
 
 def _sources(node: exp.Select) -> Iterator[exp.Expr]:
@@ -97,19 +116,20 @@ def _sources(node: exp.Select) -> Iterator[exp.Expr]:
 
 
 def _add(source: exp.Expr, known: Sources, sources: dict[str, Counts]) -> None:
-    """Put a source's columns in sight; of tables only the names in sight count, which give nothing."""
+    """Put a source's columns in sight; a table gives nothing of the step before, a function what went into it."""
     alias = source.args.get("alias")
     name = name_of(alias.this) if alias is not None else ""
-    listed = [name_of(column) for column in parts(alias, "columns")] if alias is not None else []
-    if isinstance(source, exp.Table) and isinstance(source.this, exp.Identifier) and not source.args.get("db"):
-        table = name_of(source.this)
-        found, name = list(known.get(table, {}).items()), name or table
-    elif isinstance(source, exp.Lateral):
-        found = list(_outputs(source.this, known, sources)) if isinstance(source.this, exp.Subquery) else []
+    if isinstance(source, exp.Table) and isinstance(source.this, exp.Identifier):
+        table = "" if source.args.get("db") else name_of(source.this)
+        found = _renamed(source, list(known.get(table, {}).items()))
+        name = name or name_of(source.this)
+    elif isinstance(source, exp.Subquery | exp.Values):
+        found = _renamed(source, list(_outputs(source, known, sources)))
+    elif isinstance(source, exp.Lateral) and isinstance(source.this, exp.Subquery):
+        found = _renamed(source, list(_outputs(source.this, known, sources)))
     else:
-        found = list(_outputs(source, known, sources))
-    renamed = [*listed, *(column for column, _ in found[len(listed) :])]
-    sources[name or f"({len(sources)})"] = dict(zip(renamed, (count for _, count in found), strict=False))
+        found = {ANY: sum(_count(part, sources) for part in source.iter_expressions())}
+    sources[name or f"({len(sources)})"] = found
 
 
 def _selected(node: exp.Select, sources: Sources) -> Iterator[tuple[str, int]]:
@@ -129,14 +149,21 @@ def _count(node: exp.Expr, sources: Sources) -> int:
     if isinstance(node, exp.Column):
         table = node.args.get("table")
         name = name_of(node.this)
-        if table is not None:
-            return sources.get(name_of(table), {}).get(name, 0)
-        return max((source.get(name, 0) for source in sources.values()), default=0)
+        seen = sources.values() if table is None else [sources.get(name_of(table), {})]
+        return max((source.get(name, source.get(ANY, 0)) for source in seen), default=0)
     if isinstance(node, exp.Select | exp.SetOperation | exp.Values):
         return max((count for _, count in _outputs(node, {}, sources)), default=0)
     if isinstance(node, _NUMBERS):
         return 0
+    if isinstance(node, exp.Window):
+        return _over_a_window(node, _count(node.this, sources))
     return _joined(node, [_count(part, sources) for part in node.iter_expressions()])
+
+
+def _over_a_window(node: exp.Window, count: int) -> int:
+    """One row's value may hold those of all rows where a function collects them; others give one row's."""
+    name = folded(node.this.sql("postgres").partition("(")[0])
+    return MANY * count if name in COLLECTING - {"lag", "lead", "nth_value"} else count
 
 
 def _joined(node: exp.Expr, counts: list[int]) -> int:

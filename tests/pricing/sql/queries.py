@@ -32,6 +32,8 @@ SELECT ticker, (SELECT max(day) FROM prices p WHERE p.company_id = c.company_id)
 SELECT c.ticker, l.day, l.close FROM companies c, LATERAL (SELECT day, close FROM prices p WHERE p.company_id = c.company_id ORDER BY day DESC LIMIT 2) l LIMIT 10
 SELECT c.ticker, t.tag FROM companies c CROSS JOIN LATERAL unnest(c.tags) AS t(tag) LIMIT 5
 SELECT c.ticker, e.value FROM companies c, jsonb_array_elements_text(c.profile -> 'officers') AS e(value) LIMIT 5
+SELECT c.ticker, e.value FROM companies c, jsonb_array_elements_text(profile -> 'officers') AS e(value) LIMIT 5
+SELECT upper(profile -> 'hq' ->> 'city'), jsonb_array_length(profile -> 'officers') FROM companies LIMIT 2
 SELECT key, count(*) FROM companies, jsonb_each(profile) GROUP BY key
 SELECT CASE WHEN employees < 100 THEN 'small' WHEN employees < 1000 THEN 'mid' ELSE 'big' END AS size, count(*) FROM companies GROUP BY size
 SELECT count(*) FILTER (WHERE country = 'US') AS us, count(*) FILTER (WHERE country <> 'US') AS other FROM companies
@@ -289,6 +291,8 @@ REFUSED = (
     ("unknown_function", "SELECT (ARRAY[1,2])[pg_backend_pid()]"),
     ("unknown_function", "SELECT * FROM unnest(ARRAY[pg_sleep(1)])"),
     ("unknown_function", "SELECT binary_upgrade_create_empty_extension()"),
+    ("unknown_column", "SELECT count(secret -> 'x') FROM companies"),
+    ("unknown_function", "SELECT count(pg_sleep(1) -> 'x') FROM companies"),
     # Several statements, hidden from a reader who takes one of these for a string, a comment or a name.
     ("several_statements", "SELECT 1; TRUNCATE prices"),
     ("several_statements", "SELECT 'a;b'; ROLLBACK"),

@@ -31,6 +31,14 @@ GROWING = [
     recursive("SELECT format('%s%s', x, x), n FROM r"),
     recursive("SELECT array_cat(x, x), n FROM r", "SELECT ARRAY[1] AS x, 1 AS n"),
     recursive("SELECT x || x, n FROM r", "SELECT '[1]'::jsonb AS x, 1 AS n"),
+    recursive("(WITH d AS (SELECT x || x AS y, n FROM r) SELECT y, n FROM d)"),
+    recursive("(WITH d (y, m) AS (SELECT x || x, n FROM r) SELECT y, m FROM d)"),
+    recursive("SELECT v.y, r.n FROM r, LATERAL (VALUES (r.x || r.x)) AS v (y)"),
+    recursive("SELECT u.y, r.n FROM r, LATERAL unnest(ARRAY[r.x || r.x]) AS u (y)"),
+    recursive("SELECT u.y, n FROM r, concat(r.x, r.x) AS u (y)"),
+    recursive("SELECT u, n FROM r CROSS JOIN LATERAL concat(r.x, r.x) AS u"),
+    recursive("SELECT string_agg(x, '') OVER (), n FROM r"),
+    recursive("SELECT array_to_string(array_agg(x) OVER (), ''), n FROM r"),
     "WITH a AS (WITH " + recursive("SELECT x || x, n FROM r").removeprefix("WITH ") + ") SELECT * FROM a",
     "SELECT (" + recursive("SELECT x || x, n FROM r", last="SELECT max(length(x)) FROM r") + ")",
 ]
@@ -54,6 +62,10 @@ FINE = [
     recursive("SELECT c.name || ' ' || c.ticker || ' ' || c.name, n + 1 FROM r JOIN companies c ON c.company_id = n",
               "SELECT 'x' AS name, 1 AS n"),
     recursive("VALUES ('y', 2)"),
+    recursive("SELECT first_value(x) OVER (ORDER BY x), row_number() OVER (ORDER BY x, n) FROM r WHERE n < 3"),
+    recursive("SELECT t.tag, n + 1 FROM r, companies c, unnest(c.tags) AS t (tag) WHERE c.company_id = n AND t.tag > x"),
+    recursive("SELECT e.value, n + 1 FROM r, jsonb_array_elements_text(x -> 'kids') AS e (value)",
+              "SELECT profile AS x, 1 AS n FROM companies"),
     "WITH RECURSIVE a AS (SELECT name || name AS x FROM companies) SELECT x || x FROM a",
 ]  # fmt: skip
 
