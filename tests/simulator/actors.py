@@ -105,6 +105,8 @@ async def hold(town: Town, op: Operation) -> None:
         fact.placed = verdict.verdict
         if verdict.verdict in ("held", "repeated"):
             await town.conductor.turn(f"call {op.number} is measured: {capture} of {op.amount}")
+            if op.manner & 4:  # a long query: what it was paid from may expire meanwhile
+                await asyncio.sleep(op.manner % 30)
             fact.ended = "asked"
             end = Settlement(exchange, "delivered", 200, 0, 0)
             ending = Capture(end, capture, town.fee_of(op.shop, capture))

@@ -32,7 +32,7 @@ MONEY = frozenset(
         "settle",
         "store_answer",
         "claim_answer",
-        "place_hold",
+        "place_holds",
         "finish_hold",
         "end_hold",
         "grant_lot",
