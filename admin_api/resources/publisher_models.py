@@ -52,7 +52,8 @@ class OnchainAsset(Answer):
 
 def payable(publisher: Publisher, kinds: PaymentKinds) -> list[OnchainAsset]:
     """Return the assets that a publisher takes on a chain, of those that this gateway can settle."""
-    if publisher.record.category not in ("integration", "database"):
+    relays = publisher.record.document.get("billing_model") == "x402_passthrough"
+    if publisher.record.category not in ("integration", "database") or relays:
         return []
     return [
         OnchainAsset(

@@ -49,6 +49,8 @@ def check_metering(document: Mapping[str, Any], assets: Iterable[Asset]) -> None
             raise refused(named[1], f"cannot be combined with {named[0]}: the cost is read in one place")
         if document.get("websocket_enabled"):
             raise refused("websocket_enabled", "cannot be combined with pay_per_use: a connection names no cost")
+    elif document.get("billing_model") == "x402_passthrough":
+        _check_passthrough(document)
     elif {*named} - {"upstream_cost_response_path"}:
         raise refused(named[-1], "needs the billing_model pay_per_use")
     amounts = [(name, document.get(name)) for name in AMOUNTS]
@@ -57,6 +59,13 @@ def check_metering(document: Mapping[str, Any], assets: Iterable[Asset]) -> None
     for asset in assets:
         for name, text in amounts:
             _check_amount(name, text, asset)
+
+
+def _check_passthrough(document: Mapping[str, Any]) -> None:
+    if document.get("gateway_fee_percent", "0") != "0":
+        raise refused("gateway_fee_percent", "must be 0 with x402_passthrough: payments go to the upstream alone")
+    if document.get("websocket_enabled"):
+        raise refused("websocket_enabled", "cannot be combined with x402_passthrough: handshakes carry no payments on")
 
 
 def _check_amount(name: str, text: str | None, asset: Asset) -> None:

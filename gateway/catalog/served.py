@@ -18,6 +18,7 @@ PRICING_MODELS = {
     "prepaid_credits": frozenset({"per_request", "per_byte"}),
     "x402_per_request": frozenset({"per_request", "per_byte"}),
     "pay_per_use": frozenset({"per_request", "passthrough"}),
+    "x402_passthrough": frozenset({"passthrough"}),
 }
 
 # What a publisher counts on and nobody does yet: a call without it would be another one than it sells.

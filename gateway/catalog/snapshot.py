@@ -124,6 +124,11 @@ class Publisher:
         return bool(self.endpoints) or any(price.prices.per_method for price in self.prices)
 
     @property
+    def relays(self) -> bool:
+        """Return whether its server sells by x402 itself: payments go through, and calls cost nothing here."""
+        return self.billing_model == "x402_passthrough"
+
+    @property
     def metered(self) -> bool:
         """Return whether what a call costs may be known after it only."""
         return any(price.metered is not None for price in self.prices)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from gateway.billing.prepaid_credits import Ending
+from gateway.billing.x402_passthrough import RETURNED
 from gateway.faults import ARMED, act
 from gateway.proxy.dates import http_date
 from gateway.proxy.exchange import Exchange, HeaderPairs, Message
@@ -296,7 +297,7 @@ async def _disconnected(exchange: Exchange) -> None:
 
 def response_headers(exchange: Exchange, answer: UpstreamResponse, *, refunded: bool) -> HeaderPairs:
     """Return the answer's fields: the upstream's end-to-end ones in order, then ours."""
-    listed = connection_options(answer.headers)
+    listed, relays = connection_options(answer.headers), exchange.sold.relays
     if answer.status in (204, 304):
         # 204 must not have it (RFC 9110 section 8.6), 304 may, but a server below us would wait for that many bytes.
         listed |= {b"content-length"}
@@ -304,7 +305,9 @@ def response_headers(exchange: Exchange, answer: UpstreamResponse, *, refunded: 
     dated = False
     for raw_name, value in answer.headers:
         name = raw_name.lower()
-        if name in HOP_BY_HOP or name in OURS or name in listed:
+        if name in HOP_BY_HOP or name in listed:
+            continue
+        if name in OURS and not (relays and name in RETURNED):
             continue
         if name == b"date":
             dated = True
@@ -314,7 +317,7 @@ def response_headers(exchange: Exchange, answer: UpstreamResponse, *, refunded: 
     headers.append(VIA)
     headers.append((b"x-request-id", str(exchange.id).encode()))
     headers.extend(cost_headers(exchange, refunded=refunded))
-    if exchange.payment is not None:
+    if exchange.payment is not None or relays:
         headers.extend(kept_from_caches(headers))
     headers.extend(limit_fields(exchange))
     return headers

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import TypeAlias
 from urllib.parse import unquote_plus
 
+from gateway.billing.x402_passthrough import RELAYED
 from gateway.catalog.snapshot import Publisher, Route
 from gateway.proxy.body import request_body
 from gateway.proxy.destination import Destination
@@ -38,6 +39,8 @@ OURS_ALONE = frozenset(
     b" x-accel-mapping x-request-id expect".split()
 )
 VIA = (b"via", b"1.1 tollway")
+
+NOTHING: frozenset[bytes] = frozenset()
 
 KEPT_BYTES = 65_536
 
@@ -137,14 +140,17 @@ def request_headers(
     headers: HeaderPairs = [(b"host", origin.authority)]
     listed = connection_options(exchange.scope["headers"])
     allowed, everything, own = publisher.passthrough, publisher.passthrough_all, publisher.route_names
+    relayed = RELAYED if publisher.relays else NOTHING
     typed, reads = False, exchange.meter is not None and exchange.meter.reads
     for pair in exchange.scope["headers"]:
         name = pair[0]
-        if name not in allowed and not everything:
+        if name not in allowed and not everything and name not in relayed:
             continue
         if b"_" in name:  # CGI-like servers cannot tell it from the name with a hyphen
             name = name.replace(b"_", b"-")
-        if name in HOP_BY_HOP or name in OURS_ALONE or name in own or name in listed or pair[0] in listed:
+        if name in HOP_BY_HOP or name in own or name in listed or pair[0] in listed:
+            continue
+        if name in OURS_ALONE and name not in relayed:
             continue
         if reads and name in NOT_ASKED:
             continue

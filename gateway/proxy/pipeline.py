@@ -145,7 +145,7 @@ class Pipeline:
         await identify(exchange, services.identities, services.proofs, services.limiter, self.guesses, self.trusted)
         await limit(exchange, services.limiter, self.per_key, self.per_address, self.trusted)
         exchange.mark("limit")
-        if self.onchain is not None and presents(exchange):
+        if self.onchain is not None and presents(exchange) and not exchange.sold.relays:
             if exchange.sold.sale is not None:
                 await self.queries.sell_onchain(exchange, exchange.sold.sale, self.onchain)
                 return
@@ -153,7 +153,9 @@ class Pipeline:
             if exchange.quote.amount:
                 await self._walk_onchain(exchange, self.onchain)
                 return
-        finished = await claim_key(exchange, services.answers, services.ledger)
+        # What a key means to a server that sells by itself is its own; a 402 must not be what a payment gets again.
+        relays = exchange.sold.relays
+        finished = None if relays else await claim_key(exchange, services.answers, services.ledger)
         if finished is not None:
             await replay(exchange, finished)
             return

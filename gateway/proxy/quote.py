@@ -21,6 +21,9 @@ def quote(exchange: Exchange, candidates: Sequence[Endpoint | None]) -> None:
     Of a call whose price is known afterwards it is the most that it may cost.
     """
     publisher = exchange.sold
+    if publisher.relays:
+        exchange.candidates, exchange.quote = candidates, FREE
+        return
     price = prepaid_price(publisher)
     if price is None:  # never free by accident
         raise Unavailable(f"{publisher.slug} has no prices yet, so it cannot be called.", retry_after=60)

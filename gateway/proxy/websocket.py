@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from gateway.billing.prepaid_credits import Ending
+from gateway.catalog.snapshot import Publisher
 from gateway.errors import (
     InvalidRequest,
     Problem,
@@ -48,6 +49,11 @@ from gateway.upstreams.websocket import HandshakeRefused, UpstreamSocket, open_s
 OWN_FIELDS = b"sec-websocket-"  # of the caller's handshake with us; the upstream gets one of its own
 DENIAL = "websocket.http.response"
 POLICY_VIOLATION = 1008
+
+
+def _offers(publisher: Publisher) -> bool:
+    """Return whether a publisher sells connections: not by what answers say, which a connection has none of."""
+    return publisher.websocket and publisher.route is not None and not (publisher.metered or publisher.relays)
 
 
 @dataclass(slots=True)
@@ -124,7 +130,7 @@ class SocketPipeline(Pipeline):
         path: bytes = exchange.scope.get("raw_path") or exchange.scope["path"].encode()
         slug = path[len(PREFIX) :].partition(b"/")[0].decode("latin-1")
         publisher = self.services.catalog.find(slug)
-        offers = publisher is None or (publisher.websocket and publisher.route is not None and not publisher.metered)
+        offers = publisher is None or _offers(publisher)
         if publisher is not None and publisher.not_served is None and not offers:
             raise WebSocketNotOffered(f"{slug} offers no WebSocket connections; call it by plain HTTP.")
         for name, value in exchange.scope["headers"]:
