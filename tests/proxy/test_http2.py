@@ -89,6 +89,23 @@ async def ends(connection: Connection, agent: Agent) -> list[tuple[str, str]]:
     return [(row["outcome"], row["reason"]) for row in rows]
 
 
+@pytest.mark.parametrize("key", [[], [("idempotency-key", "once")]])
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_what_a_stream_cost_is_said_behind_it_to_who_takes_trailers(
+    client: Http2Client, world: World, wanted: bool, key: Fields
+) -> None:
+    agent = await world.agent(FUNDS)
+    priced = await world.publisher(None, price_per_mib="1", reserve_max_charge="0.5", pricing_model="per_byte")
+    await asyncio.sleep(0.3)
+    more = [*([("te", "trailers")] if wanted else []), *key]
+    answer = await client.call(asked(priced, agent, "/chunks?n=4&pause=50", "GET", *more))
+    size = len(answer.body)
+    assert (answer.status, size) == (200, sum(len(f"data: {n}\n\n") for n in range(4)))
+    cost = f"{-(-size * 1_000_000 // (1 << 20)) / 1_000_000:f}".rstrip("0")
+    assert dict(answer.headers)["x-cost-max"] == "0.5"
+    assert answer.trailers == ([("x-cost", cost)] if wanted else [])
+
+
 async def test_a_call_is_paid_and_its_fields_go_through_in_order_without_those_of_a_connection(
     client: Http2Client, shop: Shop, world: World, upstream: RecordingUpstream, connection: Connection
 ) -> None:

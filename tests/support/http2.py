@@ -22,6 +22,7 @@ class Stream:
     id: int
     status: int = 0
     headers: Fields = field(default_factory=list)
+    trailers: Fields = field(default_factory=list)
     body: bytes = b""
     ended: bool = False
     reset: bool = False
@@ -133,6 +134,8 @@ class Http2Client:
                     self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             else:  # the connection's window stays open for the others
                 self.h2.increment_flow_control_window(event.flow_controlled_length)
+        elif isinstance(event, h2.events.TrailersReceived):
+            stream.trailers = list(event.headers)
         elif isinstance(event, h2.events.StreamEnded):
             stream.ended = True
         elif isinstance(event, h2.events.StreamReset):
