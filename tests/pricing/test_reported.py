@@ -21,7 +21,7 @@ OPENAI = (
     b'data: {"id":"c","choices":[],"usage":{"prompt_tokens":9,"completion_tokens":2,"cost":0.00014}}\n\n'
     b"data: [DONE]\n\n"
 )
-ANTHROPIC = (
+COUNTED_UP = (
     b'event: message_start\ndata: {"type":"message_start","message":{"usage":{"input_tokens":25,"output_tokens":1}}}\n\n'
     b'event: message_delta\ndata: {"type":"message_delta","delta":{},"usage":{"output_tokens":7}}\n\n'
     b'event: message_delta\ndata: {"type":"message_delta","delta":{},"usage":{"output_tokens":15}}\n\n'
@@ -67,9 +67,9 @@ def test_a_stream_may_be_cut_anywhere(cut: int) -> None:
     assert read(OPENAI, kind="text/event-stream; charset=utf-8", cut=cut).values == {"usage.cost": Decimal("0.00014")}
 
 
-@given(st.integers(0, len(ANTHROPIC)))
+@given(st.integers(0, len(COUNTED_UP)))
 def test_the_last_word_about_each_count_is_taken(cut: int) -> None:
-    assert read(ANTHROPIC, TOKENS, "text/event-stream", cut=cut).values == {
+    assert read(COUNTED_UP, TOKENS, "text/event-stream", cut=cut).values == {
         "message.usage.input_tokens": 25,
         "usage.output_tokens": 15,
     }
