@@ -80,8 +80,10 @@ LEARN_SECONDS = 2.0
 GAUGE_SECONDS = 5.0
 ABSOLUTE = re.compile(rb"https?://([^/?#]+)(/.*)?", re.I | re.S)
 # What stands below /publishers/<slug> and is ours: exactly these methods and paths, everything else is the upstream's.
-STORE = {(b"", "GET"), (b"", "HEAD"), (b"/logo", "GET"), (b"/logo", "HEAD"), (b"/estimate", "POST")}
-STORE |= {(b"/openapi.json", "GET"), (b"/openapi.json", "HEAD")}
+STORE = {
+    *((path, method) for path in (b"", b"/logo", b"/openapi.json") for method in ("GET", "HEAD")),
+    (b"/estimate", "POST"),
+}
 
 
 def build_services(settings: Settings) -> Services:
