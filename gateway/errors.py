@@ -107,6 +107,12 @@ class UnknownPublisher(Problem):
     status, name, title = 404, "unknown-publisher", "Unknown publisher"
 
 
+class SessionLost(Problem):
+    """No MCP session of the caller's has this id, or the publisher's server has ended it. Nothing was charged."""
+
+    status, name, title = 404, "session-lost", "Session lost"
+
+
 class EndpointNotOffered(Problem):
     """The publisher sells only documented endpoints (default_deny) and this is none of them."""
 
@@ -225,6 +231,12 @@ class UpstreamInvalid(Problem):
     """The publisher's server broke the protocol or closed before an answer. Nothing was charged."""
 
     status, name, title = 502, "upstream-invalid", "Invalid upstream response"
+
+
+class McpRefused(Problem):
+    """The publisher's MCP server answered with an error, which is in `mcp_error`. Nothing was charged."""
+
+    status, name, title = 502, "mcp-refused", "Refused by the MCP server"
 
 
 class QueryLost(Problem):

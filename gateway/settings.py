@@ -187,6 +187,13 @@ class QuerySettings(_Section):
     refresh: Seconds = Field(default=300.0, description="How often what is on sale is read again")
 
 
+class McpSettings(_Section):
+    """Bounds of one message to and from a publisher's MCP server (docs/mcp.md)."""
+
+    max_message: Bytes = Field(default=1_048_576, description="The largest message of a caller, such as a tool's call")
+    max_answer: Bytes = Field(default=8_388_608, description="The largest message of a publisher's server")
+
+
 class BreakerSettings(_Section):
     """When a publisher's server is left alone for a while after failures; per worker (upstreams/breaker.py)."""
 
@@ -294,6 +301,7 @@ class Settings(_Section):
     limits: LimitSettings = LimitSettings()
     proxy: ProxySettings = ProxySettings()
     queries: QuerySettings = QuerySettings()
+    mcp: McpSettings = McpSettings()
     breaker: BreakerSettings = BreakerSettings()
     websocket: WebSocketSettings = WebSocketSettings()
     money: MoneySettings = MoneySettings()

@@ -129,7 +129,8 @@ def setup_instructions(public_url: str) -> SetupInstructions:
             api=f"Find a publisher (GET {public_url}/publishers/suggest?query=...) and call "
             f"{public_url}/publishers/<slug>/<path> with any method.",
             database=f'POST {public_url}/publishers/<slug> with {{"query": "SELECT ..."}}.',
-            mcp="Not served by this gateway yet: calls of MCP publishers answer 501, and nothing is charged.",
+            mcp=f"Connect an MCP client to {public_url}/publishers/<slug>/mcp with the same header; or GET "
+            f"{public_url}/publishers/<slug>/_tools and POST {public_url}/publishers/<slug>/<tool>.",
         ),
     )
 

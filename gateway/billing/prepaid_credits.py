@@ -23,6 +23,8 @@ Ending = Literal[
     "timeout",
     "upstream_error",
     "upgrade_refused",
+    "tool_error",
+    "input_required",
     "gateway_stopped",
     "refused",
 ]

@@ -41,14 +41,25 @@ def not_served(
             return reason
     if sale is not None:
         return _database_not_served(document, pricing, sale)
-    if category != "integration" or document.get("integration_type") == "mcp" or not document.get("api_url"):
-        return "is not an HTTP API"
+    mcp = document.get("integration_type") == "mcp"
+    if category != "integration" or not document.get("mcp_endpoint" if mcp else "api_url"):
+        return "is neither an HTTP API nor an MCP server"
     billing = document.get("billing_model") or "prepaid_credits"
+    if mcp:
+        return _mcp_not_served(billing, pricing)
     if billing not in PRICING_MODELS:
         return f"has the billing model {billing}"
     if pricing and pricing[0]["model"] not in PRICING_MODELS[billing]:
         return f"has the pricing model {pricing[0]['model']}"
     return unmetered(document, pricing[0] if pricing else None)
+
+
+def _mcp_not_served(billing: str, pricing: Sequence[Mapping[str, Any]]) -> str | None:
+    if billing not in BILLING_MODELS:
+        return f"has the billing model {billing}, by which tools are not sold"
+    if pricing and pricing[0]["model"] != "per_request":
+        return f"has the pricing model {pricing[0]['model']}, by which tools are not sold"
+    return None
 
 
 def _database_not_served(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -115,6 +115,9 @@ class Publisher:
     sale: Sale | None = None
     """What a database publisher sells queries to; None for every other kind."""
 
+    mcp: bool = False
+    """Whether its server speaks MCP: then `route` leads to the very endpoint."""
+
     watch: Watch = field(default_factory=Watch)
     """Where its answers say what they cost."""
 
@@ -122,11 +125,6 @@ class Publisher:
     def prices_by_method(self) -> bool:
         """Return whether what a call costs or may do depends on its method."""
         return bool(self.endpoints) or any(price.prices.per_method for price in self.prices)
-
-    @property
-    def relays(self) -> bool:
-        """Return whether its server sells by x402 itself: payments go through, and calls cost nothing here."""
-        return self.billing_model == "x402_passthrough"
 
     @property
     def metered(self) -> bool:
@@ -161,6 +159,7 @@ _COLUMNS = """
                           'per_call', r.price_per_call::text, 'min', r.min_charge::text, 'max', r.max_charge::text,
                           'prepaid', r.prepaid_enabled, 'max_per_minute', r.max_queries_per_minute,
                           'per_1000_rows', r.base_price_per_1000_rows::text, 'markup', r.markup_multiplier::text,
+                          'per_execution', r.price_per_execution::text,
                           'onchain', r.onchain_enabled, 'expiry_minutes', r.payment_expiry_minutes,
                           'per_method', jsonb_strip_nulls(jsonb_build_object(
                               'GET', r.price_per_get::text, 'POST', r.price_per_post::text,
@@ -264,7 +263,10 @@ def compile_publisher(
     secrets: dict[str, Any] = orjson.loads(unseal(row.credentials, row.id.bytes)) if row.credentials else {}
     listed: list[Any] = document.get("allowed_passthrough_headers") or []
     allowed = [str(name).lower() for name in listed]
-    route = route_of(document, secrets) if document.get("api_url") else None
+    mcp = row.category == "integration" and document.get("integration_type") == "mcp"
+    if mcp:
+        prices = tuple(_of_tools(price, entry) for price, entry in zip(prices, row.pricing, strict=True))
+    route = route_of(document, secrets, "mcp_endpoint" if mcp else "api_url")
     sale: Sale | None = None
     if row.sale is not None and is_postgres(row.category, secrets.get("database_config")):
         sale = compile_sale(secrets["database_config"], row.sale["tables"])
@@ -286,11 +288,12 @@ def compile_publisher(
         authentication=compile_authentication(document, secrets) if route else None,
         not_served=not_served(row.category, document, row.pricing, row.sale if sale else None),
         delivery=compile_delivery(document),
-        websocket=bool(document.get("websocket_enabled")),
+        websocket=bool(document.get("websocket_enabled")) and not mcp,
         wallet_address=row.wallet_address,
         wallet_network=row.wallet_network_id,
         onchain=compile_settlement(document),
         sale=sale,
+        mcp=mcp,
         watch=compile_watch(document),
     )
 
@@ -322,6 +325,14 @@ def _asset_price(
     )
 
 
+def _of_tools(price: AssetPrice, entry: Mapping[str, Any]) -> AssetPrice:
+    """Return an MCP publisher's prices: `price_per_execution`, if there is one, is what calling any tool costs."""
+    executed = entry["per_execution"]
+    if executed is None:
+        return price
+    return replace(price, prices=replace(price.prices, per_call=int(executed), per_method=()))
+
+
 def _endpoints(definitions: Sequence[Mapping[str, Any]], prices: Sequence[AssetPrice]) -> list[Endpoint]:
     decimals = prices[0].asset.decimals if prices else 6
     compiled: list[Endpoint] = []
@@ -344,11 +355,17 @@ def _endpoints(definitions: Sequence[Mapping[str, Any]], prices: Sequence[AssetP
     return compiled
 
 
-def route_of(document: Mapping[str, Any], secrets: Mapping[str, Any]) -> Route:
-    """Return how a publisher's server is reached. Raises ValueError when its api_url is no http(s) URL."""
-    url = urlsplit(str(document["api_url"]))
+def route_of(document: Mapping[str, Any], secrets: Mapping[str, Any], field: str = "api_url") -> Route | None:
+    """Return how a publisher's server is reached, None without an address. Raises ValueError when it is no http(s) URL.
+
+    An `api_url` is what paths of calls are put behind; an `mcp_endpoint` is where everything goes, query included.
+    """
+    if not document.get(field):
+        return None
+    url = urlsplit(str(document[field]))
     if url.hostname is None or url.scheme not in ("http", "https"):
-        raise ValueError("api_url is not an http(s) URL")
+        raise ValueError(f"{field} is not an http(s) URL")
+    path = url.path.rstrip("/") if field == "api_url" else url.path + (f"?{url.query}" if url.query else "")
     headers = [*_pairs(document.get("upstream_headers")), *_pairs(secrets.get("api_headers"))]
     query: tuple[str, bytes] | None = None
     key = None if trades_key(document) else secrets.get("upstream_api_key")
@@ -362,7 +379,7 @@ def route_of(document: Mapping[str, Any], secrets: Mapping[str, Any]) -> Route:
         scheme=url.scheme,
         host=url.hostname,
         port=url.port or (443 if url.scheme == "https" else 80),
-        base_path=url.path.rstrip("/").encode(),
+        base_path=path.encode(),
         headers=tuple(headers),
         query=query,
     )

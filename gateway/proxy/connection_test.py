@@ -42,9 +42,9 @@ async def try_connection(
     tls: ssl.SSLContext | None = None,
 ) -> Finding:
     """Send one request to where `document` leads and return what came of it. Raises InvalidRequest without a URL."""
-    if not document.get("api_url"):
-        raise refused("api_url", "is required: only publishers with an api_url can be tested")
     route = route_of(document, secrets)
+    if route is None:
+        raise refused("api_url", "is required: only publishers with an api_url can be tested")
     origin = origin_of(route)
     try:
         let_in = await _token(document, secrets, authenticate)

@@ -27,6 +27,8 @@ def match(exchange: Exchange, catalog: Catalog) -> Candidates:
     exchange.publisher = publisher
     if publisher.not_served is not None:
         raise KindNotServed(f"{publisher.slug} {publisher.not_served}; this gateway cannot call it yet.")
+    if publisher.mcp:  # its paths name tools, which are read in one way only (proxy/mcp/request.py)
+        return UNDOCUMENTED
     if publisher.sale is not None:
         check_target(exchange)
         return UNDOCUMENTED

@@ -36,6 +36,8 @@ from gateway.proxy.intake import intake
 from gateway.proxy.limit import limit
 from gateway.proxy.live import Live
 from gateway.proxy.match import match
+from gateway.proxy.mcp.purchase import Purchases
+from gateway.proxy.mcp.seller import McpSeller
 from gateway.proxy.observe import observe
 from gateway.proxy.onchain.presented import presents
 from gateway.proxy.onchain.rail import OnchainRail
@@ -73,6 +75,7 @@ class Pipeline:
     destinations: Destinations
     trusted: tuple[Network, ...]
     queries: Queries
+    mcp: McpSeller
     live: Live
     onchain: OnchainRail | None = None
 
@@ -81,15 +84,21 @@ class Pipeline:
         """Derive limits and bounds from the settings. `onchain` takes payments that calls bring along."""
         limits, wallets, live = services.settings.limits, WalletNumbers(services.database), Live()
         trusted = tuple(networks(services.settings.server.trusted_proxies))
+        destinations = Destinations(services.settings, services.metrics, services.authenticate)
+
+        async def pay(exchange: Exchange) -> None:
+            await authorize(exchange, services.ledger, services.holds, wallets)
+
         return cls(
             services,
             wallets,
             Policy("key", limits.per_key, 60),
             Policy("address", limits.per_address, 60),
             Policy("guesses", limits.guesses, 60),
-            Destinations(services.settings, services.metrics, services.authenticate),
+            destinations,
             trusted,
             Queries(services, wallets, live, trusted, onchain),
+            McpSeller.build(services, Purchases(services, destinations, pay, onchain)),
             live,
             onchain,
         )
@@ -145,6 +154,11 @@ class Pipeline:
         await identify(exchange, services.identities, services.proofs, services.limiter, self.guesses, self.trusted)
         await limit(exchange, services.limiter, self.per_key, self.per_address, self.trusted)
         exchange.mark("limit")
+        if exchange.sold.mcp:
+            ending = await self.mcp.serve(exchange)
+            if ending is not None:
+                await self._end(exchange, ending)
+            return
         if self.onchain is not None and presents(exchange) and not exchange.sold.relays:
             if exchange.sold.sale is not None:
                 await self.queries.sell_onchain(exchange, exchange.sold.sale, self.onchain)
@@ -167,7 +181,7 @@ class Pipeline:
             return
         quote(exchange, candidates)
         to = self.destinations.find(exchange.sold)
-        admit(exchange, to, self.services)
+        admit(exchange, to, services)
         try:
             if ARMED == "authorize.before":
                 await act()
@@ -245,7 +259,7 @@ class Pipeline:
             await exchange.meter.begin(answer)
         except UpstreamError as error:
             await answer.aclose()
-            raise await self._unanswered(exchange, to, error) from error
+            raise await unanswered(exchange, to, error, self.services) from error
 
     async def _answer(self, exchange: Exchange, to: Destination) -> UpstreamResponse:
         """Forward the call and return the upstream's answer, its head at least."""
