@@ -127,6 +127,11 @@ class Publisher:
         return bool(self.endpoints) or any(price.prices.per_method for price in self.prices)
 
     @property
+    def relays(self) -> bool:
+        """Return whether its server sells by x402 itself: payments go through, and calls cost nothing here."""
+        return self.billing_model == "x402_passthrough"
+
+    @property
     def metered(self) -> bool:
         """Return whether what a call costs may be known after it only."""
         return any(price.metered is not None for price in self.prices)
@@ -350,6 +355,10 @@ def _endpoints(definitions: Sequence[Mapping[str, Any]], prices: Sequence[AssetP
                 is_protected=bool(definition.get("is_protected")),
                 protection_reason=definition.get("protection_reason"),
                 settlement=definition.get("x402_settlement"),
+                required_headers=tuple(definition.get("required_headers") or ()),
+                required_params=tuple(
+                    item["name"] for item in definition.get("query_params") or () if item.get("required")
+                ),
             )
         )
     return compiled

@@ -10,6 +10,7 @@ from gateway.catalog.snapshot import Catalog
 from gateway.errors import EndpointNotOffered, EndpointProtected, InvalidTarget, KindNotServed, UnknownPublisher
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.query_request import check_target
+from gateway.proxy.requirements import require
 
 Candidates = tuple[Endpoint | None, ...]
 UNDOCUMENTED: Candidates = (None,)
@@ -46,6 +47,9 @@ def match(exchange: Exchange, catalog: Catalog) -> Candidates:
         raise EndpointNotOffered(
             f"{publisher.slug} sells only documented endpoints; GET /publishers/{publisher.slug} lists them."
         )
+    named = candidates[0]
+    if named is not None and named.requires:
+        require(exchange, named)
     return candidates
 
 
