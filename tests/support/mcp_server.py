@@ -67,6 +67,8 @@ class PublishersServer:
         assert self._server is not None
         assert self._task is not None
         self._server.should_exit = self._server.force_exit = True
+        for connection in list(self._server.server_state.connections):
+            connection.transport.abort()
         await self._task
         self.gate.set()
 
