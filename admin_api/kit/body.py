@@ -108,8 +108,15 @@ class StrictRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap FastAPI's handler."""
         handler = super().get_route_handler()
+        takes_body = self.body_field is not None
 
         async def strict(request: Request) -> Response:
-            return await handler(StrictRequest(request.scope, request.receive))
+            ours = StrictRequest(request.scope, request.receive)
+            if takes_body:
+                # Kept by the request, and read here because FastAPI wraps what goes wrong in an exception that its own
+                # frame holds on to: such a ring keeps `receive` until the garbage collection, and granian keeps a
+                # connection with an unread body for as long.
+                await ours.body()
+            return await handler(ours)
 
         return strict

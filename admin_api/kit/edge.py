@@ -78,8 +78,8 @@ class Edge:
             # A fault once the answer has begun cannot be told any more: let the server cut the connection.
             if begun:
                 raise
-            problem = _problem(error, scope, identity)
-            await problem_response(problem, identity)(scope, body.receive, answer)
+            # Not kept by a name: its traceback leads to this frame, and such a ring would keep `receive` (body.py).
+            await problem_response(_problem(error, scope, identity), identity)(scope, body.receive, answer)
 
 
 def _completed(fields: list[tuple[bytes, bytes]], identity: str) -> list[tuple[bytes, bytes]]:

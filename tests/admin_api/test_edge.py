@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import logging
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 
 from admin_api.app import build
 from gateway.errors import every_problem
-from gateway.settings import LimitSettings, ServerSettings
+from gateway.settings import LimitSettings, ProxySettings, ServerSettings
 from tests.admin_api.conftest import SECRET, Api, Clerk, close_api, open_api, settings_for
 
 DEEP = b'{"name":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
@@ -100,6 +102,61 @@ async def test_a_large_body_is_refused_announced_or_not(api: Api, clerk: Clerk) 
     answer = await api.call("POST", path, member.key, content=chunks(), headers=headers)
     assert answer.status_code == 413
     assert answer.json()["type"] == "/problems/payload-too-large"
+
+
+class Silent:
+    """The `receive` of a caller who announces a body, sends nothing of it, and leaves once he is answered."""
+
+    def __init__(self) -> None:
+        self.answered = asyncio.Event()
+
+    async def __call__(self) -> dict[str, Any]:
+        await self.answered.wait()
+        return {"type": "http.disconnect"}
+
+
+@pytest.fixture
+async def hasty(database_url: str) -> AsyncIterator[Api]:
+    opened, _ = await open_api(settings_for(database_url, proxy=ProxySettings(body_timeout=1)))
+    yield opened
+    await close_api(opened)
+
+
+@pytest.mark.parametrize(
+    ("path", "length", "status"),
+    [
+        ("/auth/agent", b"50", 408),
+        ("/payments/verify", b"50", 501),
+        ("/auth/agent", b"50000000", 413),
+        ("/publishers", b"50", 405),
+        ("/nowhere", b"50", 404),
+    ],
+)
+async def test_nothing_holds_a_request_whose_body_never_came(hasty: Api, path: str, length: bytes, status: int) -> None:
+    """Not even until the next garbage collection: granian keeps the connection open for as long."""
+    receive, statuses = Silent(), list[int]()
+    held, answered = weakref.ref(receive), receive.answered
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+        else:
+            answered.set()
+
+    headers = [(b"host", b"tollway.test"), (b"content-type", b"application/json"), (b"content-length", length)]
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
+        "path": path, "raw_path": path.encode(), "root_path": "", "query_string": b"", "headers": headers,
+        "client": ("203.0.113.7", 4711), "server": ("tollway.test", 80),
+    }  # fmt: skip
+    gc.disable()
+    try:
+        await asyncio.create_task(build(hasty.services)(scope, receive, send))
+        del receive, scope
+        await asyncio.sleep(0)
+        assert (statuses, held()) == ([status], None)
+    finally:
+        gc.enable()
 
 
 async def test_unknown_paths_and_methods_are_problems(api: Api) -> None:
