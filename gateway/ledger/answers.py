@@ -52,11 +52,14 @@ class StoredAnswer:
     request_body_hash: bytes
 
 
-# Many at once, in the order in which they stand.
+# Many at once, in the order in which they stand; none is claimed if one waits for a lock longer than $7 (0: no bound).
+# The bound is set for this statement before its arrays are read, because they are made to depend on it.
 CLAIM = Statement(
     """
     SELECT c.verdict, c.request_hash, c.body_hash, c.exchange_id, c.status, c.headers, c.body
-      FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::uuid[], $5::integer[], $6::interval[])
+      FROM (SELECT set_config('lock_timeout', $7, true) IS NOT NULL) AS bound (is_set),
+           LATERAL unnest(CASE WHEN is_set THEN $1::uuid[] END, $2::text[], $3::bytea[], $4::uuid[], $5::integer[],
+                          $6::interval[])
            WITH ORDINALITY AS a (owner_id, key, request_hash, exchange_id, worker_id, lifetime, place),
            LATERAL ledger.claim_answer(a.owner_id, a.key, a.request_hash, a.exchange_id, a.worker_id, a.lifetime) c
      ORDER BY a.place
@@ -86,6 +89,7 @@ EXPIRE = Command(
 )
 
 
+LOCK_WAIT = "100ms"  # of a claim that others share
 Asked = tuple[UUID, str, bytes, UUID, int | None, timedelta]
 
 
@@ -111,8 +115,10 @@ class Answers:
         return await self._claims.ask((owner_id, key, request_hash, exchange_id, worker_id, lifetime or self._lifetime))
 
     async def _claim(self, asked: Sequence[Asked]) -> list[Claim]:
+        """Claim many, or raise LockNotAvailable, and they are claimed one by one: only those whose key is held wait."""
         columns = [list(column) for column in zip(*asked, strict=True)]
-        return await self._database.read(lambda connection: CLAIM.all(connection, *columns))
+        bound = LOCK_WAIT if len(asked) > 1 else "0"
+        return await self._database.read(lambda connection: CLAIM.all(connection, *columns, bound))
 
     async def find(self, owner_id: UUID, key: str) -> Claim | None:
         """Return who has a key, without claiming it; None when nobody has. Raises Unavailable."""

@@ -12,7 +12,10 @@ from gateway.errors import Unavailable
 
 
 class Clerk:
-    """Answers with the tenfold, after `gate` is open; a negative number fails, 0 finds nobody there."""
+    """Answers with the tenfold, after `gate` is open; a negative number fails, 0 finds nobody there.
+
+    For numbers from 100 on there is no gate.
+    """
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -21,7 +24,8 @@ class Clerk:
 
     async def work(self, questions: Sequence[int]) -> list[int]:
         self.batches.append(list(questions))
-        await self.gate.wait()
+        if min(questions) < 100:
+            await self.gate.wait()
         if 0 in questions:
             raise Unavailable("nobody is there")
         if any(one < 0 for one in questions):
@@ -68,19 +72,35 @@ async def test_when_nobody_is_there_to_answer_all_are_told_at_once() -> None:
     assert await together.ask(4) == 40
 
 
-async def test_nobody_waits_behind_a_batch_that_nobody_answered() -> None:
+async def test_nobody_waits_behind_batches_that_are_not_answered() -> None:
     clerk = Clerk()
     clerk.gate.clear()
-    together = Together(clerk.work)
-    first = asyncio.create_task(together.ask(0))
+    together = Together(clerk.work, patience=0.01)
+    stuck = []
+    for number in (0, 1):
+        stuck.append(asyncio.create_task(together.ask(number)))
+        while len(clerk.batches) == number:
+            await asyncio.sleep(0.001)
+    assert await together.ask(100) == 1000
+    clerk.gate.set()
+    failed, answered = await asyncio.gather(*stuck, return_exceptions=True)
+    assert isinstance(failed, Unavailable)
+    assert answered == 10, "what is put by itself has its own answer"
+    assert clerk.batches == [[0], [1], [100]]
+
+
+async def test_what_is_in_flight_when_the_gateway_ends_is_cancelled() -> None:
+    clerk = Clerk()
+    clerk.gate.clear()
+    together = Together(clerk.work, patience=0.01)
+    asking = asyncio.create_task(together.ask(1))
     while not clerk.batches:
         await asyncio.sleep(0)
-    others = [asyncio.create_task(together.ask(number)) for number in (1, 2)]
-    await asyncio.sleep(0)
-    clerk.gate.set()
-    answers = await asyncio.gather(first, *others, return_exceptions=True)
-    assert [type(answer) for answer in answers] == [Unavailable] * 3
-    assert clerk.batches == [[0]]
+    everything = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in everything:
+        task.cancel()
+    await asyncio.wait(everything)
+    assert asking.cancelled()
 
 
 async def test_who_is_cancelled_goes_only_when_the_question_has_its_end() -> None:

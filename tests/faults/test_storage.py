@@ -247,8 +247,18 @@ async def test_valkey_comes_and_goes_under_a_running_gateway(
     await market.settles()
 
 
+async def waiting_for_locks(connection: Connection, many: int) -> None:
+    """Wait until so many connections wait for locks."""
+    while many > await connection.fetchval("SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted"):
+        await asyncio.sleep(0.02)
+
+
 async def test_no_connection_left_in_the_pool(market: Market, stores: Stores, database: str) -> None:
-    """Keyed calls need the pool for a moment; without one they are refused, and others do not suffer."""
+    """Keyed calls need the pool for a moment; without one they are refused, and others do not suffer.
+
+    Claims that wait at the same time share a connection, so each of those that take the two is made when the one before
+    has its own. While one is left, a key that nobody holds is served.
+    """
     await market.gateway.stop()
     market.gateway = await start_gateway(stores.services, database, DATABASE_POOL="2", DATABASE_CONNECT_TIMEOUT="1")
     await market.serves()
@@ -261,8 +271,13 @@ async def test_no_connection_left_in_the_pool(market: Market, stores: Stores, da
                 " VALUES ($1, $2, '', $3, now() + interval '1 hour')",
                 market.agent.id, key, uuid4(),
             )  # fmt: skip
-        stuck = [asyncio.create_task(market.call(key=key)) for key in keys]
-        await asyncio.sleep(0.5)
+        stuck = [asyncio.create_task(market.call(key=keys[0]))]
+        await waiting_for_locks(blocker, 1)
+        beside = await market.call(key=str(uuid4()))
+        assert beside is not None
+        assert beside.status_code == 200
+        stuck.append(asyncio.create_task(market.call(key=keys[1])))
+        await waiting_for_locks(blocker, 2)
         refused = await market.call(key=str(uuid4()))
         assert refused is not None
         assert refused.status_code == 503
