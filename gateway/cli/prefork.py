@@ -61,9 +61,11 @@ def run(config: Config) -> int:
 
 def _replace_killed(workers: list[SpawnProcess], made: Callable[[], SpawnProcess], seconds: float) -> bool:
     """Start others for workers that were killed; False when one ended by itself or within `seconds` of its start."""
+    ended = wait([worker.sentinel for worker in workers], timeout=0)
     for position, worker in enumerate(workers):
-        if worker.is_alive():
+        if worker.sentinel not in ended:
             continue
+        worker.join()  # its sentinel closes a moment before it can be waited for, and is_alive() would still say yes
         code = worker.exitcode or 0
         if code >= 0 or seconds < SETTLED_SECONDS:
             return False
