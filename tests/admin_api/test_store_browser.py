@@ -109,6 +109,6 @@ async def test_the_store_is_used_by_keyboard_alone(gateway: RunningGateway, tab:
 async def test_the_search_form_finds(gateway: RunningGateway, tab: Tab, shop: Shop) -> None:
     await tab.open(f"{gateway.url}/store")
     await tab.run("document.getElementById('search').value = 'every town'; document.querySelector('form').submit()")
-    while "search=every+town" not in await tab.run("location.search + document.readyState.replace('loading', '')"):
+    while "search=every+town" not in await tab.run("document.readyState === 'complete' ? location.search : ''"):
         pass
     assert "1 publisher." in await tab.run("document.querySelector('[role=status]').textContent")

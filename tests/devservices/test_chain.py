@@ -60,6 +60,7 @@ async def test_an_authorization_can_be_cancelled_by_its_signer(chain: Chain) -> 
     signature = chain.sign(payer, keccak_256(CANCEL + word(payer.address) + signed.nonce))
     name = selector("cancelAuthorization(address,bytes32,bytes)")
     await chain.transact(payer, chain.usdc, call_data(name, payer.address, signed.nonce, data=signature))
+    await chain.mine()  # it mines at once, but answers before
     assert await chain.used(payer.address, signed.nonce)
 
 

@@ -106,7 +106,8 @@ def test_no_argument_makes_logging_fail(stream: io.StringIO, kind: str) -> None:
 def test_the_level_and_one_handler_hold_after_repeated_setup(stream: io.StringIO) -> None:
     server = logging.getLogger("uvicorn.error")
     server.addHandler(logging.NullHandler())
-    server.propagate = False
+    server.propagate = server.disabled = False
+    server.setLevel(logging.NOTSET)  # a server that a test before this one ran in this process may have chosen another
     setup(LoggingSettings(), io.StringIO())
     setup(LoggingSettings(level="warning"), stream)
     log.info("quiet")
