@@ -144,7 +144,7 @@ BUGS: dict[str, Bug] = {
         in_database("store_answer", "AND a.exchange_id = p_exchange FOR UPDATE", "FOR UPDATE"), "standstills"
     ),
     "an answer is kept although its charge was given back": Bug(
-        in_database("store_answer", "AND s.outcome = 'settled'", ""), "operators"
+        in_database("store_answer", "AND s.outcome = 'settled'", ""), "standstills"
     ),
     "a worker taken for dead goes on charging": Bug(
         in_database("is_fenced", "IF p_worker IS NULL", "IF true"), "standstills"
@@ -155,7 +155,7 @@ BUGS: dict[str, Bug] = {
     "the reconciler does nothing": Bug(in_code(Reconciler, "_end", lambda _end: _nothing), "deaths"),
     "what is owed is forgotten": Bug(in_code(GroupCommit, "owe", lambda _owe: lambda *_: None), "outages"),
     "an answer is delivered though it could not be stored": Bug(
-        in_code(gateway.proxy.pipeline, "keep_answer", _forgetful_keep), "operators"
+        in_code(gateway.proxy.pipeline, "keep_answer", _forgetful_keep), "losses"
     ),
     "a key is given back though its call was charged": Bug(
         in_code(gateway.proxy.pipeline, "settle", _keyless_settle), "hang-ups"
