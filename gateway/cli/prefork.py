@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
@@ -47,8 +47,8 @@ def run(config: Config) -> int:
         worker.start()
     began = time.monotonic()
     while not asked:
-        wait([worker.sentinel for worker in workers])
-        if asked or not _replace_killed(workers, made, time.monotonic() - began):
+        ended = wait([worker.sentinel for worker in workers])
+        if asked or not _replace_killed(workers, ended, made, time.monotonic() - began):
             break
         began = time.monotonic()
     _terminate(workers)  # asked while some of them did not exist yet; or one cannot serve, which who runs us shall see
@@ -59,9 +59,13 @@ def run(config: Config) -> int:
     return 0 if asked else 1
 
 
-def _replace_killed(workers: list[SpawnProcess], made: Callable[[], SpawnProcess], seconds: float) -> bool:
-    """Start others for workers that were killed; False when one ended by itself or within `seconds` of its start."""
-    ended = wait([worker.sentinel for worker in workers], timeout=0)
+def _replace_killed(
+    workers: list[SpawnProcess], ended: Sequence[object], made: Callable[[], SpawnProcess], seconds: float
+) -> bool:
+    """Start others for workers that were killed; False when one ended by itself or within `seconds` of its start.
+
+    `ended` are the sentinels of those that ended.
+    """
     for position, worker in enumerate(workers):
         if worker.sentinel not in ended:
             continue

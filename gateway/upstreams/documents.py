@@ -63,18 +63,16 @@ def _read(guard: EgressGuard, url: str) -> tuple[BaseUrl, bytes]:
 
 
 def _next(answer: UpstreamResponse, url: str) -> str:
-    for name, value in answer.headers:
-        if name.lower() == b"location":
-            return urljoin(url, value.decode("latin-1")).partition("#")[0]
-    raise NotFetched(f"cannot be fetched: the server answered {answer.status} without a Location")
+    place = answer.field(b"location")
+    if place is None:
+        raise NotFetched(f"cannot be fetched: the server answered {answer.status} without a Location")
+    return urljoin(url, place.decode("latin-1")).partition("#")[0]
 
 
 async def _taken(answer: UpstreamResponse, most: int) -> bytes:
     if answer.status != 200:
         raise NotFetched(f"cannot be fetched: the server answered {answer.status}")
-    content = bytearray()
-    while piece := await answer.read():
-        content += piece
-        if len(content) > most:
-            raise NotFetched(f"leads to more than {most} bytes")
-    return bytes(content)
+    content = await answer.whole(most)
+    if content is None:
+        raise NotFetched(f"leads to more than {most} bytes")
+    return content

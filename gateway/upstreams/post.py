@@ -43,11 +43,9 @@ class Poster:
         except (EgressRefused, UpstreamError) as error:
             raise NoAnswer(f"the facilitator cannot be asked: {error}") from None
         try:
-            content = b""
-            while piece := await answer.read():
-                content += piece
-                if len(content) > MAX_ANSWER:
-                    raise NoAnswer("the facilitator's answer is too long")
+            content = await answer.whole(MAX_ANSWER)
+            if content is None:
+                raise NoAnswer("the facilitator's answer is too long")
             return answer.status, content
         except UpstreamError as error:
             raise NoAnswer(f"the facilitator's answer broke off: {error}") from None

@@ -103,6 +103,19 @@ class UpstreamResponse:
             raise self._error
         return b""
 
+    async def whole(self, most: int) -> bytes | None:
+        """Return the body, or None when it is longer than `most` bytes. Raises as `read`."""
+        body = bytearray()
+        while piece := await self.read():
+            body += piece
+            if len(body) > most:
+                return None
+        return bytes(body)
+
+    def field(self, wanted: bytes) -> bytes | None:
+        """Return the first field of a lower-case name."""
+        return next((value for name, value in self.headers if name.lower() == wanted), None)
+
     async def write(self, data: bytes) -> None:
         """Send raw bytes after status 101; waits while the upstream accepts no more."""
         if self.status != 101:

@@ -16,15 +16,7 @@ JSON, EVENTS = b"application/json", b"text/event-stream"
 
 def kind_of(answer: UpstreamResponse) -> bytes:
     """Return the media type of an answer, without its parameters."""
-    for name, value in answer.headers:
-        if name.lower() == b"content-type":
-            return value.partition(b";")[0].strip().lower()
-    return b""
-
-
-def field_of(answer: UpstreamResponse, wanted: bytes) -> bytes | None:
-    """Return a field of an answer by its lower-case name."""
-    return next((value for name, value in answer.headers if name.lower() == wanted), None)
+    return (answer.field(b"content-type") or b"").partition(b";")[0].strip().lower()
 
 
 async def messages(answer: UpstreamResponse, most: int) -> AsyncIterator[Message]:
@@ -34,19 +26,12 @@ async def messages(answer: UpstreamResponse, most: int) -> AsyncIterator[Message
         async for data in events(answer, most):
             yield answer_of(data)
     elif kind == JSON:
-        yield answer_of(await whole(answer, most))
+        body = await answer.whole(most)
+        if body is None:
+            raise BadAnswer(f"the answer is longer than {most} bytes", sent=True)
+        yield answer_of(body)
     else:
         raise BadAnswer("the answer is neither JSON nor an event stream", sent=True)
-
-
-async def whole(answer: UpstreamResponse, most: int) -> bytes:
-    """Return the body. Raises BadAnswer when it is too long."""
-    body = bytearray()
-    while piece := await answer.read():
-        body += piece
-        if len(body) > most:
-            raise BadAnswer(f"the answer is longer than {most} bytes", sent=True)
-    return bytes(body)
 
 
 async def events(answer: UpstreamResponse, most: int) -> AsyncIterator[bytes]:

@@ -18,7 +18,7 @@ from uuid import UUID
 
 from gateway.upstreams.http.errors import UpstreamError
 from gateway.upstreams.http.response import UpstreamResponse
-from gateway.upstreams.mcp.answers import field_of, response_to
+from gateway.upstreams.mcp.answers import response_to
 from gateway.upstreams.mcp.messages import BadAnswer, Message, fields_of, text
 
 VERSION = "2025-06-18"
@@ -122,7 +122,7 @@ class Sessions:
                 version = fields_of(response["result"]).get("protocolVersion")
                 if not isinstance(version, str) or not version.isascii() or not version.isprintable():
                     raise BadAnswer("the server speaks no version of MCP that is known here")
-                session = Session(field_of(first, SESSION_ID), version.encode())
+                session = Session(first.field(SESSION_ID), version.encode())
             finally:
                 await first.aclose()
             begun = text({"jsonrpc": "2.0", "method": "notifications/initialized"})
