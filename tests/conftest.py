@@ -23,9 +23,11 @@ from gateway.database.pool import Connection, connect
 from gateway.ledger import proof
 from gateway.settings import DatabaseSettings
 from tests.support.chain import Chain, temporary_chain
+from tests.support.chat import ChatUpstream
 from tests.support.gateway import RunningGateway, start_gateway
 from tests.support.market import Market, market_database
 from tests.support.services import Services, temporary_services
+from tests.support.sockets import SocketUpstream
 from tests.support.upstream import RecordingUpstream
 from tests.support.world import World
 
@@ -111,6 +113,24 @@ async def connection(database_url: str) -> AsyncIterator[Connection]:
 async def upstream() -> AsyncIterator[RecordingUpstream]:
     """A publisher's server that records what reaches it."""
     server = RecordingUpstream()
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest_asyncio.fixture(scope="module")
+async def sockets() -> AsyncIterator[SocketUpstream]:
+    """A publisher's WebSocket server."""
+    server = SocketUpstream()
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest_asyncio.fixture(scope="module")
+async def chat() -> AsyncIterator[ChatUpstream]:
+    """A publisher's server that speaks the chat API and says what was used."""
+    server = ChatUpstream()
     await server.start()
     yield server
     await server.stop()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-import pytest_asyncio
 
 from gateway.database.pool import Connection
 from gateway.ledger import proof
@@ -28,15 +26,6 @@ BODY = {
     "x_cost": "0.005",
     "x_mode": "slow",
 }
-
-
-@pytest_asyncio.fixture(scope="module")
-async def chat() -> AsyncIterator[ChatUpstream]:
-    """The publisher's server."""
-    server = ChatUpstream()
-    await server.start()
-    yield server
-    await server.stop()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
@@ -16,15 +15,6 @@ from tests.support.world import Agent, Shop, World
 pytestmark = pytest.mark.usefixtures("sound_books")
 
 QUESTION = [{"role": "user", "content": "how much is the fish"}]
-
-
-@pytest_asyncio.fixture(scope="module")
-async def chat() -> AsyncIterator[ChatUpstream]:
-    """The publisher's server."""
-    server = ChatUpstream()
-    await server.start()
-    yield server
-    await server.stop()
 
 
 @pytest_asyncio.fixture

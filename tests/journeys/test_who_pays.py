@@ -80,14 +80,6 @@ async def upstream() -> AsyncIterator[ScriptedUpstream]:
     await server.stop()
 
 
-@pytest_asyncio.fixture(scope="module")
-async def sockets() -> AsyncIterator[SocketUpstream]:
-    server = SocketUpstream()
-    await server.start()
-    yield server
-    await server.stop()
-
-
 @pytest.fixture(scope="module")
 def backlog() -> Iterator[str]:
     with full_backlog() as url:

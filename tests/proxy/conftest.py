@@ -10,7 +10,6 @@ import pytest_asyncio
 
 from tests.support.gateway import RunningGateway, start_gateway
 from tests.support.services import Services
-from tests.support.sockets import SocketUpstream
 
 SERVERS = ["granian", "uvicorn", "hypercorn"]
 
@@ -42,12 +41,3 @@ def server(request: pytest.FixtureRequest) -> str:
 def wired(server: str, gateways: dict[str, RunningGateway]) -> RunningGateway:
     """The gateway on each server in turn."""
     return gateways[server]
-
-
-@pytest_asyncio.fixture(scope="module")
-async def sockets() -> AsyncIterator[SocketUpstream]:
-    """A publisher's WebSocket server."""
-    server = SocketUpstream()
-    await server.start()
-    yield server
-    await server.stop()

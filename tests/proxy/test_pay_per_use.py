@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -20,15 +19,6 @@ pytestmark = pytest.mark.usefixtures("sound_books")
 TOKENS = {"upstream_usage_prices": {"usage.prompt_tokens": "1", "usage.completion_tokens": "3"}}
 COST = {"upstream_cost_response_path": "usage.cost"}
 PATH = "/v1/chat/completions"
-
-
-@pytest_asyncio.fixture(scope="module")
-async def chat() -> AsyncIterator[ChatUpstream]:
-    """The publisher's server."""
-    server = ChatUpstream()
-    await server.start()
-    yield server
-    await server.stop()
 
 
 @pytest_asyncio.fixture

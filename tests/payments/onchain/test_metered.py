@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from gateway.database.pool import Connection
 from gateway.payments.evm.encoding import parse_address
@@ -19,15 +17,6 @@ from tests.support.world import SEPOLIA_USDC, Shop, World
 
 DOLLAR, MOST = 1_000_000, 100_000
 PATH = "/v1/chat/completions"
-
-
-@pytest_asyncio.fixture(scope="module")
-async def chat() -> AsyncIterator[ChatUpstream]:
-    """The publisher's server."""
-    server = ChatUpstream()
-    await server.start()
-    yield server
-    await server.stop()
 
 
 async def shop_of(world: World, chat: ChatUpstream, **fields: Any) -> Shop:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -22,15 +21,6 @@ from tests.support.gateway import RunningGateway, start_gateway
 from tests.support.services import Services
 from tests.support.sockets import SocketUpstream
 from tests.support.world import SEPOLIA_USDC, Shop, World
-
-
-@pytest_asyncio.fixture(scope="module")
-async def sockets() -> AsyncIterator[SocketUpstream]:
-    """A publisher's WebSocket server."""
-    server = SocketUpstream()
-    await server.start()
-    yield server
-    await server.stop()
 
 
 @pytest_asyncio.fixture
