@@ -49,7 +49,7 @@ async def claim_key(exchange: Exchange, answers: Answers, ledger: GroupCommit) -
     try:
         claim = await answers.claim(principal.account_id, key, request_hash, exchange.id, ledger.worker_id)
     except (Unavailable, asyncio.CancelledError):
-        _give_back_in_doubt(Keyed(principal.account_id, key), exchange.id, answers, ledger)
+        give_back_in_doubt(Keyed(principal.account_id, key), exchange.id, answers, ledger)
         raise
     if claim.verdict == "claimed" or claim.exchange_id == exchange.id:
         exchange.keyed = Keyed(principal.account_id, key)
@@ -65,7 +65,7 @@ async def claim_key(exchange: Exchange, answers: Answers, ledger: GroupCommit) -
     return claim
 
 
-def _give_back_in_doubt(keyed: Keyed, exchange_id: UUID, answers: Answers, ledger: GroupCommit) -> None:
+def give_back_in_doubt(keyed: Keyed, exchange_id: UUID, answers: Answers, ledger: GroupCommit) -> None:
     """Nobody knows whether the key was claimed, or still will be: make sure that it does not stay so."""
     doubt = ledger.doubt()
 
@@ -193,7 +193,14 @@ async def release_key(exchange: Exchange, answers: Answers, ledger: GroupCommit)
     keyed, exchange.keyed = exchange.keyed, None
     if keyed is None:
         return
-    try:
+
+    async def give_back() -> None:
         await answers.release(keyed.owner_id, keyed.key, exchange.id)
+
+    try:
+        await give_back()
     except (*LOST, Unavailable):
-        ledger.owe("key", exchange.id, lambda: answers.release(keyed.owner_id, keyed.key, exchange.id))
+        ledger.owe("key", exchange.id, give_back)
+    except asyncio.CancelledError:  # nobody else knows of the key any more
+        ledger.owe("key", exchange.id, give_back)
+        raise

@@ -11,14 +11,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
-from gateway.errors import AnswerNotKept, CallRunning, Problem, SettlementPending
+from gateway.errors import AnswerNotKept, CallRunning, Problem, SettlementPending, Unavailable
 from gateway.ledger.answers import Claim
 from gateway.payments.calls import FATE, FATE_BY_NONCE, Fate
 from gateway.payments.evm.reasons import NONCE_USED
 from gateway.payments.x402.answers import Settlement
 from gateway.payments.x402.signatures import as_contracts_want, read_signature
 from gateway.proxy.exchange import Exchange, Keyed
-from gateway.proxy.idempotency import fingerprint, hash_of_body, send_stored
+from gateway.proxy.idempotency import fingerprint, give_back_in_doubt, hash_of_body, send_stored
 from gateway.proxy.onchain.declined import Declined
 from gateway.proxy.onchain.payment import response_field
 from gateway.proxy.onchain.presented import Presented
@@ -42,8 +42,9 @@ async def claim(exchange: Exchange, presented: Presented, services: Services) ->
             found = await services.answers.claim(
                 presented.owner, presented.key, request_hash, exchange.id, services.ledger.worker_id, lifetime
             )
-        except asyncio.CancelledError:
-            exchange.keyed = Keyed(presented.owner, presented.key)  # maybe claimed: it is released with the call
+        except (Unavailable, asyncio.CancelledError):
+            keyed = Keyed(presented.owner, presented.key)
+            give_back_in_doubt(keyed, exchange.id, services.answers, services.ledger)
             raise
         if found.verdict == "claimed" or found.exchange_id == exchange.id:
             exchange.keyed = Keyed(presented.owner, presented.key)
