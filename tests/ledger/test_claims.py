@@ -64,8 +64,9 @@ async def test_a_key_is_given_back_although_its_call_is_cancelled_at_that(world:
             releasing.cancel()  # as a server does whose caller has hung up
             with pytest.raises(asyncio.CancelledError):
                 await releasing
-        while (await claim(answers, agent, "key")).verdict != "claimed":
-            await asyncio.sleep(0.05)
+        async with asyncio.timeout(30):
+            while (await claim(answers, agent, "key")).verdict != "claimed":
+                await asyncio.sleep(0.05)
     finally:
         await ledger.stop()
         await database.stop()
