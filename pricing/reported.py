@@ -1,8 +1,9 @@
 """What an upstream's own answer says that it cost: found while the body passes, without keeping more than MOST bytes.
 
-Lives here: readers of JSON, of server-sent events and of lines of JSON, and the numbers in them, which stay exact text
-until they are decimals. Not here: what that comes to (tariffs/pay_per_use.py). Prevents an answer, however large, deep
-or compressed, from costing more memory than its bound: what is too large is not read, and then says nothing.
+Lives here: readers of JSON, of events and of lines of JSON, and the numbers in them, which stay exact text until they
+are decimals. Not here: where events begin and end (events.py), what that comes to (tariffs/pay_per_use.py). Prevents an
+answer, however large, deep or compressed, from costing more memory than its bound: what is too large is not read, and
+then says nothing.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Protocol, cast
 
+from pricing.events import EventReader
 from pricing.response_path import pick
 
 MOST = 1 << 20
@@ -122,49 +124,38 @@ class _Lines:
         *lines, rest = (self._rest + piece).split(b"\n")
         for line in lines:
             if not self._skipping:
-                self.line(line.removesuffix(b"\r"))
+                self._take(line)
             self._skipping = False
         self._skipping = self._skipping or len(rest) > MOST
         self._rest = b"" if self._skipping else rest
 
-    def line(self, line: bytes) -> None:
-        """Take one line."""
-        self.document(line)
-
-    def document(self, text: bytes) -> None:
-        """Look into one document."""
-        if text:
-            _look(text, self._watch.paths, self._reading.values)
-
     def end(self) -> None:
         """Take a line that was not ended."""
-        if self._rest:
-            self.line(self._rest)
+        self._take(self._rest)
+
+    def _take(self, line: bytes) -> None:
+        if line := line.removesuffix(b"\r"):
+            _look(line, self._watch.paths, self._reading.values)
 
 
-class _Events(_Lines):
-    """Server-sent events whose data is JSON; what is not, such as `[DONE]`, says nothing."""
+class _Events:
+    """Server-sent events whose data is JSON; what is not, such as `[DONE]`, says nothing. The last word counts."""
 
     def __init__(self, watch: Watch, reading: Reading) -> None:
-        super().__init__(watch, reading)
-        self._data: list[bytes] = []
-        self._size = 0
+        self._watch, self._reading = watch, reading
+        self._events = EventReader(MOST)
 
-    def line(self, line: bytes) -> None:
-        """Gather the data of an event; an empty line ends it."""
-        if not line:
-            data, self._data, size, self._size = self._data, [], self._size, 0
-            if size <= MOST:
-                self.document(b"\n".join(data))
-        elif line.startswith(b"data:"):
-            self._size += len(line)
-            if self._size <= MOST:
-                self._data.append(line[5:])
+    def feed(self, piece: bytes) -> None:
+        """Look into the events that are whole."""
+        self._look(self._events.take(piece))
 
     def end(self) -> None:
-        """Take an event that was not ended."""
-        super().end()
-        self.line(b"")
+        """Look into an event that was not ended."""
+        self._look(self._events.end())
+
+    def _look(self, found: Iterable[bytes]) -> None:
+        for data in found:
+            _look(data, self._watch.paths, self._reading.values)
 
 
 class _Unpacked:

@@ -87,7 +87,7 @@ class Outlet:
         if not exchange.head_sent:
             exchange.answered = exchange.status = 200
             self._leaving = asyncio.ensure_future(_left(exchange))
-            await self._start([*self._head(), (b"x-cost-maximum", self._amount(self._purse.held))])
+            await self._start([*self._head(), (b"x-cost-max", self._amount(self._purse.held))])
         piece = b"".join(self._pieces)
         self._pieces.clear()
         exchange.gave_out(piece)

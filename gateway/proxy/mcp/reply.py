@@ -25,6 +25,8 @@ from gateway.upstreams.mcp.messages import Message, answer_of, fields_of, text
 
 RESPONSE = "x402/payment-response"
 COST = "tollway/cost"
+SAID_BY_US = frozenset({RESPONSE, COST})
+"""Members of a result's `_meta` that are never the publisher's: it cannot claim a payment."""
 SERVER_ERROR, INVALID_PARAMS, INTERNAL = -32000, -32602, -32603
 SAID = {b"x-cost": "amount", b"x-cost-asset": "asset", b"x-balance": "balance", b"x-request-id": "request_id"}
 OF_THE_BODY = frozenset((b"content-type", b"content-length"))
@@ -99,7 +101,8 @@ class JsonRpcReply:
         if self._status == 402:
             return 200, {"result": self._payment_required(document)}
         if self._status < 300:
-            meta = {**fields_of(document.get("_meta")), **self._paid()}
+            theirs = {name: value for name, value in fields_of(document.get("_meta")).items() if name not in SAID_BY_US}
+            meta = {**theirs, **self._paid()}
             return self._status, {"result": {**document, "_meta": meta}}
         status = self._status
         if self.id is not None and status != SessionLost.status:
