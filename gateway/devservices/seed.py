@@ -33,6 +33,7 @@ AGENT, OWNER = "demo-agent", "demo-publisher"
 FUNDS = 5_000_000  # $5.00
 WALLET = "0x000000000000000000000000000000000000dEaD"  # where nobody's money is
 EXAMPLE = "/publishers/market-data/v1/quotes/ACME"
+MCP = "/publishers/market-tools/mcp"
 
 DEMO: tuple[dict[str, Any], ...] = (
     {
@@ -120,6 +121,21 @@ DEMO: tuple[dict[str, Any], ...] = (
         ],
     },
     {
+        "slug": "market-tools",
+        "name": "Demo Market Tools",
+        "description": "An MCP server with tools over the demo data: reports on stock prices, and a search for Unicode "
+        "characters. For trying MCP clients, and tools that have different prices.",
+        "capabilities": ["mcp tools", "stock price reports", "search unicode names"],
+        "use_cases": ["try an mcp client", "see what tools cost"],
+        "categories": ["finance", "testing"],
+        "integration_type": "mcp",
+        "price_per_call": "0.001",
+        "endpoints": [
+            {"method": "POST", "path": "/list_symbols", "description": "The symbols that there are", "price": "0"},
+            {"method": "POST", "path": "/price_report", "description": "Prices between two days", "price": "0.01"},
+        ],
+    },
+    {
         "slug": "echo",
         "name": "Demo Echo",
         "description": "Shows exactly what reaches a publisher's server: method, path, headers and a digest of the "
@@ -179,6 +195,7 @@ async def seed(settings: Settings, upstream_url: str, known: Mapping[str, Any] |
         "organization_id": str(owner.organization_id),
         "publishers": [str(demo["slug"]) for demo in DEMO],
         "example": EXAMPLE,
+        "mcp": MCP,
     }
 
 
@@ -220,19 +237,26 @@ def publisher_desk(settings: Settings, database: Database) -> PublisherDesk:
 async def _publish(database: Database, settings: Settings, owner: _Party, upstream_url: str) -> None:
     desk = publisher_desk(settings, database)
     for demo in DEMO:
+        place = _place(demo, upstream_url)
         async with database.acquire() as connection:
             record = await FIND_ANY.first(connection, demo["slug"])
         if record is None:
             order = {
-                **demo,
-                "publisher_category": "integration",
                 "integration_type": "api",
-                "api_url": upstream_url,
+                **demo,
+                **place,
+                "publisher_category": "integration",
                 "wallet_address": WALLET,
                 "wallet_network_id": "eip155:84532",
             }
             request = CreatePublisherRequest.model_validate(order)
             await desk.create(owner.organization_id, owner.account_id, request)
-        elif record.organization_id == owner.organization_id and record.document.get("api_url") != upstream_url:
-            moved = UpdatePublisherRequest.model_validate({"api_url": upstream_url})
-            await desk.update(record.organization_id, record.id, moved)
+        elif record.organization_id == owner.organization_id and not place.items() <= record.document.items():
+            await desk.update(record.organization_id, record.id, UpdatePublisherRequest.model_validate(place))
+
+
+def _place(demo: Mapping[str, Any], upstream_url: str) -> dict[str, str]:
+    """Return the field that leads to a demo publisher's server."""
+    return (
+        {"mcp_endpoint": f"{upstream_url}/mcp"} if demo.get("integration_type") == "mcp" else {"api_url": upstream_url}
+    )

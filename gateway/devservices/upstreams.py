@@ -1,9 +1,9 @@
 """The demo publishers' upstream server: `python -m gateway.devservices.upstreams --port N`.
 
 Serves the facts of demo_data.py, a download with ranges, a server-sent event stream, a chat in the format of the OpenAI
-API (demo_chat.py), an echo that shows what reaches an upstream, and answers that fail or dawdle on request. Plain
-asyncio and httptools, because it is also the bare upstream that the benchmarks measure the gateway against. It knows no
-prices and no payments: it is somebody else's server.
+API (demo_chat.py), tools over MCP (demo_tools.py), an echo that shows what reaches an upstream, and answers that fail
+or dawdle on request. Plain asyncio and httptools, because it is also the bare upstream that the benchmarks measure the
+gateway against. It knows no prices and no payments: it is somebody else's server.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import httptools
 import orjson
 import uvloop
 
-from gateway.devservices import demo_chat, demo_data
+from gateway.devservices import demo_chat, demo_data, demo_tools
 from gateway.devservices.demo_chat import BadQuestion
 from gateway.devservices.demo_data import UnknownFact
 
@@ -35,7 +35,14 @@ MAX_EVENTS = 10_000
 MAX_CONTENT = 65_536
 """Bytes of a request's body that are kept."""
 
-REASONS = {200: b"OK", 206: b"Partial Content", 304: b"Not Modified", 400: b"Bad Request", 404: b"Not Found"}
+REASONS = {
+    200: b"OK",
+    202: b"Accepted",
+    206: b"Partial Content",
+    304: b"Not Modified",
+    400: b"Bad Request",
+    404: b"Not Found",
+}
 BYTE_RANGE = re.compile(r"^bytes=(\d*)-(\d*)$")
 
 
@@ -159,6 +166,15 @@ def _chat(request: Request) -> Response:
     return reply(demo_chat.completion(words, asked))
 
 
+def _tools(request: Request) -> Response:
+    if request.method != "POST":
+        return Response(405, b"", headers=((b"allow", b"POST"),))
+    answered = demo_tools.answer_to(bytes(request.content))
+    if answered.stream is not None:
+        return Response(200, b"text/event-stream", chunks=answered.stream, headers=((b"cache-control", b"no-store"),))
+    return Response(answered.status, b"") if answered.response is None else reply(answered.response, answered.status)
+
+
 def _names_file(request: Request) -> Response:
     content = memoryview(demo_data.names_file())
     tag = f'"unicode-{len(content)}"'
@@ -226,6 +242,7 @@ ROUTES: list[tuple[re.Pattern[str], Callable[[Request], Response]]] = [
         (r"/v1/files/unicode-names.txt", _names_file),
         (r"/v1/models", _models),
         (r"/v1/chat/completions", _chat),
+        (r"/mcp", _tools),
         (r"/v1/slow", _slow),
         (r"/v1/status/\d{3}", _status),
         (r"/echo(/.*)?", _echo),

@@ -62,6 +62,8 @@ async def test_a_lost_key_is_replaced_and_the_upstream_followed(database_url: st
     assert await works(database_url, second["agent_api_key"])
     record = await FIND_ANY.one(connection, "market-data")
     assert record.document["api_url"] == "http://127.0.0.1:9002"
+    record = await FIND_ANY.one(connection, "market-tools")
+    assert record.document["mcp_endpoint"] == "http://127.0.0.1:9002/mcp"
 
 
 async def test_every_demo_publisher_can_be_served(database_url: str) -> None:
