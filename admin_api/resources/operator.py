@@ -45,11 +45,12 @@ Operator = Annotated[str, Depends(operator)]
 class OpenExchange(Answer):
     """An exchange without an end; `amount_atomic` is a decimal string, because assets may have 18 decimals.
 
-    Of a payment on a chain `payer` is the wallet that paid, network and address; else `owner_id` is the account.
+    Of a payment on a chain `payer` is the wallet that paid, network and address; else `owner_id` is the account. A
+    `count` is a free call that counts against a free tier.
     """
 
     exchange_id: UUID
-    kind: Literal["charge", "hold", "payment"]
+    kind: Literal["charge", "hold", "payment", "count"]
     owner_id: UUID | None
     payer: str | None
     publisher: str | None

@@ -9,14 +9,17 @@ from uuid import UUID
 
 from gateway.database.pool import Connection
 from gateway.database.statement import Command, Statement
+from gateway.ledger.counters import Counter, counter_columns
 from gateway.ledger.exchanges import ChargeVerdict
 
 POST_CHARGES = Statement(
     """
-    SELECT verdict, available, deposit, promotional, funded
+    SELECT verdict, available, deposit, promotional, funded, kind, counted
       FROM ledger.post_charges($1::uuid[], $2::bigint[], $3::uuid[], $4::bigint[], $5::text[]::numeric[],
                                $6::text[]::numeric[], $7, $8::uuid[], $9::text[], $10::smallint[], $11::bigint[],
-                               $12::bigint[], $13::text[], $14::bytea[], $15::bytea[])
+                               $12::bigint[], $13::text[], $14::bytea[], $15::bytea[], $16::uuid[], $17::integer[],
+                               $18::uuid[], $19::uuid[], $20::text[], $21::date[], $22::text[]::numeric[],
+                               $23::boolean[], $24::text[]::numeric[], $25::text[]::numeric[])
     """,
     ChargeVerdict,
 )
@@ -30,7 +33,10 @@ SETTLE = Command(
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """One fixed-price charge. Amounts are atomic units of the wallet's asset; `fee` is part of `amount`."""
+    """One fixed-price charge. Amounts are atomic units of the wallet's asset; `fee` is part of `amount`.
+
+    One of nothing (`amount` 0) is only counted, so it must have counters; its wallet is not looked at.
+    """
 
     exchange_id: UUID
     wallet_id: int
@@ -38,6 +44,11 @@ class Charge:
     account_id: int
     amount: int
     fee: int
+    counters: tuple[Counter, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.amount and not self.counters:
+            raise ValueError("a charge of nothing that counts nothing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +72,25 @@ async def post(
     connection: Connection, charges: Sequence[Charge], worker_id: int | None, ends: list[Settlement]
 ) -> list[ChargeVerdict]:
     """Post charges and ends in one transaction and return a verdict for each charge, in order."""
-    return await POST_CHARGES.all(
+    paid = [charge for charge in charges if charge.amount]
+    free = [charge for charge in charges if not charge.amount]
+    verdicts = await POST_CHARGES.all(
         connection,
-        [charge.exchange_id for charge in charges],
-        [charge.wallet_id for charge in charges],
-        [charge.publisher_id for charge in charges],
-        [charge.account_id for charge in charges],
-        [str(charge.amount) for charge in charges],
-        [str(charge.fee) for charge in charges],
+        [charge.exchange_id for charge in paid],
+        [charge.wallet_id for charge in paid],
+        [charge.publisher_id for charge in paid],
+        [charge.account_id for charge in paid],
+        [str(charge.amount) for charge in paid],
+        [str(charge.fee) for charge in paid],
         worker_id,
         *settlement_columns(ends),
+        [charge.exchange_id for charge in free],
+        *counter_columns([(charge.amount, charge.counters) for charge in (*paid, *free)]),
     )
+    if not free:
+        return verdicts
+    of_paid, of_free = iter(verdicts[: len(paid)]), iter(verdicts[len(paid) :])
+    return [next(of_paid if charge.amount else of_free) for charge in charges]
 
 
 def settlement_columns(ends: list[Settlement]) -> tuple[list[Any], ...]:

@@ -13,7 +13,7 @@ from uuid import UUID
 from gateway.database.pool import Connection
 from gateway.database.statement import Command, Statement
 
-Verdict = Literal["posted", "short", "replayed", "conflict", "unknown_wallet", "fenced"]
+Verdict = Literal["posted", "short", "replayed", "conflict", "unknown_wallet", "fenced", "beyond"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,8 @@ class ChargeVerdict:
     """What happened to one charge; amounts in atomic units. `fenced`: its worker was taken for dead, nothing moved.
 
     `available` is what the wallet can still spend at this publisher: after the charge when it was posted, and what
-    there is instead when it was short. The three parts say what was drawn.
+    there is instead when it was short. The three parts say what was drawn. `beyond`: the counter of this `kind` stands
+    at `counted` and would have left its bounds; nothing moved, and nothing else is said.
     """
 
     verdict: Verdict
@@ -29,9 +30,11 @@ class ChargeVerdict:
     deposit: int = 0
     promotional: int = 0
     funded: int = 0
+    kind: str | None = None
+    counted: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("available", "deposit", "promotional", "funded"):
+        for name in ("available", "deposit", "promotional", "funded", "counted"):
             object.__setattr__(self, name, int(getattr(self, name)))
 
     @property
@@ -56,6 +59,7 @@ class HoldVerdict:
     """The outcome of placing or ending a hold; see ledger.place_holds and ledger.end_hold.
 
     `short`: nothing is held, `available` is what there is; `busy`: so it is while other holds of the wallet last.
+    `beyond`: nothing is held, the counter of this `kind` stands at `counted` and would have left its bounds.
     """
 
     verdict: Literal[
@@ -70,11 +74,15 @@ class HoldVerdict:
         "unknown",
         "unknown_wallet",
         "fenced",
+        "beyond",
     ]
     available: int
+    kind: str | None = None
+    counted: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "available", int(self.available))
+        object.__setattr__(self, "counted", int(self.counted))
 
     @property
     def paid(self) -> bool:
@@ -84,10 +92,10 @@ class HoldVerdict:
 
 @dataclass(frozen=True, slots=True)
 class OpenExchange:
-    """An exchange whose money moved and whose end nobody recorded."""
+    """An exchange whose money moved, or that was counted (`count`: it is free), and whose end nobody recorded."""
 
     exchange_id: UUID
-    kind: Literal["charge", "hold"]
+    kind: Literal["charge", "hold", "count"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +118,11 @@ FIND_ORPHANS = Statement(
     SELECT t.cause_id AS exchange_id, t.kind::text AS kind FROM ledger.transfer t
      WHERE t.cause_id >= $2 AND t.worker_id = $1 AND t.kind IN ('charge', 'hold') AND t.leg = 0
        AND NOT EXISTS (SELECT FROM ledger.settlement s WHERE s.exchange_id = t.cause_id)
-     ORDER BY t.cause_id LIMIT $3
+    UNION
+    SELECT d.exchange_id, 'count' FROM ledger.counted d
+     WHERE d.exchange_id >= $2 AND d.worker_id = $1 AND d.alone
+       AND NOT EXISTS (SELECT FROM ledger.settlement s WHERE s.exchange_id = d.exchange_id)
+     ORDER BY exchange_id LIMIT $3
     """,
     OpenExchange,
 )
@@ -147,7 +159,7 @@ STOP_WORKER = Command("UPDATE ledger.worker SET stopped_at = now(), settled_thro
 async def refund(
     connection: Connection, exchange_id: UUID, *, reason: str, status: int | None, grace: timedelta, only_open: bool
 ) -> Refunded:
-    """Undo a charge or captured hold, whole, to the lots it came from.
+    """Undo a charge or captured hold, whole, to the lots it came from, and uncount what was counted.
 
     With `only_open` an exchange that has ended stays as it is (verdict `settled`): the pipeline and the reconciler
     use it so that neither can undo what the other has finished.

@@ -26,6 +26,7 @@ from gateway.database.statement import Statement
 from gateway.errors import Unavailable
 from gateway.ledger.answers import StoredAnswer
 from gateway.ledger.batches import BATCH, Batches
+from gateway.ledger.counters import Counter, counter_columns
 from gateway.ledger.entries import Settlement, settlement_columns
 from gateway.ledger.exactly import Doubt, Exactly
 from gateway.ledger.exchanges import END_HOLD, HoldVerdict, refund
@@ -36,10 +37,12 @@ log = logging.getLogger(__name__)
 
 PLACE_HOLDS = Statement(
     """
-    SELECT verdict, available
+    SELECT verdict, available, kind, counted
       FROM ledger.place_holds($1::uuid[], $2::bigint[], $3::uuid[], $4::bigint[], $5::text[]::numeric[], $6,
                               $7::text[]::numeric[], $8::text[]::numeric[], $9::uuid[], $10::text[], $11::smallint[],
-                              $12::bigint[], $13::bigint[], $14::text[], $15::bytea[], $16::bytea[], $17)
+                              $12::bigint[], $13::bigint[], $14::text[], $15::bytea[], $16::bytea[], $17,
+                              $18::integer[], $19::uuid[], $20::uuid[], $21::text[], $22::date[],
+                              $23::text[]::numeric[], $24::boolean[], $25::text[]::numeric[], $26::text[]::numeric[])
     """,
     HoldVerdict,
 )
@@ -56,13 +59,14 @@ LOST_KEY = "The key of this call is another call's by now; nothing was charged. 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """What to reserve: atomic units of the wallet's asset, for one exchange."""
+    """What to reserve: atomic units of the wallet's asset, for one exchange, and what that counts."""
 
     exchange_id: UUID
     wallet_id: int
     publisher_id: UUID
     account_id: int
     amount: int
+    counters: tuple[Counter, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,7 @@ class Holds(Batches[Hold, HoldVerdict]):
         self.grace = grace
 
     async def place(self, hold: Hold) -> HoldVerdict:
-        """Reserve, durably. Verdict `held`, or `short` or `busy` (with what there is). Raises Unavailable; then not."""
+        """Reserve, durably, and count. Verdict `held`, or `short`, `busy` or `beyond`. Raises Unavailable; then not."""
         return await self._share(hold)
 
     async def finish(self, capture: Capture) -> HoldVerdict:
@@ -235,6 +239,7 @@ async def post_holds(
         [str(end.fee) for end in ends],
         *settlement_columns([end.settlement for end in ends]),
         grace,
+        *counter_columns([(hold.amount, hold.counters) for hold in holds]),
     )
 
 

@@ -69,7 +69,10 @@ COUNTS = Statement(
                AND NOT EXISTS (SELECT FROM ledger.settlement s WHERE s.exchange_id = t.cause_id))
            + (SELECT count(*) FROM chain.payment p WHERE p.booking IN ('earnings', 'direct') AND p.state <> 'cancelled'
                  AND NOT (p.state = 'failed' AND p.final)
-                 AND NOT EXISTS (SELECT FROM ledger.settlement s WHERE s.exchange_id = p.id)) AS open_exchanges,
+                 AND NOT EXISTS (SELECT FROM ledger.settlement s WHERE s.exchange_id = p.id))
+           + (SELECT count(DISTINCT d.exchange_id) FROM ledger.counted d WHERE d.alone
+                 AND NOT EXISTS (SELECT FROM ledger.settlement s WHERE s.exchange_id = d.exchange_id))
+               AS open_exchanges,
            (SELECT count(*) FROM ledger.hold WHERE status = 'pending') AS pending_holds
     """,
     Counts,
@@ -188,12 +191,41 @@ RULES: dict[str, Statement[Violation]] = {
         """,
         Violation,
     ),
-    "every settlement has its charge, hold or payment": Statement(
+    "every settlement has its charge, hold, payment or count": Statement(
         """
         SELECT format('exchange %s', s.exchange_id) AS detail FROM ledger.settlement s
          WHERE NOT EXISTS (SELECT FROM ledger.transfer t WHERE t.cause_id = s.exchange_id
                               AND t.kind IN ('charge', 'hold'))
-           AND NOT EXISTS (SELECT FROM chain.payment p WHERE p.id = s.exchange_id) LIMIT 20
+           AND NOT EXISTS (SELECT FROM chain.payment p WHERE p.id = s.exchange_id)
+           AND NOT EXISTS (SELECT FROM ledger.counted d WHERE d.exchange_id = s.exchange_id AND d.alone) LIMIT 20
+        """,
+        Violation,
+    ),
+    "every counter equals what exchanges have counted": Statement(
+        """
+        SELECT format('counter %s/%s/%s/%s: %s, counted %s', scope, subject, kind, period, c.value, d.amount) AS detail
+          FROM ledger.counter c
+          FULL JOIN (SELECT scope, subject, kind, period, sum(amount) AS amount FROM ledger.counted
+                      GROUP BY scope, subject, kind, period) d USING (scope, subject, kind, period)
+         WHERE coalesce(c.value, -1) <> coalesce(d.amount, 0) LIMIT 20
+        """,
+        Violation,
+    ),
+    "an exchange counts what was taken for it, and nothing once it was given back": Statement(
+        """
+        SELECT format('exchange %s: %s counted %s, taken %s', d.exchange_id, d.kind, d.amount, t.amount) AS detail
+          FROM ledger.counted d
+          LEFT JOIN ledger.hold h ON h.exchange_id = d.exchange_id
+          LEFT JOIN ledger.settlement s ON s.exchange_id = d.exchange_id
+          CROSS JOIN LATERAL (
+              SELECT coalesce(sum(CASE WHEN t.kind = 'refund' THEN -t.amount ELSE t.amount END), 0) AS amount
+                FROM ledger.transfer t
+               WHERE t.cause_id = d.exchange_id
+                 AND t.kind IN ('charge', 'refund',
+                                CASE WHEN h.status = 'pending' THEN 'hold' ELSE 'capture' END::ledger.kind)) t
+         WHERE (d.money AND d.amount <> t.amount) OR (s.outcome = 'refunded' AND d.amount <> 0)
+            OR d.alone <> NOT EXISTS (SELECT FROM ledger.transfer t
+                                       WHERE t.cause_id = d.exchange_id AND t.kind IN ('charge', 'hold')) LIMIT 20
         """,
         Violation,
     ),

@@ -22,13 +22,14 @@ Decision = Literal["refund", "keep", "forgive"]
 
 @dataclass(frozen=True, slots=True)
 class UnendedExchange:
-    """An exchange whose money moved, or may, and whose end is not recorded. `amount` is atomic units of the asset.
+    """An exchange that was paid or counted, or may be, and whose end is not recorded. `amount` is atomic units.
 
-    Of a payment on a chain `payer` is the wallet, network and address, and `owner_id` is None.
+    Of a payment on a chain `payer` is the wallet, network and address, and `owner_id` is None. A `count` is a call that
+    is free and was counted.
     """
 
     exchange_id: UUID
-    kind: Literal["charge", "hold", "payment"]
+    kind: Literal["charge", "hold", "payment", "count"]
     owner_id: UUID | None
     publisher: str | None
     asset: str
@@ -103,6 +104,29 @@ FIND_UNENDED_PAYMENTS = Statement(
     """,
     UnendedExchange,
 )
+# Free calls that were counted and have no end. Their ids say since when.
+FIND_UNENDED_COUNTS = Statement(
+    """
+    SELECT DISTINCT ON (d.exchange_id)
+           d.exchange_id, 'count' AS kind, o.id AS owner_id, p.slug AS publisher, coalesce(a.symbol, '') AS asset,
+           0 AS amount,
+           to_timestamp(('x' || left(replace(d.exchange_id::text, '-', ''), 12))::bit(48)::bigint / 1000.0) AS since,
+           d.worker_id,
+           coalesce(k.reconciled_at IS NULL AND k.stopped_at IS NULL AND k.seen_at > now() - $1::interval, false)
+               AS worker_alive
+      FROM ledger.counted d
+      LEFT JOIN identity.account o ON o.id = d.scope
+      LEFT JOIN catalog.publisher p ON p.id = d.subject
+      LEFT JOIN catalog.asset a ON a.id = p.primary_asset_id
+      LEFT JOIN ledger.worker k ON k.id = d.worker_id
+     WHERE d.alone AND ($2::uuid IS NULL OR d.exchange_id = $2)
+       AND d.exchange_id >= coalesce($2, (SELECT settled_through FROM ledger.worker WHERE reconciled_at IS NULL
+                                           ORDER BY settled_through LIMIT 1), 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+       AND NOT EXISTS (SELECT FROM ledger.settlement s WHERE s.exchange_id = d.exchange_id)
+     ORDER BY d.exchange_id, p.slug LIMIT $3
+    """,
+    UnendedExchange,
+)
 FIND_DEBTS = Statement(
     """
     SELECT m.id AS exchange_id, format('%s:0x%s', m.network, encode(m.payer, 'hex')) AS payer, p.slug AS publisher,
@@ -134,6 +158,7 @@ async def unended(
     """Return exchanges without an end, oldest first; those of live workers are usually just being served."""
     found = await FIND_UNENDED.all(connection, dead_after, exchange_id, limit)
     found += await FIND_UNENDED_PAYMENTS.all(connection, dead_after, exchange_id, limit)
+    found += await FIND_UNENDED_COUNTS.all(connection, dead_after, exchange_id, limit)
     return sorted(found, key=lambda exchange: exchange.exchange_id)[:limit]
 
 

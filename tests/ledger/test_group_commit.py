@@ -263,7 +263,7 @@ async def test_the_proof_finds_what_was_tampered_with(world: World, connection: 
     assert found == {
         "customer balances equal their transfers",
         "sharded balances equal their transfers",
-        "every settlement has its charge, hold or payment",
+        "every settlement has its charge, hold, payment or count",
     }
 
 
