@@ -143,7 +143,7 @@ def _markets(settings: Settings, guard: EgressGuard, catalog: Catalog, metrics: 
             log.warning("the breaker of publisher %s is %s", slug, state.value)
 
     policy = BreakerPolicy(it.failures, it.percent, it.calls, it.window, it.wait, it.wait_max)
-    return Markets(guard, settings.queries, policy, changed, metrics.query_refused)
+    return Markets(guard, settings.queries, settings.proxy, policy, changed, metrics.query_refused)
 
 
 def _rails(

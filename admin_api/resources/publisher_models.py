@@ -200,6 +200,7 @@ class PublisherResponse(Answer):
     idle_timeout_seconds: ChosenSeconds
     total_timeout_seconds: ChosenSeconds
     max_connections: Annotated[int | None, EXTENSION]
+    connect_retries: Annotated[int | None, EXTENSION]
     refund_on_status: Annotated[list[str], EXTENSION]
     websocket_enabled: Annotated[bool, EXTENSION]
     x402_accepts: Annotated[list[OnchainAsset] | None, EXTENSION] = None

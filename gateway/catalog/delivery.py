@@ -1,4 +1,4 @@
-"""How a publisher wants its calls delivered: time for each phase, simultaneous calls, and which answers cost nothing.
+"""How a publisher wants its calls delivered: time for each phase, calls at once, new tries, which answers cost nothing.
 
 Pure: the fields as requests have them, checks against the operator's bounds, and the compiled form of the hot path. An
 owner may only tighten what the operator allows and only add to what the refund rule gives back anyway (5xx). What does
@@ -29,13 +29,14 @@ TIMEOUT_FIELDS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class DeliveryPolicy:
-    """What an owner chose; None means the operator's default. Seconds, connections per worker, statuses."""
+    """What an owner chose; None means the operator's default. Seconds, calls at once per worker, new tries."""
 
     connect: float | None = None
     first_byte: float | None = None
     idle: float | None = None
     total: float | None = None
     connections: int | None = None
+    retries: int | None = None
     refunded: frozenset[int] = field(default_factory=frozenset[int])
 
 
@@ -64,7 +65,7 @@ def expand(statuses: Iterable[str]) -> frozenset[int]:
 
 
 def check_bounds(changes: Mapping[str, Any], proxy: ProxySettings) -> None:
-    """Raise InvalidRequest when a timeout or the number of connections is outside what the operator allows."""
+    """Raise InvalidRequest when a timeout or a number is outside what the operator allows."""
     for name, phase in TIMEOUT_FIELDS.items():
         value, most = changes.get(name), getattr(proxy, f"{phase}_max")
         if value is not None and not SHORTEST <= value <= most:
@@ -72,6 +73,9 @@ def check_bounds(changes: Mapping[str, Any], proxy: ProxySettings) -> None:
     connections, most = changes.get("max_connections"), proxy.connections_per_upstream_max
     if connections is not None and not 1 <= connections <= most:
         raise refused("max_connections", f"is {connections}; this gateway allows 1 to {most} connections per worker")
+    retries, most = changes.get("connect_retries"), proxy.connect_retries_max
+    if retries is not None and not 0 <= retries <= most:
+        raise refused("connect_retries", f"is {retries}; this gateway allows 0 to {most}")
 
 
 def compile_delivery(document: Mapping[str, Any]) -> DeliveryPolicy:
@@ -82,5 +86,6 @@ def compile_delivery(document: Mapping[str, Any]) -> DeliveryPolicy:
         idle=document.get("idle_timeout_seconds"),
         total=document.get("total_timeout_seconds"),
         connections=document.get("max_connections"),
+        retries=document.get("connect_retries"),
         refunded=expand(document.get("refund_on_status") or ()),
     )

@@ -150,6 +150,7 @@ class DeliveryFields(Request):
     idle_timeout_seconds: Duration | None = None
     total_timeout_seconds: Duration | None = None
     max_connections: Connections | None = None
+    connect_retries: Connections | None = None
     refund_on_status: RefundStatuses | None = None
     websocket_enabled: Switch | None = None
 

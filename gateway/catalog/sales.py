@@ -16,6 +16,7 @@ from uuid import UUID
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationError
 
+from gateway.catalog.delivery import DeliveryPolicy
 from gateway.catalog.refusals import refused
 from gateway.database.statement import Command, Statement
 from pricing.sql.catalogue import OnSale, Relation
@@ -62,6 +63,7 @@ class Sale:
 
     config: DatabaseConfig
     on_sale: OnSale
+    delivery: DeliveryPolicy
     version: str
 
 
@@ -121,7 +123,7 @@ def read_config(config: object) -> DatabaseConfig:
         raise refused(place, fault["msg"].removeprefix("Value error, ")) from None
 
 
-def compile_sale(config: object, tables: Sequence[Mapping[str, Any]]) -> Sale:
+def compile_sale(config: object, tables: Sequence[Mapping[str, Any]], delivery: DeliveryPolicy) -> Sale:
     """Return the hot path's form of stored configuration and tables."""
     read = read_config(config)
     relations = [
@@ -134,8 +136,8 @@ def compile_sale(config: object, tables: Sequence[Mapping[str, Any]]) -> Sale:
         )
         for table in tables
     ]
-    text = orjson.dumps([read.model_dump(), [asdict(one) for one in relations]])
-    return Sale(read, OnSale.of(relations), hashlib.sha256(text).hexdigest())
+    text = orjson.dumps([read.model_dump(), [asdict(one) for one in relations], asdict(delivery)], default=sorted)
+    return Sale(read, OnSale.of(relations), delivery, hashlib.sha256(text).hexdigest())
 
 
 def schema_view(row: SaleRow, *, owner: bool) -> dict[str, Any]:

@@ -272,9 +272,10 @@ def compile_publisher(
     if mcp:
         prices = tuple(_of_tools(price, entry) for price, entry in zip(prices, row.pricing, strict=True))
     route = route_of(document, secrets, "mcp_endpoint" if mcp else "api_url")
+    delivery = compile_delivery(document)
     sale: Sale | None = None
     if row.sale is not None and is_postgres(row.category, secrets.get("database_config")):
-        sale = compile_sale(secrets["database_config"], row.sale["tables"])
+        sale = compile_sale(secrets["database_config"], row.sale["tables"], delivery)
     return Publisher(
         id=row.id,
         slug=row.slug,
@@ -292,7 +293,7 @@ def compile_publisher(
         route_names=route.own_names if route else frozenset(),
         authentication=compile_authentication(document, secrets) if route else None,
         not_served=not_served(row.category, document, row.pricing, row.sale if sale else None),
-        delivery=compile_delivery(document),
+        delivery=delivery,
         websocket=bool(document.get("websocket_enabled")) and not mcp,
         wallet_address=row.wallet_address,
         wallet_network=row.wallet_network_id,

@@ -14,7 +14,8 @@ from gateway.catalog.records import Publisher
 # Document fields that are answered under their own name, null when unset.
 DOCUMENT_FIELDS = (
     "allowed_passthrough_headers", "api_key_header", "api_key_query_param", "api_url", "billing_model", "branch_id",
-    "capabilities", "categories", "compute_type", "connect_timeout_seconds", "database_config", "database_name",
+    "capabilities", "categories", "compute_type", "connect_retries", "connect_timeout_seconds", "database_config",
+    "database_name",
     "database_type", "email", "endpoints", "first_byte_timeout_seconds", "gateway_fee_percent", "idle_timeout_seconds",
     "integration_type", "logo_url", "max_connections", "mcp_capabilities", "mcp_endpoint", "oauth_provider_id",
     "ownership_tracking_enabled", "price_per_mib", "project_id", "protected_operations", "publisher_type",
@@ -27,7 +28,8 @@ DOCUMENT_FIELDS = (
     "websocket_enabled", "x402_exposure", "x402_settlement",
 )  # fmt: skip
 OWNER_ONLY = (
-    "api_key_header", "api_key_query_param", "api_url", "branch_id", "database_config", "max_connections",
+    "api_key_header", "api_key_query_param", "api_url", "branch_id", "connect_retries", "database_config",
+    "max_connections",
     "mcp_endpoint", "project_id", "token_cache_ttl_seconds", "token_exchange_method", "token_exchange_mode",
     "token_exchange_url", "token_response_field", "email",
 )  # fmt: skip

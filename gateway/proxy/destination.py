@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from gateway.catalog.authentication import Authentication
-from gateway.catalog.delivery import DeliveryPolicy
 from gateway.catalog.snapshot import Publisher, Route
 from gateway.errors import UpstreamUnreachable
-from gateway.settings import ProxySettings, Settings
+from gateway.settings import Settings
 from gateway.telemetry.metrics import Metrics
 from gateway.upstreams.auth.authenticator import Authenticator
 from gateway.upstreams.breaker import Breaker, BreakerPolicy, State
 from gateway.upstreams.egress import EgressRefused, canonical_host
-from gateway.upstreams.http.timeouts import Timeouts
+from gateway.upstreams.http.timeouts import Timeouts, timeouts_of
 from gateway.upstreams.origin import Lane, Origin
+from gateway.upstreams.turnstile import Turnstile
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,10 @@ Authenticate: TypeAlias = Callable[[Authentication, str], Authenticator]
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A publisher's server. `lane` is the pool key: the origin's, or the publisher's own when it bounds connections."""
+    """A publisher's server. `lane` is the pool key: the origin's, or the publisher's own when it bounds connections.
+
+    `calls` and `sockets` bound what is on its way at once.
+    """
 
     publisher: Publisher
     route: Route
@@ -39,6 +42,8 @@ class Destination:
     timeouts: Timeouts
     breaker: Breaker
     auth: Authenticator | None
+    calls: Turnstile
+    sockets: Turnstile
 
 
 class Destinations:
@@ -46,6 +51,7 @@ class Destinations:
 
     def __init__(self, settings: Settings, metrics: Metrics, authenticate: Authenticate) -> None:
         self._settings, self._metrics, self._authenticate = settings.proxy, metrics, authenticate
+        self._sockets = settings.websocket.connections
         it = settings.breaker
         self._policy = BreakerPolicy(it.failures, it.percent, it.calls, it.window, it.wait, it.wait_max)
         self._known: dict[str, Destination] = {}
@@ -63,13 +69,24 @@ class Destinations:
             raise RuntimeError("match lets only publishers with a route through")
         origin = origin_of(route)
         lane: Origin | Lane = origin
+        most, sockets = self._settings.connections_per_upstream, self._sockets
         if publisher.delivery.connections is not None:
-            most = min(publisher.delivery.connections, self._settings.connections_per_upstream_max)
+            most = sockets = min(publisher.delivery.connections, self._settings.connections_per_upstream_max)
             lane = Lane(origin, publisher.slug, most)
         # What is known of a server outlives a change of its publisher, unless the change leads to another server.
         breaker = known.breaker if known is not None and known.origin == origin else self._breaker(publisher.slug)
         timeouts = timeouts_of(publisher.delivery, self._settings)
-        return Destination(publisher, route, origin, lane, timeouts, breaker, self._auth(publisher, known))
+        return Destination(
+            publisher,
+            route,
+            origin,
+            lane,
+            timeouts,
+            breaker,
+            self._auth(publisher, known),
+            known.calls if known is not None and known.calls.limit == most else Turnstile(most),
+            known.sockets if known is not None and known.sockets.limit == sockets else Turnstile(sockets),
+        )
 
     def _auth(self, publisher: Publisher, known: Destination | None) -> Authenticator | None:
         plan = publisher.authentication
@@ -92,13 +109,3 @@ def origin_of(route: Route) -> Origin:
     except EgressRefused:
         raise UpstreamUnreachable("The publisher's server cannot be reached; you were not charged.") from None
     return Origin("https" if route.scheme == "https" else "http", host, route.port)
-
-
-def timeouts_of(chosen: DeliveryPolicy, settings: ProxySettings) -> Timeouts:
-    """Return the owner's timeouts where there are, else the operator's; never more than the operator allows now."""
-    return Timeouts(
-        connect=min(chosen.connect or settings.connect_timeout, settings.connect_timeout_max),
-        first_byte=min(chosen.first_byte or settings.first_byte_timeout, settings.first_byte_timeout_max),
-        idle=min(chosen.idle or settings.idle_timeout, settings.idle_timeout_max),
-        total=min(chosen.total or settings.total_timeout, settings.total_timeout_max),
-    )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gateway.proxy.held import HeldCall
     from gateway.proxy.meter import Meter
     from gateway.proxy.onchain.payment import CallPayment
+    from gateway.upstreams.turnstile import Turnstile
     from pricing.sql.budget import Budget
 
 
@@ -70,6 +71,7 @@ class Exchange:
         "path",
         "patience",
         "payment",
+        "place",
         "principal",
         "publisher",
         "query",
@@ -108,6 +110,7 @@ class Exchange:
         self.meter: Meter | None = None  # quote: reads what the call costs, where that is known afterwards
         self.read_body: bytes | None = None  # query: its body, read before it is known who pays for it
         self.budget: Budget | None = None  # query: what a planned query may come to, in rows
+        self.place: Turnstile | None = None  # admit: where the call holds one of the publisher's places
         self.charge: ChargeVerdict | None = None  # authorize: set when money moved
         self.held: HeldCall | None = None  # authorize: set when the most that the call may cost is held
         self.payment: CallPayment | None = None  # authorize: set when a payment on a chain is reserved for this call

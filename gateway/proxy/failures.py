@@ -40,8 +40,19 @@ from gateway.upstreams.http.errors import (
 SILENCE = (ConnectError, Disconnected, FirstByteTimeout, IdleTimeout, ProtocolError, TotalTimeout)
 
 
-def admit(exchange: Exchange, to: Destination, services: Services) -> None:
-    """Raise UpstreamUnavailable while the publisher's server is left alone. Nothing has moved then."""
+async def admit(exchange: Exchange, to: Destination, services: Services) -> None:
+    """Take the place of one call, which Pipeline.serve gives back. Nothing has moved when this raises.
+
+    Raises Unavailable when as many calls as the publisher takes at once stay on their way for the connect timeout, and
+    UpstreamUnavailable while its server is left alone.
+    """
+    places = to.sockets if exchange.scope["type"] == "websocket" else to.calls
+    if not await places.enter(to.timeouts.connect):
+        services.metrics.upstream_error(exchange.sold.slug, "PoolTimeout")
+        raise Unavailable(
+            f"{places.limit} calls to this publisher are on their way, as many as it takes at once; not charged."
+        )
+    exchange.place = places
     if to.breaker.state is CLOSED:
         return
     wait = to.breaker.admit(exchange, monotonic())

@@ -118,6 +118,8 @@ class Pipeline:
             await answer_internal_error(exchange)
         finally:
             del self.live.calls[exchange]
+            if exchange.place is not None:
+                exchange.place.leave()
             observe(exchange, self.services)
 
     async def _serve(self, exchange: Exchange) -> None:
@@ -181,7 +183,7 @@ class Pipeline:
             return
         quote(exchange, candidates)
         to = self.destinations.find(exchange.sold)
-        admit(exchange, to, services)
+        await admit(exchange, to, services)
         try:
             if ARMED == "authorize.before":
                 await act()
@@ -199,7 +201,7 @@ class Pipeline:
         if taken is None:
             return
         to = self.destinations.find(exchange.sold)
-        admit(exchange, to, self.services)
+        await admit(exchange, to, self.services)
         try:
             await rail.authorize(exchange, taken)
             exchange.mark("authorize")

@@ -143,7 +143,7 @@ class SocketPipeline(Pipeline):
         if taken is None:  # pragma: no cover - of a connection no answer is kept
             return
         to = self.destinations.find(exchange.sold)
-        admit(exchange, to, self.services)
+        await admit(exchange, to, self.services)
         try:
             payment = await rail.authorize(exchange, taken)
             exchange.mark("authorize")
@@ -226,7 +226,7 @@ class SocketPipeline(Pipeline):
             target(to.route, exchange.path, exchange.query),
             headers,
             caller.protocols,
-            Timeouts(times.connect, times.first_byte, times.idle, settings.lifetime + 60),
+            Timeouts(times.connect, times.first_byte, times.idle, settings.lifetime + 60, times.retries),
             settings.max_message,
         )
 

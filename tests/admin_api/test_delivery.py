@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from gateway.catalog.delivery import DeliveryPolicy
-from gateway.proxy.destination import Destinations, timeouts_of
+from gateway.proxy.destination import Destinations
 from gateway.settings import ProxySettings, SettingsError, load
-from gateway.upstreams.http.timeouts import Timeouts
+from gateway.upstreams.http.timeouts import Timeouts, timeouts_of
 from gateway.upstreams.origin import Lane
 from tests.admin_api.conftest import Api, Clerk
 

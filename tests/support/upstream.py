@@ -1,7 +1,7 @@
 """A publisher's server for tests: records the raw head and body of each request and answers as its path asks.
 
 /status/503 answers that status; /slow?ms=.. waits first; /reset closes without an answer; /cut breaks off mid-body
-(?pause=..: later); /chunks sends pieces with pauses; /bytes?n=.. a large body; /hang never answers; anything else 200 with a small JSON.
+(?pause=..: later); /chunks sends pieces with pauses; /bytes?n=.. a large body; /hang never answers; /wait does when `released` is set; anything else 200 with a small JSON.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class RecordingUpstream:
 
     requests: list[Recorded] = field(default_factory=list)
     extra_headers: list[tuple[str, str]] = field(default_factory=list)
+    released: asyncio.Event = field(default_factory=asyncio.Event)
     port: int = 0
     _server: asyncio.Server | None = None
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
@@ -128,6 +129,8 @@ class RecordingUpstream:
             return False
         if word == "hang":
             await asyncio.sleep(3600)
+        if word == "wait":
+            await self.released.wait()
         if word == "cut":
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf")
             await writer.drain()

@@ -90,7 +90,7 @@ class Passage:
         if isinstance(message.get("params"), dict):
             message = {**message, "params": without_ours(message["params"])}
         body = text(message)
-        to = self._destination(exchange)
+        to = await self._destination(exchange)
         try:
             answer = await self._asked(exchange, to, b"POST", body, line.own_fields)
             if message.get("method") == "tools/list" and "id" in message:
@@ -102,7 +102,7 @@ class Passage:
 
     async def listen(self, exchange: Exchange, fields: McpFields) -> Ending | None:
         """Pass on what the server says of itself. A stream that breaks off ends: its client opens it again."""
-        to = self._destination(exchange)
+        to = await self._destination(exchange)
         try:
             answer = await self._asked(exchange, to, b"GET", None, self._in_session(exchange, fields))
             ending = await self._deliver(exchange, answer)
@@ -116,7 +116,7 @@ class Passage:
 
     async def end(self, exchange: Exchange, fields: McpFields) -> Ending | None:
         """End a session."""
-        to = self._destination(exchange)
+        to = await self._destination(exchange)
         try:
             answer = await self._asked(exchange, to, b"DELETE", None, self._in_session(exchange, fields))
             return await self._deliver(exchange, answer)
@@ -128,9 +128,9 @@ class Passage:
             raise InvalidRequest("This needs the Mcp-Session-Id that initialize gave.")
         return ClientLine({}, fields, opened(self.services.box, exchange, fields.session)).own_fields
 
-    def _destination(self, exchange: Exchange) -> Destination:
+    async def _destination(self, exchange: Exchange) -> Destination:
         to = self.destinations.find(exchange.sold)
-        admit(exchange, to, self.services)
+        await admit(exchange, to, self.services)
         return to
 
     async def _asked(

@@ -89,7 +89,7 @@ class Purchases:
         if exchange.keyed is not None:
             exchange.keyed.request_hasher.update(exchange.read_body)
         to = self.destinations.find(exchange.sold)
-        admit(exchange, to, services)
+        await admit(exchange, to, services)
         try:
             await self.pay(exchange)
             exchange.mark("authorize")
@@ -107,7 +107,7 @@ class Purchases:
         if taken is None:
             return None
         to = self.destinations.find(exchange.sold)
-        admit(exchange, to, self.services)
+        await admit(exchange, to, self.services)
         try:
             payment = await rail.authorize(exchange, taken)
             exchange.mark("authorize")

@@ -94,7 +94,7 @@ class McpSeller:
     async def _list(self, exchange: Exchange, kind: Literal["tools", "resources"]) -> Ending:
         """Answer with what there is, as the contract shows it. Free."""
         to = self.purchases.destinations.find(exchange.sold)
-        admit(exchange, to, self.services)
+        await admit(exchange, to, self.services)
         server = McpServer(exchange, self.services.upstreams, to)
         try:
             items = await self.lists.get(to.route, server.send, kind)

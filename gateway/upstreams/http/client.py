@@ -12,10 +12,11 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 
+from gateway.upstreams.again import again
 from gateway.upstreams.egress import EgressGuard
 from gateway.upstreams.http.connection import Connection
 from gateway.upstreams.http.dial import Dialer
-from gateway.upstreams.http.errors import ConnectError, Disconnected
+from gateway.upstreams.http.errors import AddressRefused, ConnectError, Disconnected, TlsFailed
 from gateway.upstreams.http.pool import OriginPool, PoolCounts
 from gateway.upstreams.http.request import EncodedRequest, Headers, encode
 from gateway.upstreams.http.response import UpstreamResponse
@@ -75,7 +76,7 @@ class UpstreamClient:
         pool = self._pools.get(lane) or self._new_pool(lane)
         connection = pool.take(now)
         if connection is None:
-            connection = await pool.acquire(min(timeouts.connect, timeouts.total))
+            connection = await _connected(pool, timeouts, ends)
             now = asyncio.get_running_loop().time()
         first = connection.begin(request, timeouts, now, ends)
         try:
@@ -123,6 +124,21 @@ class UpstreamClient:
         pool = OriginPool(dial, limit=limit, max_idle=self._max_idle, idle_seconds=self._idle_seconds)
         self._pools[lane] = pool
         return pool
+
+
+async def _connected(pool: OriginPool, timeouts: Timeouts, ends: float) -> Connection:
+    """Return a connection, tried for as often as the timeouts allow. Raises UpstreamError."""
+    clock = asyncio.get_running_loop().time
+
+    async def acquire() -> Connection:
+        return await pool.acquire(max(min(timeouts.connect, ends - clock()), 0.001))
+
+    return await (again(timeouts.retries, acquire, _may_come_about) if timeouts.retries else acquire())
+
+
+def _may_come_about(error: Exception) -> bool:
+    """Return whether a connection may come about if it is tried again."""
+    return isinstance(error, ConnectError) and not isinstance(error, AddressRefused | TlsFailed)
 
 
 async def _send_streaming(

@@ -28,6 +28,10 @@ class DatabaseUnreachable(DatabaseError):
     """No connection, or it was lost before the query began: nothing ran."""
 
 
+class DatabaseAway(DatabaseUnreachable):
+    """No connection came about now; another try may bring one."""
+
+
 class DatabaseBusy(DatabaseError):
     """All connections that this publisher allows are in use, or its server has no more; `retry_after` in seconds."""
 

@@ -12,13 +12,15 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from gateway.catalog.sales import Sale
-from gateway.settings import QuerySettings
+from gateway.settings import ProxySettings, QuerySettings
 from gateway.upstreams.breaker import Breaker, BreakerPolicy, State
 from gateway.upstreams.egress import EgressGuard
+from gateway.upstreams.http.timeouts import timeouts_of
 from gateway.upstreams.postgres import queries
 from gateway.upstreams.postgres.address import Address, BadConnectionString, read_address
 from gateway.upstreams.postgres.errors import DatabaseLost, DatabaseResting, DatabaseUnreachable, QueryTimeout
@@ -95,13 +97,11 @@ class OpenQuery:
 class Market:
     """One publisher's database, as it is sold now."""
 
-    def __init__(
-        self, sale: Sale, address: Address, guard: EgressGuard, bounds: Bounds, breaker: Breaker, *, size: int
-    ) -> None:
+    def __init__(self, sale: Sale, address: Address, pool: DatabasePool, bounds: Bounds, breaker: Breaker) -> None:
         self.version = sale.version
         self.address = address
         self.database = address.database
-        self.pool = DatabasePool(address, guard, size=size)
+        self.pool = pool
         self.bounds = bounds
         self.breaker = breaker
         self._on_sale = sale.on_sale
@@ -199,12 +199,14 @@ class Markets:
         self,
         guard: EgressGuard,
         settings: QuerySettings,
+        proxy: ProxySettings,
         policy: BreakerPolicy,
         changed: Callable[[UUID, State], None],
         refused: Callable[[str], None],
     ) -> None:
         self._guard = guard
         self._policy, self._changed, self._refused = policy, changed, refused
+        self._proxy = proxy
         self._size = settings.connections
         self._bounds = Bounds(
             plan=settings.plan_seconds,
@@ -232,7 +234,16 @@ class Markets:
         # What is known of a server outlives a change of what is sold from it.
         same = market is not None and market.address == address
         breaker = market.breaker if market is not None and same else self._breaker(publisher_id)
-        market = self._known[publisher_id] = Market(sale, address, self._guard, self._bounds, breaker, size=self._size)
+        # What its owner chose, within what the operator allows.
+        times = timeouts_of(sale.delivery, self._proxy)
+        size = min(sale.delivery.connections or self._size, self._size)
+        pool = DatabasePool(address, self._guard, size=size, connect=times.connect, retries=times.retries)
+        bounds = replace(
+            self._bounds,
+            statement=min(self._bounds.statement, times.first_byte, times.idle),
+            total=min(self._bounds.total, times.total),
+        )
+        market = self._known[publisher_id] = Market(sale, address, pool, bounds, breaker)
         return market
 
     async def check(self, market: Market, query: str) -> CheckedQuery:

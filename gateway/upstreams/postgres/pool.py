@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from gateway.upstreams.again import again
 from gateway.upstreams.egress import EgressGuard, EgressRefused, ResolutionFailed
 from gateway.upstreams.http.dial import alternating
 from gateway.upstreams.postgres.address import Address, distrust, tls_context
-from gateway.upstreams.postgres.errors import LOST, DatabaseBusy, DatabaseUnreachable
+from gateway.upstreams.postgres.errors import LOST, DatabaseAway, DatabaseBusy, DatabaseUnreachable
 
 CONNECT_SECONDS = 5.0
 WAIT_SECONDS = 2.0
@@ -43,11 +44,17 @@ class _Kept:
 
 
 class DatabasePool:
-    """The connections to one publisher's database, at most `size`."""
+    """The connections to one publisher's database, at most `size`.
 
-    def __init__(self, address: Address, guard: EgressGuard, *, size: int) -> None:
+    One may take `connect` seconds to come about, and is tried `retries` times more; nobody waits longer for a free one.
+    """
+
+    def __init__(
+        self, address: Address, guard: EgressGuard, *, size: int, connect: float = CONNECT_SECONDS, retries: int = 0
+    ) -> None:
         self._address = address
         self._guard = guard
+        self._connect_seconds, self._retries = connect, retries
         self._free: list[_Kept] = []
         self._slots = asyncio.Semaphore(size)
         self._closed = False
@@ -58,7 +65,7 @@ class DatabasePool:
     async def lease(self) -> AsyncGenerator[Session]:
         """Lend a session. Raises DatabaseBusy or DatabaseUnreachable; it comes back clean or is closed."""
         try:
-            async with asyncio.timeout(WAIT_SECONDS):
+            async with asyncio.timeout(min(WAIT_SECONDS, self._connect_seconds)):
                 await self._slots.acquire()
         except TimeoutError:
             raise DatabaseBusy("All connections to this publisher's database are busy.") from None
@@ -104,7 +111,7 @@ class DatabasePool:
             if not kept.session.is_closed() and now - kept.opened < LIFE_SECONDS and now - kept.freed < IDLE_SECONDS:
                 return kept
             kept.session.terminate()
-        return _Kept(await self._open(), now, now)
+        return _Kept(await again(self._retries, self._open, _may_come_about), now, now)
 
     async def _give_back(self, kept: _Kept) -> None:
         try:
@@ -124,13 +131,13 @@ class DatabasePool:
     async def _open(self) -> Session:
         address = self._address
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
+            async with asyncio.timeout(self._connect_seconds):
                 found = await self._guard.addresses(address.host, address.port)
                 return await self._first(alternating(found))
         except EgressRefused as refusal:
             raise DatabaseUnreachable(f"The database's address is refused: {refusal}.") from None
         except ResolutionFailed:
-            raise DatabaseUnreachable("The database's host name cannot be resolved.") from None
+            raise DatabaseAway("The database's host name cannot be resolved.") from None
         except ssl.SSLCertVerificationError as error:
             raise DatabaseUnreachable(distrust(error, address.host)) from None
         except asyncpg.TooManyConnectionsError:
@@ -140,14 +147,14 @@ class DatabasePool:
         except ConnectionError as error:
             if "rejected SSL upgrade" in str(error):
                 raise DatabaseUnreachable("The publisher's database does not speak TLS.") from None
-            raise DatabaseUnreachable(UNREACHABLE) from None
+            raise DatabaseAway(UNREACHABLE) from None
         except (*LOST, asyncpg.PostgresError, ValueError):
-            raise DatabaseUnreachable(UNREACHABLE) from None
+            raise DatabaseAway(UNREACHABLE) from None
 
     async def _first(self, found: tuple[str, ...]) -> Session:
         failure: Exception | None = None
         for position, literal in enumerate(found):
-            share = CONNECT_SECONDS / len(found) if position + 1 < len(found) else None
+            share = self._connect_seconds / len(found) if position + 1 < len(found) else None
             try:
                 async with asyncio.timeout(share):
                     return await self._connect(literal)
@@ -164,8 +171,13 @@ class DatabasePool:
             password=address.password,
             database=address.database,
             ssl=tls_context(address),
-            timeout=CONNECT_SECONDS,
+            timeout=self._connect_seconds,
             statement_cache_size=STATEMENTS,
             max_cacheable_statement_size=16_384,
             server_settings={"application_name": "tollway"},
         )
+
+
+def _may_come_about(error: Exception) -> bool:
+    """Return whether a connection may come about if it is tried again."""
+    return isinstance(error, DatabaseAway)
