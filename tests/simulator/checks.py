@@ -213,7 +213,10 @@ def _check_paid_for(town: Town, first: Attempt, ends: dict[str, End]) -> None:
 
 
 def _check_one_at_a_time(town: Town, fenced: dict[int, datetime]) -> None:
-    """No call reaches its publisher while another with its key is under way, unless that one's worker was fenced."""
+    """No call reaches its publisher while another with its key is under way, unless that one's worker was fenced.
+
+    One whose publisher broke off may have given its key back before it is told that it has.
+    """
     tries: defaultdict[str, list[tuple[Attempt, Heard]]] = defaultdict(list)
     for attempt in town.caller.attempts:
         heard = town.publishers.heard.get(attempt.exchange_id)
@@ -221,7 +224,7 @@ def _check_one_at_a_time(town: Town, fenced: dict[int, datetime]) -> None:
             tries[attempt.key].append((attempt, heard))
     for same in tries.values():
         for (first, arrived), (second, again) in permutations(same, 2):
-            overlap = arrived.step < again.step < first.ended
+            overlap = arrived.step < again.step < (arrived.broke or first.ended)
             moments = [fenced[worker] for worker in first.process.worker_ids if worker in fenced]
             excused = any(moment <= EPOCH + timedelta(seconds=again.at) for moment in moments)
             expect(not overlap or excused, f"{second} reached its publisher while {first} was under way")

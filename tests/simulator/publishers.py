@@ -32,12 +32,16 @@ PIECES = {"pieces": 2, "breaks": 2, "slow": 12}
 
 @dataclass
 class Heard:
-    """What one server knows of one exchange: `step` and `at` (simulated seconds) say when it arrived."""
+    """What one server knows of one exchange: `step` and `at` (simulated seconds) say when it arrived.
+
+    `broke` is the step in which its answer broke off, or 0.
+    """
 
     exchange_id: str
     script: str
     step: int = 0
     at: float = 0.0
+    broke: int = 0
     delivered: bool = False
 
 
@@ -87,6 +91,7 @@ class Publishers:
             await self.conductor.turn(f"the publisher of call {number} goes on")
             answer.feed(b"more of ")
         if script == "breaks":
+            heard.broke = self.conductor.steps
             answer.fail(BrokenBody("broke off", sent=True))
         else:
             self._end(answer, heard)
