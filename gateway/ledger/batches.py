@@ -67,6 +67,9 @@ Outcome = TypeVar("Outcome", bound=Verdict)
 class Batches(ABC, Generic[Item, Outcome]):
     """One list, one drainer, one connection. `observe` is told of each batch: items and seconds."""
 
+    ends_wait = 0.0
+    """For how many seconds ends may wait behind a batch for another one that takes them along."""
+
     def __init__(self, line: Exactly, observe: Callable[[int, float], None] | None = None) -> None:
         self._line = line
         self._observe = observe
@@ -150,10 +153,13 @@ class Batches(ABC, Generic[Item, Outcome]):
             self._wake()
 
     async def _drain(self) -> None:
+        again = FLUSH_AGAIN_SECONDS
         try:
             await asyncio.sleep(0)  # let the callers of this loop turn join the batch
-            while self._waiting or self._ends:
+            while self._waiting or (self._ends and again != self.ends_wait):
                 batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+                if batch and self.ends_wait:
+                    again = self.ends_wait
                 with self._watched(batch):
                     await (self._post(batch) if batch else self._write_ends())
         except Unavailable:
@@ -163,7 +169,7 @@ class Batches(ABC, Generic[Item, Outcome]):
             if self._waiting:
                 self._wake()
             elif self._ends:
-                self._flush_in(FLUSH_AGAIN_SECONDS)
+                self._flush_in(again)
 
     async def _post(self, batch: list[tuple[Item, asyncio.Future[Outcome]]]) -> None:
         """Post a batch and resolve every future in it, whatever happens."""

@@ -35,6 +35,8 @@ SLACK_MS = 60_000  # how long a call may take from its id to its charge
 class GroupCommit(Batches[Charge, ChargeVerdict]):
     """The ledger's hot door. One per worker; `stop` ends its life."""
 
+    ends_wait = FLUSH_SECONDS
+
     def __init__(
         self, settings: DatabaseSettings, *, grace: timedelta, observe: Callable[[int, float], None] | None = None
     ) -> None:
