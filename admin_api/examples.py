@@ -44,7 +44,13 @@ _PAYMENT: dict[str, Any] = {
 REQUESTS: dict[str, dict[str, Any]] = {
     "agent_register": {"name": "price-watcher"},
     "create_default_org_api_key": {"name": "nightly job", "expires_in_days": 90},
-    "create_org_api_key": {"name": "nightly job", "expires_in_days": 90},
+    "create_org_api_key": {
+        "name": "nightly job",
+        "expires_in_days": 90,
+        "budget": {"per_call": "0.05", "per_day": "1.00", "per_month": "20.00"},
+    },
+    "update_default_org_api_key": {"budget": {"per_day": "2.50"}},
+    "update_org_api_key": {"budget": {"per_day": "2.50", "per_month": None}},
     "create_deposit": {"amount_cents": 2000},
     "onchain_deposit": {"publisher_id": PUBLISHER, "amount": "5.00"},
     "set_recovery": {"email": "owner@example.com"},

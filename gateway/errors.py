@@ -95,6 +95,18 @@ class EndpointProtected(Problem):
     status, name, title = 403, "endpoint-protected", "Endpoint protected"
 
 
+class BudgetExceeded(Problem):
+    """The call could exceed what the API key may spend. Nothing was sent or charged; no other payment is asked for."""
+
+    status, name, title = 403, "budget-exceeded", "Budget exceeded"
+
+
+class BudgetLocked(Problem):
+    """A key that has a budget may not make keys, set budgets or make a recovery code; no key sets its own budget."""
+
+    status, name, title = 403, "budget-locked", "Budget locked"
+
+
 class NotFound(Problem):
     """No such object, or one of another tenant: the two are answered alike."""
 

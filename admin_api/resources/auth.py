@@ -6,6 +6,8 @@ creates it and nowhere else.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
@@ -17,17 +19,21 @@ from admin_api.kit.access import Caller, ServicesDep
 from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import Answer, Moment, PaginationMeta
 from admin_api.kit.problems import refusals
+from admin_api.resources.key_budgets import BudgetChange, KeyBudgetInfo, changed, shown
+from gateway.billing.spending import spent_of
 from gateway.catalog.refusals import refused
+from gateway.database.pool import Connection
 from gateway.errors import InvalidRequest
 from gateway.identity import names
 from gateway.identity.accounts import load
-from gateway.identity.api_keys import MAX_DAYS, ApiKey, create_key, list_keys, revoke_key
+from gateway.identity.api_keys import MAX_DAYS, ApiKey, create_key, list_keys, revoke_key, set_budget
 from gateway.identity.organizations import default_of
 from gateway.identity.permissions import Permission, require
 from gateway.identity.principals import Principal
 from gateway.services import Services
 
 router = APIRouter(tags=["Auth"], route_class=StrictRoute)
+EXTENSION: dict[str, Any] = {"x-extension": True}
 
 
 class UserStatus(StrEnum):
@@ -65,6 +71,15 @@ class CreateApiKeyRequest(BaseModel):
 
     name: Annotated[StrictStr, Field(max_length=256)]
     expires_in_days: Annotated[StrictInt, Field(ge=1, le=MAX_DAYS)] | None = None
+    budget: BudgetChange | None = None
+
+
+class UpdateApiKeyRequest(BaseModel):
+    """What is to change of a key. A limit that is left out stays as it is, null removes it; `budget: null` all."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    budget: BudgetChange | None
 
 
 class ApiKeyInfo(Answer):
@@ -79,6 +94,13 @@ class ApiKeyInfo(Answer):
     expires_at: Moment | None
     last_used_at: Moment | None
     revoked_at: Moment | None
+    budget: KeyBudgetInfo | None
+
+
+class ApiKeyInfoResponse(Answer):
+    """Envelope."""
+
+    data: ApiKeyInfo
 
 
 class ApiKeysResponse(Answer):
@@ -98,6 +120,7 @@ class ApiKeyCreated(Answer):
     organization_id: UUID
     created_at: Moment
     expires_at: Moment | None
+    budget: KeyBudgetInfo | None
 
 
 class ApiKeyCreatedResponse(Answer):
@@ -147,6 +170,19 @@ async def create_default_org_api_key(
     return await _create(services, caller, await _default(services, caller), body)
 
 
+@router.patch(
+    "/organizations/default/api-keys/{key_id}",
+    operation_id="update_default_org_api_key",
+    responses=refusals(400, 401, 403, 404),
+    openapi_extra=EXTENSION,
+)
+async def update_default_org_api_key(
+    key_id: UUID, body: UpdateApiKeyRequest, caller: Caller, services: ServicesDep
+) -> ApiKeyInfoResponse:
+    """Set the budget of a key of the caller's default organization. No key sets its own."""
+    return await _update(services, caller, await _default(services, caller), key_id, body)
+
+
 @router.delete(
     "/organizations/default/api-keys/{key_id}",
     operation_id="revoke_default_org_api_key",
@@ -178,6 +214,19 @@ async def create_org_api_key(
     return await _create(services, caller, organization_id, body)
 
 
+@router.patch(
+    "/organizations/{organization_id}/api-keys/{key_id}",
+    operation_id="update_org_api_key",
+    responses=refusals(400, 401, 403, 404),
+    openapi_extra=EXTENSION,
+)
+async def update_org_api_key(
+    organization_id: UUID, key_id: UUID, body: UpdateApiKeyRequest, caller: Caller, services: ServicesDep
+) -> ApiKeyInfoResponse:
+    """Set the budget of a key of an organization. No key sets its own."""
+    return await _update(services, caller, organization_id, key_id, body)
+
+
 @router.delete(
     "/organizations/{organization_id}/api-keys/{key_id}",
     operation_id="revoke_org_api_key",
@@ -202,7 +251,7 @@ async def _list(services: Services, caller: Principal, organization_id: UUID) ->
     async with services.database.acquire() as connection:
         await require(connection, caller.account_id, organization_id, Permission.API_KEYS_READ)
         keys = await list_keys(connection, organization_id)
-    return ApiKeysResponse(data=[_info(key) for key in keys])
+        return ApiKeysResponse(data=await _infos(connection, services, keys))
 
 
 async def _create(
@@ -214,7 +263,8 @@ async def _create(
             name = names.check(body.name, longest=100)
         except names.NameRefused as error:
             raise refused("name", str(error)) from None
-        created = await create_key(connection, organization_id, caller, name, body.expires_in_days)
+        budget = None if body.budget is None else changed(None, body.budget, services.catalog.default_asset)
+        created = await create_key(connection, organization_id, caller, name, body.expires_in_days, budget)
     record = created.record
     return ApiKeyCreatedResponse(
         data=ApiKeyCreated(
@@ -225,20 +275,46 @@ async def _create(
             organization_id=record.organization_id,
             created_at=record.created_at,
             expires_at=record.expires_at,
+            budget=shown(record.budget, services.catalog.assets, {}, datetime.now(UTC).date()),
         )
     )
+
+
+async def _update(
+    services: Services, caller: Principal, organization_id: UUID, key_row: UUID, body: UpdateApiKeyRequest
+) -> ApiKeyInfoResponse:
+    async with services.database.transaction() as connection:
+        allowed = await require(connection, caller.account_id, organization_id, Permission.API_KEYS_READ)
+        record = await set_budget(
+            connection,
+            organization_id,
+            key_row,
+            lambda before: changed(before, body.budget, services.catalog.default_asset),
+            caller=caller,
+            role=allowed.role,
+        )
+        (info,) = await _infos(connection, services, [record])
+    services.identities.forget(record.key_id)
+    return ApiKeyInfoResponse(data=info)
 
 
 async def _revoke(services: Services, caller: Principal, organization_id: UUID, key_row: UUID) -> dict[str, Any]:
     async with services.database.transaction() as connection:
         allowed = await require(connection, caller.account_id, organization_id, Permission.API_KEYS_READ)
-        record = await revoke_key(connection, organization_id, key_row, account_id=caller.account_id, role=allowed.role)
+        record = await revoke_key(connection, organization_id, key_row, caller=caller, role=allowed.role)
     # The other workers hear of it by NOTIFY; this one need not wait for its own message.
     services.identities.forget(record.key_id)
     return {}
 
 
-def _info(key: ApiKey) -> ApiKeyInfo:
+async def _infos(connection: Connection, services: Services, keys: Sequence[ApiKey]) -> list[ApiKeyInfo]:
+    """Return what is told of keys, with what was spent of their budgets."""
+    day = datetime.now(UTC).date()
+    spent = await spent_of(connection, [key.budget for key in keys if key.budget is not None], day)
+    return [_info(key, shown(key.budget, services.catalog.assets, spent, day)) for key in keys]
+
+
+def _info(key: ApiKey, budget: KeyBudgetInfo | None) -> ApiKeyInfo:
     return ApiKeyInfo(
         id=key.id,
         key_id=key.key_id,
@@ -249,4 +325,5 @@ def _info(key: ApiKey) -> ApiKeyInfo:
         expires_at=key.expires_at,
         last_used_at=key.last_used_at,
         revoked_at=key.revoked_at,
+        budget=budget,
     )

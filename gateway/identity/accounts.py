@@ -13,7 +13,8 @@ from uuid import UUID
 from gateway.database.pool import Connection, Database, UniqueViolation
 from gateway.database.statement import Command, Statement
 from gateway.errors import Conflict
-from gateway.identity import codes, names
+from gateway.identity import budgets, codes, names
+from gateway.identity.budgets import KeyBudget
 from gateway.identity.principals import NewKey, new_key
 from gateway.ids import uuid7
 from gateway.ledger.wallets import open_wallet
@@ -61,8 +62,9 @@ INSERT_ORGANIZATION = Command(
 INSERT_MEMBERSHIP = Command("INSERT INTO identity.membership (organization_id, account_id, role) VALUES ($1, $2, $3)")
 INSERT_KEY = Command(
     """
-    INSERT INTO identity.api_key (id, key_id, secret_hash, name, organization_id, account_id, expires_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7)
+    INSERT INTO identity.api_key (id, key_id, secret_hash, name, organization_id, account_id, expires_at, budget_scope,
+                                  budget_asset, budget_per_call, budget_per_day, budget_per_month)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::numeric, $11::text::numeric, $12::text::numeric)
     """
 )
 FIND_ACCOUNT = Statement(
@@ -101,13 +103,20 @@ async def load(connection: Connection, account_id: UUID) -> Account:
 
 
 async def add_key(
-    connection: Connection, *, name: str, organization_id: UUID, account_id: UUID, expires_at: datetime | None = None
+    connection: Connection,
+    *,
+    name: str,
+    organization_id: UUID,
+    account_id: UUID,
+    expires_at: datetime | None = None,
+    budget: KeyBudget | None = None,
 ) -> tuple[UUID, NewKey]:
     """Store a fresh key and return its id with the key; the text of the key is kept nowhere."""
     key, key_row = new_key(), uuid7()
     await INSERT_KEY.run(
-        connection, key_row, key.key_id, key.secret_hash, name, organization_id, account_id, expires_at
-    )
+        connection, key_row, key.key_id, key.secret_hash, name, organization_id, account_id, expires_at,
+        *budgets.written(budget),
+    )  # fmt: skip
     return key_row, key
 
 

@@ -1,25 +1,39 @@
-"""API keys of an organization: list, create, revoke. Only hashes are stored; a key's text exists in one answer.
+"""API keys of an organization: list, create, revoke, limit. Only hashes are stored; a key's text exists in one answer.
 
 A key acts as the account that made it. Its owner may always revoke it; keys of other members take the permission to
-manage them. Revoked keys stay listed. What does not live here: recognising a key (principals.py).
+manage them. Revoked keys stay listed.
+
+A key must not loosen what it may spend. So one with a budget makes no keys, sets no budgets, revokes only itself and
+makes no recovery code; and no key sets its own budget, so that one without any is left that can change the others.
+
+What does not live here: recognising a key (principals.py), and whether a call fits a budget (billing/budgets.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from gateway.database.pool import Connection
 from gateway.database.statement import Command, Statement
-from gateway.errors import Conflict, Forbidden, NotFound
+from gateway.errors import BudgetLocked, Conflict, Forbidden, NotFound
+from gateway.identity import budgets
 from gateway.identity.accounts import add_key
+from gateway.identity.budgets import KeyBudget
 from gateway.identity.permissions import Denied, Permission, decide
 from gateway.identity.principals import Principal, refused_key
 
 MAX_DAYS = 3_650
 MAX_LIVE_KEYS = 1_000
 """Live keys of one organization: far above honest use, low enough that nobody fills the table."""
+LOCKED = (
+    "This API key has a budget: it makes no keys and no recovery code, sets no budgets and revokes only itself. "
+    "Use a key without a budget."
+)
+OWN_BUDGET = "No API key sets its own budget, so that nobody locks themselves out: use another one that has none."
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +49,7 @@ class ApiKey:
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
+    budget: KeyBudget | None
 
     @property
     def prefix(self) -> str:
@@ -50,19 +65,25 @@ class CreatedKey:
     text: str
 
 
+def _row(*, budget: list[str | None] | None, **columns: Any) -> ApiKey:
+    return ApiKey(**columns, budget=budgets.read(budget))
+
+
 LIST_KEYS = Statement(
     """
-    SELECT id, key_id, name, organization_id, account_id, created_at, expires_at, revoked_at, last_used_at
+    SELECT id, key_id, name, organization_id, account_id, created_at, expires_at, revoked_at, last_used_at,
+           budget
       FROM identity.api_key WHERE organization_id = $1 ORDER BY created_at DESC, id DESC
     """,
-    ApiKey,
+    _row,
 )
 FIND_KEY_ROW = Statement(
     """
-    SELECT id, key_id, name, organization_id, account_id, created_at, expires_at, revoked_at, last_used_at
+    SELECT id, key_id, name, organization_id, account_id, created_at, expires_at, revoked_at, last_used_at,
+           budget
       FROM identity.api_key WHERE organization_id = $1 AND id = $2
     """,
-    ApiKey,
+    _row,
 )
 COUNT_LIVE_KEYS = Statement(
     """
@@ -73,14 +94,30 @@ COUNT_LIVE_KEYS = Statement(
     scalar=True,
 )
 # Waits for a recovery or revocation that is under way, and then finds nothing: no key outlives the one that made it.
+# The same for a budget that is being set: the answer is whether the maker has one.
 LOCK_MAKER = Statement(
     """
-    SELECT k.key_id FROM identity.account a JOIN identity.api_key k ON k.account_id = a.id
+    SELECT k.budget IS NOT NULL
+      FROM identity.account a JOIN identity.api_key k ON k.account_id = a.id
      WHERE k.id = $1 AND a.status = 'active' AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
        FOR SHARE OF a, k
     """,
-    str,
+    bool,
     scalar=True,
+)
+HAS_BUDGET = Statement("SELECT budget IS NOT NULL FROM identity.api_key WHERE id = $1", bool, scalar=True)
+# As LOCK_MAKER and recoveries do it: the account before its keys.
+LOCK_ACCOUNT = Command("SELECT FROM identity.account WHERE id = $1 FOR SHARE")
+# Both, in id order: of two keys that limit each other at the same time one is left without a budget.
+LOCK_BOTH = Command("SELECT FROM identity.api_key WHERE id = ANY ($1::uuid[]) ORDER BY id FOR NO KEY UPDATE")
+# What was spent goes on counting while the asset stays the same, also while there is no limit for a time.
+SET_BUDGET = Command(
+    """
+    UPDATE identity.api_key
+       SET budget_scope = CASE WHEN budget_asset = $3 THEN budget_scope ELSE $2 END, budget_asset = $3,
+           budget_per_call = $4::text::numeric, budget_per_day = $5::text::numeric, budget_per_month = $6::text::numeric
+     WHERE id = $1
+    """
 )
 REVOKE_KEY = Command("UPDATE identity.api_key SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL")
 
@@ -91,33 +128,87 @@ async def list_keys(connection: Connection, organization_id: UUID) -> list[ApiKe
 
 
 async def create_key(
-    connection: Connection, organization_id: UUID, maker: Principal, name: str, expires_in_days: int | None
+    connection: Connection,
+    organization_id: UUID,
+    maker: Principal,
+    name: str,
+    expires_in_days: int | None,
+    budget: KeyBudget | None = None,
 ) -> CreatedKey:
     """Make a key that acts as its maker. Raises Conflict when the organization has too many live ones.
 
-    Raises Unauthenticated when the maker's own key has died since it was looked up.
+    Raises Unauthenticated when the maker's own key has died since it was looked up, BudgetLocked when it has a budget.
     """
-    if await LOCK_MAKER.first(connection, maker.api_key_id) is None:
-        raise refused_key()
+    await _lock_maker(connection, maker)
     if await COUNT_LIVE_KEYS.one(connection, organization_id) >= MAX_LIVE_KEYS:
         raise Conflict(f"This organization has {MAX_LIVE_KEYS} live keys; revoke some first.")
     expires_at = None if expires_in_days is None else datetime.now(UTC) + timedelta(days=expires_in_days)
     key_row, key = await add_key(
-        connection, name=name, organization_id=organization_id, account_id=maker.account_id, expires_at=expires_at
+        connection,
+        name=name,
+        organization_id=organization_id,
+        account_id=maker.account_id,
+        expires_at=expires_at,
+        budget=budget,
     )
     return CreatedKey(await FIND_KEY_ROW.one(connection, organization_id, key_row), key.text)
 
 
 async def revoke_key(
-    connection: Connection, organization_id: UUID, key_row: UUID, *, account_id: UUID, role: str
+    connection: Connection, organization_id: UUID, key_row: UUID, *, caller: Principal, role: str
 ) -> ApiKey:
-    """Revoke a key of the organization; doing it again changes nothing. Raises NotFound or Forbidden."""
+    """Revoke a key of the organization; doing it again changes nothing. Raises NotFound, Forbidden or BudgetLocked."""
+    found = await _theirs(connection, organization_id, key_row, caller, role)
+    if found.id != caller.api_key_id:
+        await demand_no_budget(connection, caller)
+    await REVOKE_KEY.run(connection, key_row)
+    return found
+
+
+async def set_budget(
+    connection: Connection,
+    organization_id: UUID,
+    key_row: UUID,
+    change: Callable[[KeyBudget | None], KeyBudget],
+    *,
+    caller: Principal,
+    role: str,
+) -> ApiKey:
+    """Set the budget of a key to what `change` makes of it, and return the key. Raises what revoke_key raises.
+
+    Also raises Unauthenticated when the caller's own key has died since it was looked up.
+    """
+    await LOCK_ACCOUNT.run(connection, caller.account_id)
+    await LOCK_BOTH.run(connection, [caller.api_key_id, key_row])
+    found = await _theirs(connection, organization_id, key_row, caller, role)
+    await _lock_maker(connection, caller)
+    if found.id == caller.api_key_id:
+        raise BudgetLocked(OWN_BUDGET)
+    await SET_BUDGET.run(connection, key_row, *budgets.written(change(found.budget)))
+    return await FIND_KEY_ROW.one(connection, organization_id, key_row)
+
+
+async def demand_no_budget(connection: Connection, caller: Principal) -> None:
+    """Raise BudgetLocked for a key with a budget, as the database knows it."""
+    if await HAS_BUDGET.first(connection, caller.api_key_id):
+        raise BudgetLocked(LOCKED)
+
+
+async def _lock_maker(connection: Connection, maker: Principal) -> None:
+    limited = await LOCK_MAKER.first(connection, maker.api_key_id)
+    if limited is None:
+        raise refused_key()
+    if limited:
+        raise BudgetLocked(LOCKED)
+
+
+async def _theirs(connection: Connection, organization_id: UUID, key_row: UUID, caller: Principal, role: str) -> ApiKey:
+    """Return a key that the caller may change: one of its own account, or any by the permission. Raises."""
     found = await FIND_KEY_ROW.first(connection, organization_id, key_row)
     if found is None:
         raise NotFound("This organization has no API key with this id.")
-    if found.account_id != account_id:
+    if found.account_id != caller.account_id:
         verdict = decide(role, Permission.API_KEYS_MANAGE)
         if isinstance(verdict, Denied):
             raise Forbidden(verdict.reason)
-    await REVOKE_KEY.run(connection, key_row)
     return found

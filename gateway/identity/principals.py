@@ -21,6 +21,8 @@ from uuid import UUID
 from gateway.database.pool import Database
 from gateway.database.statement import Command, Statement
 from gateway.errors import Unauthenticated
+from gateway.identity import budgets
+from gateway.identity.budgets import KeyBudget
 
 KEY = re.compile(r"seren_([0-9a-f]{16})_([A-Za-z0-9]{43})", re.ASCII)
 FRESH_SECONDS = 300.0
@@ -33,7 +35,7 @@ _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A caller who has proven who it is. `organization_id` is the one its key belongs to."""
+    """A caller who has proven who it is. `organization_id` is what its key belongs to, `budget` what it may spend."""
 
     account_id: UUID
     organization_id: UUID
@@ -41,6 +43,7 @@ class Principal:
     key_id: str
     name: str
     kind: str
+    budget: KeyBudget | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class KeyRecord:
     name: str
     kind: str
     expires_at: datetime | None
+    budget: list[str | None] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,8 @@ class _Entry:
 
 FIND_KEY = Statement(
     """
-    SELECT k.id AS api_key_id, k.key_id, k.secret_hash, k.organization_id, k.account_id, a.name, a.kind, k.expires_at
+    SELECT k.id AS api_key_id, k.key_id, k.secret_hash, k.organization_id, k.account_id, a.name, a.kind, k.expires_at,
+           k.budget
       FROM identity.api_key k
       JOIN identity.account a ON a.id = k.account_id
       JOIN identity.organization o ON o.id = k.organization_id
@@ -113,6 +118,7 @@ class Identities:
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
         self._used: set[str] = set()
+        self._changes = 0
         self.listening = False
         self.hits = 0
         self.misses = 0
@@ -144,6 +150,7 @@ class Identities:
 
     def forget(self, key_id: str | None = None) -> None:
         """Drop one key, or all of them, from the cache."""
+        self._changes += 1
         if key_id is None:
             self._entries.clear()
         else:
@@ -151,6 +158,7 @@ class Identities:
 
     def told(self, payload: str) -> None:
         """Handle a NOTIFY on `tollway_identity`: 'key:<key_id>' or 'account:<uuid>'."""
+        self._changes += 1
         kind, _, value = payload.partition(":")
         if kind == "key":
             self.forget(value)
@@ -180,14 +188,17 @@ class Identities:
 
     async def _load(self, key_id: str) -> _Entry:
         self.misses += 1
-        started = self._clock()
+        started, changes = self._clock(), self._changes
         record = await self._database.read(lambda connection: FIND_KEY.first(connection, key_id))
         principal = None
         if record is not None:
             principal = Principal(
-                record.account_id, record.organization_id, record.api_key_id, record.key_id, record.name, record.kind
-            )
+                record.account_id, record.organization_id, record.api_key_id, record.key_id, record.name, record.kind,
+                budgets.read(record.budget),
+            )  # fmt: skip
         entry = _Entry(record, principal, started)
+        if changes != self._changes:  # maybe of this key, after it was read: it serves this once
+            return entry
         if len(self._entries) >= CACHE_SIZE:
             self._entries.pop(next(iter(self._entries)))
         self._entries[key_id] = entry

@@ -12,8 +12,9 @@ from uuid import UUID
 from gateway.database.pool import Connection, Database
 from gateway.database.statement import Command, Statement
 from gateway.errors import Unauthenticated
-from gateway.identity import codes
+from gateway.identity import budgets, codes
 from gateway.identity.accounts import AGENT_KEY_NAME, Account, Registered, add_key, load
+from gateway.identity.budgets import KeyBudget
 from gateway.identity.organizations import default_of
 
 
@@ -45,6 +46,16 @@ USE_CODE = Statement(
     scalar=True,
 )
 REVOKE_ALL_KEYS = Command("UPDATE identity.api_key SET revoked_at = now() WHERE account_id = $1 AND revoked_at IS NULL")
+# The new key may spend what the old ones could: without a limit if any that lived until now had none, else what the
+# oldest of them may. Where none lived, the last one that died speaks for the account.
+CARRIED_BUDGET = Statement(
+    """
+    SELECT budget FROM identity.api_key WHERE account_id = $1
+     ORDER BY least(revoked_at, expires_at) DESC, budget IS NULL DESC, created_at, id LIMIT 1
+    """,
+    budgets.read,
+    scalar=True,
+)
 
 
 async def set_up(database: Database, account_id: UUID, email: str | None, *, change_email: bool) -> RecoverySet:
@@ -61,7 +72,7 @@ async def set_up(database: Database, account_id: UUID, email: str | None, *, cha
 
 
 async def recover(database: Database, code: str) -> Recovered:
-    """Exchange a recovery code for a new key and a new code; every old key dies.
+    """Exchange a recovery code for a new key and a new code; every old key dies, and its budget lives on.
 
     Raises codes.CodeRefused for a text that cannot be a code, Unauthenticated for a wrong or used one.
     """
@@ -71,12 +82,15 @@ async def recover(database: Database, code: str) -> Recovered:
         if account_id is None:
             raise Unauthenticated("This recovery code is unknown or has been used.")
         await REVOKE_ALL_KEYS.run(connection, account_id)
-        return Recovered(await _rearm(connection, await load(connection, account_id)), fresh)
+        budget = await CARRIED_BUDGET.first(connection, account_id)
+        return Recovered(await _rearm(connection, await load(connection, account_id), budget), fresh)
 
 
-async def _rearm(connection: Connection, account: Account) -> Registered:
+async def _rearm(connection: Connection, account: Account, budget: KeyBudget | None) -> Registered:
     organization = await default_of(connection, account.id)
     if organization is None:
         raise Unauthenticated("The account behind this recovery code belongs to no organization any more.")
-    _, key = await add_key(connection, name=AGENT_KEY_NAME, organization_id=organization.id, account_id=account.id)
+    _, key = await add_key(
+        connection, name=AGENT_KEY_NAME, organization_id=organization.id, account_id=account.id, budget=budget
+    )
     return Registered(account, organization.id, key)

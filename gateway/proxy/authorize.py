@@ -10,6 +10,7 @@ from gateway.ledger.entries import Charge
 from gateway.ledger.group_commit import GroupCommit
 from gateway.ledger.holds import Holds
 from gateway.ledger.wallets import FIND_WALLET
+from gateway.proxy.allowance import allowance_of
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.held import HeldCall, hold_for, place
 
@@ -28,7 +29,7 @@ class WalletNumbers:
     """Which wallet an account has in an asset. Wallets are never renumbered, so found ones are kept."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self.database = database
         self._known: dict[tuple[UUID, UUID], int] = {}
 
     async def find(self, account_id: UUID, asset_id: UUID) -> int | None:
@@ -36,7 +37,7 @@ class WalletNumbers:
         key = (account_id, asset_id)
         number = self._known.get(key)
         if number is None:
-            wallet = await self._database.read(lambda connection: FIND_WALLET.first(connection, account_id, asset_id))
+            wallet = await self.database.read(lambda connection: FIND_WALLET.first(connection, account_id, asset_id))
             if wallet is None:
                 return None
             if len(self._known) >= CACHE_SIZE:
@@ -53,7 +54,7 @@ class WalletNumbers:
 async def authorize(exchange: Exchange, ledger: GroupCommit, holds: Holds, wallets: WalletNumbers) -> None:
     """Post the charge, or hold the most where the price is known afterwards. Free calls pass.
 
-    Raises Shortfall or Unavailable; then nothing has moved.
+    Raises Shortfall, BudgetExceeded or Unavailable; then nothing has moved.
     """
     price, offer = exchange.asset_price, exchange.quote
     if price is None or offer.amount == 0:
@@ -66,13 +67,23 @@ async def authorize(exchange: Exchange, ledger: GroupCommit, holds: Holds, walle
     if wallet is None:
         raise Shortfall(f"You have no {price.asset.symbol} balance.", 0)
     publisher, meter = exchange.sold, exchange.meter
+    allowance = exchange.allowance = allowance_of(exchange.principal, price.asset)
+    counters = allowance.counters(offer.amount) if allowance is not None else ()
     if meter is not None:
-        held = await place(holds, hold_for(exchange, meter, price, wallet))
+        held = await place(holds, hold_for(exchange, meter, price, wallet, counters))
         if not held.paid:
+            if allowance is not None:
+                allowance.check(held, offer.amount)
             raise Shortfall("The balance does not cover the most that this call may cost.", held.available)
-        exchange.held = HeldCall(holds, meter, price, offer.amount, held.available)
-        return
-    verdict = await ledger.charge(Charge(exchange.id, wallet, publisher.id, price.account_id, offer.amount, offer.fee))
-    if not verdict.paid:
-        raise Shortfall("The balance does not cover this call.", verdict.available)
-    exchange.charge = verdict
+        exchange.held = HeldCall(holds, meter, price, offer.amount, held.available, allowance)
+    else:
+        verdict = await ledger.charge(
+            Charge(exchange.id, wallet, publisher.id, price.account_id, offer.amount, offer.fee, counters)
+        )
+        if not verdict.paid:
+            if allowance is not None:
+                allowance.check(verdict, offer.amount)
+            raise Shortfall("The balance does not cover this call.", verdict.available)
+        exchange.charge = verdict
+    if allowance is not None:
+        await allowance.look(wallets.database)

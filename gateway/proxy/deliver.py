@@ -28,8 +28,8 @@ from pricing.money import format_amount
 
 # Said by us on every answer, so an upstream's own of these names are dropped: it cannot claim a cost.
 OURS = frozenset(
-    b"x-cost x-cost-max x-cost-asset x-cost-drawn x-balance x-request-id ratelimit ratelimit-policy"
-    b" idempotency-replayed payment-response x-payment-response".split()
+    b"x-cost x-cost-max x-cost-asset x-cost-drawn x-balance x-budget-left x-request-id ratelimit"
+    b" ratelimit-policy idempotency-replayed payment-response x-payment-response".split()
 )
 
 Keep = Callable[[HeaderPairs, bytes | None], Awaitable[None]]
@@ -340,11 +340,12 @@ def cost_headers(exchange: Exchange, *, refunded: bool) -> HeaderPairs:
         return [(b"x-cost", b"0")]
     decimals = price.asset.decimals
     amount = 0 if refunded else exchange.quote.amount
-    left = charge.available + (exchange.quote.amount if refunded else 0)
+    back = exchange.quote.amount if refunded else 0
     headers = [
         (b"x-cost", format_amount(amount, decimals).encode()),
         (b"x-cost-asset", price.asset.symbol.encode()),
-        (b"x-balance", format_amount(left, decimals).encode()),
+        (b"x-balance", format_amount(charge.available + back, decimals).encode()),
+        *(exchange.allowance.fields(back) if exchange.allowance is not None else ()),
     ]
     if not refunded:
         parts = [

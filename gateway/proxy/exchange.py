@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gateway.identity.principals import Principal
     from gateway.ledger.exchanges import ChargeVerdict
     from gateway.limits.policy import Verdict
+    from gateway.proxy.allowance import Allowance
     from gateway.proxy.held import HeldCall
     from gateway.proxy.meter import Meter
     from gateway.proxy.onchain.payment import CallPayment
@@ -46,6 +47,7 @@ class Exchange:
     """The state of one call. Steps run in order; each field is set by the step that its comment names."""
 
     __slots__ = (
+        "allowance",
         "answered",
         "asset_price",
         "body_ended",
@@ -111,6 +113,7 @@ class Exchange:
         self.read_body: bytes | None = None  # query: its body, read before it is known who pays for it
         self.budget: Budget | None = None  # query: what a planned query may come to, in rows
         self.place: Turnstile | None = None  # admit: where the call holds one of the publisher's places
+        self.allowance: Allowance | None = None  # authorize: set when the caller's API key has a budget
         self.charge: ChargeVerdict | None = None  # authorize: set when money moved
         self.held: HeldCall | None = None  # authorize: set when the most that the call may cost is held
         self.payment: CallPayment | None = None  # authorize: set when a payment on a chain is reserved for this call

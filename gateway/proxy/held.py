@@ -13,8 +13,10 @@ from gateway.billing import pay_per_use
 from gateway.billing.prepaid_credits import Ending
 from gateway.catalog.snapshot import AssetPrice
 from gateway.ledger.answers import StoredAnswer
+from gateway.ledger.counters import Counter
 from gateway.ledger.exchanges import HoldVerdict
 from gateway.ledger.holds import Capture, Hold, Holds
+from gateway.proxy.allowance import Allowance
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.meter import Meter
 from gateway.proxy.settle import settlement_of
@@ -34,6 +36,7 @@ class HeldCall:
     price: AssetPrice
     amount: int
     available: int
+    allowance: Allowance | None = None
     ended: bool = False
     trails: bool = False
     """Whether the answer's head announced that its cost is said behind its body."""
@@ -76,12 +79,13 @@ class HeldCall:
         decimals = self.price.asset.decimals
         final = refunded or self.meter.whole
         due = 0 if refunded else self.meter.due.amount
-        left = self.available + (self.amount - due if final else 0)
+        back = self.amount - due if final else 0
         said = (b"x-cost", due) if final else (b"x-cost-max", self.amount)
         return [
             (said[0], format_amount(said[1], decimals).encode()),
             (b"x-cost-asset", self.price.asset.symbol.encode()),
-            (b"x-balance", format_amount(left, decimals).encode()),
+            (b"x-balance", format_amount(self.available + back, decimals).encode()),
+            *(self.allowance.fields(back) if self.allowance is not None else ()),
         ]
 
     def trailer(self) -> HeaderPairs:
@@ -92,12 +96,14 @@ class HeldCall:
 async def place(holds: Holds, hold: Hold) -> HoldVerdict:
     """Place a hold, and look once more where the end of an earlier one may be on its way. Raises Unavailable."""
     verdict = await holds.place(hold)
-    if verdict.verdict == "busy":
+    if verdict.verdict in ("busy", "beyond"):
         await asyncio.sleep(END_SECONDS)
         verdict = await holds.place(hold)
     return verdict
 
 
-def hold_for(exchange: Exchange, meter: Meter, price: AssetPrice, wallet: int) -> Hold:
-    """Return what is to be held for a call."""
-    return Hold(exchange.id, wallet, exchange.sold.id, price.account_id, meter.rate.reserve)
+def hold_for(
+    exchange: Exchange, meter: Meter, price: AssetPrice, wallet: int, counters: tuple[Counter, ...] = ()
+) -> Hold:
+    """Return what is to be held for a call, and what that counts."""
+    return Hold(exchange.id, wallet, exchange.sold.id, price.account_id, meter.rate.reserve, counters)

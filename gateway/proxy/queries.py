@@ -13,7 +13,7 @@ from uuid import UUID
 
 from gateway.catalog.experiences import Experiences, Seen
 from gateway.catalog.sales import Sale
-from gateway.errors import InvalidRequest, Problem
+from gateway.errors import BudgetExceeded, InvalidRequest, Problem
 from gateway.faults import ARMED, act
 from gateway.identity.clients import Network
 from gateway.limits.policy import Check, Policy
@@ -231,14 +231,17 @@ class Queries:
         known = purse.exchange.quote
         purse.exchange.budget = asked
         try:
-            return await purse.hold(wallet, asked)
-        except Shortfall:
+            rows = await purse.hold(wallet, asked)
+        except (Shortfall, BudgetExceeded):
             principal = purse.exchange.principal
             if principal is not None and purse.exchange.quote != known:
                 verdict = await self._services.limiter.check(Check(principal.key_id, self._looks))
                 if not verdict.allowed:
                     raise refusal(verdict) from None
             raise
+        if purse.exchange.allowance is not None:
+            await purse.exchange.allowance.look(self._services.database)
+        return rows
 
     def _leave(self, run: Run, error: BaseException) -> None:
         """End the money of a query whose answer nobody gets whole.

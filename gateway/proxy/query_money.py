@@ -1,7 +1,8 @@
 """The money of a query: the most it may cost is authorized before it runs, what is due is taken before it is answered.
 
 From a balance (here) the most is held and what was metered is captured. A balance below the most, but not below the
-estimate, is held whole, and the query is stopped where it is used up. The other rail is onchain/query_purse.py.
+estimate, is held whole, and the query is stopped where it is used up; so is what the budget of the key has left. The
+other rail is onchain/query_purse.py.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from typing import ClassVar
-from uuid import UUID
 
 from gateway.catalog.snapshot import AssetPrice
 from gateway.errors import Unavailable
 from gateway.ledger.answers import StoredAnswer
 from gateway.ledger.exchanges import HoldVerdict
 from gateway.ledger.holds import Capture, Hold, Holds
+from gateway.proxy.allowance import allowance_of
 from gateway.proxy.authorize import Shortfall, WalletNumbers
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.idempotency import NOT_KEPT
@@ -27,6 +28,8 @@ from pricing.sql.budget import Budget
 
 END_SECONDS = 0.03
 """How long the ledger usually takes to write what a query has cost."""
+REDUCTIONS = 3
+"""How often a hold is tried with less: a day's budget, a month's and the balance may each have less left."""
 
 Answer = tuple[HeaderPairs, bytes | None]
 """An answer's fields and body; no body where it is too large to keep."""
@@ -67,6 +70,7 @@ class BalancePurse(Purse):
         super().__init__(exchange, price)
         self.ended = False
         self._left = 0  # what can be spent beside what is held
+        self._allowance = exchange.allowance = allowance_of(exchange.principal, price.asset)
         self._holds = holds
 
     @classmethod
@@ -94,31 +98,49 @@ class BalancePurse(Purse):
     async def hold(self, wallet: int, budget: Budget) -> int:
         """Hold the most that the query may cost, or what there is; return the rows that this pays for.
 
-        Raises Shortfall when that is less than the estimate, and Unavailable; then nothing is held.
+        Raises Shortfall or BudgetExceeded when that is less than the estimate, and Unavailable; then nothing is held.
         """
+        self.exchange.quote = self.rate.quote(budget.shown)
         verdict, wanted = await self._reserve(wallet, budget)
-        if verdict.verdict == "busy":  # the end of an earlier query may be on its way from another worker
+        if verdict.verdict in ("busy", "beyond"):  # the end of an earlier query may be on its way from another worker
             await asyncio.sleep(END_SECONDS)
             verdict, wanted = await self._reserve(wallet, budget)
         if not verdict.paid:
-            self.exchange.quote = self.rate.quote(budget.shown)
+            if self._allowance is not None:
+                self._allowance.check(verdict, self.rate.quote(budget.estimate).amount)
             raise Shortfall("The balance does not cover the estimate for this query.", verdict.available)
         self.held, self._left = wanted, verdict.available
         self.exchange.quote = FREE
         return self.rate.rows_for(wanted, budget.most)
 
     async def _reserve(self, wallet: int, budget: Budget) -> tuple[HoldVerdict, int]:
-        """Hold the most, or all that there is where that covers the estimate. Returns the amount as well."""
-        wanted = self.rate.quote(budget.most).amount
+        """Hold the most, or all that there is where that covers the estimate. Returns the amount as well.
+
+        What there is, is what the balance and the budget of the key have left. Raises BudgetExceeded for an estimate
+        that is above a limit alone.
+        """
+        least, wanted = self.rate.quote(budget.estimate).amount, self.rate.quote(budget.most).amount
+        if self._allowance is not None:
+            wanted = self._allowance.at_most(wanted, least)
         verdict = await self._place(wallet, wanted)
-        if not verdict.paid and verdict.available >= self.rate.quote(budget.estimate).amount > 0:
-            wanted = verdict.available
+        for _ in range(REDUCTIONS):
+            room = self._room(verdict)
+            if verdict.paid or not 0 < least <= room < wanted:
+                break
+            wanted = room
             verdict = await self._place(wallet, wanted)
         return verdict, wanted
 
+    def _room(self, verdict: HoldVerdict) -> int:
+        room = self._allowance.room(verdict) if self._allowance is not None else None
+        return verdict.available if room is None else room
+
     async def _place(self, wallet: int, amount: int) -> HoldVerdict:
-        publisher: UUID = self.exchange.sold.id
-        return await self._holds.place(Hold(self.exchange.id, wallet, publisher, self.price.account_id, amount))
+        exchange, allowance = self.exchange, self._allowance
+        counters = allowance.counters(amount) if allowance is not None else ()
+        return await self._holds.place(
+            Hold(exchange.id, wallet, exchange.sold.id, self.price.account_id, amount, counters)
+        )
 
     async def take(self, quote: Quote, reason: str, answer: Answer | None = None) -> HeaderPairs:
         """Capture and release the rest: at once, but only a call that has a key waits for it (docs/money.md)."""
@@ -134,7 +156,8 @@ class BalancePurse(Purse):
         exchange.quote = quote
         exchange.outcome = "settled"
         exchange.keyed = None
-        return [(b"x-balance", format_amount(left, self.price.asset.decimals).encode())]
+        said = [(b"x-balance", format_amount(left, self.price.asset.decimals).encode())]
+        return said if self._allowance is None else said + self._allowance.fields(self.held - quote.amount)
 
     def leave(self, quote: Quote, reason: str) -> None:
         """Capture as soon as it can be done."""

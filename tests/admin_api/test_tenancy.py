@@ -23,6 +23,7 @@ OPERATIONS: list[tuple[str, str, dict[str, Any] | None]] = [
     ("POST", "/publishers/{id}/logo", {"logo": "aaaa", "content_type": "image/png"}),
     ("GET", "/api-keys", None),
     ("POST", "/api-keys", {"name": "mine"}),
+    ("PATCH", "/api-keys/{id}", {"budget": {"per_day": "1"}}),
     ("DELETE", "/api-keys/{id}", None),
 ]
 WRITES = [one for one in OPERATIONS if one[0] != "GET"]

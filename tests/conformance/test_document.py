@@ -166,11 +166,24 @@ def fitted(example: dict[str, Any], known: Known) -> dict[str, Any]:
 
 async def sent(gateway: RunningGateway, name: str, agent: Agent, known: Known, body: dict[str, Any]) -> httpx.Response:
     method, path = name.split(" ")
+    other_key = await made_key(gateway, agent) if "{key_id}" in path else ""
     target = path.format(
-        organization_id=known.organization, publisher_id=known.publisher, slug=known.slug, exchange_id=uuid4()
+        organization_id=known.organization,
+        publisher_id=known.publisher,
+        slug=known.slug,
+        exchange_id=uuid4(),
+        key_id=other_key,
     )
     token = OPERATOR_TOKEN if path.startswith("/operator") else agent.key
     return await gateway.client.request(method, target, headers={"Authorization": f"Bearer {token}"}, json=body)
+
+
+async def made_key(gateway: RunningGateway, agent: Agent) -> str:
+    """Return the id of a new key: none may set its own budget."""
+    made = await gateway.client.post(
+        "/organizations/default/api-keys", headers=agent.headers, json={"name": "to be limited"}
+    )
+    return made.json()["data"]["id"]
 
 
 def test_the_logo_in_the_example_is_a_picture() -> None:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
@@ -121,6 +121,13 @@ async def _(stage: Stage) -> Seen:
 @row("no-funds", price=10**12)
 async def _(stage: Stage) -> Seen:
     return await stage.call("/ok")
+
+
+@row("over-budget")
+async def _(stage: Stage) -> Seen:
+    body = {"name": "limited", "budget": {"per_day": "0.000001"}}
+    made = await stage.gateway.client.post("/organizations/default/api-keys", headers=stage.agent.headers, json=body)
+    return await stage.call("/ok", who=replace(stage.agent, key=made.json()["data"]["api_key"]))
 
 
 @row("limited", price=None, max_queries_per_minute=1)

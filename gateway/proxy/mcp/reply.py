@@ -28,7 +28,13 @@ COST = "tollway/cost"
 SAID_BY_US = frozenset({RESPONSE, COST})
 """Members of a result's `_meta` that are never the publisher's: it cannot claim a payment."""
 SERVER_ERROR, INVALID_PARAMS, INTERNAL = -32000, -32602, -32603
-SAID = {b"x-cost": "amount", b"x-cost-asset": "asset", b"x-balance": "balance", b"x-request-id": "request_id"}
+SAID = {
+    b"x-cost": "amount",
+    b"x-cost-asset": "asset",
+    b"x-balance": "balance",
+    b"x-budget-left": "budget_left",
+    b"x-request-id": "request_id",
+}
 OF_THE_BODY = frozenset((b"content-type", b"content-length"))
 
 
