@@ -62,7 +62,22 @@ def debts_command(limit: int) -> None:
 @click.argument("decision", type=click.Choice(["refund", "keep", "forgive"]))
 @click.option("--note", help="Why; kept with the audit line.")
 def resolve_command(exchange_id: UUID, decision: Decision, note: str | None) -> None:
-    """End one open exchange: give the money back, or keep the charge. Or forgive a debt. Writes an audit line."""
+    """End one open exchange by hand, or forgive a debt. Writes an audit line, and can be done once.
+
+    \b
+    DECISION is one of:
+      refund   The call is as if it had not been: a charge goes back whole to
+               the lots it came from, a hold is released, a payment on a chain
+               is given back, and a counted call is uncounted.
+      keep     The call counts as delivered: a charge stays, a hold is taken
+               whole (the most that the call could cost), a payment on a chain
+               is submitted. The publisher earns it.
+      forgive  A payment that failed after the call was delivered on trust
+               counts no more against its wallet. No money moves.
+
+    EXCHANGE_ID is the call's X-Request-Id, as `tollway exchanges list` and
+    `tollway exchanges debts` show it.
+    """  # fmt: skip
 
     async def work(database: Database, settings: Settings) -> str:
         grace = timedelta(days=settings.money.refund_grace_days)

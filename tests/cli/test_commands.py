@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from gateway.cli.config import every_setting
 from gateway.cli.context import settings_for_cli
 from gateway.cli.main import COMMANDS, cli
+from gateway.ledger.resolutions import Decision
 from gateway.settings import setting_names
 from tests.support.dev import tollway
 
@@ -19,6 +21,12 @@ def test_help_lists_every_command() -> None:
     assert shown.returncode == 0
     for name in COMMANDS:
         assert f"\n  {name} " in shown.stdout
+
+
+def test_help_says_what_each_decision_about_an_exchange_does() -> None:
+    shown = tollway("exchanges", "resolve", "--help").stdout
+    for decision in get_args(Decision):
+        assert f"\n    {decision:<8} " in shown
 
 
 def test_every_registered_command_can_be_imported() -> None:
