@@ -12,12 +12,15 @@ from typing import Any, cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
 
 from gateway.errors import InvalidRequest, MethodNotAllowed, NotFound, Problem, UnsupportedMediaType
 from gateway.json_text import json_text
+from gateway.request_body import nearest_field
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +101,14 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     found = cast("RequestValidationError", error).errors()
     # FastAPI hands on the bytes of a body that it did not take for JSON.
     unread = any(fault["loc"] == ("body",) and isinstance(fault["input"], bytes) for fault in found)
-    return problem_response(not_json() if unread else invalid(found), _identity(request))
+    return problem_response(not_json() if unread else invalid(found, _body_model(request)), _identity(request))
+
+
+def _body_model(request: Request) -> type[BaseModel] | None:
+    route = request.scope.get("route")
+    field = route.body_field if isinstance(route, APIRoute) else None
+    model: Any = None if field is None else field.field_info.annotation
+    return model if isinstance(model, type) and issubclass(model, BaseModel) else None
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
@@ -136,11 +146,11 @@ def not_json() -> UnsupportedMediaType:
     )
 
 
-def invalid(errors: Sequence[Any]) -> InvalidRequest:
-    """Return the problem for pydantic's findings."""
+def invalid(errors: Sequence[Any], body: type[BaseModel] | None = None) -> InvalidRequest:
+    """Return the problem for pydantic's findings in a body of this model."""
     found: list[dict[str, str]] = []
     for error in errors[:MAX_ERRORS]:
-        item = {"field": _field(error["loc"]), "message": _message(error)}
+        item = {"field": _field(error["loc"]), "message": _message(error, body)}
         if item not in found:
             found.append(item)
     first = found[0]
@@ -158,12 +168,13 @@ def _field(location: Sequence[Any]) -> str:
     return ".".join(parts)
 
 
-def _message(error: Mapping[str, Any]) -> str:
+def _message(error: Mapping[str, Any], body: type[BaseModel] | None) -> str:
     kind = error["type"]
     if kind == "missing":
         return "a JSON object is required as the body" if error["loc"] == ("body",) else "is required"
     if kind == "extra_forbidden":
-        return "no such field"
+        nearest = nearest_field(body, error["loc"][1:]) if body is not None else None
+        return f"no such field; did you mean {nearest}?" if nearest else "no such field"
     if kind in ("model_attributes_type", "model_type", "dict_type") and error["loc"] == ("body",):
         return "the body must be a JSON object"
     if kind == "value_error":

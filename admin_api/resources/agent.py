@@ -6,7 +6,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, Field, StrictStr
+from pydantic import Field, StrictStr
 
 from admin_api.kit.access import ServicesDep, registration
 from admin_api.kit.body import StrictRoute
@@ -15,11 +15,12 @@ from admin_api.kit.problems import refusals
 from gateway.catalog.refusals import refused
 from gateway.identity import names
 from gateway.identity.accounts import Registered, register_agent
+from gateway.request_body import RequestBody
 
 router = APIRouter(tags=["agent"], route_class=StrictRoute)
 
 
-class AgentRegisterRequest(BaseModel):
+class AgentRegisterRequest(RequestBody):
     """A new agent. Without a name one is invented."""
 
     name: Annotated[StrictStr, Field(max_length=256)] | None = None

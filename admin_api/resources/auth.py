@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import Field, StrictInt, StrictStr
 
 from admin_api.kit.access import Caller, ServicesDep
 from admin_api.kit.body import StrictRoute
@@ -30,6 +30,7 @@ from gateway.identity.api_keys import MAX_DAYS, ApiKey, create_key, list_keys, r
 from gateway.identity.organizations import default_of
 from gateway.identity.permissions import Permission, require
 from gateway.identity.principals import Principal
+from gateway.request_body import RequestBody
 from gateway.services import Services
 
 router = APIRouter(tags=["Auth"], route_class=StrictRoute)
@@ -64,20 +65,16 @@ class UserMeResponse(Answer):
     pagination: PaginationMeta | None = None
 
 
-class CreateApiKeyRequest(BaseModel):
+class CreateApiKeyRequest(RequestBody):
     """A new key. Without expires_in_days it does not expire, so a misspelt one is refused."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: Annotated[StrictStr, Field(max_length=256)]
     expires_in_days: Annotated[StrictInt, Field(ge=1, le=MAX_DAYS)] | None = None
     budget: BudgetChange | None = None
 
 
-class UpdateApiKeyRequest(BaseModel):
+class UpdateApiKeyRequest(RequestBody):
     """What is to change of a key. A limit that is left out stays as it is, null removes it; `budget: null` all."""
-
-    model_config = ConfigDict(extra="forbid")
 
     budget: BudgetChange | None
 

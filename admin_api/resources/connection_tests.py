@@ -18,7 +18,7 @@ from admin_api.kit.envelope import Answer, Moment
 from admin_api.kit.problems import refusals
 from admin_api.resources.organization_publishers import desk
 from gateway.catalog.endpoints import AmbiguousPath, read_path
-from gateway.catalog.fields import BaseUrl, HeaderName, PublicHeaders, QueryName, Request, Secret, SecretHeaders
+from gateway.catalog.fields import BaseUrl, HeaderName, PublicHeaders, QueryName, Secret, SecretHeaders
 from gateway.catalog.publishers import wire_values
 from gateway.catalog.refusals import refused
 from gateway.catalog.requests import SECRET_FIELDS
@@ -26,6 +26,7 @@ from gateway.identity.permissions import Permission, require
 from gateway.identity.principals import Principal
 from gateway.limits.policy import Check, Policy
 from gateway.proxy.connection_test import Method, try_connection
+from gateway.request_body import RequestBody
 from gateway.services import Services
 from gateway.upstreams.probe import Finding, Outcome
 
@@ -33,7 +34,7 @@ EXTENSION: dict[str, Any] = {"x-extension": True}
 router = APIRouter(prefix="/organizations/{organization_id}", tags=["extensions"], route_class=StrictRoute)
 
 
-class ConnectionTestOptions(Request):
+class ConnectionTestOptions(RequestBody):
     """What to ask the server for: one request without a body, below the publisher's base URL."""
 
     method: Method = "GET"

@@ -12,7 +12,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field, StrictStr
+from pydantic import Field, StrictStr
 
 from admin_api.kit.access import Caller, ServicesDep
 from admin_api.kit.body import StrictRoute
@@ -24,6 +24,7 @@ from gateway.catalog.assets import Asset
 from gateway.catalog.refusals import refused
 from gateway.identity.budgets import NO_LIMITS, KeyBudget
 from gateway.ids import uuid7
+from gateway.request_body import RequestBody
 from pricing.money import MoneyError, format_amount, parse_amount
 
 router = APIRouter(tags=["agent-wallet"], route_class=StrictRoute)
@@ -32,10 +33,8 @@ Amount = Annotated[StrictStr, Field(max_length=64)]
 """A decimal string of the gateway's default asset."""
 
 
-class BudgetChange(BaseModel):
+class BudgetChange(RequestBody):
     """The most that a key may spend per call, per UTC day and per UTC month; null is no limit."""
-
-    model_config = ConfigDict(extra="forbid")
 
     per_call: Amount | None = None
     per_day: Amount | None = None

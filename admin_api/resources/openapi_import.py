@@ -16,13 +16,14 @@ from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import Answer
 from admin_api.kit.problems import refusals
 from admin_api.resources.organization_publishers import desk
-from gateway.catalog.fields import Request, Url
+from gateway.catalog.fields import Url
 from gateway.catalog.openapi.desk import Import, import_openapi
 from gateway.catalog.openapi.text import MAX_DOCUMENT
 from gateway.catalog.refusals import refused
 from gateway.catalog.requests import EndpointDefinition
 from gateway.identity.permissions import Permission, require
 from gateway.limits.policy import Check, Policy
+from gateway.request_body import RequestBody
 from gateway.services import Services
 from gateway.upstreams.documents import NotFetched, fetch
 
@@ -30,7 +31,7 @@ EXTENSION: dict[str, Any] = {"x-extension": True}
 router = APIRouter(prefix="/organizations/{organization_id}", tags=["extensions"], route_class=StrictRoute)
 
 
-class ImportOpenapiRequest(Request):
+class ImportOpenapiRequest(RequestBody):
     """An OpenAPI 3 document, JSON or YAML, as text or by its URL.
 
     `replace` drops endpoints that it does not describe, protected ones excepted; `dry_run` changes nothing.

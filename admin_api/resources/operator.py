@@ -13,7 +13,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Security
 from fastapi.security import HTTPBearer
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from admin_api.kit.access import ServicesDep, guess
 from admin_api.kit.body import StrictRoute
@@ -21,6 +21,7 @@ from admin_api.kit.envelope import Answer, Moment
 from admin_api.kit.problems import refusals
 from gateway.errors import NotConfigured, Unauthenticated
 from gateway.ledger.resolutions import debts, resolve, unended
+from gateway.request_body import RequestBody
 
 EXTENSION: dict[str, Any] = {"x-extension": True}
 _token = HTTPBearer(scheme_name="operator_token", auto_error=False)
@@ -84,7 +85,7 @@ class WalletDebtsResponse(Answer):
     data: list[WalletDebt]
 
 
-class ResolveExchangeRequest(BaseModel):
+class ResolveExchangeRequest(RequestBody):
     """The decision: give the money back, keep the charge, or let a debt count no more against its wallet."""
 
     decision: Literal["refund", "keep", "forgive"]

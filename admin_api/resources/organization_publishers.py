@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field, StrictInt, StrictStr
+from pydantic import Field, StrictInt, StrictStr
 
 from admin_api.kit.access import Caller, ServicesDep
 from admin_api.kit.body import StrictRoute
@@ -30,6 +30,7 @@ from gateway.catalog.views import asset_view, logo_url, owner_view
 from gateway.errors import RailNotAvailable
 from gateway.identity.permissions import Permission, require
 from gateway.identity.principals import Principal
+from gateway.request_body import RequestBody
 from gateway.services import Services
 from gateway.upstreams.postgres.onboarding import DatabaseInspector
 
@@ -38,14 +39,14 @@ router = APIRouter(
 )
 
 
-class LogoUploadRequest(BaseModel):
+class LogoUploadRequest(RequestBody):
     """A logo as base64."""
 
     logo: Annotated[StrictStr, Field(max_length=2_000_000)]
     content_type: StrictStr
 
 
-class CreatePublisherPayoutRequest(BaseModel):
+class CreatePublisherPayoutRequest(RequestBody):
     """A payout of earnings; without an amount, of everything available."""
 
     asset_id: UUID

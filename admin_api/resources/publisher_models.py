@@ -22,6 +22,7 @@ from gateway.catalog.vocabulary import (
     UndocumentedEndpointPolicy,
 )
 from gateway.payments.x402.offer import PaymentKinds
+from gateway.request_body import RequestBody
 
 # What the owner chose; null is the gateway's default (docs/publishers.md). Extensions to the contract.
 ChosenSeconds = Annotated[float | None, EXTENSION]
@@ -270,7 +271,7 @@ class SuggestDataResponse(Answer):
     pagination: PaginationMeta | None = None
 
 
-class EstimateRequestBody(BaseModel):
+class EstimateRequestBody(RequestBody):
     """What a query would cost at a publisher."""
 
     publisher_id: UUID

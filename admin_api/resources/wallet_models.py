@@ -6,13 +6,14 @@ from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, Field, StrictInt, StrictStr
+from pydantic import Field, StrictInt, StrictStr
 
 from admin_api.kit.envelope import Answer, Moment
 from admin_api.resources.agent import AgentInfo, SetupInstructions, SkillFiles
 from gateway.catalog.assets import Asset
 from gateway.catalog.fields import Email
 from gateway.ledger.wallets import SourceBalance, WalletLine
+from gateway.request_body import RequestBody
 from pricing.money import format_usd
 
 MAX_CENTS = 100_000_000
@@ -120,7 +121,7 @@ class DailyClaimDataResponse(Answer):
     data: DailyClaimResponse
 
 
-class DepositRequest(BaseModel):
+class DepositRequest(RequestBody):
     """A card deposit."""
 
     amount_cents: Annotated[StrictInt, Field(le=MAX_CENTS)]
@@ -148,7 +149,7 @@ class DepositDataResponse(Answer):
     data: DepositResponse
 
 
-class OnchainDepositRequest(BaseModel):
+class OnchainDepositRequest(RequestBody):
     """A deposit on a chain, for one publisher."""
 
     publisher_id: UUID
@@ -265,7 +266,7 @@ class PaymentRequiredResponseWithInfo(Answer):
     seren: PaymentRequestInfo | None = None
 
 
-class WalletRecoverRequest(BaseModel):
+class WalletRecoverRequest(RequestBody):
     """A recovery code as it was written down."""
 
     recovery_code: Annotated[StrictStr, Field(max_length=128)]
@@ -288,7 +289,7 @@ class WalletRecoverDataResponse(Answer):
     data: WalletRecoverResponse
 
 
-class SetRecoveryRequest(BaseModel):
+class SetRecoveryRequest(RequestBody):
     """Recovery settings. Null removes the e-mail, absent leaves it."""
 
     email: Email | None = None
@@ -327,7 +328,7 @@ class ReferralInfoDataResponse(Answer):
     data: ReferralInfoResponse
 
 
-class ApplyReferralRequest(BaseModel):
+class ApplyReferralRequest(RequestBody):
     """Somebody else's referral code."""
 
     referral_code: Annotated[StrictStr, Field(max_length=64)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, StrictBool, StrictInt, StrictStr
+from pydantic import AfterValidator, Field, Strict, StrictBool, StrictInt, StrictStr
 
 from gateway.catalog import checks, delivery, metering
 from gateway.catalog.vocabulary import (
@@ -23,12 +23,6 @@ from gateway.catalog.vocabulary import (
     TOKEN_METHODS,
     TOKEN_MODES,
 )
-
-
-class Request(BaseModel):
-    """A request body. Unknown fields are refused: a misspelt price would otherwise sell for nothing."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 def _words(words: Sequence[str]) -> AfterValidator:

@@ -41,7 +41,6 @@ from gateway.catalog.fields import (
     PublicHeaders,
     QueryName,
     RefundStatuses,
-    Request,
     ResponsePath,
     Seconds,
     Secret,
@@ -69,6 +68,7 @@ from gateway.catalog.vocabulary import (
     PublisherType,
     UndocumentedEndpointPolicy,
 )
+from gateway.request_body import RequestBody as Request
 
 AssetIds = Annotated[list[UUID], Field(max_length=MAX_ASSETS)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_network
 from typing import Any, TextIO, TypeVar
 from uuid import UUID
@@ -27,6 +27,7 @@ from gateway.database.pool import Connection, Database
 from gateway.database.statement import Statement
 from gateway.errors import InvalidRequest
 from gateway.proxy.connection_test import try_connection
+from gateway.request_body import nearest_field
 from gateway.settings import Settings
 from gateway.upstreams.auth.authenticator import Authenticator, authenticator
 from gateway.upstreams.credentials import CredentialBox
@@ -272,8 +273,15 @@ def _request(text: str | bytes) -> CreatePublisherRequest:
         raise click.ClickException(f"the file is not JSON: {error}") from None
     except ValidationError as error:
         # Without the input: it may be a credential.
-        faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_input=False))
-        raise click.ClickException("\n".join(fault.replace("Value error, ", "") for fault in faults)) from None
+        faults = (f"{'.'.join(map(str, fault['loc']))}: {_words(fault)}" for fault in error.errors(include_input=False))
+        raise click.ClickException("\n".join(faults)) from None
+
+
+def _words(fault: Mapping[str, Any]) -> str:
+    if fault["type"] != "extra_forbidden":
+        return str(fault["msg"]).removeprefix("Value error, ")
+    nearest = nearest_field(CreatePublisherRequest, fault["loc"])
+    return f"no such field; did you mean {nearest}?" if nearest else "no such field"
 
 
 async def _find(connection: Connection, name: str) -> Record:

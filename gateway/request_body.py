@@ -1,0 +1,37 @@
+"""What every JSON body that is sent to us has in common: fields that nobody knows are refused, by name.
+
+A misspelt price would otherwise sell for nothing, and a misspelt limit limit nothing. Bodies of protocols that are not
+ours (x402, JSON-RPC) are read by their own rules, which ask for tolerance.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict
+
+
+class RequestBody(BaseModel):
+    """A request body, or a part of one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+def nearest_field(model: type[BaseModel], location: Sequence[object]) -> str | None:
+    """Return the known field that an unknown one at a location in a body was probably meant to be."""
+    found: type[BaseModel] | None = model
+    for part in location[:-1]:
+        if isinstance(part, str) and found is not None:
+            field = found.model_fields.get(part)
+            found = None if field is None else _model_in(field.annotation)
+    names = difflib.get_close_matches(str(location[-1])[:100], found.model_fields if found else (), 1)
+    return names[0] if names else None
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the model that an annotation such as `list[Model] | None` is about."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for part in get_args(annotation) if (model := _model_in(part)) is not None), None)
