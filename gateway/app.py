@@ -177,7 +177,9 @@ class Worker:
         self._heartbeat = Heartbeat(
             services.database, services.ledger, services.box.key_ids, dead_after=dead_after
         )  # fmt: skip
-        self._listener = Listener(services.settings.database, services.catalog, services.identities)
+        self._listener = Listener(
+            services.settings.database, services.database, services.catalog, services.identities
+        )  # fmt: skip
         self._dead_after = services.settings.money.dead_after
         self._reconciler = Reconciler(services.database, self._grace, dead_after, self._heartbeat.may_judge)
         self._refresher = SaleRefresher(
@@ -221,6 +223,7 @@ class Worker:
         self._runner.every(LEARN_SECONDS, services.experiences.sync, "experiences")
         self._runner.every(USAGE_SECONDS, services.experiences.forget, "old experiences")
         self._runner.every(GAUGE_SECONDS, self._sampler.sample, "gauges")
+        self._runner.every(CHECK_SECONDS, self._listener.poll, "catalog poll")
 
     def mind(self, live: Live) -> None:
         """Cut off callers who do not take an answer that is there whole, from now on."""

@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 SHORT_NAMES = {
     "TOLLWAY_HOST": ("server", "host"),
@@ -31,7 +40,10 @@ SHORT_NAMES = {
     "TOLLWAY_SECRET_KEYS": ("secrets", "keys"),
     "TOLLWAY_LOG_LEVEL": ("logging", "level"),
 }
-SECRET_FIELDS = {("database", "url"), ("redis", "url"), ("secrets", "keys"), ("secrets", "operator_token")}
+SECRET_FIELDS = {
+    ("database", "url"), ("database", "direct_url"), ("redis", "url"),
+    ("secrets", "keys"), ("secrets", "operator_token"),
+}  # fmt: skip
 # Environment variables with our prefix that are not settings but switches of tools (Makefile, tests, dev).
 NOT_SETTINGS = re.compile(r"^TOLLWAY_(CONFIG|PYTHON|TEST_.*|FAULT|CHAIN_.*|BENCH_.*|DEV_.*)$")
 
@@ -99,16 +111,39 @@ class DatabaseSettings(_Section):
     """The ledger's and catalog's PostgreSQL (15 or newer)."""
 
     url: str = "postgresql://tollway@127.0.0.1:5432/tollway"
+    direct_url: str = Field(
+        default="", description="PostgreSQL itself, where `url` is a pooler in transaction mode; empty: `url` is it"
+    )
     pool: int = Field(default=8, ge=2, le=200, description="Connections per worker beside the three that are held")
     command_timeout: Seconds = 30.0
     connect_timeout: Seconds = 10.0
 
-    @field_validator("url")
+    @field_validator("url", "direct_url")
     @classmethod
-    def _postgres_url(cls, value: str) -> str:
+    def _postgres_url(cls, value: str, info: ValidationInfo) -> str:
+        if not value and info.field_name == "direct_url":
+            return value
         if urlsplit(value).scheme not in ("postgresql", "postgres"):
             raise ValueError("must be postgresql://user:password@host:port/database")
         return value
+
+    @property
+    def pooled(self) -> bool:
+        """Return whether `url` is a pooler, which gives a server's session for one transaction only."""
+        return bool(self.direct_url)
+
+    @property
+    def doubt(self) -> float:
+        """Return for how many seconds a statement that was given up may still be carried out.
+
+        Behind a pooler it may first stand in line there: docs/operations.md bounds that by `command_timeout` as well.
+        """
+        return self.command_timeout * (2 if self.pooled else 1)
+
+    @property
+    def direct(self) -> DatabaseSettings:
+        """Return the settings for what needs a session of its own: LISTEN, locks that are held, migrations."""
+        return self.model_copy(update={"url": self.direct_url, "direct_url": ""}) if self.pooled else self
 
 
 class RedisSettings(_Section):

@@ -29,7 +29,7 @@ def verify_command(as_json: bool) -> int:
 
 
 async def _verify(settings: Settings) -> Report:
-    connection = await connect(settings.database)
+    connection = await connect(settings.database.direct)
     try:
         return await verify(connection)
     finally:

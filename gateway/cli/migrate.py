@@ -13,6 +13,6 @@ from gateway.database.migrate import migrate as apply_migrations
 @click.command()
 def migrate() -> int:
     """Apply the migrations that the database lacks; safe to repeat and to run from several hosts at once."""
-    applied = asyncio.run(apply_migrations(settings_for_cli().database.url))
+    applied = asyncio.run(apply_migrations(settings_for_cli().database.direct.url))
     click.echo("\n".join(f"applied {name}" for name in applied) or "up to date")
     return 0

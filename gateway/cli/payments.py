@@ -62,7 +62,7 @@ def _line(payment: Payment) -> str:
 
 def _run(work: Callable[[Connection], Awaitable[Result]]) -> Result:
     async def connected() -> Result:
-        connection = await connect(settings_for_cli().database)
+        connection = await connect(settings_for_cli().database.direct)
         try:
             return await work(connection)
         finally:

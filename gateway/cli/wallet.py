@@ -77,7 +77,7 @@ def show_command(wallet_or_agent: str) -> None:
 
 def _with_connection(run: Callable[[Connection], Awaitable[Result]]) -> Result:
     async def main() -> Result:
-        connection = await connect(settings_for_cli().database)
+        connection = await connect(settings_for_cli().database.direct)
         try:
             async with connection.transaction():
                 return await run(connection)

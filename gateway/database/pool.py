@@ -2,6 +2,9 @@
 
 Leasing from the pool costs one more round trip (asyncpg resets the connection on release), so the ledger's group
 commit and the change listener hold theirs through `Held`, which reconnects after a lost server.
+
+`database.url` may be a pooler in transaction mode (docs/operations.md): then nothing here may lean on a session. What
+does (LISTEN, a lock that is held, migrations) connects by `settings.direct`.
 """
 
 from __future__ import annotations
@@ -69,9 +72,33 @@ def naming_the_database(url: str) -> Generator[None]:
         raise ConnectionError(f"no connection to the database at {place} (TOLLWAY_DATABASE_URL): {reason}") from error
 
 
+STATEMENT_TIMEOUT = "SELECT setting::bigint FROM pg_settings WHERE name = 'statement_timeout'"  # milliseconds
+
+
 def _server_settings(settings: DatabaseSettings) -> dict[str, str]:
-    """Bound statements in the server too: one that we gave up on must not run on, waiting for a lock, and commit."""
-    return {"application_name": "tollway", "statement_timeout": str(int(settings.command_timeout * 1000))}
+    """Bound statements in the server too: one that we gave up on must not run on, waiting for a lock, and commit.
+
+    A pooler's sessions are not ours to set: there the role has to have the bound, and is asked for it.
+    """
+    bound = {} if settings.pooled else {"statement_timeout": str(int(settings.command_timeout * 1000))}
+    return {"application_name": "tollway", **bound}
+
+
+async def _prepare(connection: Connection, settings: DatabaseSettings) -> None:
+    """Make a new connection ready. Raises ConnectionError when a pooler's sessions lack the bound."""
+    await prepare_connection(connection)
+    if not settings.pooled:
+        return
+    found, most = await connection.fetchval(STATEMENT_TIMEOUT), int(settings.command_timeout * 1000)
+    if not 0 < found <= most:
+        raise ConnectionError(
+            f"statement_timeout is {found} ms behind the pooler of TOLLWAY_DATABASE_URL and must be 1 to {most}:"
+            f" ALTER ROLE … SET statement_timeout = {most}, then let the pooler reconnect"
+        )
+
+
+async def _leave_as_is(_connection: Connection) -> None:
+    """Reset nothing: behind a pooler it would be somebody else's session by now."""
 
 
 async def connect(settings: DatabaseSettings) -> Connection:
@@ -84,7 +111,11 @@ async def connect(settings: DatabaseSettings) -> Connection:
             statement_cache_size=512,
             server_settings=_server_settings(settings),
         )
-        await prepare_connection(connection)
+        try:
+            await _prepare(connection, settings)
+        except BaseException:
+            connection.terminate()
+            raise
     return connection
 
 
@@ -105,7 +136,8 @@ class Database:
                 timeout=self.settings.connect_timeout,
                 command_timeout=self.settings.command_timeout,
                 statement_cache_size=512,
-                init=prepare_connection,
+                init=lambda connection: _prepare(connection, self.settings),
+                reset=_leave_as_is if self.settings.pooled else None,
                 server_settings=_server_settings(self.settings),
             )
 

@@ -1,17 +1,22 @@
 """Hears what other workers and the admin API changed, and tells the caches.
 
 PostgreSQL notifies at commit. While the connection is away changes are missed, so the caches are told not to trust
-themselves (`listening` false), and everything is read again when it is back.
+themselves (`listening` false): keys are looked up again after a second, and the catalog is read whole every few seconds
+(`poll`), which bounds how long a change goes unnoticed however long the channel is away (docs/scaling.md).
+
+It needs a session of its own. A pooler in transaction mode accepts LISTEN and lets no message through, so each new
+connection has to prove that it hears.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from gateway.catalog.snapshot import Catalog
-from gateway.database.pool import LOST, Connection, Held
+from gateway.database.pool import LOST, Connection, Database, Held
+from gateway.database.statement import Command
 from gateway.errors import Unavailable
 from gateway.identity.principals import Identities
 from gateway.settings import DatabaseSettings
@@ -19,15 +24,23 @@ from gateway.settings import DatabaseSettings
 log = logging.getLogger(__name__)
 
 CATALOG, IDENTITY = "tollway_catalog", "tollway_identity"
+NOTIFY = Command("SELECT pg_notify($1, '')")
 CHECK_SECONDS = 2.0
 PING_SECONDS = 1.0
+PROOF_SECONDS = 5.0
 
 
 class Listener:
-    """One listening connection per worker. `check` is its periodic job: it connects, and notices a silent loss."""
+    """One listening connection per worker.
 
-    def __init__(self, settings: DatabaseSettings, catalog: Catalog, identities: Identities) -> None:
-        self._held = Held(settings, self._listen)
+    `check` and `poll` are its periodic jobs: one connects and notices a silent loss, the other reads what is not told.
+    """
+
+    def __init__(
+        self, settings: DatabaseSettings, database: Database, catalog: Catalog, identities: Identities
+    ) -> None:  # fmt: skip
+        self._held = Held(settings.direct, self._listen)
+        self._database = database
         self._catalog = catalog
         self._identities = identities
         self._changed: set[UUID] = set()
@@ -43,6 +56,11 @@ class Listener:
             self._trust(heard=False)
             raise
 
+    async def poll(self) -> None:
+        """Read the catalog while nobody tells what changes. Raises what the database raises."""
+        if not self._catalog.listening:
+            await self._catalog.load()
+
     async def stop(self) -> None:
         """Stop listening."""
         self._trust(heard=False)
@@ -51,6 +69,7 @@ class Listener:
         await self._held.close()
 
     async def _listen(self, connection: Connection) -> None:
+        await self._prove(connection)
         await connection.add_listener(CATALOG, self._catalog_changed)
         await connection.add_listener(IDENTITY, self._identity_changed)
         connection.add_termination_listener(self._lost)
@@ -58,6 +77,25 @@ class Listener:
         await self._catalog.load()
         self._identities.forget()
         self._trust(heard=True)
+
+    async def _prove(self, connection: Connection) -> None:
+        """Have another connection notify this one. Raises ConnectionError when nothing is heard."""
+        channel, heard = f"tollway_proof_{uuid4().hex}", asyncio.Event()
+
+        def told(_connection: Connection, _pid: int, _channel: str, _payload: str) -> None:
+            heard.set()
+
+        await connection.add_listener(channel, told)
+        async with self._database.acquire() as another:
+            await NOTIFY.run(another, channel)
+        try:
+            await asyncio.wait_for(heard.wait(), PROOF_SECONDS)
+        except TimeoutError:
+            raise ConnectionError(
+                "LISTEN hears nothing: where TOLLWAY_DATABASE_URL is a pooler in transaction mode,"
+                " TOLLWAY_DATABASE_DIRECT_URL has to lead to PostgreSQL itself"
+            ) from None
+        await connection.remove_listener(channel, told)
 
     def _lost(self, _connection: Connection) -> None:
         self._trust(heard=False)

@@ -42,7 +42,7 @@ class GroupCommit(Batches[Charge, ChargeVerdict]):
     ) -> None:
         super().__init__(Exactly(settings), observe)
         self._owed = Owed()
-        self._statement_timeout = settings.command_timeout
+        self._doubt = settings.doubt
         self._grace = grace
         self._settlements: list[Settlement] = []
         self._background: set[asyncio.Task[Any]] = set()
@@ -82,7 +82,7 @@ class GroupCommit(Batches[Charge, ChargeVerdict]):
 
     def doubt(self) -> Doubt:
         """Return for how long a statement that was lost now may still be carried out."""
-        return Doubt(self._statement_timeout)
+        return Doubt(self._doubt)
 
     @property
     def open_exchanges(self) -> int:

@@ -81,7 +81,7 @@ class Relayer:
         self._policy = policy
         self._sender = Sender(network, chain_id, node, signer, contracts, policy)
         self._watcher = Watcher(network, node, signer.address, contracts, policy)
-        self._held = Held(settings, self._listen)
+        self._held = Held(settings.direct, self._listen)
         self._lock = _lock_number(network, signer.address)
         self._woken = asyncio.Event()
         self._checked_chain = False

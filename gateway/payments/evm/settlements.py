@@ -209,7 +209,7 @@ class Settlements:
         self._reservations = Together(self._reserve, lock=lambda row: (row[1], row[4]))  # network and payer
         self._submissions = Together(self._submit, lock=lambda row: row[0])
         self._looks = Together(self._look)
-        self._held = Held(settings, self._listen)
+        self._held = Held(settings.direct, self._listen)
         self._waiting: dict[UUID, set[asyncio.Event]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self.relayers = [
