@@ -26,6 +26,7 @@ from tests.support.chain import Chain, temporary_chain
 from tests.support.chat import ChatUpstream
 from tests.support.gateway import RunningGateway, start_gateway
 from tests.support.market import Market, market_database
+from tests.support.mcp_server import PublishersServer, ScriptedMcpServer
 from tests.support.services import Services, temporary_services
 from tests.support.sockets import SocketUpstream
 from tests.support.upstream import RecordingUpstream
@@ -131,6 +132,24 @@ async def sockets() -> AsyncIterator[SocketUpstream]:
 async def chat() -> AsyncIterator[ChatUpstream]:
     """A publisher's server that speaks the chat API and says what was used."""
     server = ChatUpstream()
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest_asyncio.fixture(scope="module")
+async def mcp_server() -> AsyncIterator[PublishersServer]:
+    """A publisher's MCP server with sessions and event streams."""
+    server = PublishersServer()
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest_asyncio.fixture(scope="module")
+async def odd_mcp() -> AsyncIterator[ScriptedMcpServer]:
+    """A publisher's MCP server that does what a test tells it to."""
+    server = ScriptedMcpServer()
     await server.start()
     yield server
     await server.stop()

@@ -1,7 +1,8 @@
 """Trying a publisher's server before calls depend on it. Extensions: the contract has no such operation.
 
 A try makes this gateway send a request somewhere, so it needs the right to change publishers, is limited per
-organization, goes only where calls may go, and tells of the answer no more than status, type, times and certificate.
+organization, goes only where calls may go, and tells of the answer no more than status, type, times and certificate,
+and of an MCP server its version and how many tools it has.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from admin_api.kit.envelope import Answer, Moment
 from admin_api.kit.problems import refusals
 from admin_api.resources.organization_publishers import desk
 from gateway.catalog.endpoints import AmbiguousPath, read_path
-from gateway.catalog.fields import BaseUrl, HeaderName, PublicHeaders, QueryName, Secret, SecretHeaders
+from gateway.catalog.fields import BaseUrl, HeaderName, PublicHeaders, QueryName, Secret, SecretHeaders, Url
 from gateway.catalog.publishers import wire_values
 from gateway.catalog.refusals import refused
 from gateway.catalog.requests import SECRET_FIELDS
+from gateway.catalog.snapshot import Publisher
 from gateway.identity.permissions import Permission, require
 from gateway.identity.principals import Principal
 from gateway.limits.policy import Check, Policy
-from gateway.proxy.connection_test import Method, try_connection
+from gateway.proxy.connection_test import Method, stored, try_connection
 from gateway.request_body import RequestBody
 from gateway.services import Services
 from gateway.upstreams.probe import Finding, Outcome
@@ -35,7 +37,8 @@ router = APIRouter(prefix="/organizations/{organization_id}", tags=["extensions"
 
 
 class ConnectionTestOptions(RequestBody):
-    """What to ask the server for: one request without a body, below the publisher's base URL."""
+    """What to ask the server for: one request without a body, below the publisher's base URL. MCP servers are asked for
+    their tools."""
 
     method: Method = "GET"
     path: Annotated[StrictStr, Field(max_length=2_048, pattern=r"^/[!-~]*$")] = "/"
@@ -51,9 +54,11 @@ class ConnectionTestOptions(RequestBody):
 
 
 class ConnectionTestRequest(ConnectionTestOptions):
-    """A server that is no publisher's yet, and how to authenticate to it; fields as in CreatePublisherRequest."""
+    """A server that is no publisher's yet, and how to authenticate to it; fields as in CreatePublisherRequest. One of
+    `api_url` and `mcp_endpoint`."""
 
-    api_url: BaseUrl
+    api_url: BaseUrl | None = None
+    mcp_endpoint: Url | None = None
     upstream_headers: PublicHeaders = None
     api_headers: SecretHeaders = None
     upstream_api_key: Secret | None = None
@@ -77,6 +82,14 @@ class ConnectionTimes(Answer):
     first_byte_ms: int | None
 
 
+class McpServerFound(Answer):
+    """The version of MCP that the server agreed to, and its tools; `for_sale` needs a publisher, which has prices."""
+
+    version: str
+    tools: int
+    for_sale: int | None
+
+
 class ConnectionTest(Answer):
     """What the try showed. `ok`: the server answers, and takes the credentials; `detail` says what to do otherwise."""
 
@@ -87,6 +100,7 @@ class ConnectionTest(Answer):
     content_type: str | None
     tls: TlsSession | None
     times: ConnectionTimes
+    mcp: McpServerFound | None
 
 
 class ConnectionTestDataResponse(Answer):
@@ -106,11 +120,16 @@ async def try_new_publisher(
 ) -> ConnectionTestDataResponse:
     """Try a server before creating a publisher for it. Nothing is stored; redirects are not followed."""
     await _permit(services, caller, organization_id)
+    field, url = ("api_url", body.api_url) if body.mcp_endpoint is None else ("mcp_endpoint", body.mcp_endpoint)
+    if url is None or (body.api_url is not None and body.mcp_endpoint is not None):
+        raise refused("api_url", "or mcp_endpoint is required, and not both")
     try:
-        desk(services).urls.check_scheme(body.api_url)
+        desk(services).urls.check_scheme(url)
     except ValueError as error:
-        raise refused("api_url", str(error)) from None
+        raise refused(field, str(error)) from None
     given = wire_values(body)
+    if body.mcp_endpoint is not None:
+        given["integration_type"] = "mcp"
     secrets = {name: given.pop(name) for name in SECRET_FIELDS if given.get(name) is not None}
     return await _tried(services, given, secrets, body)
 
@@ -132,9 +151,10 @@ async def try_publisher(
     await _permit(services, caller, organization_id)
     desk_ = desk(services)
     async with services.database.acquire() as connection:
-        publisher = await desk_.get(connection, organization_id, publisher_id)
-    draft = desk_.draft_of(publisher.record)
-    return await _tried(services, draft.document, draft.secrets, body)
+        record = (await desk_.get(connection, organization_id, publisher_id)).record
+        publisher = await stored(connection, record.id, services.box.open)
+    draft = desk_.draft_of(record)
+    return await _tried(services, draft.document, draft.secrets, body, publisher)
 
 
 async def _permit(services: Services, caller: Principal, organization_id: UUID) -> None:
@@ -145,11 +165,15 @@ async def _permit(services: Services, caller: Principal, organization_id: UUID) 
 
 
 async def _tried(
-    services: Services, document: dict[str, Any], secrets: dict[str, Any], options: ConnectionTestOptions
+    services: Services,
+    document: dict[str, Any],
+    secrets: dict[str, Any],
+    options: ConnectionTestOptions,
+    publisher: Publisher | None = None,
 ) -> ConnectionTestDataResponse:
     found = await try_connection(
-        services.guard, services.settings.proxy, services.authenticate, document, secrets,
-        method=options.method, path=options.path,
+        services.guard, services.settings, services.authenticate, document, secrets,
+        publisher=publisher, method=options.method, path=options.path,
     )  # fmt: skip
     return ConnectionTestDataResponse(data=_shown(found))
 
@@ -164,4 +188,5 @@ def _shown(found: Finding) -> ConnectionTest:
         content_type=found.content_type,
         tls=None if found.tls is None else TlsSession.model_validate(found.tls),
         times=ConnectionTimes.model_validate(times),
+        mcp=None if found.mcp is None else McpServerFound.model_validate(found.mcp),
     )

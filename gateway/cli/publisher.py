@@ -26,7 +26,7 @@ from gateway.cli.context import settings_for_cli
 from gateway.database.pool import Connection, Database
 from gateway.database.statement import Statement
 from gateway.errors import InvalidRequest
-from gateway.proxy.connection_test import try_connection
+from gateway.proxy.connection_test import stored, try_connection
 from gateway.request_body import nearest_field
 from gateway.settings import Settings
 from gateway.upstreams.auth.authenticator import Authenticator, authenticator
@@ -122,16 +122,21 @@ def verify_command(slug_or_id: str, revoke: bool) -> None:
 
 @publisher.command("test")
 @click.argument("slug_or_id")
-@click.option("--path", default="/", show_default=True, help="What to ask for, below the publisher's base URL.")
+@click.option("--path", default="/", show_default=True, help="What to ask for, below the base URL.")
 def test_command(slug_or_id: str, path: str) -> None:
-    """Try a publisher's server from here, with its stored credentials; exit 1 when calls could not work."""
+    """Try a publisher's server from here, with its stored credentials; exit 1 when calls could not work.
+
+    An MCP server is asked for its tools.
+    """
     if not path.startswith("/"):
         raise click.BadParameter("must start with /", param_hint="--path")
 
     async def run(settings: Settings, database: Database) -> Finding:
+        desk = _desk(settings, database)
         async with database.acquire() as connection:
             record = await _find(connection, slug_or_id)
-        draft = _desk(settings, database).draft_of(record)
+            sold = await stored(connection, record.id, desk.box.open)
+        draft = desk.draft_of(record)
         guard = EgressGuard([ip_network(network) for network in settings.proxy.allow_addresses])
         client = UpstreamClient(guard, max_connections=1, max_idle=0)
 
@@ -139,7 +144,9 @@ def test_command(slug_or_id: str, path: str) -> None:
             return authenticator(plan, slug, client, guard)
 
         try:
-            return await try_connection(guard, settings.proxy, authenticate, draft.document, draft.secrets, path=path)
+            return await try_connection(
+                guard, settings, authenticate, draft.document, draft.secrets, publisher=sold, path=path
+            )
         finally:
             await client.aclose()
 

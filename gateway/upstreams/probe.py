@@ -1,7 +1,8 @@
 """One try of a publisher's server, told step by step: name, address, TCP and TLS, the answer's head.
 
 For owners who want to know why calls fail. It says no more than they could learn from outside: never an address that a
-name resolved to, never a byte of the answer's body. What does not live here: what is sent, and who may ask for a try.
+name resolved to, never a byte of the answer's body. What does not live here: what is sent, what an MCP server says
+(gateway/proxy/mcp/connection_test.py), and who may ask for a try.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from gateway.upstreams.http.errors import (
     UpstreamError,
 )
 from gateway.upstreams.http.request import Headers, encode
+from gateway.upstreams.http.response import UpstreamResponse
 from gateway.upstreams.http.timeouts import Timeouts
 from gateway.upstreams.origin import Origin
 
@@ -46,6 +48,11 @@ Outcome = Literal[
     "connection_closed",
     "invalid_answer",
     "invalid_request",
+    "not_mcp",
+    "mcp_refused",
+    "mcp_version",
+    "no_tools",
+    "nothing_for_sale",
 ]
 
 
@@ -58,6 +65,15 @@ class TlsFacts:
     expires_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class McpFacts:
+    """What an MCP server was found to be. `for_sale` is None as long as there is no publisher with prices."""
+
+    version: str
+    tools: int
+    for_sale: int | None
+
+
 @dataclass(slots=True)
 class Finding:
     """What the try showed. Times are whole milliseconds, None for steps that were not reached."""
@@ -68,6 +84,7 @@ class Finding:
     content_type: str | None = None
     tls: TlsFacts | None = None
     times: dict[str, int] = field(default_factory=dict[str, int])
+    mcp: McpFacts | None = None
 
     @property
     def ok(self) -> bool:
@@ -90,33 +107,43 @@ class _Alone:
         """Nothing is counted."""
 
 
-async def probe(
-    guard: EgressGuard,
-    origin: Origin,
-    method: bytes,
-    target: bytes,
-    headers: Headers,
-    timeouts: Timeouts,
-    tls: ssl.SSLContext | None = None,
-) -> Finding:
-    """Send one request without a body on a new connection and return what came of it. Raises nothing of its own."""
-    finding = Finding()
-    try:
-        request = encode(method, target, headers, None)
-        await _resolve(guard, origin, timeouts.connect, finding)
-        connection = await _connect(Dialer(guard, tls), origin, timeouts.connect, finding)
+class Prober:
+    """Sends requests to one server, each on a connection of its own. `finding` tells the steps of the first."""
+
+    def __init__(
+        self, guard: EgressGuard, origin: Origin, timeouts: Timeouts, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self._guard, self._origin, self._timeouts, self._tls = guard, origin, timeouts, tls
+        self.finding = Finding()
+
+    async def send(self, method: bytes, target: bytes, headers: Headers, body: bytes | None) -> UpstreamResponse:
+        """Send one request and return its answer, not read yet. Raises UpstreamError."""
+        finding, timeouts = self.finding, self._timeouts
+        request = encode(method, target, headers, body)
+        await _resolve(self._guard, self._origin, timeouts.connect, finding)
+        connection = await _connect(Dialer(self._guard, self._tls), self._origin, timeouts.connect, finding)
         try:
             finding.tls = _facts(connection.tls)
             began = now = asyncio.get_running_loop().time()
             answer = await connection.begin(request, timeouts, now, now + timeouts.total)
-            _took(finding, "first_byte_ms", began)
-            finding.status = answer.status
-            finding.content_type = _content_type(answer.headers)
-            _judge(finding, answer.status)
-        finally:
+        except BaseException:
             connection.dispose()
+            raise
+        _took(finding, "first_byte_ms", began)
+        if finding.status is None:
+            finding.status, finding.content_type = answer.status, _content_type(answer.headers)
+        return answer
+
+
+async def probe(prober: Prober, method: bytes, target: bytes, headers: Headers) -> Finding:
+    """Send one request without a body and return what came of it. Raises nothing of its own."""
+    finding = prober.finding
+    try:
+        answer = await prober.send(method, target, headers, None)
+        await answer.aclose()
+        judge(finding, answer.status)
     except UpstreamError as error:
-        finding.outcome, finding.detail = _explain(error)
+        explain(finding, error)
     return finding
 
 
@@ -140,10 +167,11 @@ async def _connect(dialer: Dialer, origin: Origin, timeout: float, finding: Find
 
 
 def _took(finding: Finding, step: str, began: float) -> None:
-    finding.times[step] = round((asyncio.get_running_loop().time() - began) * 1000)
+    finding.times.setdefault(step, round((asyncio.get_running_loop().time() - began) * 1000))
 
 
-def _judge(finding: Finding, status: int) -> None:
+def judge(finding: Finding, status: int) -> None:
+    """Say what a status means to an owner."""
     outcome: Outcome = "answered"
     detail = f"The server answered {status}."
     if status in (401, 403, 407):
@@ -171,11 +199,14 @@ _EXPLANATIONS: tuple[tuple[type[UpstreamError], Outcome, str], ...] = (
 )
 
 
-def _explain(error: UpstreamError) -> tuple[Outcome, str]:
+def explain(finding: Finding, error: UpstreamError) -> None:
+    """Say why there is no answer."""
+    finding.outcome, finding.detail = "connect_failed", f"{error}."
     for kind, outcome, text in _EXPLANATIONS:
         if isinstance(error, kind):
-            return outcome, text.format(error.reason if isinstance(error, TlsFailed) else error)
-    return "connect_failed", f"{error}."
+            finding.outcome = outcome
+            finding.detail = text.format(error.reason if isinstance(error, TlsFailed) else error)
+            return
 
 
 def _content_type(headers: Sequence[tuple[bytes, bytes]]) -> str | None:

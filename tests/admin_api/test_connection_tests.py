@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -115,9 +115,14 @@ async def test_only_who_may_change_publishers_may_make_the_gateway_knock(
     assert upstream.calls == 0
 
 
-async def test_a_publisher_without_an_http_server_cannot_be_tried(api: Api, clerk: Clerk) -> None:
+async def test_a_publisher_without_a_server_of_its_own_cannot_be_tried(api: Api, clerk: Clerk) -> None:
     owner = await clerk.agent()
-    made = await clerk.publisher(owner, api_url=..., integration_type="mcp", mcp_endpoint="https://mcp.example.com/mcp")
+    made = await clerk.publisher(owner)
+    async with api.services.database.acquire() as connection:  # a database: its connection is another one
+        await connection.execute(
+            "UPDATE catalog.publisher SET category = 'database', document = document - 'api_url' WHERE id = $1",
+            UUID(made["id"]),
+        )
     problem = (await api.call("POST", path_of(owner, made["id"]), owner.key, json={}, expect=400)).json()
     assert problem["errors"][0]["field"] == "api_url"
 

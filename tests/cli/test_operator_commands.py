@@ -11,6 +11,7 @@ from typing import Any
 
 from gateway.database.pool import Connection
 from tests.support.dev import tollway
+from tests.support.mcp_server import PublishersServer
 from tests.support.upstream import RecordingUpstream
 from tests.support.world import World
 
@@ -104,6 +105,21 @@ async def test_a_publishers_server_is_tried_and_the_exit_status_says_whether_cal
     guarded = await run(database_url, "publisher", "test", shop.slug)
     assert (guarded.returncode, guarded.stdout.startswith("failed: address_refused. ")) == (1, True)
     assert (await run(database_url, "publisher", "test", shop.slug, "--path", "x")).returncode == 2
+
+
+async def test_an_mcp_server_is_tried_by_its_tools(
+    database_url: str, world: World, mcp_server: PublishersServer
+) -> None:
+    shop = await world.publisher(integration_type="mcp", api_url=None, mcp_endpoint=mcp_server.url)
+    reach = {"TOLLWAY_PROXY_ALLOW_ADDRESSES": "127.0.0.0/8"}
+    fine = await run(database_url, "publisher", "test", shop.slug, **reach)
+    assert fine.returncode == 0, fine.stdout + fine.stderr
+    assert fine.stdout.startswith(
+        "ok: answered. The server speaks MCP 2025-06-18 and lists 6 tools, 6 of them for sale."
+    )
+    wrong = await world.publisher(integration_type="mcp", api_url=None, mcp_endpoint=f"{mcp_server.url}/elsewhere")
+    tried = await run(database_url, "publisher", "test", wrong.slug, **reach)
+    assert (tried.returncode, tried.stdout.startswith("failed: not_mcp. The server answered 404")) == (1, True)
 
 
 async def test_endpoints_are_imported_from_a_document(database_url: str, world: World, tmp_path: Path) -> None:

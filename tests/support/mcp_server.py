@@ -1,11 +1,13 @@
-"""A publisher's MCP server: the official SDK's, served over HTTP in this process, so that tests see what reached it."""
+"""Publishers' MCP servers in this process, so that tests see what reached them: the official SDK's, and one that does
+what a test tells it to, which no SDK would."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -134,3 +136,131 @@ class PublishersServer:
             return f"What should I pack for {city}?"
 
         return server
+
+
+class Conversation:
+    """One message that came to a `ScriptedMcpServer`, and the connection on which it is answered."""
+
+    def __init__(self, head: bytes, message: Any, writer: asyncio.StreamWriter) -> None:
+        self.head, self.message, self.writer = head, message, writer
+
+    @property
+    def id(self) -> Any:
+        return self.message.get("id") if isinstance(self.message, dict) else None
+
+    def response(self, result: Any = None, error: Any = None, number: Any = ...) -> dict[str, Any]:
+        """A response to it, or to another request."""
+        said = {"error": error} if error is not None else {"result": {} if result is None else result}
+        return {"jsonrpc": "2.0", "id": self.id if number is ... else number, **said}
+
+    async def raw(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def status(self, status: int, body: bytes = b"", kind: str = "text/plain", *fields: str) -> None:
+        lines = [f"HTTP/1.1 {status} Said", f"Content-Type: {kind}", f"Content-Length: {len(body)}", *fields]
+        await self.raw("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+
+    async def json(self, message: Any, *fields: str, status: int = 200) -> None:
+        body = message if isinstance(message, bytes) else json.dumps(message).encode()
+        await self.status(status, body, "application/json", *fields)
+
+    async def begin_stream(self) -> None:
+        await self.raw(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+
+    async def event(self, message: Any) -> None:
+        data = message if isinstance(message, bytes) else b"data: " + json.dumps(message).encode() + b"\n\n"
+        await self.raw(b"%x\r\n%s\r\n" % (len(data), data))
+
+    async def end_stream(self) -> None:
+        await self.raw(b"0\r\n\r\n")
+
+    async def progress(self, step: int = 1) -> None:
+        """An event with the progress of a call that asked for it."""
+        token = self.message["params"].get("_meta", {}).get("progressToken")
+        params = {"progressToken": token, "progress": step}
+        await self.event({"jsonrpc": "2.0", "method": "notifications/progress", "params": params})
+
+
+Play = Callable[[Conversation], Awaitable[None]]
+
+
+@dataclass
+class ScriptedMcpServer:
+    """An MCP server that does exactly what it is told to, by the name of a tool or by the method of a message.
+
+    `messages` is what arrived. Untold, it opens sessions, lists `tools`, takes notifications and knows nothing else.
+    """
+
+    plays: dict[str, Play] = field(default_factory=dict)
+    tools: list[Any] = field(default_factory=list)
+    version: Any = "2025-06-18"
+    messages: list[Any] = field(default_factory=list)
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    port: int = 0
+    _server: asyncio.Server | None = None
+    _writers: set[asyncio.StreamWriter] = field(default_factory=set)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/mcp"
+
+    def called(self, tool: str) -> int:
+        """How often a tool was called."""
+        return sum(one.get("method") == "tools/call" and one["params"].get("name") == tool for one in self.messages)
+
+    def forget(self) -> None:
+        """Do nothing but the usual again."""
+        self.messages.clear()
+        self.plays.clear()
+        self.begun.clear()
+        self.tools, self.version = [], "2025-06-18"
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while not writer.is_closing():
+                await self._answer(await _received(reader, writer))
+        self._writers.discard(writer)
+        writer.close()
+
+    async def _answer(self, came: Conversation) -> None:
+        message = came.message
+        if message is None:  # GET and DELETE
+            await came.status(200 if came.head.startswith(b"DELETE") else 405)
+            return
+        self.messages.append(message)
+        method = message.get("method")
+        name = message["params"].get("name") if method == "tools/call" else method
+        self.begun.set() if method == "tools/call" else None
+        await self.plays.get(name, self._usual)(came)
+
+    async def _usual(self, came: Conversation) -> None:
+        method = came.message.get("method")
+        if "id" not in came.message or method is None:
+            await came.status(202)
+        elif method == "initialize":
+            result = {"protocolVersion": self.version, "capabilities": {"tools": {}}, "serverInfo": {"name": "odd"}}
+            await came.json(came.response(result), "Mcp-Session-Id: odd")
+        elif method == "tools/list":
+            await came.json(came.response({"tools": self.tools}))
+        else:
+            await came.json(came.response(error={"code": -32601, "message": "there is no such thing"}))
+
+
+async def _received(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Conversation:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next((line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), b":0")
+    body = await reader.readexactly(int(length.partition(b":")[2]))
+    return Conversation(head, json.loads(body) if body else None, writer)

@@ -16,7 +16,7 @@ from gateway.catalog.endpoints import Endpoint, Reading
 from gateway.catalog.snapshot import AssetPrice, Publisher
 from gateway.errors import EndpointNotOffered, EndpointProtected
 from gateway.proxy.quote import prepaid_price
-from gateway.upstreams.mcp.messages import BadAnswer, Message, fields_of
+from gateway.upstreams.mcp.messages import Message, Refused, fields_of
 from gateway.upstreams.mcp.sessions import Send, Sessions
 from pricing.money import format_amount
 from pricing.tariffs import per_request
@@ -142,7 +142,7 @@ class Lists:
             if "result" not in response:
                 if fields_of(response.get("error")).get("code") == -32601:  # a server without any
                     return items
-                raise BadAnswer(f"the server refuses to list its {kind}", sent=True)
+                raise Refused(f"list its {kind}", response)
             result = fields_of(response["result"])
             items += _objects(result.get(kind))
             cursor = result.get("nextCursor")

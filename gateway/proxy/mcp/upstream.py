@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from gateway.catalog.snapshot import Route
 from gateway.proxy.destination import Destination
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.forward import bearer, request_headers, target
@@ -19,13 +20,18 @@ REPLACED = frozenset(
 ACCEPT = {b"POST": b"application/json, text/event-stream", b"GET": b"text/event-stream"}
 
 
+def target_of(route: Route) -> bytes:
+    """Return the request target of an MCP server: its address as it stands, query included."""
+    path, _, query = route.base_path.partition(b"?")
+    return target(replace(route, base_path=path), b"", query)
+
+
 class McpServer:
     """The server that one exchange is with."""
 
     def __init__(self, exchange: Exchange, client: UpstreamClient, to: Destination) -> None:
         self._exchange, self._client, self.to = exchange, client, to
-        path, _, query = to.route.base_path.partition(b"?")
-        self._target = target(replace(to.route, base_path=path), b"", query)
+        self._target = target_of(to.route)
 
     async def send(self, method: bytes, body: bytes | None, fields: HeaderPairs) -> UpstreamResponse:
         """Send one request and return its answer once the head is there. Raises UpstreamError.

@@ -27,6 +27,19 @@ class BadAnswer(UpstreamError):
     """The publisher's server answered with something that is no MCP."""
 
 
+class Refused(BadAnswer):
+    """The server answered a request of the gateway's own with an error of JSON-RPC, or not with a result."""
+
+    def __init__(self, what: str, response: Message) -> None:
+        code = fields_of(response.get("error")).get("code")
+        number = f" (JSON-RPC error {code})" if isinstance(code, int) and abs(code) < 100_000 else ""
+        super().__init__(f"the server refuses to {what}{number}", sent=True)
+
+
+class OtherVersion(BadAnswer):
+    """The server speaks no version of MCP that the gateway does."""
+
+
 def parse(body: bytes) -> Message:
     """Return the one JSON object in a body. Raises BadMessage."""
     try:

@@ -19,9 +19,11 @@ from uuid import UUID
 from gateway.upstreams.http.errors import UpstreamError
 from gateway.upstreams.http.response import UpstreamResponse
 from gateway.upstreams.mcp.answers import response_to
-from gateway.upstreams.mcp.messages import BadAnswer, Message, fields_of, text
+from gateway.upstreams.mcp.messages import Message, OtherVersion, Refused, fields_of, text
 
 VERSION = "2025-06-18"
+VERSIONS = frozenset(("2024-11-05", "2025-03-26", VERSION, "2025-11-25"))
+"""Those in which a tool's call reads the same; a server that speaks none of them is not called."""
 CLIENT = {"name": "tollway", "version": "1"}
 SESSION_ID, PROTOCOL_VERSION = b"mcp-session-id", b"mcp-protocol-version"
 MOST_KEPT = 1_000
@@ -68,12 +70,12 @@ class Sessions:
         """Send one request and yield its answer, not read yet, and its id. Raises UpstreamError."""
         number = next(self._numbers)
         body = text({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
-        session = await self._session(key, send)
+        session = await self.session(key, send)
         answer = await send(b"POST", body, session.fields)
         if answer.status == 404 and session.id is not None:
             await answer.aclose()
             self.forget(key, session)
-            answer = await send(b"POST", body, (await self._session(key, send)).fields)
+            answer = await send(b"POST", body, (await self.session(key, send)).fields)
         try:
             yield answer, number
         finally:
@@ -91,8 +93,8 @@ class Sessions:
         if self._known.get(key) is session:
             del self._known[key]
 
-    async def _session(self, key: Key, send: Send) -> Session:
-        """Return the session, opened by whoever comes first."""
+    async def session(self, key: Key, send: Send) -> Session:
+        """Return the session, opened by whoever comes first. Raises UpstreamError."""
         known = self._known.get(key)
         if known is not None:
             self._known.move_to_end(key)
@@ -118,10 +120,10 @@ class Sessions:
             try:
                 response = await response_to(first, 0, self._most)
                 if first.status != 200 or "result" not in response:
-                    raise BadAnswer("the server refuses to open a session")
+                    raise Refused("open a session", response)
                 version = fields_of(response["result"]).get("protocolVersion")
-                if not isinstance(version, str) or not version.isascii() or not version.isprintable():
-                    raise BadAnswer("the server speaks no version of MCP that is known here")
+                if not isinstance(version, str) or version not in VERSIONS:
+                    raise OtherVersion("the server speaks no version of MCP that is known here")
                 session = Session(first.field(SESSION_ID), version.encode())
             finally:
                 await first.aclose()
