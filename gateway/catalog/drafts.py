@@ -102,8 +102,6 @@ def _infer_kind(columns: Mapping[str, Any], document: dict[str, Any]) -> None:
     category = columns["publisher_category"]
     if category == "integration" and "integration_type" not in document:
         document["integration_type"] = "mcp" if "mcp_endpoint" in document and "api_url" not in document else "api"
-    if category == "database" and "database_type" not in document and "branch_id" in document:
-        document["database_type"] = "serendb"
 
 
 def check_whole(draft: Draft) -> None:
@@ -116,15 +114,9 @@ def check_whole(draft: Draft) -> None:
     match columns["publisher_category"]:
         case "integration":
             _check_integration(document)
-        case "database":
-            _check_database(document, secrets)
         case _:
-            if "compute_type" not in document:
-                raise refused("compute_type", "is required for a compute publisher")
+            _check_database(secrets)
     _check_credentials(draft)
-    for name in ("oauth_provider_slug", "oauth_provider_id"):
-        if name in document:
-            raise refused(name, "names no OAuth provider of this gateway: it has none yet")
 
 
 def _check_integration(document: Mapping[str, Any]) -> None:
@@ -135,18 +127,11 @@ def _check_integration(document: Mapping[str, Any]) -> None:
         raise refused("mcp_endpoint", "is required for an integration of type mcp")
 
 
-def _check_database(document: Mapping[str, Any], secrets: Mapping[str, Any]) -> None:
-    kind = document.get("database_type")
-    if is_postgres("database", secrets.get("database_config")):
-        if kind == "mongodb":
-            raise refused("database_type", "does not fit a database_config with a connection_string of PostgreSQL")
-        return
-    if kind is None:
-        raise refused("database_type", "is required for a database publisher")
-    if kind == "serendb" and "branch_id" not in document and "database_config" not in secrets:
-        raise refused("branch_id", "is required for database_type serendb, or a database_config instead")
-    if kind != "serendb" and "database_config" not in secrets:
-        raise refused("database_config", f"is required for database_type {kind}")
+def _check_database(secrets: Mapping[str, Any]) -> None:
+    if not is_postgres("database", secrets.get("database_config")):
+        raise refused(
+            "database_config", 'is required for a database: a PostgreSQL, as {"connection_string": "postgresql://…"}'
+        )
 
 
 def _check_credentials(draft: Draft) -> None:

@@ -19,6 +19,7 @@ from gateway.catalog.assets import Asset
 from gateway.catalog.delivery import check_bounds
 from gateway.catalog.drafts import URL_FIELDS, Draft, check_whole
 from gateway.catalog.metering import check_metering
+from gateway.catalog.not_offered import check_offered
 from gateway.catalog.openapi.merging import Merged, merge
 from gateway.catalog.prices import DELETE_PRICING, Pricing, check_endpoint_price, list_pricing, put_pricing
 from gateway.catalog.records import (
@@ -79,6 +80,7 @@ class PublisherDesk:
     async def create(self, organization_id: UUID, account_id: UUID, request: CreatePublisherRequest) -> Publisher:
         """Store a new publisher. Raises InvalidRequest naming the field, or Conflict for a taken slug."""
         changes = wire_values(request)
+        check_offered(changes)
         draft = Draft({}, {}, {})
         draft.columns = {"publisher_category": request.publisher_category.value, "is_active": True, "description": None}
         draft.columns |= {"wallet_address": request.wallet_address, "wallet_network_id": request.wallet_network_id}
@@ -110,6 +112,7 @@ class PublisherDesk:
     async def update(self, organization_id: UUID, publisher_id: UUID, request: UpdatePublisherRequest) -> Publisher:
         """Change what the request names. Raises NotFound, InvalidRequest."""
         changes = wire_values(request)
+        check_offered(changes)
         check_bounds(changes, self.settings.proxy)
         await self._check_urls(changes)
         async with self.database.acquire() as connection:
@@ -151,6 +154,7 @@ class PublisherDesk:
     ) -> tuple[Pricing, Asset]:
         """Change the prices in one accepted asset. Raises NotFound, InvalidRequest."""
         changes = wire_values(request)
+        check_offered(changes)
         del changes["asset_id"]
         token_fields = {name: changes.pop(name) for name in TokenExchange.model_fields if name in changes}
         await self._check_urls(token_fields)

@@ -141,11 +141,6 @@ async def test_an_estimate_is_the_call_price_with_one_row(api: Api, clerk: Clerk
     ):
         assert (await api.call("POST", path, json=wrong, expect=400)).json()["errors"][0]["field"] == field
     await api.call("POST", "/publishers/nobody/estimate", json=body, expect=404)
-    database = await clerk.publisher(
-        owner, publisher_category="database", integration_type=..., api_url=..., branch_id=str(uuid7())
-    )
-    body = {"publisher_id": database["id"], "query": "select 1"}
-    await api.call("POST", f"/publishers/{database['slug']}/estimate", json=body, expect=501)
 
 
 @pytest.mark.parametrize(
