@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.mcp.conftest import PRICE, selling
+from tests.mcp.conftest import PRICE
 from tests.support.gateway import RunningGateway
-from tests.support.mcp_server import PublishersServer
+from tests.support.mcp_server import PublishersServer, selling
 from tests.support.world import Agent, Shop, World
 
 pytestmark = pytest.mark.usefixtures("sound_books")

@@ -3,58 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
-import httpx
 import pytest
 
-from tests.mcp.conftest import COUNTED, PRICE, connected, selling
+from tests.mcp.conftest import COUNTED, PRICE
 from tests.payments.evm.conftest import until
 from tests.support.gateway import RunningGateway
-from tests.support.mcp_server import PublishersServer
+from tests.support.mcp_client import ACCEPT, call, connected, opened, post, request, response
+from tests.support.mcp_server import PublishersServer, selling
 from tests.support.world import Agent, Shop, World
 
 pytestmark = pytest.mark.usefixtures("sound_books")
-
-ACCEPT = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
-VERSION = "2025-06-18"
-
-
-def request(method: str, params: Any = None, number: Any = 1) -> dict[str, Any]:
-    return {"jsonrpc": "2.0", "id": number, "method": method} | ({} if params is None else {"params": params})
-
-
-def call(tool: str = "forecast", number: Any = 1, **meta: Any) -> dict[str, Any]:
-    params = {"name": tool, "arguments": {"city": "Oslo"} if tool == "forecast" else {}}
-    return request("tools/call", params | ({"_meta": meta} if meta else {}), number)
-
-
-async def post(
-    gateway: RunningGateway, shop: Shop, message: Any, agent: Agent | None = None, **fields: str
-) -> httpx.Response:
-    headers = (
-        ACCEPT | (agent.headers if agent else {}) | {name.replace("_", "-"): value for name, value in fields.items()}
-    )
-    body = message if isinstance(message, bytes) else json.dumps(message).encode()
-    return await gateway.client.post(f"/publishers/{shop.slug}/mcp", content=body, headers=headers)
-
-
-async def opened(gateway: RunningGateway, shop: Shop, agent: Agent | None = None) -> str:
-    """Open a session and return its id."""
-    client = {"protocolVersion": VERSION, "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
-    answer = await post(gateway, shop, request("initialize", client), agent)
-    session = answer.headers["mcp-session-id"]
-    begun = {"jsonrpc": "2.0", "method": "notifications/initialized"}
-    assert (await post(gateway, shop, begun, agent, mcp_session_id=session)).status_code == 202
-    return session
-
-
-def response(answer: httpx.Response) -> dict[str, Any]:
-    """The JSON-RPC response in an answer of either form."""
-    if answer.headers["content-type"].startswith("application/json"):
-        return answer.json()
-    return json.loads(answer.text.strip().rpartition("data: ")[2])
 
 
 async def test_sessions_are_their_callers_own(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from mcp.shared.exceptions import MCPError
 
-from tests.mcp.conftest import COUNTED, PRICE, connected
+from tests.mcp.conftest import COUNTED, PRICE
 from tests.support.gateway import RunningGateway
+from tests.support.mcp_client import connected
 from tests.support.mcp_server import CREDENTIAL, PublishersServer
 from tests.support.world import Agent, Shop, World
 

@@ -17,11 +17,11 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from gateway.ledger.wallets import open_wallet
-from tests.mcp.conftest import connected, selling
 from tests.support.chat import ChatUpstream
 from tests.support.gateway import RunningGateway, start_gateway
 from tests.support.market import Market, sell
-from tests.support.mcp_server import PublishersServer
+from tests.support.mcp_client import connected
+from tests.support.mcp_server import PublishersServer, selling
 from tests.support.services import Services
 from tests.support.sockets import SocketUpstream
 from tests.support.upstream import RecordingUpstream
@@ -236,28 +236,23 @@ async def test_a_query_stops_where_its_budget_is_used_up(
 
 
 async def test_tools_are_refused_by_http_and_to_mcp_clients(
-    gateway: RunningGateway, world: World, agent: Agent
+    gateway: RunningGateway, world: World, agent: Agent, mcp_server: PublishersServer
 ) -> None:
-    server = PublishersServer()
-    await server.start()
-    try:
-        shop, key = await world.publisher(PRICE, **selling(server)), await key_of(gateway, agent, per_day="0.01")
-        path, arguments = f"/publishers/{shop.slug}/forecast", {"city": "Lisbon"}
-        bought = await gateway.client.post(path, headers=key.headers, json=arguments)
-        assert (bought.status_code, bought.headers["x-budget-left"]) == (200, "day=0")
-        server.forget()
-        limited = replace(agent, key=key.text)
-        for mode in ("legacy", "auto"):
-            async with connected(gateway, shop, limited, mode) as client:
-                with pytest.raises(MCPError, match=r"may spend 0\.01 USDC per day") as refusal:
-                    await client.call_tool("forecast", arguments)
-            assert refusal.value.error.data["type"] == "/problems/budget-exceeded"
-        assert "Lisbon" not in str(server.requests)
-        server.forget()
-        exceeded(await gateway.client.post(path, headers=key.headers, json=arguments), budget="day", spent="0.01")
-        assert server.requests == []
-    finally:
-        await server.stop()
+    shop, key = await world.publisher(PRICE, **selling(mcp_server)), await key_of(gateway, agent, per_day="0.01")
+    path, arguments = f"/publishers/{shop.slug}/forecast", {"city": "Lisbon"}
+    bought = await gateway.client.post(path, headers=key.headers, json=arguments)
+    assert (bought.status_code, bought.headers["x-budget-left"]) == (200, "day=0")
+    mcp_server.forget()
+    limited = replace(agent, key=key.text)
+    for mode in ("legacy", "auto"):
+        async with connected(gateway, shop, limited, mode) as client:
+            with pytest.raises(MCPError, match=r"may spend 0\.01 USDC per day") as refusal:
+                await client.call_tool("forecast", arguments)
+        assert refusal.value.error.data["type"] == "/problems/budget-exceeded"
+    assert "Lisbon" not in str(mcp_server.requests)
+    mcp_server.forget()
+    exceeded(await gateway.client.post(path, headers=key.headers, json=arguments), budget="day", spent="0.01")
+    assert mcp_server.requests == []
 
 
 async def test_a_websocket_is_refused_at_its_handshake(

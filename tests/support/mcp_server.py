@@ -18,6 +18,19 @@ from mcp.server.mcpserver.exceptions import ToolError
 from tests.support.gateway import free_port
 
 CREDENTIAL = "Bearer the-publishers-own"
+ENDPOINTS = [
+    {"method": "POST", "path": "/free_tip", "price": "0"},
+    {"method": "POST", "path": "/counted", "price": "0.05"},
+    {"method": "POST", "path": "/hidden", "is_protected": True, "protection_reason": "Not for sale."},
+]
+
+
+def selling(server: PublishersServer | ScriptedMcpServer, **document: Any) -> dict[str, Any]:
+    """What a publisher of a server is stored with."""
+    return {
+        "integration_type": "mcp", "api_url": None, "mcp_endpoint": server.url, "endpoints": ENDPOINTS,
+        "upstream_headers": {"Authorization": CREDENTIAL}, **document,
+    }  # fmt: skip
 
 
 class _Quiet(uvicorn.Server):

@@ -3,38 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import pytest_asyncio
 from mcp.client.client import Client
 from x402.mcp import x402MCPClient
 
-from tests.mcp.conftest import connected, selling
-from tests.mcp.test_endpoint import call, opened, post, response
 from tests.payments.onchain.buyer import PRICE, Buyer, payload
 from tests.payments.onchain.conftest import Buying
 from tests.payments.onchain.test_official_clients import official
 from tests.support.chain import Chain
 from tests.support.gateway import RunningGateway
-from tests.support.mcp_server import PublishersServer
+from tests.support.mcp_client import call, connected, opened, post, response
+from tests.support.mcp_server import PublishersServer, selling
 from tests.support.world import SEPOLIA_USDC, Shop, World
 
 
-@pytest_asyncio.fixture(scope="module")
-async def server() -> AsyncIterator[PublishersServer]:
-    running = PublishersServer()
-    await running.start()
-    yield running
-    await running.stop()
+@pytest.fixture
+def server(mcp_server: PublishersServer) -> PublishersServer:
+    mcp_server.forget()
+    return mcp_server
 
 
 @pytest_asyncio.fixture
 async def tools(world: World, server: PublishersServer) -> Shop:
     """Sells the server's tools, payable on the local chain."""
-    server.forget()
     return await world.publisher(PRICE, SEPOLIA_USDC, **selling(server, endpoints=[], gateway_fee_percent="10"))
 
 
