@@ -156,9 +156,14 @@ class RedisSettings(_Section):
     @field_validator("url")
     @classmethod
     def _redis_url(cls, value: str) -> str:
-        if urlsplit(value).scheme not in ("redis", "rediss", "unix"):
-            raise ValueError("must be redis://, rediss:// or unix://")
+        if urlsplit(value).scheme not in ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster"):
+            raise ValueError("must be redis://, rediss:// or unix://; of a cluster redis+cluster://host:port,host:port")
         return value
+
+    @property
+    def clustered(self) -> bool:
+        """Return whether `url` lists nodes of a cluster."""
+        return "+cluster://" in self.url
 
 
 class LimitSettings(_Section):

@@ -27,22 +27,29 @@ Decision = tuple[int, int, int, int]
 Call = tuple[Sequence[Check], Sequence[bytes]]
 
 
-async def decide(valkey: Valkey, calls: Sequence[Call], now: int | None = None) -> list[Verdict]:
+async def decide(
+    valkey: Valkey, calls: Sequence[Call], now: int | None = None, *, asking: bool = False
+) -> list[Verdict]:
     """Return one verdict per call, in order; later calls see what earlier ones consumed.
 
     `now` (microseconds) replaces the server's clock; only tests pass it. All keys go in one script call, which a
-    Valkey *cluster* refuses when they live in different slots: there, call this once per slot. The keys of one call
-    always share a slot when its checks name one principal.
+    Valkey *cluster* refuses when they live in different slots: there, call this once per slot. `asking` is for a node
+    that is just being given the slot.
     """
-    command = arguments(calls, now)
+    execute = valkey.ask if asking else valkey.execute
     try:
-        reply = await valkey.execute(b"EVALSHA", SHA, *command)
+        reply = await execute(*command(calls, now))
     except ValkeyRefused as refusal:
         if refusal.code != "NOSCRIPT":
             raise
         # Valkey restarted or somebody flushed its scripts. EVAL also stores it for the next EVALSHA.
-        reply = await valkey.execute(b"EVAL", SCRIPT, *command)
-    return _verdicts(calls, reply)
+        reply = await execute(b"EVAL", SCRIPT, *arguments(calls, now))
+    return verdicts(calls, reply)
+
+
+def command(calls: Sequence[Call], now: int | None = None) -> tuple[Argument, ...]:
+    """Return the command that decides calls by the script's name: refused with NOSCRIPT where it is unknown."""
+    return b"EVALSHA", SHA, *arguments(calls, now)
 
 
 def arguments(calls: Sequence[Call], now: int | None) -> list[Argument]:
@@ -64,7 +71,8 @@ def verdict_of(checks: Sequence[Check], decision: Decision) -> Verdict:
     return Verdict(number > 0, policy, remaining, whole_seconds(retry), whole_seconds(reset))
 
 
-def _verdicts(calls: Sequence[Call], reply: object) -> list[Verdict]:
+def verdicts(calls: Sequence[Call], reply: object) -> list[Verdict]:
+    """Read the script's answer. Raises ValkeyUnavailable when it is none."""
     if not isinstance(reply, list) or len(cast("list[int]", reply)) != 4 * len(calls):
         raise ValkeyUnavailable("the limit script answered something else than its verdicts")
     numbers = iter(cast("list[int]", reply))

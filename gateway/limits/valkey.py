@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -88,6 +88,23 @@ def parse(url: str) -> Address:
     except ValueError:
         raise ValueError(
             "redis.url: use redis://[user:password@]host:port/database, rediss:// or unix:///path"
+        ) from None
+
+
+def parse_nodes(url: str) -> list[Address]:
+    """Read redis+cluster://[user:password@]host:port,host:port or rediss+cluster://.
+
+    Raises ValueError, whose text leaves the URL out.
+    """
+    scheme, _, rest = url.partition("+cluster://")
+    login, at, hosts = rest.rstrip("/").rpartition("@")
+    try:
+        if scheme not in ("redis", "rediss") or not hosts or set(hosts) & set("/?#"):
+            raise ValueError("form")
+        return [parse(f"{scheme}://{login}{at}{host}") for host in hosts.split(",")]
+    except ValueError:
+        raise ValueError(
+            "redis.url: use redis+cluster://[user:password@]host:port,host:port or rediss+cluster://"
         ) from None
 
 
@@ -185,8 +202,8 @@ class _Session(asyncio.Protocol):
 class Valkey:
     """The connection as callers see it: `execute` connects when needed and pipelines by itself."""
 
-    def __init__(self, settings: RedisSettings) -> None:
-        self.address = parse(settings.url)
+    def __init__(self, settings: RedisSettings, address: Address | None = None) -> None:
+        self.address = address or parse(settings.url)
         self._connect_timeout = settings.connect_timeout
         self._command_timeout = settings.command_timeout
         self._tls = ssl.create_default_context() if self.address.tls else None
@@ -210,6 +227,19 @@ class Valkey:
         if session is None or not session.usable:
             session = await self._connected(self._command_timeout)
         return await session.send(command)
+
+    async def send(self, commands: Sequence[tuple[Argument, ...]]) -> list[asyncio.Future[object]]:
+        """Send commands together and return the futures of their replies. Raises ValkeyUnavailable; so may they."""
+        session = self._session
+        if session is None or not session.usable:
+            session = await self._connected(self._command_timeout)
+        return [session.send(command) for command in commands]
+
+    async def ask(self, *command: Argument) -> object:
+        """Send one command to a node that is only being given its slot. Raises what `execute` does."""
+        # The permission holds for the very next command of the connection.
+        _, reply = await asyncio.gather(*await self.send([(b"ASKING",), command]))
+        return reply
 
     async def close(self) -> None:
         """Close the connection; pending commands fail. The next `execute` would open a new one."""

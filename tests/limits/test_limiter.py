@@ -37,7 +37,7 @@ async def many(limiter: RateLimiter, check: Check, times: int) -> list[Verdict]:
 
 
 def lines(caplog) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "gateway.limits.limiter"]
+    return [record.getMessage() for record in caplog.records if record.name.startswith("gateway.limits.")]
 
 
 async def until(condition, seconds: float = 5.0) -> None:

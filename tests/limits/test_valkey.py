@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from gateway.limits.valkey import Address, Valkey, ValkeyRefused, ValkeyUnavailable, parse
+from gateway.limits.valkey import Address, Valkey, ValkeyRefused, ValkeyUnavailable, parse, parse_nodes
 
 PASSWORD = "p@ss:w/rd"  # as in conftest.py
 LOOPS = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
@@ -45,6 +45,21 @@ def test_a_wrong_url_is_refused_without_its_password(url: str) -> None:
         parse(url)
     assert "hunter2" not in str(caught.value)
     assert "hunter2" not in repr(parse("redis://:hunter2@h"))
+
+
+def test_the_nodes_of_a_cluster_are_read() -> None:
+    login = {"user": "u@", "password": "p:/w"}
+    assert parse_nodes("redis+cluster://u%40:p%3A%2Fw@one:7000,[::1]:7001,two") == [
+        Address("one", 7000, **login), Address("::1", 7001, **login), Address("two", 6379, **login),
+    ]  # fmt: skip
+    assert parse_nodes("rediss+cluster://one:7000/") == [Address("one", 7000, tls=True)]
+
+
+@pytest.mark.parametrize("hosts", ["", "secret@one:7000/1", "secret@one:seven", "secret@one,two/3", ":secret@one?db=1"])
+def test_a_wrong_list_of_nodes_is_refused_without_its_password(hosts: str) -> None:
+    with pytest.raises(ValueError, match=r"redis\.url: use") as caught:
+        parse_nodes(f"redis+cluster://{hosts}")
+    assert "secret" not in str(caught.value)
 
 
 @asynccontextmanager
