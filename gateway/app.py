@@ -211,6 +211,7 @@ class Worker:
         await services.settlements.start()
         self._runner.every(self._dead_after / 3, self._heartbeat.beat, "heartbeat")
         self._runner.every(CHECK_SECONDS, self._listener.check, "listener")
+        self._runner.every(CHECK_SECONDS, self._listener.poll, "catalog poll")
         self._runner.every(self._dead_after / 3, self._reconciler.run, "reconciler")
         self._runner.every(self._dead_after / 3, lambda: give_back_undelivered(services.database), "undelivered")
         self._runner.every(EXPIRE_SECONDS, lambda: expire_lots(services.database), "expiry")
@@ -223,7 +224,8 @@ class Worker:
         self._runner.every(LEARN_SECONDS, services.experiences.sync, "experiences")
         self._runner.every(USAGE_SECONDS, services.experiences.forget, "old experiences")
         self._runner.every(GAUGE_SECONDS, self._sampler.sample, "gauges")
-        self._runner.every(CHECK_SECONDS, self._listener.poll, "catalog poll")
+        if services.buying is not None:
+            self._runner.every(PURCHASE_SECONDS, services.buying.watch, "purchases")
 
     def mind(self, live: Live) -> None:
         """Cut off callers who do not take an answer that is there whole, from now on."""
