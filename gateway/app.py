@@ -224,8 +224,6 @@ class Worker:
         self._runner.every(LEARN_SECONDS, services.experiences.sync, "experiences")
         self._runner.every(USAGE_SECONDS, services.experiences.forget, "old experiences")
         self._runner.every(GAUGE_SECONDS, self._sampler.sample, "gauges")
-        if services.buying is not None:
-            self._runner.every(PURCHASE_SECONDS, services.buying.watch, "purchases")
 
     def mind(self, live: Live) -> None:
         """Cut off callers who do not take an answer that is there whole, from now on."""
