@@ -19,6 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.hostile.wire import Answer, ScriptedUpstream, Wire, request
 from tests.support.gateway import RunningGateway
+from tests.support.mcp_server import ScriptedMcpServer
 from tests.support.world import Agent, Shop
 
 NOBODY = "http://127.0.0.1:1"
@@ -44,6 +45,7 @@ class Stage:
     agent: Agent
     neighbour: Agent
     shop: Shop
+    tools: ScriptedMcpServer
 
     def path(self, path: str) -> str:
         return f"/publishers/{self.shop.slug}{path}"
@@ -84,6 +86,7 @@ def seen(answer: Answer) -> Seen:
 
 
 Scene = Callable[[Stage], Awaitable[Seen | None]]
+# Every row, those of tool_scenes.py included.
 SCENES: dict[str, Scene] = {}
 KILLED: dict[str, str] = {}
 # What a row's publisher is told beside its price; see World.publisher.
@@ -91,7 +94,7 @@ SHOPS: dict[str, dict[str, Any]] = {}
 
 
 def row(name: str, *, kill: str = "", **shop: Any) -> Callable[[Scene], Scene]:
-    """Register a scene under its row. `kill` is the fault point at which its gateway dies."""
+    """Register a scene under its row. `kill` is the fault point at which its gateway dies, if it does."""
 
     def register(scene: Scene) -> Scene:
         assert name not in SCENES

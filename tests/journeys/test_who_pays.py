@@ -1,6 +1,7 @@
 """docs/who-pays.md, played row by row against the running gateway: what it promises is what happens, and nothing else.
 
-The document is parsed; the scenes say how each row is brought about (scenes.py). Neither can be without the other.
+The document is parsed; the scenes say how each row is brought about (scenes.py, tool_scenes.py). Neither can be without
+the other.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from tests.docs.markdown import ROOT, rows
 from tests.hostile.wire import ScriptedUpstream
 from tests.journeys.hostile_publisher import full_backlog, publisher
 from tests.journeys.scenes import CLIENT_SECONDS, KILLED, SCENES, SHOPS, Seen, Stage, asked_again, told
+from tests.journeys.tool_scenes import PLAYS
 from tests.support.gateway import RunningGateway, start_gateway
+from tests.support.mcp_server import ScriptedMcpServer
 from tests.support.services import Services
 from tests.support.sockets import SocketUpstream
 from tests.support.world import Shop, World
@@ -70,7 +73,7 @@ LIVE = [name for name in PROMISED if name not in KILLED]
 
 def test_every_row_has_its_scene_and_every_scene_its_row() -> None:
     assert set(PROMISED) == set(SCENES)
-    assert {point for point in KILLED.values() if point != "stop"} <= set(POINTS)
+    assert {point for point in KILLED.values() if point not in ("stop", "by the scene")} <= set(POINTS)
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -88,16 +91,22 @@ def backlog() -> Iterator[str]:
 
 @pytest_asyncio.fixture(scope="module")
 async def shops(
-    connection: Connection, upstream: ScriptedUpstream, sockets: SocketUpstream, backlog: str
+    connection: Connection,
+    upstream: ScriptedUpstream,
+    sockets: SocketUpstream,
+    backlog: str,
+    odd_mcp: ScriptedMcpServer,
 ) -> dict[str, dict[str, Shop]]:
     """A shop per row and server, there before any gateway starts: a row's failures must not open another's breaker."""
     world = World(connection, upstream.url)
-    places = {"sockets": sockets.url, "full backlog": backlog}
+    odd_mcp.plays.update(PLAYS)
+    places = {"sockets": sockets.url, "full backlog": backlog, "tools": odd_mcp.url}
 
     async def made(told: dict[str, Any]) -> Shop:
         document = {"price": PRICE, **told}
-        if "api_url" in document:
-            document["api_url"] = places.get(document["api_url"], document["api_url"])
+        for field in ("api_url", "mcp_endpoint"):
+            if field in document:
+                document[field] = places.get(document[field], document[field])
         return await world.publisher(**document)
 
     servers = ("granian", "uvicorn", "hypercorn")
@@ -120,8 +129,11 @@ async def gateway(
     await running.stop()
 
 
-async def staged(gateway: RunningGateway, world: World, upstream: ScriptedUpstream, shop: Shop) -> Stage:
-    return Stage(gateway, upstream, await world.agent(FUNDS), await world.agent(FUNDS), shop)
+async def staged(
+    gateway: RunningGateway, world: World, upstream: ScriptedUpstream, shop: Shop, tools: ScriptedMcpServer
+) -> Stage:
+    tools.go_on.clear()
+    return Stage(gateway, upstream, await world.agent(FUNDS), await world.agent(FUNDS), shop, tools)
 
 
 @pytest.mark.parametrize("name", LIVE)
@@ -131,9 +143,10 @@ async def test_a_row(
     shops: dict[str, dict[str, Shop]],
     world: World,
     upstream: ScriptedUpstream,
+    odd_mcp: ScriptedMcpServer,
     connection: Connection,
 ) -> None:
-    stage = await staged(gateway, world, upstream, shops[gateway.environment["TOLLWAY_SERVER"]][name])
+    stage = await staged(gateway, world, upstream, shops[gateway.environment["TOLLWAY_SERVER"]][name], odd_mcp)
     found = await SCENES[name](stage)
     if found is not None and found.cost == "0" and not PROMISED[name].charged:
         assert await world.balance(stage.agent) == FUNDS, "what costs nothing is given back before it says so"
@@ -150,12 +163,15 @@ async def test_a_row_of_a_gateway_that_ends(
     shops: dict[str, dict[str, Shop]],
     world: World,
     upstream: ScriptedUpstream,
+    odd_mcp: ScriptedMcpServer,
     connection: Connection,
 ) -> None:
-    fault = {"SERVER_DRAIN": "1"} if KILLED[name] == "stop" else {"FAULT": f"{KILLED[name]}:kill"}
+    fault = {"SERVER_DRAIN": "1"} if KILLED[name] == "stop" else {}
+    if KILLED[name] in POINTS:
+        fault = {"FAULT": f"{KILLED[name]}:kill"}
     # uvicorn writes in the call that sends: what was sent before the kill has left, which granian's threads leave open.
     doomed = await start_gateway(services, database_url, SERVER="uvicorn", MONEY_DEAD_AFTER="2", **fault)
-    stage = await staged(doomed, world, upstream, shops["uvicorn"][name])
+    stage = await staged(doomed, world, upstream, shops["uvicorn"][name], odd_mcp)
     found = await SCENES[name](stage)
     await doomed.kill()
     stage.gateway = await start_gateway(services, database_url, MONEY_DEAD_AFTER="2")

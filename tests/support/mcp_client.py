@@ -17,6 +17,7 @@ from tests.support.world import Agent, Shop
 
 ACCEPT = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
 VERSION = "2025-06-18"
+NEWEST = "2026-07-28"
 
 
 def request(method: str, params: Any = None, number: Any = 1) -> dict[str, Any]:

@@ -154,8 +154,8 @@ class PublishersServer:
 class Conversation:
     """One message that came to a `ScriptedMcpServer`, and the connection on which it is answered."""
 
-    def __init__(self, head: bytes, message: Any, writer: asyncio.StreamWriter) -> None:
-        self.head, self.message, self.writer = head, message, writer
+    def __init__(self, server: ScriptedMcpServer, head: bytes, message: Any, writer: asyncio.StreamWriter) -> None:
+        self.server, self.head, self.message, self.writer = server, head, message, writer
 
     @property
     def id(self) -> Any:
@@ -210,6 +210,11 @@ class ScriptedMcpServer:
     version: Any = "2025-06-18"
     messages: list[Any] = field(default_factory=list)
     begun: asyncio.Event = field(default_factory=asyncio.Event)
+    """A tool was called."""
+
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)
+    """For plays that wait for their test."""
+
     port: int = 0
     _server: asyncio.Server | None = None
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
@@ -227,6 +232,7 @@ class ScriptedMcpServer:
         self.messages.clear()
         self.plays.clear()
         self.begun.clear()
+        self.go_on.clear()
         self.tools, self.version = [], "2025-06-18"
 
     async def start(self) -> None:
@@ -244,7 +250,7 @@ class ScriptedMcpServer:
         self._writers.add(writer)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while not writer.is_closing():
-                await self._answer(await _received(reader, writer))
+                await self._answer(await self._received(reader, writer))
         self._writers.discard(writer)
         writer.close()
 
@@ -256,7 +262,8 @@ class ScriptedMcpServer:
         self.messages.append(message)
         method = message.get("method")
         name = message["params"].get("name") if method == "tools/call" else method
-        self.begun.set() if method == "tools/call" else None
+        if method == "tools/call":
+            self.begun.set()
         await self.plays.get(name, self._usual)(came)
 
     async def _usual(self, came: Conversation) -> None:
@@ -271,9 +278,8 @@ class ScriptedMcpServer:
         else:
             await came.json(came.response(error={"code": -32601, "message": "there is no such thing"}))
 
-
-async def _received(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Conversation:
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = next((line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), b":0")
-    body = await reader.readexactly(int(length.partition(b":")[2]))
-    return Conversation(head, json.loads(body) if body else None, writer)
+    async def _received(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Conversation:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next((line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), b":0")
+        body = await reader.readexactly(int(length.partition(b":")[2]))
+        return Conversation(self, head, json.loads(body) if body else None, writer)
