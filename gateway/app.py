@@ -42,6 +42,7 @@ from gateway.ledger.holds import Holds
 from gateway.limits.limiter import RateLimiter
 from gateway.networks import load_networks
 from gateway.payments.evm.chains import open_chains
+from gateway.payments.evm.purchases import open_wallet
 from gateway.payments.evm.settlements import Settlements
 from gateway.payments.examine import Examiner
 from gateway.payments.facilitation import Facilitation
@@ -49,6 +50,7 @@ from gateway.payments.remote.facilitator import Post
 from gateway.payments.remote.relay import RemoteRelay
 from gateway.payments.remote.remotes import open_remotes, remote_networks
 from gateway.payments.x402.offer import PaymentKinds, compile_kinds
+from gateway.proxy.buying import Buyer
 from gateway.proxy.exchange import Exchange, Receive, Scope, Send
 from gateway.proxy.intake import PREFIX
 from gateway.proxy.live import Live
@@ -79,6 +81,7 @@ USAGE_SECONDS = 60.0
 FLUSH_SECONDS = 10.0
 LEARN_SECONDS = 2.0
 GAUGE_SECONDS = 5.0
+PURCHASE_SECONDS = 2.0
 ABSOLUTE = re.compile(rb"https?://([^/?#]+)(/.*)?", re.I | re.S)
 # What stands below /publishers/<slug> and is ours: exactly these methods and paths, everything else is the upstream's.
 STORE = {
@@ -129,6 +132,7 @@ def build_services(settings: Settings) -> Services:
             database, settlements, own_kinds, examiner, lambda: ledger.worker_id, settings.x402.wait
         ),
         deposits=Deposits(database, settlements, kinds, examiner, lambda: ledger.worker_id, settings),
+        buying=open_wallet(database, grace),
         proofs=WalletProofs(database, settlements.nodes, parse_keys(settings.secrets.keys), settings.public_url),
         metrics=metrics,
     )
@@ -164,6 +168,14 @@ def _rails(
     settlements = Settlements(database, settings.database, chains, relays)
     examiner = Examiner(chains, {name: remote.facilitator for name, remote in remotes.items()})
     return settlements, compile_kinds(declared, signers), kinds, examiner
+
+
+def _buyer(services: Services) -> Buyer | None:
+    """Return what buys for callers, where there is a wallet to pay from."""
+    wallet = services.buying
+    if wallet is None:
+        return None
+    return Buyer(services, wallet, compile_kinds(load_networks(), dict.fromkeys(wallet.networks, b"")))
 
 
 class Worker:
@@ -224,6 +236,8 @@ class Worker:
         self._runner.every(LEARN_SECONDS, services.experiences.sync, "experiences")
         self._runner.every(USAGE_SECONDS, services.experiences.forget, "old experiences")
         self._runner.every(GAUGE_SECONDS, self._sampler.sample, "gauges")
+        if services.buying is not None:
+            self._runner.every(PURCHASE_SECONDS, services.buying.watch, "purchases")
 
     def mind(self, live: Live) -> None:
         """Cut off callers who do not take an answer that is there whole, from now on."""
@@ -246,6 +260,8 @@ class Worker:
         await services.holds.stop()
         await services.ledger.stop()
         await services.settlements.stop()
+        if services.buying is not None:
+            await services.buying.aclose()
         try:
             await self._heartbeat.stop()
         except (*LOST, Unavailable) as error:
@@ -301,7 +317,7 @@ class Gateway:
         self._worker = Worker(services)
         await self._worker.start()
         onchain = OnchainRail.build(services)
-        self._pipeline = Pipeline.build(services, onchain)
+        self._pipeline = Pipeline.build(services, onchain, _buyer(services))
         self._sockets = SocketPipeline.build(services, onchain)
         self._worker.mind(self._pipeline.live)
         on_stop(self.drain)

@@ -83,6 +83,12 @@ class PaymentRequired(Problem):
     status, name, title = 402, "payment-required", "Payment required"
 
 
+class NotBought(Problem):
+    """The publisher's server asks for a payment that is not made for you; `reason` says why. Nothing was charged."""
+
+    status, name, title = 402, "not-bought", "Not bought"
+
+
 class Forbidden(Problem):
     """The caller is known but lacks the permission, or is not a member of the organization."""
 
@@ -243,6 +249,12 @@ class UpstreamInvalid(Problem):
     """The publisher's server broke the protocol or closed before an answer. Nothing was charged."""
 
     status, name, title = 502, "upstream-invalid", "Invalid upstream response"
+
+
+class PaymentNotTaken(Problem):
+    """The publisher's server did not take the payment that was made for you. You were not charged."""
+
+    status, name, title = 502, "payment-not-taken", "Payment not taken by the upstream"
 
 
 class McpRefused(Problem):

@@ -16,6 +16,7 @@ from gateway.ledger.answers import Answers
 from gateway.ledger.group_commit import GroupCommit
 from gateway.ledger.holds import Holds
 from gateway.limits.limiter import RateLimiter
+from gateway.payments.evm.purchases import BuyingWallet
 from gateway.payments.evm.settlements import Settlements
 from gateway.payments.examine import Examiner
 from gateway.payments.facilitation import Facilitation
@@ -52,6 +53,7 @@ class Services:
     examiner: Examiner
     facilitation: Facilitation
     deposits: Deposits
+    buying: BuyingWallet | None
     proofs: WalletProofs
     metrics: Metrics
 

@@ -304,6 +304,32 @@ class X402Settings(_Section):
     )
 
 
+def _sellers(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Check a list of publishers and payees. Raises ValueError naming the wrong one."""
+    for value in values:
+        if not re.fullmatch(r"(?:\*|[a-z0-9][a-z0-9-]*)(?:=0x[0-9a-fA-F]{40})?", value.strip()):
+            raise ValueError(f"{value!r} is neither a publisher's slug nor slug=0x and 40 hexadecimal digits")
+    return tuple(value.strip() for value in values)
+
+
+class BuyingSettings(_Section):
+    """What the gateway buys by x402 from publishers' servers, for callers with a balance (docs/pricing.md).
+
+    It is paid from the wallet of TOLLWAY_CHAIN_BUYER_KEY. Amounts are atomic units of the default asset.
+    """
+
+    publishers: Annotated[tuple[str, ...], AfterValidator(_sellers)] = Field(
+        default=(),
+        description="Slugs that may be bought from: slug, or slug=0x… for another payee than its own; *: all",
+    )
+    most: int = Field(default=1_000_000, ge=1, description="The most that is paid for one call")
+    exposure: int = Field(
+        default=5_000_000, ge=0, description="The most that may be signed for one publisher and not be delivered"
+    )
+    validity: Seconds = Field(default=300.0, ge=10, description="How long an authorization may live")
+    max_body: Bytes = Field(default=1_048_576, description="The largest request body that can be sent once more")
+
+
 class FacilitatorSettings(_Section):
     """Settling payments that other sellers have received (payments/facilitation.py). It costs this gateway's gas."""
 
@@ -352,6 +378,7 @@ class Settings(_Section):
     money: MoneySettings = MoneySettings()
     idempotency: IdempotencySettings = IdempotencySettings()
     x402: X402Settings = X402Settings()
+    buying: BuyingSettings = BuyingSettings()
     facilitator: FacilitatorSettings = FacilitatorSettings()
     secrets: SecretSettings = SecretSettings()
     logging: LoggingSettings = LoggingSettings()

@@ -42,11 +42,14 @@ class Watch:
 
 @dataclass(slots=True)
 class Reading:
-    """What was found: numbers by path, the cost of a header, and the bytes of the body."""
+    """What was found: numbers by path, the cost of a header, and the bytes of the body. `paid` is what the gateway paid
+    the upstream for it, in atomic units.
+    """
 
     values: dict[str, Decimal] = field(default_factory=dict[str, Decimal])
     header: Decimal | None = None
     size: int = 0
+    paid: int = 0
 
 
 class Reader(Protocol):

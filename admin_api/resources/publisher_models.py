@@ -139,6 +139,13 @@ class DatabaseSchema(Answer):
     findings: list[RoleFinding]
 
 
+class PriceTier(Answer):
+    """Calls up to number `up_to` of a month at a price each; the last tier has no end."""
+
+    up_to: int | None = None
+    price: str
+
+
 class PublisherResponse(Answer):
     """A publisher, without credentials. Where the owner sees upstream details, the store's view has null."""
 
@@ -212,6 +219,8 @@ class PublisherResponse(Answer):
     upstream_cost_header: Annotated[str | None, EXTENSION]
     upstream_usage_prices: Annotated[dict[str, str] | None, EXTENSION]
     price_per_mib: Annotated[str | None, EXTENSION]
+    price_tiers: Annotated[list[PriceTier] | None, EXTENSION]
+    tier_style: Annotated[str | None, EXTENSION]
     database_schema: Annotated[DatabaseSchema | None, EXTENSION] = None
     total_queries: int
     unique_agents_served: int

@@ -11,9 +11,11 @@ from typing import Any
 from gateway.catalog.assets import Asset
 from gateway.catalog.prices import Pricing
 from gateway.catalog.records import Publisher
+from gateway.catalog.tiers import compile_tiers
 from pricing.money import format_amount, parse_amount
 from pricing.tariffs import per_request
 from pricing.tariffs.per_row import RowRate
+from pricing.tariffs.tiered import TierRate
 from pricing.usage import Usage
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -22,12 +24,16 @@ METERED_MODELS = frozenset({"pay_per_use", "x402_passthrough"})
 
 @dataclass(frozen=True, slots=True)
 class PriceTag:
-    """A price as people and documents read it; `amount` and `most` are decimals of the asset, None if not known."""
+    """A price as people and documents read it; `amount` and `most` are decimals of the asset, None if not known.
 
-    kind: str  # fixed, free, rows, metered, unsold
+    Of tiers these are the cheapest and the dearest, and `detail` says them all.
+    """
+
+    kind: str  # fixed, free, rows, metered, tiered, unsold
     symbol: str = ""
     amount: str | None = None
     most: str | None = None
+    detail: str = ""
 
     @property
     def words(self) -> str:
@@ -39,6 +45,8 @@ class PriceTag:
                 return f"{self.amount} {self.symbol} per 1,000 rows"
             case "metered":
                 return f"by use, at most {self.most} {self.symbol} per call" if self.most else "by use"
+            case "tiered":
+                return self.detail
             case "free":
                 return "free"
             case _:
@@ -62,6 +70,9 @@ def tag(publisher: Publisher, method: str, endpoint: Mapping[str, Any] | None = 
     if _is_metered(publisher, row) and not fixed:
         most = publisher.record.document.get("reserve_max_charge") or _shown(row.max_charge, asset)
         return PriceTag("metered", asset.symbol, most=most)
+    tiers = compile_tiers(publisher.record.document, row.pricing_model, asset)
+    if tiers is not None and not fixed:
+        return _tiered(publisher.record.document, tiers, asset)
     if not prices.sells(method) and own in (None, ""):
         return UNSOLD
     price = None if own in (None, "") else parse_amount(str(own), asset.decimals)
@@ -71,7 +82,20 @@ def tag(publisher: Publisher, method: str, endpoint: Mapping[str, Any] | None = 
 
 def _is_metered(publisher: Publisher, row: Pricing) -> bool:
     billing = publisher.record.document.get("billing_model") or "prepaid_credits"
-    return billing in METERED_MODELS or row.pricing_model not in ("per_request", "per_row")
+    return billing in METERED_MODELS or row.pricing_model not in ("per_request", "per_row", "tiered")
+
+
+def _tiered(document: Mapping[str, Any], tiers: TierRate, asset: Asset) -> PriceTag:
+    """Return the tag of tiers, with all of them in words."""
+    steps: list[str] = []
+    for tier in document["price_tiers"]:
+        price = _shown(parse_amount(tier["price"], asset.decimals), asset)
+        steps.append("free" if price == "0" else f"{price} {asset.symbol}")
+        steps[-1] += f" up to {tier['up_to']:,}" if tier.get("up_to") else " beyond" if len(steps) > 1 else ""
+    words = f"per call, by the month's calls: {', '.join(steps)}"
+    if document.get("tier_style") == "volume":
+        words += "; the tier that is reached holds for all"
+    return PriceTag("tiered", asset.symbol, _shown(tiers.cheapest, asset), _shown(tiers.dearest, asset), words)
 
 
 def _rows(row: Pricing, asset: Asset) -> PriceTag:
@@ -99,7 +123,7 @@ def summary(publisher: Publisher) -> str:
     if len(on_sale) == 1:
         return on_sale[0].words
     priced = [one for one in on_sale if one.kind == "fixed"]
-    if not priced or any(one.kind == "metered" for one in on_sale):
+    if not priced or any(one.kind in ("metered", "tiered") for one in on_sale):
         return next(one.words for one in on_sale if one.kind != "free")
     decimals = publisher.assets[0].decimals
     least = min(priced, key=lambda one: parse_amount(one.amount or "0", decimals))

@@ -59,6 +59,8 @@ def _payment(tag: facts.PriceTag, protocols: list[Mapping[str, Any]]) -> dict[st
     currency = "USD" if tag.symbol == "USDC" else tag.symbol
     if tag.kind == "fixed" and tag.amount is not None:
         return {FIELD: fixed(tag.amount, currency, protocols)}
+    if tag.kind == "tiered":
+        return {FIELD: metered(tag.amount or "0", tag.most, currency, protocols)}
     if tag.kind in ("metered", "rows"):
         return {FIELD: metered("0", tag.most, currency, protocols)}
     return {FIELD: {"price": {"mode": "free"}, "protocols": []}} if tag.kind == "free" else {}

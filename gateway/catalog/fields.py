@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, Strict, StrictBool, StrictInt, StrictStr
 
-from gateway.catalog import checks, delivery, metering
+from gateway.catalog import checks, delivery, metering, tiers
 from gateway.catalog.vocabulary import (
     AUTH_TYPES,
     BILLING_MODELS,
@@ -102,5 +102,7 @@ Settlement = Annotated[StrictStr, _words(SETTLEMENT_POLICIES), EXTENSION]
 Exposure = Annotated[StrictStr, Field(max_length=64), EXTENSION]
 MeteredAmount = Annotated[StrictStr, Field(max_length=64), EXTENSION]
 CostHeader = Annotated[StrictStr, AfterValidator(checks.header_name), EXTENSION]
+PriceTiers = Annotated[Any, AfterValidator(tiers.price_tiers), EXTENSION]
+TierStyle = Annotated[StrictStr, _words(tiers.STYLES), EXTENSION]
 UsagePrices = Annotated[Any, AfterValidator(metering.usage_prices), EXTENSION]
 RefundStatuses = Annotated[list[StrictStr], Field(max_length=200), AfterValidator(delivery.refund_statuses), EXTENSION]

@@ -17,6 +17,7 @@ from pricing.money import MoneyError, parse_amount
 from pricing.reported import Watch
 from pricing.tariffs.pay_per_use import UsageRate
 from pricing.tariffs.per_byte import ByteRate
+from pricing.tariffs.x402_passthrough import PurchaseRate
 from pricing.usage import PriceList
 
 AMOUNTS = ("reserve_max_charge", "unresolved_fallback_charge", "price_per_mib")
@@ -62,8 +63,11 @@ def check_metering(document: Mapping[str, Any], assets: Iterable[Asset]) -> None
 
 
 def _check_passthrough(document: Mapping[str, Any]) -> None:
-    if document.get("gateway_fee_percent", "0") != "0":
-        raise refused("gateway_fee_percent", "must be 0 with x402_passthrough: payments go to the upstream alone")
+    if document.get("gateway_fee_percent", "0") != "0" and document.get("reserve_max_charge") is None:
+        raise refused(
+            "gateway_fee_percent",
+            "must be 0 with x402_passthrough and no reserve_max_charge: payments go to the upstream alone",
+        )
     if document.get("websocket_enabled"):
         raise refused("websocket_enabled", "cannot be combined with x402_passthrough: handshakes carry no payments on")
 
@@ -112,6 +116,16 @@ def compile_rate(
     if model != "per_byte" or reserve is None or per_mib is None:
         return None
     return ByteRate(reserve, per_mib, markup, prices.minimum, prices.fee_ppm)
+
+
+def compile_purchase(
+    document: Mapping[str, Any], asset: Asset, prices: PriceList, markup: Fraction
+) -> PurchaseRate | None:
+    """Return what callers pay for what is bought for them; None unless it is said what that may cost at most."""
+    reserve = _reserve(document, asset, prices)
+    if document.get("billing_model") != "x402_passthrough" or reserve is None:
+        return None
+    return PurchaseRate(reserve, markup, prices.minimum, prices.fee_ppm)
 
 
 def unmetered(document: Mapping[str, Any], pricing: Mapping[str, Any] | None) -> str | None:

@@ -42,12 +42,14 @@ from gateway.catalog.refusals import refused
 from gateway.catalog.requests import (
     PRICE_FIELDS,
     CreatePublisherRequest,
+    TierFields,
     TokenExchange,
     UpdatePricingRequest,
     UpdatePublisherRequest,
 )
 from gateway.catalog.sales import DELETE_SALE, PUT_SALE, Inspection, Inspector, is_postgres, read_config
 from gateway.catalog.settlement import check_exposure
+from gateway.catalog.tiers import check_tiers
 from gateway.catalog.urls import UrlPolicy
 from gateway.database.pool import Connection, Database, UniqueViolation
 from gateway.errors import Conflict, NotFound
@@ -156,17 +158,20 @@ class PublisherDesk:
         changes = wire_values(request)
         check_offered(changes)
         del changes["asset_id"]
-        token_fields = {name: changes.pop(name) for name in TokenExchange.model_fields if name in changes}
-        await self._check_urls(token_fields)
+        of_publisher = (*TokenExchange.model_fields, *TierFields.model_fields)
+        along = {name: changes.pop(name) for name in of_publisher if name in changes}
+        await self._check_urls(along)
         async with self.database.transaction() as connection:
             record = await _locked(connection, organization_id, publisher_id)
             if request.asset_id not in record.asset_ids:
                 raise refused("asset_id", "is not an asset that this publisher accepts")
-            if token_fields:
+            known = await all_assets(connection)
+            if along:
                 draft = self.draft_of(record)
-                draft.apply(token_fields)
+                draft.apply(along)
+                check_tiers(draft.document, [known[asset_id] for asset_id in record.asset_ids])
                 await self._write(connection, record, draft, None)
-            asset = (await all_assets(connection))[request.asset_id]
+            asset = known[request.asset_id]
             rows = {row.asset_id: row for row in await list_pricing(connection, [publisher_id])}
             row = rows.get(asset.id, Pricing(publisher_id, asset.id)).changed(asset, changes)
             await put_pricing(connection, row)
@@ -222,6 +227,7 @@ class PublisherDesk:
         check_whole(draft)
         check_exposure(draft.document.get("x402_exposure"), assets)
         check_metering(draft.document, assets)
+        check_tiers(draft.document, assets)
         for position, endpoint in enumerate(draft.document.get("endpoints") or []):
             if endpoint.get("price") is not None:
                 check_endpoint_price(endpoint["price"], assets, f"endpoints.{position}.price")
@@ -295,6 +301,8 @@ def _price_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
 def _pricing_model(draft: Draft) -> str:
     if draft.columns["publisher_category"] == "database":
         return "per_row"
+    if draft.value("price_tiers"):
+        return "tiered"
     passes_through = draft.value("billing_model") in ("x402_passthrough", "pay_per_use")
     return "passthrough" if passes_through else "per_request"
 

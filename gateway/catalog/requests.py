@@ -38,6 +38,7 @@ from gateway.catalog.fields import (
     Passthrough,
     PathTemplate,
     PositiveMinutes,
+    PriceTiers,
     PublicHeaders,
     QueryName,
     RefundStatuses,
@@ -50,6 +51,7 @@ from gateway.catalog.fields import (
     Slug,
     Switch,
     Text,
+    TierStyle,
     TokenMethod,
     TokenMode,
     Url,
@@ -172,7 +174,14 @@ class MeteringFields(Request):
     price_per_mib: MeteredAmount | None = None
 
 
-class PublisherFields(TokenExchange, CallPrices, DeliveryFields, SettlementFields, MeteringFields):
+class TierFields(Request):
+    """What calls cost by how many the caller has made this month (tiers.py). Extensions; null clears."""
+
+    price_tiers: PriceTiers = None
+    tier_style: TierStyle | None = None
+
+
+class PublisherFields(TokenExchange, CallPrices, DeliveryFields, SettlementFields, MeteringFields, TierFields):
     """What create and update share."""
 
     description: Text | None = None
@@ -262,8 +271,10 @@ class UpdatePublisherRequest(PublisherFields):
     remove_asset_ids: AssetIds | None = None
 
 
-class UpdatePricingRequest(CallPrices, TokenExchange):
-    """Changes to the prices in one asset. The token-exchange fields are the publisher's; they may come along."""
+class UpdatePricingRequest(CallPrices, TokenExchange, TierFields):
+    """Changes to the prices in one asset. The token-exchange fields and the tiers are the publisher's, and hold in
+    every asset; they may come along.
+    """
 
     asset_id: UUID
     pricing_model: PricingModel | None = None

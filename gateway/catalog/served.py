@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.catalog.metering import unmetered
+from gateway.catalog.tiers import untiered
 
 BILLING_MODELS = frozenset({"prepaid_credits", "x402_per_request"})
 """Those under which a price is the publisher's own: `pay_per_use` takes it from the answer, and sells no queries."""
 
 PRICING_MODELS = {
-    "prepaid_credits": frozenset({"per_request", "per_byte"}),
-    "x402_per_request": frozenset({"per_request", "per_byte"}),
+    "prepaid_credits": frozenset({"per_request", "per_byte", "tiered"}),
+    "x402_per_request": frozenset({"per_request", "per_byte", "tiered"}),
     "pay_per_use": frozenset({"per_request", "passthrough"}),
     "x402_passthrough": frozenset({"passthrough"}),
 }
@@ -51,7 +52,8 @@ def not_served(
         return f"has the billing model {billing}"
     if pricing and pricing[0]["model"] not in PRICING_MODELS[billing]:
         return f"has the pricing model {pricing[0]['model']}"
-    return unmetered(document, pricing[0] if pricing else None)
+    row = pricing[0] if pricing else None
+    return unmetered(document, row) or untiered(document, row)
 
 
 def _mcp_not_served(billing: str, pricing: Sequence[Mapping[str, Any]]) -> str | None:

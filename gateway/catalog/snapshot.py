@@ -21,10 +21,11 @@ from gateway.catalog.assets import LIST_ASSETS, Asset
 from gateway.catalog.authentication import Authentication, compile_authentication, trades_key
 from gateway.catalog.delivery import DeliveryPolicy, compile_delivery
 from gateway.catalog.endpoints import Endpoint, EndpointTable
-from gateway.catalog.metering import compile_rate, compile_watch
+from gateway.catalog.metering import compile_purchase, compile_rate, compile_watch
 from gateway.catalog.sales import Sale, compile_sale, is_postgres
 from gateway.catalog.served import not_served
 from gateway.catalog.settlement import OnchainPolicy, compile_settlement
+from gateway.catalog.tiers import compile_tiers
 from gateway.database.pool import Connection, Database
 from gateway.database.statement import Statement
 from pricing.money import MoneyError, parse_amount, parse_ratio, percent_to_ppm
@@ -32,6 +33,8 @@ from pricing.reported import Watch
 from pricing.tariffs.pay_per_use import UsageRate
 from pricing.tariffs.per_byte import ByteRate
 from pricing.tariffs.per_row import RowRate
+from pricing.tariffs.tiered import TierRate
+from pricing.tariffs.x402_passthrough import PurchaseRate
 from pricing.usage import PriceList
 
 log = logging.getLogger(__name__)
@@ -71,7 +74,7 @@ class Route:
 @dataclass(frozen=True, slots=True)
 class AssetPrice:
     """A publisher's prices in one asset and the ledger account that earns them; `rows` is what queries cost, `metered`
-    what calls do whose price is known afterwards.
+    what calls do whose price is known afterwards, `bought` what they do that the gateway pays an upstream for.
 
     `onchain` says whether payments in it are taken on its chain; an offer of one is good for `expiry_seconds`.
     """
@@ -85,6 +88,9 @@ class AssetPrice:
     expiry_seconds: int = 300
     rows: RowRate = field(default_factory=lambda: RowRate(0))
     metered: UsageRate | ByteRate | None = None
+    bought: PurchaseRate | None = None
+    tiers: TierRate | None = None
+    """What calls cost by the caller's month; then `prices` has the dearest as the price of a call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +134,7 @@ class Publisher:
 
     @property
     def relays(self) -> bool:
-        """Return whether its server sells by x402 itself: payments go through, and calls cost nothing here."""
+        """Return whether its server sells by x402 itself: payments go through, and what nobody buys costs nothing."""
         return self.billing_model == "x402_passthrough"
 
     @property
@@ -310,14 +316,15 @@ def _asset_price(
     def amount(value: str | None) -> int | None:
         return None if value is None else int(value)
 
+    asset, markup = assets[UUID(entry["asset_id"])], Fraction(entry["markup"])
+    tiers = compile_tiers(document, entry["model"], asset)
     prices = PriceList(
-        per_call=amount(entry["per_call"]),
+        per_call=amount(entry["per_call"]) if tiers is None else tiers.dearest,
         per_method=tuple((method, int(price)) for method, price in entry["per_method"].items()),
         minimum=int(entry["min"]),
         maximum=amount(entry["max"]),
         fee_ppm=fee_ppm,
     )
-    asset, markup = assets[UUID(entry["asset_id"])], Fraction(entry["markup"])
     return AssetPrice(
         asset,
         prices,
@@ -328,6 +335,8 @@ def _asset_price(
         entry["expiry_minutes"] * 60,
         RowRate(int(entry["per_1000_rows"]), markup, prices.minimum, prices.maximum, fee_ppm),
         compile_rate(document, entry["model"], asset, prices, markup),
+        compile_purchase(document, asset, prices, markup),
+        tiers,
     )
 
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "publisher": ("gateway.cli.publisher:publisher", "List, show, create, test, verify and switch publishers."),
     "exchanges": ("gateway.cli.exchanges:exchanges", "List and resolve exchanges whose end is unknown."),
     "payments": ("gateway.cli.payments:payments", "Show payments on a chain, and what became of them."),
+    "purchases": ("gateway.cli.purchases:purchases", "Show what was bought by x402, and the wallet that pays for it."),
     "receipt": ("gateway.cli.receipt:receipt", "Verify receipts of paid calls."),
     "secrets": ("gateway.cli.secrets:secrets", "Make, rotate and check the keys that encrypt credentials."),
     "fault-points": ("gateway.cli.fault_points:fault_points", "List where a development gateway can be made to fail."),

@@ -47,7 +47,9 @@ READ_SECONDS = 10.0
 
 @dataclass
 class Chain:
-    """A chain in use. The first account relays and is the treasury; `funded_keys` are wallets with ether and USDC."""
+    """A chain in use. The first account relays and is the treasury; `funded_keys` are wallets with ether and USDC, and
+    `buyer_key` is that of one more, from which the gateway buys.
+    """
 
     rpc_url: str
     chain_id: int
@@ -56,6 +58,7 @@ class Chain:
     treasury: str
     funded_keys: tuple[str, ...]
     child: Child | None = None
+    buyer_key: str = ""
 
     def document(self) -> dict[str, object]:
         """Return the chain part of dev.json."""
@@ -72,7 +75,9 @@ class Chain:
     def environment(self) -> dict[str, str]:
         """Return what a gateway on this chain has in its environment, beside the operator's own keystore."""
         key = {"TOLLWAY_CHAIN_SIGNER_KEY": self.signer_key} if self.signer_key else {}
-        return {f"TOLLWAY_CHAIN_{self.chain_id}_RPC": self.rpc_url, **key}
+        # Everybody may publish here, and the money is none: so everybody may be bought from.
+        buyer = {"TOLLWAY_CHAIN_BUYER_KEY": self.buyer_key, "TOLLWAY_BUYING_PUBLISHERS": "*"} if self.buyer_key else {}
+        return {f"TOLLWAY_CHAIN_{self.chain_id}_RPC": self.rpc_url, **key, **buyer}
 
     def stop(self) -> None:
         """Stop what was started; on SIGTERM it writes its state first."""
@@ -103,7 +108,7 @@ class Launched:
         url = f"http://{LOOPBACK}:{self.port}"
         usdc, name = USDC[NETWORK]
         asyncio.run(_set_up(url, self.home, chain_genesis.Genesis(usdc, name, tuple(addresses[1:]))))
-        return Chain(url, CHAIN_ID, usdc, keys[0], addresses[0], tuple(keys[1:]), self.child)
+        return Chain(url, CHAIN_ID, usdc, keys[0], addresses[0], tuple(keys[1:-1]), self.child, keys[-1])
 
     def _ready(self) -> bool:
         """Say whether it answers, and has written its accounts whole."""

@@ -12,18 +12,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any
-from uuid import UUID
+from uuid import NAMESPACE_URL, UUID, uuid5
 
-from gateway.catalog.assets import store_assets
+from gateway.catalog.assets import LIST_ASSETS, store_assets
 from gateway.catalog.publishers import PublisherDesk
 from gateway.catalog.records import FIND_ANY, all_assets
 from gateway.catalog.requests import CreatePublisherRequest, UpdatePublisherRequest
 from gateway.catalog.urls import UrlPolicy
-from gateway.database.pool import Connection, Database
+from gateway.database.pool import Connection, Database, connect
+from gateway.devservices import chain_genesis
 from gateway.identity.accounts import FIND_AGENT, add_key, load, register_agent, wallet_address
 from gateway.identity.organizations import default_of
 from gateway.identity.principals import FIND_KEY, KEY
 from gateway.ledger.wallets import grant, open_wallet
+from gateway.payments.evm.purchases import fund
 from gateway.settings import Settings
 from gateway.upstreams.credentials import CredentialBox
 from gateway.upstreams.egress import EgressGuard
@@ -197,6 +199,20 @@ async def seed(settings: Settings, upstream_url: str, known: Mapping[str, Any] |
         "example": EXAMPLE,
         "mcp": MCP,
     }
+
+
+async def book_buyers_funds(settings: Settings, network: str) -> None:
+    """Book what the buying wallet was given when the local chain was made."""
+    connection = await connect(settings.database)
+    try:
+        for asset in await LIST_ASSETS.all(connection):
+            if (asset.network_id, asset.symbol) == (network, "USDC"):
+                cause = uuid5(NAMESPACE_URL, f"tollway:funding/{network}/genesis")
+                await fund(
+                    connection, cause, asset.ledger_asset_id, network, "USDC", chain_genesis.FUNDS, treasury=False
+                )
+    finally:
+        await connection.close()
 
 
 async def _party(database: Database, asset_id: UUID, name: str, key: object) -> _Party:

@@ -173,6 +173,8 @@ def _start_all(begin: Startup) -> Child:
     if used is not None:
         env |= used.environment()
     demo = migrate_and_seed(load(env), upstream_url, begin.data)
+    if used is not None and used.buyer_key:
+        book_funds(load(env), f"eip155:{used.chain_id}")
     if begin.stopping():
         raise Interrupted
     gateway = _start_gateway(begin, env, host, port)
@@ -278,6 +280,13 @@ def migrate_and_seed(settings: Settings, upstream_url: str, data: Path) -> dict[
     if os.environ.get("TOLLWAY_DEV_APP"):
         return kept  # another application than the gateway: it has no schema of ours
     return {**kept, **asyncio.run(_migrate_and_seed(settings, upstream_url, kept))}
+
+
+def book_funds(settings: Settings, network: str) -> None:
+    """Book what the wallet from which the gateway buys has from the beginning of the chain, once."""
+    from gateway.devservices.seed import book_buyers_funds
+
+    asyncio.run(book_buyers_funds(settings, network))
 
 
 async def _migrate_and_seed(settings: Settings, upstream_url: str, known: dict[str, object]) -> dict[str, object]:

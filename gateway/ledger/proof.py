@@ -264,6 +264,27 @@ RULES: dict[str, Statement[Violation]] = {
         """,
         Violation,
     ),
+    "purchases are booked when their authorizations were used, and not otherwise": Statement(
+        """
+        SELECT format('purchase %s: %s %s, booked %s', p.exchange_id, p.amount, p.state, b.amount) AS detail
+          FROM chain.purchase p
+          CROSS JOIN LATERAL (SELECT coalesce(sum(t.amount), 0) AS amount FROM ledger.transfer t
+                               WHERE t.cause_id = p.exchange_id AND t.kind = 'purchase') b
+         WHERE b.amount <> CASE WHEN p.state = 'bought' THEN p.amount ELSE 0 END LIMIT 20
+        """,
+        Violation,
+    ),
+    "what left the buying wallet has its purchase, and every purchase its hold": Statement(
+        """
+        SELECT format('exchange %s', t.cause_id) AS detail FROM ledger.transfer t
+         WHERE t.kind = 'purchase' AND NOT EXISTS (SELECT FROM chain.purchase p WHERE p.exchange_id = t.cause_id)
+         UNION ALL
+        SELECT format('purchase %s: %s, delivered %s, its hold is %s', p.exchange_id, p.state, p.delivered, h.status)
+          FROM chain.purchase p LEFT JOIN ledger.hold h ON h.exchange_id = p.exchange_id
+         WHERE h.exchange_id IS NULL OR (p.ended_at IS NOT NULL AND p.delivered <> (h.status = 'captured')) LIMIT 20
+        """,
+        Violation,
+    ),
     "every lot has the grant that opened it": Statement(
         """
         SELECT format('lot %s: granted %s, credited %s', a.id, a.granted, coalesce(sum(t.amount), 0)) AS detail

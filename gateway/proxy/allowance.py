@@ -69,6 +69,8 @@ class Allowance:
 
     async def look(self, database: Database) -> None:
         """Look up what is spent, this call included, for `fields`. Without it nothing is told, which harms nobody."""
+        if not self.budget.limits.counted:
+            return
         with contextlib.suppress(Unavailable):
             self.spent = await database.read(lambda connection: spent_of(connection, [self.budget], self.day))
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from gateway.catalog.snapshot import AssetPrice
 from gateway.database.pool import Database
 from gateway.errors import PaymentRequired
+from gateway.identity.principals import Principal
+from gateway.ledger.counters import Counter
 from gateway.ledger.entries import Charge
+from gateway.ledger.exchanges import ChargeVerdict
 from gateway.ledger.group_commit import GroupCommit
 from gateway.ledger.holds import Holds
 from gateway.ledger.wallets import FIND_WALLET
 from gateway.proxy.allowance import allowance_of
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.held import HeldCall, hold_for, place
+from gateway.proxy.meter import Meter
+from gateway.proxy.tiers import Usages, charge_in_step
 
 CACHE_SIZE = 200_000
 
@@ -51,39 +57,77 @@ class WalletNumbers:
         return len(self._known)
 
 
-async def authorize(exchange: Exchange, ledger: GroupCommit, holds: Holds, wallets: WalletNumbers) -> None:
+async def authorize(
+    exchange: Exchange, ledger: GroupCommit, holds: Holds, wallets: WalletNumbers, usages: Usages
+) -> None:
     """Post the charge, or hold the most where the price is known afterwards. Free calls pass.
 
     Raises Shortfall, BudgetExceeded or Unavailable; then nothing has moved.
     """
-    price, offer = exchange.asset_price, exchange.quote
-    if price is None or offer.amount == 0:
+    price, tiers = exchange.asset_price, exchange.tiers
+    if price is None or exchange.quote.amount == 0:
         return
-    if exchange.principal is None:
+    payer = exchange.principal
+    if payer is None:
         raise Shortfall("This call has a price: send an API key (Authorization: Bearer) that has funds.", 0)
     if not price.prepaid:
         raise Shortfall("This publisher does not take prepaid balances in this asset.", 0)
-    wallet = await wallets.find(exchange.principal.account_id, price.asset.ledger_asset_id)
+    if exchange.meter is not None:
+        await _hold(exchange, exchange.meter, price, holds, await _wallet(payer, price, wallets))
+    elif tiers is None:
+        exchange.charge = await _charge(exchange, payer, price, ledger, wallets)
+    else:
+        exchange.charge = await charge_in_step(
+            exchange,
+            payer.account_id,
+            tiers,
+            usages,
+            lambda counter: _charge(exchange, payer, price, ledger, wallets, counter),
+        )
+    if exchange.allowance is not None:
+        await exchange.allowance.look(wallets.database)
+
+
+async def _wallet(payer: Principal, price: AssetPrice, wallets: WalletNumbers) -> int:
+    wallet = await wallets.find(payer.account_id, price.asset.ledger_asset_id)
     if wallet is None:
         raise Shortfall(f"You have no {price.asset.symbol} balance.", 0)
-    publisher, meter = exchange.sold, exchange.meter
+    return wallet
+
+
+async def _hold(exchange: Exchange, meter: Meter, price: AssetPrice, holds: Holds, wallet: int) -> None:
+    amount = exchange.quote.amount
     allowance = exchange.allowance = allowance_of(exchange.principal, price.asset)
-    counters = allowance.counters(offer.amount) if allowance is not None else ()
-    if meter is not None:
-        held = await place(holds, hold_for(exchange, meter, price, wallet, counters))
-        if not held.paid:
-            if allowance is not None:
-                allowance.check(held, offer.amount)
-            raise Shortfall("The balance does not cover the most that this call may cost.", held.available)
-        exchange.held = HeldCall(holds, meter, price, offer.amount, held.available, allowance)
-    else:
-        verdict = await ledger.charge(
-            Charge(exchange.id, wallet, publisher.id, price.account_id, offer.amount, offer.fee, counters)
-        )
-        if not verdict.paid:
-            if allowance is not None:
-                allowance.check(verdict, offer.amount)
-            raise Shortfall("The balance does not cover this call.", verdict.available)
-        exchange.charge = verdict
+    counters = allowance.counters(amount) if allowance is not None else ()
+    held = await place(holds, hold_for(exchange, meter, price, wallet, counters))
+    if not held.paid:
+        if allowance is not None:
+            allowance.check(held, amount)
+        raise Shortfall("The balance does not cover the most that this call may cost.", held.available)
+    exchange.held = HeldCall(holds, meter, price, amount, held.available, allowance)
+
+
+async def _charge(
+    exchange: Exchange,
+    payer: Principal,
+    price: AssetPrice,
+    ledger: GroupCommit,
+    wallets: WalletNumbers,
+    counter: Counter | None = None,
+) -> ChargeVerdict:
+    """Post a charge of the quote, and count it. The verdict is of one that was paid, or `beyond` of `counter`."""
+    offer = exchange.quote
+    wallet, allowance, counters = 0, None, () if counter is None else (counter,)
+    if offer.amount:  # a call in a free tier needs no wallet
+        wallet, allowance = await _wallet(payer, price, wallets), allowance_of(payer, price.asset)
+    exchange.allowance = allowance
     if allowance is not None:
-        await allowance.look(wallets.database)
+        counters += allowance.counters(offer.amount)
+    verdict = await ledger.charge(
+        Charge(exchange.id, wallet, exchange.sold.id, price.account_id, offer.amount, offer.fee, counters)
+    )
+    if verdict.paid or (counter is not None and verdict.kind == counter.kind):
+        return verdict
+    if allowance is not None:
+        allowance.check(verdict, offer.amount)
+    raise Shortfall("The balance does not cover this call.", verdict.available)

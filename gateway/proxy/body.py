@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from gateway.errors import InvalidRequest, RequestTimeout
+from gateway.errors import InvalidRequest, PayloadTooLarge, RequestTimeout
 from gateway.proxy.exchange import Exchange, Message
 from gateway.proxy.framing import CLOSE
 
@@ -42,6 +42,8 @@ async def next_message(exchange: Exchange) -> Message:
 
 async def request_body(exchange: Exchange) -> bytes | AsyncIterator[bytes] | None:
     """Return the body: None without one, bytes when it is here whole, else a stream. Raises as `next_message`."""
+    if exchange.read_body is not None:
+        return exchange.read_body if exchange.read_body or exchange.method in BODY_METHODS else None
     fields = exchange.fields
     announced = fields.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in fields
     if not announced and exchange.scope.get("http_version", "1.1")[0] == "1":
@@ -52,6 +54,26 @@ async def request_body(exchange: Exchange) -> bytes | AsyncIterator[bytes] | Non
     if not message.get("more_body"):
         return first if first or exchange.method in BODY_METHODS else None
     return _stream(exchange, first)
+
+
+async def read_whole(exchange: Exchange, most: int) -> bytes:
+    """Read the body to its end and keep it with the exchange. Raises PayloadTooLarge, and as `next_message`."""
+    said = exchange.fields.get(b"content-length", b"")
+    too_large = PayloadTooLarge(
+        f"The body may have at most {most} bytes: it is sent twice, the second time with the payment.", headers=CLOSE
+    )
+    if said.isdigit() and int(said) > most:
+        raise too_large
+    body = await request_body(exchange)
+    if body is not None and not isinstance(body, bytes):
+        read = bytearray()
+        async for piece in body:
+            read += piece
+            if len(read) > most:
+                raise too_large
+        body = bytes(read)
+    exchange.read_body = body or b""
+    return exchange.read_body
 
 
 async def _stream(exchange: Exchange, first: bytes) -> AsyncIterator[bytes]:

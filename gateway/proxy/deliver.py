@@ -297,7 +297,7 @@ async def _disconnected(exchange: Exchange) -> None:
 
 def response_headers(exchange: Exchange, answer: UpstreamResponse, *, refunded: bool) -> HeaderPairs:
     """Return the answer's fields: the upstream's end-to-end ones in order, then ours."""
-    listed, relays = connection_options(answer.headers), exchange.sold.relays
+    listed, relays = connection_options(answer.headers), exchange.sold.relays and exchange.held is None
     if answer.status in (204, 304):
         # 204 must not have it (RFC 9110 section 8.6), 304 may, but a server below us would wait for that many bytes.
         listed |= {b"content-length"}
@@ -336,7 +336,7 @@ def cost_headers(exchange: Exchange, *, refunded: bool) -> HeaderPairs:
         return exchange.payment.fields(refunded=refunded)
     if exchange.held is not None:
         return exchange.held.fields(refunded=refunded)
-    if charge is None or price is None:
+    if charge is None or price is None or not exchange.quote.amount:
         return [(b"x-cost", b"0")]
     decimals = price.asset.decimals
     amount = 0 if refunded else exchange.quote.amount

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gateway.proxy.onchain.payment import CallPayment
     from gateway.upstreams.turnstile import Turnstile
     from pricing.sql.budget import Budget
+    from pricing.tariffs.tiered import TierRate
 
 
 @dataclass(slots=True)
@@ -87,6 +88,7 @@ class Exchange:
         "stalled",
         "started",
         "status",
+        "tiers",
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,7 +112,8 @@ class Exchange:
         self.asset_price: AssetPrice | None = None  # quote
         self.quote: Quote = FREE  # quote
         self.meter: Meter | None = None  # quote: reads what the call costs, where that is known afterwards
-        self.read_body: bytes | None = None  # query: its body, read before it is known who pays for it
+        self.tiers: TierRate | None = None  # quote: what the call costs by its caller's month, where that decides
+        self.read_body: bytes | None = None  # query, purchase: its body, read before it is known who pays for it
         self.budget: Budget | None = None  # query: what a planned query may come to, in rows
         self.place: Turnstile | None = None  # admit: where the call holds one of the publisher's places
         self.allowance: Allowance | None = None  # authorize: set when the caller's API key has a budget

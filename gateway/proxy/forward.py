@@ -41,26 +41,31 @@ OURS_ALONE = frozenset(
 VIA = (b"via", b"1.1 tollway")
 
 NOTHING: frozenset[bytes] = frozenset()
+NO_FIELDS: HeaderPairs = []
 
 KEPT_BYTES = 65_536
 
 Body: TypeAlias = bytes | AsyncIterator[bytes] | None
 
 
-async def forward(exchange: Exchange, client: UpstreamClient, to: Destination) -> UpstreamResponse:
-    """Send the call on and return the upstream's answer once its head is there. Raises UpstreamError."""
+async def forward(
+    exchange: Exchange, client: UpstreamClient, to: Destination, payment: HeaderPairs = NO_FIELDS
+) -> UpstreamResponse:
+    """Send the call on and return the upstream's answer once its head is there. Raises UpstreamError.
+
+    `payment` is what the gateway pays for it with.
+    """
     body = await request_body(exchange)
+    headers = request_headers(exchange, to.publisher, to.route, to.origin, has_body=bool(body)) + payment
     if to.auth is not None:
-        return await _forward_authenticated(exchange, client, to, to.auth, body)
-    headers = request_headers(exchange, to.publisher, to.route, to.origin, has_body=bool(body))
+        return await _forward_authenticated(exchange, client, to, to.auth, headers, body)
     return await _send(exchange, client, to, headers, body)
 
 
 async def _forward_authenticated(
-    exchange: Exchange, client: UpstreamClient, to: Destination, auth: Authenticator, body: Body
+    exchange: Exchange, client: UpstreamClient, to: Destination, auth: Authenticator, headers: HeaderPairs, body: Body
 ) -> UpstreamResponse:
     """Send with a token. One that the server no longer takes is replaced, once: 401 says that nothing was done."""
-    headers = request_headers(exchange, to.publisher, to.route, to.origin, has_body=bool(body))
     kept = None if body is None or isinstance(body, bytes) else KeptBody(body)
     token = await auth.token(str(exchange.id))
     answer = await _send(exchange, client, to, [*headers, bearer(token)], body if kept is None else kept.pass_on())
@@ -140,7 +145,7 @@ def request_headers(
     headers: HeaderPairs = [(b"host", origin.authority)]
     listed = connection_options(exchange.scope["headers"])
     allowed, everything, own = publisher.passthrough, publisher.passthrough_all, publisher.route_names
-    relayed = RELAYED if publisher.relays else NOTHING
+    relayed = RELAYED if publisher.relays and exchange.meter is None else NOTHING  # what is bought is not relayed
     typed, reads = False, exchange.meter is not None and exchange.meter.reads
     for pair in exchange.scope["headers"]:
         name = pair[0]

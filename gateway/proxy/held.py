@@ -47,7 +47,7 @@ class HeldCall:
             decision = pay_per_use.settle(
                 ending,
                 exchange.status,
-                answered=exchange.head_sent,
+                answered=exchange.head_sent or self.meter.bought,  # what was bought for a caller is its own
                 due=self.meter.due,
                 refunded=exchange.sold.delivery.refunded,
             )

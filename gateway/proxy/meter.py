@@ -9,8 +9,9 @@ from pricing.quote import Quote
 from pricing.reported import MOST, Reader, Reading, Watch, number, reader_for
 from pricing.tariffs.pay_per_use import UsageRate
 from pricing.tariffs.per_byte import ByteRate
+from pricing.tariffs.x402_passthrough import PurchaseRate
 
-Rate: TypeAlias = UsageRate | ByteRate
+Rate: TypeAlias = UsageRate | ByteRate | PurchaseRate
 # What would make an upstream answer in a form that is not read, or only in part.
 NOT_ASKED = frozenset(b"accept-encoding range if-range".split())
 AT_ONCE_SECONDS = 2.0
@@ -51,6 +52,15 @@ class Meter:
         if body is not None:
             self.feed(body)
             self.end()
+
+    def pay(self, amount: int) -> None:
+        """Note what an upstream was paid for its answer, in atomic units."""
+        self._reading.paid = amount
+
+    @property
+    def bought(self) -> bool:
+        """Return whether an upstream was paid for the answer."""
+        return self._reading.paid > 0
 
     def feed(self, piece: bytes) -> None:
         """Read a piece of the body, as it was sent."""

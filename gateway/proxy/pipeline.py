@@ -24,12 +24,13 @@ from gateway.identity.clients import Network, networks
 from gateway.limits.policy import Policy
 from gateway.proxy.authorize import Shortfall, WalletNumbers, authorize
 from gateway.proxy.body import ClientGone, cut_short
+from gateway.proxy.buying import Buyer, to_its_end
 from gateway.proxy.cut import cut_connection
 from gateway.proxy.deliver import deliver
 from gateway.proxy.destination import Destination, Destinations
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.failures import admit, unanswered
-from gateway.proxy.forward import forward
+from gateway.proxy.forward import NO_FIELDS, forward
 from gateway.proxy.idempotency import claim_key, keep_answer, release_key, replay
 from gateway.proxy.identify import identify
 from gateway.proxy.intake import intake
@@ -45,6 +46,7 @@ from gateway.proxy.problems import answer_internal_error, answer_payment_require
 from gateway.proxy.queries import Queries
 from gateway.proxy.quote import quote
 from gateway.proxy.settle import settle
+from gateway.proxy.tiers import Usages
 from gateway.services import Services
 from gateway.telemetry.logging import of
 from gateway.upstreams.http.errors import (
@@ -69,6 +71,7 @@ class Pipeline:
 
     services: Services
     wallets: WalletNumbers
+    usages: Usages
     per_key: Policy
     per_address: Policy
     guesses: Policy
@@ -78,20 +81,24 @@ class Pipeline:
     mcp: McpSeller
     live: Live
     onchain: OnchainRail | None = None
+    buyer: Buyer | None = None
 
     @classmethod
-    def build(cls, services: Services, onchain: OnchainRail | None = None) -> Self:
-        """Derive limits and bounds from the settings. `onchain` takes payments that calls bring along."""
+    def build(cls, services: Services, onchain: OnchainRail | None = None, buyer: Buyer | None = None) -> Self:
+        """Derive limits and bounds from the settings. `onchain` takes payments that calls bring along, `buyer` pays
+        servers that ask for some.
+        """
         limits, wallets, live = services.settings.limits, WalletNumbers(services.database), Live()
-        trusted = tuple(networks(services.settings.server.trusted_proxies))
+        usages, trusted = Usages(services.database), tuple(networks(services.settings.server.trusted_proxies))
         destinations = Destinations(services.settings, services.metrics, services.authenticate)
 
         async def pay(exchange: Exchange) -> None:
-            await authorize(exchange, services.ledger, services.holds, wallets)
+            await authorize(exchange, services.ledger, services.holds, wallets, usages)
 
         return cls(
             services,
             wallets,
+            usages,
             Policy("key", limits.per_key, 60),
             Policy("address", limits.per_address, 60),
             Policy("guesses", limits.guesses, 60),
@@ -101,6 +108,7 @@ class Pipeline:
             McpSeller.build(services, Purchases(services, destinations, pay, onchain)),
             live,
             onchain,
+            buyer,
         )
 
     async def serve(self, exchange: Exchange) -> None:
@@ -169,8 +177,9 @@ class Pipeline:
             if exchange.quote.amount:
                 await self._walk_onchain(exchange, self.onchain)
                 return
+        buyer = self.buyer if self.buyer is not None and self.buyer.takes(exchange) else None
         # What a key means to a server that sells by itself is its own; a 402 must not be what a payment gets again.
-        relays = exchange.sold.relays
+        relays = exchange.sold.relays and buyer is None
         finished = None if relays else await claim_key(exchange, services.answers, services.ledger)
         if finished is not None:
             await replay(exchange, finished)
@@ -181,17 +190,23 @@ class Pipeline:
         if sale is not None:
             await self.queries.sell(exchange, sale)
             return
-        quote(exchange, candidates)
+        if buyer is None:
+            quote(exchange, candidates)
+        else:
+            await buyer.prepare(exchange)
         to = self.destinations.find(exchange.sold)
         await admit(exchange, to, services)
         try:
             if ARMED == "authorize.before":
                 await act()
-            await authorize(exchange, services.ledger, services.holds, self.wallets)
+            await authorize(exchange, services.ledger, services.holds, self.wallets, self.usages)
             if ARMED == "authorize.after":
                 await act()
             exchange.mark("authorize")
-            await self._buy(exchange, to)
+            if buyer is None:
+                await self._buy(exchange, to)
+            else:
+                await to_its_end(exchange, self.live, self._buy_for(exchange, to, buyer))
         finally:
             to.breaker.abandon(exchange)
 
@@ -218,7 +233,7 @@ class Pipeline:
 
     async def _ask(self, exchange: Exchange, shortfall: Shortfall) -> None:
         """Answer 402."""
-        if self.onchain is not None:
+        if self.onchain is not None and not exchange.sold.relays:  # what its server sells we cannot
             await self.onchain.ask(exchange, shortfall)
             return
         await answer_payment_required(
@@ -227,10 +242,21 @@ class Pipeline:
 
     async def _buy(self, exchange: Exchange, to: Destination) -> None:
         """Forward, deliver and settle: from here on the exchange may be paid."""
-        services = self.services
         answer = await self._answer(exchange, to)
         if exchange.held is not None:
             await self._measure(exchange, to, answer)
+        await self._hand_over(exchange, answer)
+
+    async def _buy_for(self, exchange: Exchange, to: Destination, buyer: Buyer) -> None:
+        """The same where the upstream may ask for a payment of its own, which the gateway makes (proxy/buying.py)."""
+        answer = await self._answer(exchange, to)
+        if answer.status == 402:
+            answer = await buyer.pay(exchange, to, answer, lambda payment: self._answer(exchange, to, payment))
+        await self._hand_over(exchange, answer)
+
+    async def _hand_over(self, exchange: Exchange, answer: UpstreamResponse) -> None:
+        """Deliver an answer and settle."""
+        services = self.services
         # The refund of an answer that costs nothing is durable before the caller reads that it does.
         given_back = gives_back(answer.status, exchange.sold.delivery.refunded) is not None
         refunded = given_back and await settle(exchange, services.ledger, "delivered")
@@ -263,10 +289,10 @@ class Pipeline:
             await answer.aclose()
             raise await unanswered(exchange, to, error, self.services) from error
 
-    async def _answer(self, exchange: Exchange, to: Destination) -> UpstreamResponse:
+    async def _answer(self, exchange: Exchange, to: Destination, payment: HeaderPairs = NO_FIELDS) -> UpstreamResponse:
         """Forward the call and return the upstream's answer, its head at least."""
         try:
-            answer = await forward(exchange, self.services.upstreams, to)
+            answer = await forward(exchange, self.services.upstreams, to, payment)
         except UpstreamError as error:
             raise await unanswered(exchange, to, error, self.services) from error
         if to.breaker.watching:

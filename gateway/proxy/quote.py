@@ -12,13 +12,15 @@ from gateway.proxy.exchange import Exchange
 from gateway.proxy.meter import Meter, Rate
 from pricing.quote import FREE, Quote
 from pricing.tariffs import per_request
+from pricing.tariffs.tiered import Step
 from pricing.usage import PriceList, Usage
 
 
 def quote(exchange: Exchange, candidates: Sequence[Endpoint | None]) -> None:
     """Set the quote in the publisher's primary asset: the dearest of what the request may name.
 
-    Of a call whose price is known afterwards it is the most that it may cost.
+    Of a call whose price is known afterwards it is the most that it may cost, and of a tiered one the dearest step's:
+    what it costs its caller is looked up when it is paid from a balance (tiers.py).
     """
     publisher = exchange.sold
     if publisher.relays:
@@ -34,9 +36,24 @@ def quote(exchange: Exchange, candidates: Sequence[Endpoint | None]) -> None:
         return
     if not price.prices.sells(exchange.method) and any(item is None or item.price is None for item in candidates):
         raise not_sold(price.prices)
+    exchange.quote = _fixed(exchange, price.prices)
+    own = price.prices.for_method(exchange.method) is not None or all(
+        one and one.price is not None for one in candidates
+    )
+    exchange.tiers = None if own else price.tiers
+
+
+def quote_step(exchange: Exchange, step: Step) -> Quote:
+    """Return what a call costs in a step of its caller's month."""
+    price = exchange.asset_price
+    if price is None:
+        raise RuntimeError("quote has not run")
+    return _fixed(exchange, replace(price.prices, per_call=step.price))
+
+
+def _fixed(exchange: Exchange, prices: PriceList) -> Quote:
     usage = Usage(method=exchange.method)
-    quotes = [per_request.quote(price.prices, usage, endpoint.price if endpoint else None) for endpoint in candidates]
-    exchange.quote = dearest(quotes)
+    return dearest([per_request.quote(prices, usage, one.price if one else None) for one in exchange.candidates])
 
 
 def rate_of(price: AssetPrice, method: str, own: Sequence[int | None]) -> Rate | None:

@@ -175,6 +175,10 @@ class Metrics:
         self._facilitator_gas = self._counter(
             "facilitator_gas_wei_total", "Gas money that settling for others has cost.", "network"
         )
+        self._purchases = self._counter(
+            "purchases_total", "Payments to publishers' servers, by what their answers said.", "network", "said"
+        )
+        self._not_bought = self._counter("purchases_declined_total", "Calls that were not bought.", "reason")
         self._pool = _Gauges(self._sum_gauge("pool", "Connections of a pool by state.", "pool", "state"))
         self._cache_events = self._counter("cache_events_total", "Cache hits, misses and so on.", "cache", "event")
         self._cache_entries = _Gauges(self._sum_gauge("cache_entries", "Entries in a cache, all workers.", "cache"))
@@ -286,6 +290,14 @@ class Metrics:
     def payment_declined(self, reason: str) -> None:
         """Count a payment that was declined; `reason` is a code of the protocol."""
         self._declined.add(1, self._reasons.label(reason))
+
+    def purchase_ended(self, network: str, said: Literal["paid", "unpaid", "unknown"]) -> None:
+        """Count a call that was bought from a publisher's server; `said` is what its answer said of the payment."""
+        self._purchases.add(1, network, said)
+
+    def purchase_declined(self, reason: str) -> None:
+        """Count a call that was not bought; `reason` is a word of our code."""
+        self._not_bought.add(1, reason)
 
     def cache_event(self, cache: str, event: str, times: int = 1) -> None:
         """Count hits, misses, evictions... of a cache; both are words of our code."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
 
 import pytest
 import pytest_asyncio
 
 from gateway.catalog.assets import asset_id
-from gateway.database.pool import Database
+from gateway.database.pool import Connection, Database
 from gateway.errors import Conflict, Forbidden, Unauthenticated
 from gateway.identity import accounts, names, organizations, recovery
 from gateway.identity.permissions import Permission, require
@@ -18,6 +19,7 @@ from gateway.ids import uuid7
 from gateway.settings import DatabaseSettings
 
 USDC = asset_id("eip155:8453", "USDC")
+Result = TypeVar("Result")
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -97,3 +99,40 @@ async def test_a_deleted_organization_is_nobodys(database: Database) -> None:
         with pytest.raises(Forbidden):
             await require(connection, made.account.id, made.organization_id, Permission.ORG_READ)
         assert await organizations.of_account(connection, made.account.id) == []
+
+
+class Interrupted(Database):
+    """A database whose next read is answered only after something else has changed and been told."""
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        super().__init__(settings)
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
+
+    async def read(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
+        found = await super().read(work)
+        if self.meanwhile is not None:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            await meanwhile()
+        return found
+
+
+async def test_a_key_that_changed_while_it_was_looked_up_is_not_remembered(database_url: str) -> None:
+    database = Interrupted(DatabaseSettings(url=database_url))
+    await database.start()
+    try:
+        made = await accounts.register_agent(database, USDC)
+        identities = Identities(database)
+
+        async def revoked() -> None:
+            async with database.acquire() as connection:
+                await connection.execute(
+                    "UPDATE identity.api_key SET revoked_at = now() WHERE key_id = $1", made.key.key_id
+                )
+            identities.told(f"key:{made.key.key_id}")
+
+        database.meanwhile = revoked
+        assert (await identities.resolve(f"Bearer {made.key.text}")).account_id == made.account.id
+        with pytest.raises(Unauthenticated):
+            await identities.resolve(f"Bearer {made.key.text}")
+    finally:
+        await database.stop()

@@ -39,14 +39,14 @@ async def test_what_is_not_served_is_neither_sold_nor_given_away(
     assert upstream.calls == 0
 
 
-async def test_a_pricing_model_that_is_not_served_is_refused(
+async def test_a_pricing_model_without_its_prices_is_refused(
     gateway: RunningGateway, world: World, connection: Connection, upstream: RecordingUpstream
 ) -> None:
     upstream.forget()
     shop = await world.publisher(10_000)
     await connection.execute("UPDATE catalog.pricing SET pricing_model = 'tiered' WHERE publisher_id = $1", shop.id)
     await asyncio.sleep(0.5)
-    assert "pricing model tiered" in await refusal(gateway, world, shop)
+    assert "has no tiers (price_tiers)" in await refusal(gateway, world, shop)
     assert upstream.calls == 0
 
 

@@ -4,7 +4,8 @@
     TOLLWAY_CHAIN_SIGNER_KEYSTORE           a Web3 Secret Storage file (version 3, scrypt or pbkdf2)
     TOLLWAY_CHAIN_SIGNER_PASSWORD_FILE      the file that holds its password; or TOLLWAY_CHAIN_SIGNER_PASSWORD
 
-A `Signer` shows its address and nothing else, whatever prints it. The key's bytes stay inside libsecp256k1's object.
+The buying wallet's key (purchases.py) has the same names with BUYER for SIGNER. A `Signer` shows its address and
+nothing else, whatever prints it. The key's bytes stay inside libsecp256k1's object.
 """
 
 from __future__ import annotations
@@ -27,10 +28,7 @@ from gateway.eip55 import keccak_256
 from gateway.payments.evm.encoding import show_address
 from gateway.settings import SettingsError
 
-KEY = "TOLLWAY_CHAIN_SIGNER_KEY"
-KEYSTORE = "TOLLWAY_CHAIN_SIGNER_KEYSTORE"
-PASSWORD = "TOLLWAY_CHAIN_SIGNER_PASSWORD"  # noqa: S105 - the name of a variable
-PASSWORD_FILE = "TOLLWAY_CHAIN_SIGNER_PASSWORD_FILE"  # noqa: S105
+SIGNER, BUYER = "TOLLWAY_CHAIN_SIGNER", "TOLLWAY_CHAIN_BUYER"
 MAX_SCRYPT_MEMORY = 512 * 1024 * 1024
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
@@ -57,39 +55,43 @@ class Signer:
         raise TypeError("a signing key is not pickled or copied")
 
 
-def load_signer(environ: Mapping[str, str] | None = None) -> Signer | None:
-    """Return the relayer's key, or None when none is configured. Raises SettingsError, which never shows a secret."""
+def load_signer(environ: Mapping[str, str] | None = None, prefix: str = SIGNER) -> Signer | None:
+    """Return the key that a prefix names, by default the relayer's; None when none is configured.
+
+    Raises SettingsError, which never shows a secret.
+    """
     env = os.environ if environ is None else environ
-    if env.get(KEY) and env.get(KEYSTORE):
-        raise SettingsError(f"{KEY} and {KEYSTORE} are both set: keep one")
-    if text := env.get(KEY):
+    key, keystore = f"{prefix}_KEY", f"{prefix}_KEYSTORE"
+    if env.get(key) and env.get(keystore):
+        raise SettingsError(f"{key} and {keystore} are both set: keep one")
+    if text := env.get(key):
         if not re.fullmatch(r"(0x)?[0-9a-fA-F]{64}", text.strip()):
-            raise SettingsError(f"{KEY}='***': must be a private key of 64 hexadecimal digits")
-        return _checked(KEY, bytes.fromhex(text.strip().removeprefix("0x")))
-    if path := env.get(KEYSTORE):
-        return _checked(KEYSTORE, open_keystore(_read(KEYSTORE, Path(path)), _password(env)))
+            raise SettingsError(f"{key}='***': must be a private key of 64 hexadecimal digits")
+        return _checked(key, bytes.fromhex(text.strip().removeprefix("0x")))
+    if path := env.get(keystore):
+        return _checked(keystore, open_keystore(_read(keystore, Path(path)), _password(env, prefix), keystore))
     return None
 
 
-def open_keystore(document: bytes, password: str) -> bytes:
-    """Return the key in a Web3 Secret Storage document (version 3). Raises SettingsError."""
+def open_keystore(document: bytes, password: str, setting: str = f"{SIGNER}_KEYSTORE") -> bytes:
+    """Return the key in a Web3 Secret Storage document (version 3). Raises SettingsError naming the setting."""
     try:
         crypto: dict[str, Any] = {name.lower(): part for name, part in orjson.loads(document).items()}["crypto"]
-        derived = _derive(crypto, password.encode())
+        derived = _derive(crypto, password.encode(), setting)
         sealed = bytes.fromhex(crypto["ciphertext"])
         if not hmac.compare_digest(keccak_256(derived[16:32] + sealed).hex(), str(crypto["mac"]).lower()):
-            raise SettingsError(f"{KEYSTORE}: the password does not open this keystore")
+            raise SettingsError(f"{setting}: the password does not open this keystore")
         if crypto["cipher"] != "aes-128-ctr":
-            raise SettingsError(f"{KEYSTORE}: only aes-128-ctr is known")
+            raise SettingsError(f"{setting}: only aes-128-ctr is known")
         opener = Cipher(AES(derived[:16]), CTR(bytes.fromhex(crypto["cipherparams"]["iv"]))).decryptor()
         return opener.update(sealed) + opener.finalize()
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, SettingsError):
             raise
-        raise SettingsError(f"{KEYSTORE}: not a Web3 Secret Storage file (version 3)") from None
+        raise SettingsError(f"{setting}: not a Web3 Secret Storage file (version 3)") from None
 
 
-def _derive(crypto: dict[str, Any], password: bytes) -> bytes:
+def _derive(crypto: dict[str, Any], password: bytes, setting: str) -> bytes:
     options: dict[str, Any] = crypto["kdfparams"]
     salt = bytes.fromhex(options["salt"])
     if crypto["kdf"] == "scrypt":
@@ -99,15 +101,16 @@ def _derive(crypto: dict[str, Any], password: bytes) -> bytes:
         )  # fmt: skip
     if crypto["kdf"] == "pbkdf2" and options.get("prf") == "hmac-sha256":
         return hashlib.pbkdf2_hmac("sha256", password, salt, int(options["c"]), 32)
-    raise SettingsError(f"{KEYSTORE}: only scrypt and pbkdf2 (hmac-sha256) are known")
+    raise SettingsError(f"{setting}: only scrypt and pbkdf2 (hmac-sha256) are known")
 
 
-def _password(env: Mapping[str, str]) -> str:
-    if path := env.get(PASSWORD_FILE):
-        return _read(PASSWORD_FILE, Path(path)).decode(errors="replace").rstrip("\r\n")
-    if PASSWORD in env:
-        return env[PASSWORD]
-    raise SettingsError(f"{KEYSTORE} needs {PASSWORD_FILE} (or {PASSWORD})")
+def _password(env: Mapping[str, str], prefix: str) -> str:
+    file, plain = f"{prefix}_PASSWORD_FILE", f"{prefix}_PASSWORD"
+    if path := env.get(file):
+        return _read(file, Path(path)).decode(errors="replace").rstrip("\r\n")
+    if plain in env:
+        return env[plain]
+    raise SettingsError(f"{prefix}_KEYSTORE needs {file} (or {plain})")
 
 
 def _read(setting: str, path: Path) -> bytes:

@@ -57,7 +57,10 @@ async def third_party(facilitator: RunningGateway, chain: Chain, key: dict[str, 
     )
     resource_server = x402ResourceServer(client)
     resource_server.register("eip155:*", ExactEvmServerScheme())
-    price = {"scheme": "exact", "payTo": show_address(shop.payee), "price": "$0.01", "network": chain.network}
+    price = {
+        "scheme": "exact", "payTo": show_address(shop.payee), "price": "$0.01", "network": chain.network,
+        "maxTimeoutSeconds": 300 + chain.ahead,
+    }  # fmt: skip
     app = FastAPI()
     routes: Any = {"GET /weather": {"accepts": price}}
     app.add_middleware(PaymentMiddlewareASGI, routes=routes, server=resource_server)

@@ -184,6 +184,22 @@ async def test_while_the_node_is_away_nothing_is_taken_and_nothing_runs(
             await gateway.stop()
 
 
+async def test_a_payment_counts_towards_no_budget_and_an_exhausted_budget_asks_for_none(
+    gateway: RunningGateway, buying: Buying, shop: Shop, world: World, upstream: RecordingUpstream
+) -> None:
+    agent, buyer, path = await world.agent(10 * PRICE), await buying(), f"/publishers/{shop.slug}/x"
+    body = {"name": "limited", "budget": {"per_call": "0.001", "per_day": "0.001"}}
+    made = await gateway.client.post("/organizations/default/api-keys", headers=agent.headers, json=body)
+    limited = {"Authorization": f"Bearer {made.json()['data']['api_key']}"}
+    refused = await gateway.client.get(path, headers=limited)
+    assert (refused.status_code, refused.json()["type"]) == (403, "/problems/budget-exceeded")
+    assert "payment-required" not in refused.headers
+    paid = await gateway.client.get(path, headers={**limited, **buyer.payment(await buyer.asked(path))})
+    assert (paid.status_code, paid.headers["x-cost"], upstream.calls) == (200, "0.01", 1)
+    shown = (await gateway.client.get("/wallet/budget", headers=limited)).json()["data"]["budget"]
+    assert (shown["spent_today"], await world.balance(agent)) == ("0", 10 * PRICE)
+
+
 async def test_a_gateway_without_a_chain_asks_and_answers_as_if_there_were_no_payments(
     services: Services, database_url: str, shop: Shop, buying: Buying, world: World, upstream: RecordingUpstream
 ) -> None:
