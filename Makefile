@@ -14,12 +14,10 @@ test: ## Run all tests on a real PostgreSQL and Valkey (ARGS="tests/cli -k drain
 	@scripts/bootstrap dev
 	@exec $(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
-bench: ## Measure calls, payments beside the official x402 servers, estimates (ARGS="--quick", docs/benchmarks.md)
+bench: ## Measure calls beside other proxies and the official x402 servers, queries, estimates (docs/benchmarks.md)
 	@scripts/bootstrap dev
 	@$(BIN)/python -m benchmarks.estimates
 	@$(BIN)/python -m benchmarks.sql $(filter --quick,$(ARGS))
-	@if command -v wrk >/dev/null; then $(BIN)/python -m benchmarks.x402 $(filter --quick,$(ARGS)); \
-	else echo "payments are left out: there is no wrk"; fi
 	@exec $(BIN)/python -m benchmarks $(ARGS)
 
 faults: ## Kill the gateway at every step and prove that money and delivery agree (slow)

@@ -1,13 +1,13 @@
-"""`python -m benchmarks`: what a call through the gateway costs, priced and not, beside what it could cost."""
+"""`python -m benchmarks`: what a call through the gateway costs, beside what users would pick instead."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
-import shutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,52 +16,43 @@ import click
 
 from benchmarks import machine
 from benchmarks.books import prove
-from benchmarks.processes import Placement
+from benchmarks.cases import KINDS, MANY, OTHER, OURS, PLANS, SERVERS, Case, Plan, Sweep
+from benchmarks.experiments import growth, idle, overload, profiles, startup, writes, x402
+from benchmarks.experiments.finding import Finding, Setting
+from benchmarks.options import Listed, interrupt, without_places
 from benchmarks.report import Report
-from benchmarks.rounds import Case, Generator, Row, measure
-from benchmarks.seeding import FREE, PAID
+from benchmarks.rounds import Caller, Row, measure
 from benchmarks.stack import ROOT, Stack, running
+from benchmarks.steady import settle_wal
+from benchmarks.tools import MissingTool
 from gateway.devservices import valkey
 from gateway.devservices.processes import ServiceError
 
-KINDS = ("bare", "nginx", "unpriced", "prepaid")
-SERVERS = ("granian", "uvicorn", "hypercorn")
 WARM_SECONDS = 1.0
-PLACES = ("--output", "--against")
-
-
-class Listed(click.ParamType):
-    """A comma-separated list; `convert_one` reads an entry."""
-
-    def __init__(self, name: str, allowed: Sequence[str] = ()) -> None:
-        self.name = name
-        self._allowed = allowed
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Split and check."""
-        if not isinstance(value, str):
-            return value
-        words = [word.strip() for word in value.split(",") if word.strip()]
-        if self._allowed:
-            wrong = [word for word in words if word not in self._allowed]
-        else:
-            wrong = [word for word in words if not word.isdigit() or int(word) < 1]
-        if wrong or not words:
-            self.fail(f"{value!r}: use a comma-separated list of {', '.join(self._allowed) or 'whole numbers'}")
-        return words if self._allowed else [int(word) for word in words]
+QUICK_SEGMENTS = 4
+INSIDE: dict[str, Callable[[Setting], Finding]] = {
+    "writes": writes.run,
+    "overload": overload.run,
+    "idle": idle.run,
+    "startup": startup.run,
+    "profiles": profiles.run,
+}  # on the stack of the rounds; the others start their own
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="One short round of one server: does it work at all?")
-@click.option("--connections", type=Listed("numbers"), default="1,16,64", show_default=True)
-@click.option("--seconds", type=click.FloatRange(0.1, 600), default=3.0, show_default=True, help="Length of a round.")
-@click.option("--rounds", type=click.IntRange(1, 100), default=3, show_default=True)
-@click.option("--servers", type=Listed("servers", SERVERS), default="granian,uvicorn,hypercorn", show_default=True)
-@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Of each gateway and nginx.")
-@click.option("--agents", type=Listed("numbers"), default="1,1000", show_default=True, help="Who pay in turn.")
-@click.option("--kinds", type=Listed("kinds", KINDS), default=",".join(KINDS), show_default=True, help="Which rows.")
-@click.option("--pin", is_flag=True, help="The proxies on one core, everything else on the others.")
-@click.option("--generator", type=click.Choice(["auto", "wrk", "builtin"]), default="auto", show_default=True)
+@click.option("--plan", type=click.Choice(sorted(PLANS)), default="standard", show_default=True)
+@click.option("--quick", is_flag=True, help="The plan quick, or another one on a small scale: does it work at all?")
+@click.option(
+    "--connections", type=Listed("numbers"), help="Cases of your own instead of the plan's; also the next five."
+)
+@click.option("--kinds", type=Listed("kinds", KINDS), help="Which rows.")
+@click.option("--servers", type=Listed("servers", SERVERS))
+@click.option("--workers", type=Listed("numbers"), help="Of each gateway and nginx.")
+@click.option("--agents", type=Listed("numbers"), help="Who pay in turn.")
+@click.option("--pin", is_flag=True, help="The proxy on one core, everything else on the others.")
+@click.option("--seconds", type=click.FloatRange(0.1, 600), help="Length of a round; default the plan's.")
+@click.option("--rounds", type=click.IntRange(1, 100), help="Default the plan's.")
+@click.option("--extras", default=None, help="Which measurements beside the rounds, or none; default the plan's.")
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), default=ROOT / "benchmarks" / "reports")
 @click.option(
     "--against",
@@ -69,117 +60,160 @@ class Listed(click.ParamType):
     help="Another checkout to measure in the same run.",
 )
 @click.option("--name", default="", help="Of the report's files; default the date and time.")
-def main(*, quick: bool, output: Path, name: str, **options: Any) -> None:
-    """Measure the bare upstream, nginx and the gateway, with free and durably paid calls, in alternating rounds."""
+def main(*, plan: str, quick: bool, output: Path, name: str, against: Path | None, **options: Any) -> None:
+    """Measure the bare upstream, other proxies and the gateway, with free and durably paid calls, in one run."""
     signal.signal(signal.SIGTERM, interrupt)
-    if quick:
-        options |= {"connections": [4], "seconds": min(options["seconds"], 1.0), "rounds": 1}
-        options |= {"servers": options["servers"][:1], "agents": [min(agents, 20) for agents in options["agents"]]}
+    name = name or datetime.now(UTC).strftime("%Y-%m-%d-%H%M%S")
     try:
-        report = run(options, name or datetime.now(UTC).strftime("%Y-%m-%d-%H%M%S"))
-    except ServiceError as error:
+        plan = "quick" if quick and plan == "standard" else plan
+        report = Run(plan, options, against, output, name, quick=quick).report()
+    except (ServiceError, MissingTool) as error:
         raise SystemExit(f"benchmarks: {error}") from None
     print(report.table(), report.proof_line(), sep="\n\n")
+    for goal in report.goals:
+        if goal.reached is not None:
+            print("  ".join(goal.cells()))
     print(f"report: {report.write(output).name} in {output}")
     sys.exit(0 if report.valid else 1)
 
 
-def run(options: dict[str, Any], name: str) -> Report:
-    """Start everything, measure, prove the books, and return what was found."""
-    started = datetime.now(UTC).isoformat(timespec="seconds")
-    placement = Placement(pin=options["pin"])
-    nginx = shutil.which("nginx") is not None
-    most = max(options["agents"])
-    with running(
-        options["servers"],
-        agents=most,
-        workers=options["workers"],
-        nginx=nginx,
-        placement=placement,
-        against=options["against"],
-    ) as stack:
-        generator = Generator(options["generator"], key_files(stack, options["agents"]))
-        if generator.name == "builtin":
-            print("no wrk: using the built-in generator (Debian: apt-get install wrk)", file=sys.stderr)
-        disk = machine.Disk(stack.services.home)
-        rows = [
-            Row(case)
-            for case in cases(stack, options["connections"], options["agents"])
-            if case.kind in options["kinds"]
-        ]
-        _measure_all(stack, generator, rows, disk, options)
-        runs = options["rounds"] + 1  # with the warm-up
-        cut = sum(row.case.connections for row in rows if row.case.kind == "prepaid") * runs
-        proof = asyncio.run(prove(stack, allowance=cut))
-        facts = machine.machine_facts(stack.services.home)
-        services = {
+def chosen(plan: Plan, options: dict[str, Any]) -> Plan:
+    """Return the plan with what the options say instead."""
+    own = {
+        name: options[name] for name in ("connections", "kinds", "servers", "workers", "agents") if options.get(name)
+    }
+    if options.get("pin"):
+        own["pinned"] = True
+    sweeps, extras = ([Sweep(**own)], ()) if own else (plan.sweeps, plan.extras)
+    if options.get("extras") is not None:
+        extras = tuple(word for word in options["extras"].split(",") if word != "none")
+    return Plan(sweeps, options.get("rounds") or plan.rounds, options.get("seconds") or plan.seconds, extras)
+
+
+class Run:
+    """One run: everything that belongs to a report."""
+
+    def __init__(
+        self, plan: str, options: dict[str, Any], against: Path | None, output: Path, name: str, *, quick: bool
+    ) -> None:
+        self.quick = quick or plan == "quick"
+        self.plan = chosen(PLANS[plan], options)
+        self.cases = self.plan.cases()
+        self.against, self.output, self.name = against, output, name
+        ours = [case for case in self.cases if case.kind in OURS]
+        self.server = ours[0].server if ours else "granian"
+        self.agents = max((case.agents for case in ours), default=20 if self.quick else MANY)
+        self.usual = Case("prepaid", self.server, connections=64, agents=self.agents)
+        self.started = datetime.now(UTC).isoformat(timespec="seconds")
+        self.load_before = _load()
+        command = shlex.join(["python", "-m", "benchmarks", *without_places(sys.argv[1:])])
+        self.options = {
+            "command": command, "plan": plan, "rounds": self.plan.rounds, "seconds": self.plan.seconds,
+            "server": self.server, "agents": self.agents, "against": against is not None,
+        }  # fmt: skip
+
+    def report(self) -> Report:
+        """Start everything, measure, prove the books, and return what was found."""
+        inside = [name for name in self.plan.extras if name in INSIDE]
+        found = Report(self.name, self.started, self.options, {}, {}, True, {}, {}, {}, [])
+        if self.cases or inside:
+            doors = [case.door for case in self.cases] or [self.server]
+            publishers = max((case.publishers for case in self.cases), default=1)
+            with running(doors, agents=self.agents, publishers=publishers, against=self.against) as stack:
+                asyncio.run(settle_wal(stack.services.admin_url, *([QUICK_SEGMENTS] if self.quick else [])))
+                self._on(stack, found, inside)
+        self._outside(found)
+        found.machine |= machine.machine_facts(ROOT) if not found.machine else {}
+        found.machine |= {"load_before": self.load_before, "load_after": _load()}
+        return found
+
+    def _on(self, stack: Stack, found: Report, inside: Sequence[str]) -> None:
+        caller, disk = Caller(stack), machine.Disk(stack.services.home)
+        found.missing |= stack.missing
+        found.complete = stack.complete
+        found.rows = [*self._rows(stack)]
+        capacity = self._measure(stack, caller, found.rows, disk)
+        seen = [one.answers for row in found.rows for one in row.rounds]
+        unknown = sum(one.unfinished + one.socket_errors for one in seen)
+        if found.rows:
+            found.proof = asyncio.run(prove(stack, allowance=unknown))
+        setting = Setting(stack, caller, self.server, capacity, self.quick, self.output, self.name)
+        for name in inside:
+            self._look(found, name, lambda experiment=INSIDE[name]: experiment(setting))
+        found.disk = disk.facts()
+        found.machine = machine.machine_facts(stack.services.home)
+        found.generator = _generator(found.rows)
+        found.services = {
             "postgres": asyncio.run(machine.database_facts(stack.services.database_url)),
             "valkey": machine.program_version(valkey._binary(), "--version"),
-            "nginx": machine.program_version("nginx", "-v") if nginx else None,
+            "nginx": machine.program_version("nginx", "-v") if "nginx" in stack.doors else None,
         }
-        command = shlex.join(["python", "-m", "benchmarks", *without_places(sys.argv[1:])])
-        return Report(
-            name, started, {**options, "command": command, "against": bool(options["against"])}, facts, services,
-            generator.name, stack.complete, disk.facts(), proof, rows,
-        )  # fmt: skip
 
+    def _rows(self, stack: Stack) -> Iterator[Row]:
+        for case in self.cases:
+            for door in (case.door, case.door + OTHER):
+                if door in stack.doors:
+                    yield Row(case, door)
 
-def cases(stack: Stack, connections: Sequence[int], agents: Sequence[int]) -> Iterator[Case]:
-    """Yield what is measured, in the order in which the rounds alternate."""
-    most = max(agents)
-    for number in connections:
-        yield Case("bare", "", number, 0, stack.upstream.port, "/bare/x", stack.upstream.pid)
-        if stack.nginx is not None:
-            yield Case("nginx", "", number, 0, stack.nginx.port, "/bare/x", stack.nginx.pid)
-        for server, gateway in stack.gateways.items():
-            place = gateway.port, f"/publishers/{FREE}/x", gateway.pid
-            yield Case("unpriced", server, number, most, *place)
-            for payers in sorted(set(agents), reverse=True):
-                place = gateway.port, f"/publishers/{PAID}/x", gateway.pid
-                yield Case("prepaid", server, number, payers, *place)
-
-
-def _measure_all(
-    stack: Stack, generator: Generator, rows: Sequence[Row], disk: machine.Disk, options: dict[str, Any]
-) -> None:
-    others = {"postgres": stack.services.postgres_pid, "valkey": stack.services.valkey_pid}
-    seconds = options["seconds"]
-    for row in rows:
-        generator.load(row.case, min(seconds, WARM_SECONDS))
-    for number in range(1, options["rounds"] + 1):
-        disk.sample()
+    def _measure(self, stack: Stack, caller: Caller, rows: Sequence[Row], disk: machine.Disk) -> float:
+        """Warm up, then measure all rows in alternating rounds. Returns what our prepaid path can do."""
+        seconds = self.plan.seconds
         for row in rows:
-            row.rounds.append(measure(generator, row.case, seconds, others))
-            case, last = row.case, row.rounds[-1]
-            print(
-                f"round {number}/{options['rounds']}  {case.connections:>4}  {case.name:<34} {last.rate:>8.0f} req/s",
-                file=sys.stderr,
-            )
+            if not row.case.load:
+                caller.load(row.case, stack.doors[row.door], min(seconds, WARM_SECONDS))
+        for door in (name for name in stack.doors if name.startswith(SERVERS)):
+            # Every agent at least once where that is quick: a key is looked up at its first call.
+            caller.load(self.usual, stack.doors[door], max(seconds, WARM_SECONDS))
+        capacity = caller.load(self.usual, stack.doors[self.server], seconds).rate
+        for number in range(1, self.plan.rounds + 1):
+            disk.sample()
+            for row in rows:
+                rate = row.case.load * capacity
+                row.rounds.append(measure(caller, row, stack.doors[row.door], stack.roots, seconds, rate))
+                _say(
+                    f"round {number}/{self.plan.rounds}  {row.case.connections:>4}  {row.door_name:<56}"
+                    f" {row.rounds[-1].rate:>8.0f} calls/s"
+                )
+        return capacity
+
+    def _outside(self, found: Report) -> None:
+        """Run what starts a stack of its own."""
+        thorough = self.options["plan"] == "report"
+        rounds, blocks = (3, ["instant", "2"]) if thorough else (1, ["instant"])
+        if "x402" in self.plan.extras:
+            self._look(found, "x402", lambda: x402.run(self.server, rounds=rounds, seconds=8, blocks=blocks))
+        if "growth" in self.plan.extras:
+            rounds, seconds = self.plan.rounds, self.plan.seconds
+            self._look(found, "growth", lambda: growth.run(self.server, self.quick, rounds, seconds))
+
+    def _look(self, found: Report, name: str, experiment: Callable[[], Finding]) -> None:
+        """Add what an experiment finds. One that fails takes nothing from the others, and the report says so."""
+        _say(name)
+        try:
+            found.findings.append(experiment())
+        except MissingTool as reason:
+            found.missing[name] = str(reason)
+        except (ServiceError, RuntimeError, AssertionError) as error:
+            found.findings.append(Finding(name, name, {}, f"**It failed**: {error}", sound=False))
 
 
-def key_files(stack: Stack, agents: Sequence[int]) -> dict[int, Path]:
-    """Write the keys of the first agents to a file for each number of agents asked for."""
-    files: dict[int, Path] = {}
-    for number in agents:
-        files[number] = stack.directory / f"keys-{number}"
-        files[number].write_text("".join(f"{agent.key}\n" for agent in stack.world.agents[:number]), encoding="utf-8")
-    return files
+def _generator(rows: Sequence[Row]) -> dict[str, float]:
+    """Return how fast and how busy the generator is at the bare upstream, and how late it was in open loops."""
+    bare = [row for row in rows if row.case.kind == "bare" and not row.case.load and row.case.shape == "small"]
+    if not bare:
+        return {}
+    base = min(bare, key=lambda row: abs(row.case.connections - 64))
+    late = [one.answers.late_p99_ms for row in rows if row.case.load for one in row.rounds]
+    busy = max(one.answers.cpu_seconds / one.answers.seconds for one in base.rounds)
+    return {"rate": base.middle("rate"), "busy": round(busy, 4), "late_p99_ms": max(late, default=0.0)}
 
 
-def without_places(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments less the values that name places on this machine."""
-    kept: list[str] = []
-    hidden = False
-    for word in arguments:
-        name, equals, _ = word.partition("=")
-        kept.append(f"{name}=..." if equals and name in PLACES else "..." if hidden else word)
-        hidden = word in PLACES
-    return kept
+def _load() -> str:
+    return f"{os.getloadavg()[0]:.1f}"
 
 
-def interrupt(_number: int, _frame: object) -> None:
-    """Handle SIGTERM like Ctrl-C, so that everything is stopped."""
-    raise KeyboardInterrupt
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

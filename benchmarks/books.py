@@ -15,18 +15,20 @@ from gateway.settings import DatabaseSettings
 SETTLE_SECONDS = 10.0
 
 
+SUM = "SELECT coalesce(sum(amount), 0)::bigint FROM ledger.transfer WHERE kind = $1"
+COUNT = "SELECT count(*) FROM ledger.transfer WHERE kind = $1 AND leg = 0"
+
+
 async def prove(stack: Stack, *, allowance: int) -> dict[str, Any]:
     """Run the ledger's proof and compare charges that stand with paid requests at the upstream.
 
-    `allowance` is how many calls the generator may have cut off in flight: charged, and maybe never forwarded.
+    `allowance` is of how many calls the generator does not know the end: charged, and maybe never forwarded.
     """
     connection = await connect(DatabaseSettings(url=stack.services.database_url, command_timeout=3600))
     try:
-        await _settled(connection)
+        await settled(connection)
         report = await verify(connection)
-        count = "SELECT count(*) FROM ledger.transfer WHERE kind = $1 AND leg = 0"
-        charges = await connection.fetchval(count, "charge")
-        refunds = await connection.fetchval(count, "refund")
+        charges, refunds = await connection.fetchval(COUNT, "charge"), await connection.fetchval(COUNT, "refund")
     finally:
         await connection.close()
     served = json.loads(get(stack.upstream.port, "/counts")[1])["paid"]
@@ -44,7 +46,17 @@ async def prove(stack: Stack, *, allowance: int) -> dict[str, Any]:
     }
 
 
-async def _settled(connection: Connection) -> None:
+async def charged(stack: Stack) -> int:
+    """Return what all calls have cost so far, refunds taken off, in atomic units."""
+    connection = await connect(DatabaseSettings(url=stack.services.database_url, command_timeout=3600))
+    try:
+        await settled(connection)
+        return int(await connection.fetchval(SUM, "charge")) - int(await connection.fetchval(SUM, "refund"))
+    finally:
+        await connection.close()
+
+
+async def settled(connection: Connection) -> None:
     """Wait until the last calls have ended, so that no charge is open any more."""
     still_open = (
         "SELECT count(*) FROM (SELECT cause_id FROM ledger.transfer WHERE kind = 'charge' AND leg = 0"

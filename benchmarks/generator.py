@@ -1,108 +1,65 @@
-"""The built-in load generator, for machines without wrk: a closed loop over raw sockets, in its own process.
-
-Each connection sends its next GET when the answer to the last one is complete. Prints wrk's summary line (load.lua).
-Run it: python -m benchmarks.generator PORT TARGET KEYS|- CONNECTIONS SECONDS
-"""
+"""The load generator (load.c), run as a process of its own, and what it says of a run."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import re
-import sys
-import time
-from collections.abc import Iterator
-from itertools import cycle
+import subprocess
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import quantiles
-from typing import cast
 
-import uvloop
-
-from benchmarks.plain_http import END, HOST
-
-LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+from benchmarks import tools
 
 
-class Tally:
-    """What all connections of a run have seen."""
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What the callers saw. Latencies in milliseconds are of 2xx answers, from when each was due (open loop).
 
-    def __init__(self) -> None:
-        self.latencies: list[float] = []
-        self.bad_status = 0
-        self.socket_errors = 0
-        self.running = True
+    `ok` and `answers` are those within the time, `ok_total` also those that came after its end. `shed` are answers of
+    503. Nothing is known of `unfinished` calls and of `socket_errors`. `unsent`: due, but no connection was free.
+    `late` is how long after its time a request was sent although a connection was free: the generator's own part.
+    """
 
+    seconds: float
+    answers: int
+    ok: int
+    ok_total: int
+    started: int
+    unfinished: int
+    unsent: int
+    shed: int
+    shed_without_retry_after: int
+    bad_status: int
+    last_bad: int
+    socket_errors: int
+    reconnects: int
+    bytes: int
+    p50_ms: float
+    p99_ms: float
+    p999_ms: float
+    max_ms: float
+    first_p50_ms: float
+    first_p99_ms: float
+    other_p99_ms: float
+    late_p50_ms: float
+    late_p99_ms: float
+    cpu_seconds: float
 
-class Caller(asyncio.Protocol):
-    """One connection in a closed loop."""
+    @property
+    def rate(self) -> float:
+        """Return good answers per second."""
+        return self.ok / self.seconds
 
-    def __init__(self, requests: Iterator[bytes], tally: Tally) -> None:
-        self._requests, self._tally = requests, tally
-        self._buffer = b""
-        self._began = 0.0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by class
-        self._send()
-
-    def data_received(self, data: bytes) -> None:
-        """Count the answer once it is complete, and send the next request."""
-        self._buffer += data
-        head, found, body = self._buffer.partition(END)
-        if not found:
-            return
-        length = LENGTH.search(head)
-        if length is None:
-            self._tally.socket_errors += 1  # nothing measured here answers without a length
-            self._transport.close()
-            return
-        if len(body) < int(length[1]):
-            return
-        self._tally.latencies.append(time.perf_counter() - self._began)
-        self._tally.bad_status += head[9:10] != b"2"
-        self._buffer = b""
-        self._send()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Count a connection that ended before the run did."""
-        self._tally.socket_errors += self._tally.running
-
-    def _send(self) -> None:
-        self._began = time.perf_counter()
-        self._transport.write(next(self._requests))
+    @property
+    def clean(self) -> bool:
+        """Say whether every request was answered well, or at least one and nothing else went wrong."""
+        return self.ok > 0 and not (self.bad_status or self.shed or self.socket_errors or self.unfinished)
 
 
-async def run(port: int, target: str, keys: list[str], connections: int, seconds: float) -> dict[str, float]:
-    """Load the server and return the summary."""
-    fields = [f"Authorization: Bearer {key}\r\n" for key in keys] or [""]
-    requests = cycle([f"GET {target} HTTP/1.1\r\nHost: {HOST}:{port}\r\n{field}\r\n".encode() for field in fields])
-    tally = Tally()
-    loop = asyncio.get_running_loop()
-    began = time.perf_counter()
-    made = [await loop.create_connection(lambda: Caller(requests, tally), HOST, port) for _ in range(connections)]
-    await asyncio.sleep(seconds)
-    elapsed = time.perf_counter() - began
-    tally.running = False
-    for transport, _ in made:
-        transport.abort()
-    cuts = quantiles(tally.latencies, n=100) if len(tally.latencies) > 1 else [0.0] * 99
-    return {
-        "requests": len(tally.latencies),
-        "seconds": elapsed,
-        "p50_ms": cuts[49] * 1e3,
-        "p99_ms": cuts[98] * 1e3,
-        "bad_status": tally.bad_status,
-        "socket_errors": tally.socket_errors,
-    }
-
-
-def main(port: str, target: str, keys: str, connections: str, seconds: str) -> None:
-    """Run by the command line's arguments."""
-    listed = [] if keys == "-" else Path(keys).read_text(encoding="utf-8").split()
-    print("SUMMARY", json.dumps(uvloop.run(run(int(port), target, listed, int(connections), float(seconds)))))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def load(port: int, heads: Path, connections: int, seconds: float, *, rate: float = 0.0, body: int = 0) -> Answers:
+    """Load a server; `rate` 0 is a closed loop. Raises RuntimeError with what the generator complains of."""
+    program = tools.generator()
+    command = [program, str(port), heads, str(connections), f"{seconds:.3f}", f"{rate:.3f}", str(body)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"the load generator: {done.stderr.strip()[-500:] or done.returncode}")
+    return Answers(**json.loads(done.stdout))

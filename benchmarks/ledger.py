@@ -19,7 +19,7 @@ from typing import Any
 import click
 import uvloop
 
-from benchmarks.__main__ import Listed
+from benchmarks.options import Listed
 from benchmarks.processes import cpu_seconds
 from benchmarks.seeding import PRICE, World, prepare
 from benchmarks.stack import Services, directory, services

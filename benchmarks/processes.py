@@ -1,4 +1,4 @@
-"""CPU time of process trees from /proc, and which cores a process may use.
+"""CPU time, memory and cores of process trees from /proc.
 
 A tree's time includes children that have ended and were waited for, so a worker that is replaced does not vanish.
 Linux only.
@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Generator, Iterable
 from pathlib import Path
 
 TICK = os.sysconf("SC_CLK_TCK")
+PSS = re.compile(rb"^Pss: +(\d+) kB", re.M)
 
 
-def cpu_seconds(roots: Iterable[int]) -> float:
-    """Return user and system seconds that the processes and all their descendants have used."""
+def tree(roots: Iterable[int]) -> dict[int, int]:
+    """Return the processes and all their descendants, with the clock ticks that each has used."""
     table = _table()
     wanted = set(roots)
     grown = True
@@ -23,7 +25,22 @@ def cpu_seconds(roots: Iterable[int]) -> float:
         more = {pid for pid, (parent, _) in table.items() if parent in wanted} - wanted
         grown = bool(more)
         wanted |= more
-    return sum(table[pid][1] for pid in wanted if pid in table) / TICK
+    return {pid: table[pid][1] for pid in wanted if pid in table}
+
+
+def cpu_seconds(roots: Iterable[int]) -> float:
+    """Return user and system seconds that the processes and all their descendants have used."""
+    return sum(tree(roots).values()) / TICK
+
+
+def memory_bytes(roots: Iterable[int]) -> int:
+    """Return what process trees have in memory; what several processes share is divided among them (PSS)."""
+    total = 0
+    for pid in tree(roots):
+        with contextlib.suppress(OSError):
+            found = PSS.search(Path(f"/proc/{pid}/smaps_rollup").read_bytes())
+            total += int(found[1]) * 1024 if found else 0
+    return total
 
 
 def _table() -> dict[int, tuple[int, int]]:
@@ -38,23 +55,24 @@ def _table() -> dict[int, tuple[int, int]]:
     return table
 
 
-class Placement:
-    """Which cores the proxies under test get and which everything else. Without `pin` nothing is bound."""
+@contextlib.contextmanager
+def pinned(proxy: int, others: Iterable[int]) -> Generator[None]:
+    """Keep a proxy's tree on the first core, and ourselves and the other trees on the rest; undo it afterwards."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise SystemExit("pinning needs two cores: one for the proxy and one for everything else")
+    rest = [os.getpid(), *(pid for pid in others if pid != proxy)]
+    _bind(tree(rest), set(cores[1:]))
+    _bind(tree([proxy]), set(cores[:1]))  # last: it is our child too
+    try:
+        yield
+    finally:
+        _bind(tree([*rest, proxy]), set(cores))
 
-    def __init__(self, *, pin: bool) -> None:
-        cores = sorted(os.sched_getaffinity(0))
-        if pin and len(cores) < 2:
-            raise SystemExit("--pin needs two cores: one for the gateway and one for everything else")
-        self.proxy = set(cores[:1]) if pin else set(cores)
-        self.rest = set(cores[1:]) if pin else set(cores)
-        if pin:
-            os.sched_setaffinity(0, self.rest)
 
-    @contextlib.contextmanager
-    def for_proxy(self) -> Generator[None]:
-        """Let what is started inside inherit the proxies' cores."""
-        os.sched_setaffinity(0, self.proxy)
-        try:
-            yield
-        finally:
-            os.sched_setaffinity(0, self.rest)
+def _bind(processes: Iterable[int], cores: set[int]) -> None:
+    for pid in processes:
+        with contextlib.suppress(OSError):
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                with contextlib.suppress(OSError):
+                    os.sched_setaffinity(int(thread), cores)

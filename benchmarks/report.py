@@ -1,21 +1,26 @@
-"""The outcome of a run: a table to read, JSON to compare, Markdown to keep. docs/benchmarks.md documents the JSON."""
+"""The outcome of a run: goals, tables and plots to read, JSON to compare. docs/benchmarks.md says what is what."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cases import OTHER, Case
+from benchmarks.experiments.finding import Finding, table
+from benchmarks.goals import Goal, Results, goals
+from benchmarks.plots import line_chart
 from benchmarks.rounds import Row
-from benchmarks.stack import OTHER
 
-SCHEMA = 1
+SCHEMA = 2
 HEAD = (
-    "conn", "case", "req/s min", "median", "max", "p50 ms", "p99 ms", "CPU us", "PG us", "Valkey us",
+    "conn", "case", "calls/s min", "median", "max", "p50 ms", "p99", "p99.9", "CPU us", "PG us", "Valkey us",
     "x bare", "x nginx", "x unpriced", "x other",
 )  # fmt: skip
+BASES = ("bare", "nginx", "unpriced", "other")
+TREES = ("proxy", "postgres", "valkey", "upstream", "generator")
 
 
 @dataclass(slots=True)
@@ -27,16 +32,26 @@ class Report:
     options: dict[str, Any]
     machine: dict[str, Any]
     services: dict[str, Any]
-    generator: str
     complete: bool
+    missing: dict[str, str]
     disk: dict[str, float]
     proof: dict[str, Any]
     rows: list[Row]
+    findings: list[Finding] = field(default_factory=list[Finding])
+    generator: dict[str, float] = field(default_factory=dict[str, float])
 
     @property
     def valid(self) -> bool:
-        """Return whether all rows are valid and the books balance."""
-        return bool(self.proof.get("sound")) and all(row.valid for row in self.rows)
+        """Return whether all of our own rows are valid and the books balance everywhere."""
+        ours = (row for row in self.rows if row.case.server)
+        sound = self.proof.get("sound", True) and all(finding.sound for finding in self.findings)
+        return bool(sound) and all(row.valid for row in ours)
+
+    @property
+    def goals(self) -> list[Goal]:
+        """Return the goals with what was measured of them."""
+        results = Results(self.rows, {finding.name: finding.document for finding in self.findings})
+        return goals(results, self.options["server"], self.options["agents"], self.disk)
 
     def document(self) -> dict[str, Any]:
         """Return the JSON document."""
@@ -48,15 +63,22 @@ class Report:
             "options": self.options,
             "machine": self.machine,
             "services": self.services,
-            "generator": self.generator,
             "complete_gateway": self.complete,
+            "missing": self.missing,
             "disk": self.disk,
+            "generator": self.generator,
             "proof": self.proof,
+            "goals": [
+                {"what": goal.what, "wanted": goal.wanted, "at_least": goal.at_least, "unit": goal.unit.strip(),
+                 "measured": None if goal.measured is None else round(goal.measured, 4), "reached": goal.reached}
+                for goal in self.goals
+            ],
             "rows": [_row_document(row, self.rows) for row in self.rows],
-        }
+            "findings": {finding.name: finding.document for finding in self.findings},
+        }  # fmt: skip
 
     def table(self) -> str:
-        """Return the table with aligned columns."""
+        """Return the table of cases with aligned columns."""
         lines = [HEAD, *(_cells(row, self.rows) for row in self.rows)]
         widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
         return "\n".join(
@@ -70,106 +92,176 @@ class Report:
     def proof_line(self) -> str:
         """Return what the ledger's proof said, in one line."""
         proof = self.proof
+        if not proof:
+            return "ledger: nothing was sold in rounds"
         return (
             f"ledger: {'sound' if proof['sound'] else 'BROKEN ' + json.dumps(proof['violations'])}; {proof['charges']}"
             f" charges, {proof['refunds']} refunded, {proof['upstream']} paid requests at the upstream: difference"
-            f" {proof['difference']}, of at most {proof['allowance']} calls cut off in flight"
+            f" {proof['difference']}, of at most {proof['allowance']} calls whose end is unknown"
         )
 
     def markdown(self) -> str:
         """Return the same for people."""
-        machine, services, disk = self.machine, self.services, self.disk
-        packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
-        database = ", ".join(f"{name} {value}" for name, value in services["postgres"].items() if name != "version")
-        return "\n".join(
-            [
-                f"# Benchmark {self.name}",
-                "",
-                f"`{self.options['command']}`, {self.started_at}, load generator {self.generator}. "
-                + ("All rows are valid." if self.valid else "**Some figures are not valid.**"),
-                "",
-                *_markdown_table(self.rows),
-                "",
-                "Figures are medians of alternating rounds; ratios are medians of the ratios within a round. CPU is"
-                " microseconds per request of the whole process tree (proxy, PostgreSQL, Valkey).",
-                "",
-                f"- {self.proof_line()}",
-                f"- machine: {machine['cores']} cores of {machine['cpu']}, {machine['memory_mib']} MiB, Linux"
-                f" {machine['kernel']}, {machine['file_system']}, Python {machine['python']}",
-                f"- disk: 4 KiB fdatasync p50 {disk.get('fdatasync_p50_ms')} ms, p99 {disk.get('fdatasync_p99_ms')} ms",
-                f"- PostgreSQL {services['postgres']['version']} ({database}); Valkey {services['valkey']}"
-                + (f"; nginx {services['nginx']}" if services.get("nginx") else ""),
-                f"- packages: {packages}",
-                f"- gateway: {'tollway serve' if self.complete else 'tollway serve without the admin API'}",
-                "",
-            ]
+        parts = [
+            f"# Benchmark {self.name}",
+            f"`{self.options['command']}`, {self.started_at}. "
+            + ("All of our rows are valid." if self.valid else "**Some figures are not valid.**"),
+            "## Goals",
+            table(("goal", "wanted", "measured", "reached"), [goal.cells() for goal in self.goals]),
+        ]
+        if self.rows:
+            parts += ["## Cases", _case_tables(self.rows), NOTES]
+            parts += [f"![{title}]({self.name}-{kind}.svg)" for kind, title, _ in charts(self.rows)]
+            parts += ["## Who is busy", BUSY_NOTE, _busy_table(self.rows)]
+            parts += [doubts] if (doubts := _doubts(self.rows)) else []
+        for finding in self.findings:
+            parts += [f"## {finding.title}", finding.text]
+        parts += ["## Conditions", "\n".join(self._conditions())]
+        return "\n\n".join(parts) + "\n"
+
+    def _conditions(self) -> Iterator[str]:
+        machine, services, disk, load = self.machine, self.services, self.disk, self.generator
+        yield f"- {self.proof_line()}"
+        yield (
+            f"- machine: {machine['cores']} cores of {machine['cpu']}, {machine['memory_mib']} MiB, Linux"
+            f" {machine['kernel']}, {machine['file_system']}, Python {machine['python']}; load average"
+            f" {machine['load_before']} before, {machine['load_after']} after"
         )
+        yield f"- disk: 4 KiB fdatasync p50 {disk.get('fdatasync_p50_ms')} ms, p99 {disk.get('fdatasync_p99_ms')} ms"
+        if load:
+            yield (
+                f"- load generator: {load['rate']:.0f} calls/s at the bare upstream, which keeps it busy for"
+                f" {load['busy']:.0%} of one core; in open loops it sent {load['late_p99_ms']:.2f} ms late (worst p99)"
+            )
+        if services:
+            database = ", ".join(f"{name} {value}" for name, value in services["postgres"].items() if name != "version")
+            yield f"- PostgreSQL {services['postgres']['version']} ({database}); Valkey {services['valkey']}; nginx" + (
+                f" {services['nginx']}" if services.get("nginx") else " not there"
+            )
+        yield "- packages: " + ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+        yield f"- gateway: {'tollway serve' if self.complete else 'tollway serve without the admin API'}"
+        for door, reason in self.missing.items():
+            yield f"- left out: {door}: {reason}"
 
     def write(self, directory: Path) -> Path:
-        """Write NAME.json and NAME.md and return the former."""
+        """Write NAME.json, NAME.md and the plots, and return the first."""
         directory.mkdir(parents=True, exist_ok=True)
+        for kind, _, svg in charts(self.rows):
+            (directory / f"{self.name}-{kind}.svg").write_text(svg, encoding="utf-8")
         (directory / f"{self.name}.md").write_text(self.markdown(), encoding="utf-8")
         file = directory / f"{self.name}.json"
         file.write_text(json.dumps(self.document(), indent=1) + "\n", encoding="utf-8")
         return file
 
 
+NOTES = """Medians of alternating rounds; ratios are medians of the ratios within a round. Latencies of open loops count
+from when a call was due. CPU is microseconds per good answer of a whole process tree: the proxy's, PostgreSQL's,
+Valkey's."""
+BUSY_NOTE = """The share of all cores that each process tree kept busy. Where they add up to 100 %, the
+processors are the limit, and nothing but doing less helps."""
+
+
+def _case_tables(rows: Sequence[Row]) -> str:
+    return table(HEAD, [_cells(row, rows) for row in rows])
+
+
+def _busy_table(rows: Sequence[Row]) -> str:
+    lines = []
+    for row in rows:
+        shares = {who: row.busy(who) for who in TREES if who != "upstream" or row.case.kind != "bare"}
+        cells = [f"{shares.get(who, 0.0):.0%}" for who in TREES]
+        lines.append((str(row.case.connections), row.door_name, *cells, f"{sum(shares.values()):.0%}"))
+    return table(("conn", "case", *TREES, "all"), lines)
+
+
+def _doubts(rows: Sequence[Row]) -> str:
+    return "\n".join(f"- not valid: {row.door_name}, {row.case.connections}: {row.doubt}" for row in rows if row.doubt)
+
+
+def charts(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
+    """Return the plots as (kind, title, SVG): what the plain cases do as connections grow."""
+    plain = [row for row in rows if row.rounds and row.case.shape == "small" and not row.case.load]
+    plain = [row for row in plain if row.case.publishers == 1 and not row.case.pinned and row.case.workers == 1]
+    numbers = sorted({row.case.connections for row in plain})
+    if len(numbers) < 2:
+        return []
+    lines: dict[str, dict[int, Row]] = {}
+    for row in plain:
+        lines.setdefault(row.door_name, {})[row.case.connections] = row
+    lines = {name: found for name, found in lines.items() if len(found) > 1}
+    wanted = (
+        (
+            "throughput",
+            "Good answers per second by connections",
+            "calls/s, logarithmic",
+            True,
+            lambda row: row.middle("rate"),
+        ),
+        ("latency", "p99 by connections", "ms, logarithmic", True, lambda row: row.middle("p99_ms")),
+        ("cpu", "CPU of the proxy by connections", "us per call, logarithmic", True, lambda row: row.cpu("proxy")),
+    )
+    found = []
+    for kind, title, unit, log, read in wanted:
+        series = {
+            name: [read(line[number]) if number in line else None for number in numbers] for name, line in lines.items()
+        }
+        found.append((kind, title, line_chart(title, [str(number) for number in numbers], series, unit, log=log)))
+    return found
+
+
 def bases(row: Row, rows: Sequence[Row]) -> dict[str, Row]:
-    """Return the rows of the same run that this one is compared with; unpriced is that of the same server."""
+    """Return the rows of the same run that this one is compared with: same traffic, and unpriced of the same door."""
     found: dict[str, Row] = {}
     for other in rows:
-        case = other.case
-        if other is row or case.connections != row.case.connections:
+        if other is row or not _same_traffic(row.case, other.case):
             continue
-        if case.kind in ("bare", "nginx") or (case.kind == "unpriced" and case.server == row.case.server):
+        case = other.case
+        if case.kind == "bare" or (case.kind == "nginx" and case.workers == row.case.workers):
             found[case.kind] = other
-        if (case.kind, case.agents, case.server) == (row.case.kind, row.case.agents, row.case.server + OTHER):
+        if case.kind == "unpriced" and row.case.kind == "prepaid" and other.door == row.door:
+            found["unpriced"] = other
+        if case == row.case and other.door == row.door + OTHER:
             found["other"] = other
     return found
 
 
+def _same_traffic(one: Case, other: Case) -> bool:
+    return (one.connections, one.shape, one.load, one.pinned) == (
+        other.connections, other.shape, other.load, other.pinned,
+    )  # fmt: skip
+
+
 def _row_document(row: Row, rows: Sequence[Row]) -> dict[str, Any]:
     case = row.case
+    middles = ("p50_ms", "p99_ms", "p999_ms", "first_p50_ms", "first_p99_ms", "late_p99_ms")
     return {
-        "name": case.name,
-        "kind": case.kind,
-        "server": case.server or None,
-        "connections": case.connections,
-        "agents": case.agents,
+        "name": row.door_name,
+        **{name: getattr(case, name) for name in Case.__slots__},
         "valid": row.valid,
-        "requests_per_second": {
+        "doubt": row.doubt,
+        "calls_per_second": {
             "min": round(min(one.rate for one in row.rounds), 1),
             "median": round(row.middle("rate"), 1),
             "max": round(max(one.rate for one in row.rounds), 1),
         },
-        "p50_ms": round(row.middle("p50_ms"), 3),
-        "p99_ms": round(row.middle("p99_ms"), 3),
-        "cpu_us_per_request": {who: row.cpu(who) for who in row.rounds[0].cpu_us},
+        **{name: round(row.middle(name), 4) for name in middles},
+        "cpu_us_per_call": {who: row.cpu(who) for who in TREES},
+        "busy": {who: row.busy(who) for who in TREES},
         "ratio_to": {kind: round(row.ratio(base), 4) for kind, base in bases(row, rows).items()},
-        "bad_status": sum(one.bad_status for one in row.rounds),
-        "socket_errors": sum(one.socket_errors for one in row.rounds),
         "rounds": [
-            {"requests": one.requests, "seconds": round(one.seconds, 3), "requests_per_second": round(one.rate, 1),
-             "p50_ms": round(one.p50_ms, 3), "p99_ms": round(one.p99_ms, 3), "cpu_us_per_request": one.cpu_us}
+            {name: getattr(one.answers, name) for name in one.answers.__slots__} | {"cpu_us_per_call": one.cpu_us}
             for one in row.rounds
         ],
-    }  # fmt: skip
+    }
 
 
 def _cells(row: Row, rows: Sequence[Row]) -> tuple[str, ...]:
     rates = [one.rate for one in row.rounds]
-    base = bases(row, rows)
-    ratios = [f"{row.ratio(base[kind]):.3f}" if kind in base else "" for kind in ("bare", "nginx", "unpriced", "other")]
-    marked = row.case.name if row.valid else f"INVALID {row.case.name}"
+    base: Mapping[str, Row] = bases(row, rows)
     return (
-        str(row.case.connections), marked, f"{min(rates):.0f}", f"{row.middle('rate'):.0f}", f"{max(rates):.0f}",
-        f"{row.middle('p50_ms'):.2f}", f"{row.middle('p99_ms'):.2f}", f"{row.cpu('proxy'):.0f}",
-        f"{row.cpu('postgres'):.0f}", f"{row.cpu('valkey'):.0f}", *ratios,
+        str(row.case.connections), row.door_name if row.valid else f"INVALID {row.door_name}",
+        f"{min(rates):.0f}", f"{row.middle('rate'):.0f}", f"{max(rates):.0f}",
+        f"{row.middle('p50_ms'):.2f}", f"{row.middle('p99_ms'):.2f}", f"{row.middle('p999_ms'):.2f}",
+        f"{row.cpu('proxy'):.0f}", f"{row.cpu('postgres'):.0f}", f"{row.cpu('valkey'):.0f}",
+        *(f"{row.ratio(base[kind]):.3f}" if kind in base else "" for kind in BASES),
     )  # fmt: skip
-
-
-def _markdown_table(rows: Sequence[Row]) -> list[str]:
-    def line(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(cells)} |"
-
-    return [line(HEAD), line(["---"] * len(HEAD)), *(line(_cells(row, rows)) for row in rows)]

@@ -2,85 +2,82 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-import sys
+import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from benchmarks.plain_http import HOST
-from benchmarks.processes import cpu_seconds
-from benchmarks.stack import ROOT
+from benchmarks import generator
+from benchmarks.cases import OTHER, OURS, Case
+from benchmarks.generator import Answers
+from benchmarks.processes import cpu_seconds, pinned
+from benchmarks.seeding import FREE
+from benchmarks.stack import PEER_KEYS, PEER_TARGETS, Running, Stack
+from benchmarks.traffic import SHAPES, heads, write_heads
 
-LUA = Path(__file__).with_name("load.lua")
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """What is called: a proxy (or the upstream itself), a target, and how many agents take turns.
-
-    `kind` is bare, nginx, unpriced or prepaid; `server` the gateway's server, empty for the others.
-    """
-
-    kind: str
-    server: str
-    connections: int
-    agents: int
-    port: int
-    target: str
-    pid: int
-
-    @property
-    def name(self) -> str:
-        """Return how the tables call it."""
-        if self.kind in ("bare", "nginx"):
-            return {"bare": "bare upstream", "nginx": "nginx"}[self.kind]
-        callers = "one agent" if self.agents == 1 else f"{self.agents} agents"
-        return f"{self.kind}, {self.server}, {callers}"
+OPEN_CONNECTIONS = 256  # of an open loop, where a case names fewer
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One measurement. CPU figures are microseconds per request of a process tree; `proxy` is what is under test."""
+    """One measurement. CPU figures are microseconds per good answer of a process tree; `proxy` is what is under test.
 
-    requests: int
-    seconds: float
-    p50_ms: float
-    p99_ms: float
-    bad_status: int
-    socket_errors: int
+    `busy` is the share of all cores that each tree kept busy, the load generator among them.
+    """
+
+    answers: Answers
     cpu_us: dict[str, float]
+    busy: dict[str, float]
 
     @property
     def rate(self) -> float:
-        """Return requests per second."""
-        return self.requests / self.seconds if self.seconds else 0.0
+        """Return good answers per second."""
+        return self.answers.rate
 
 
 @dataclass(slots=True)
 class Row:
-    """A case with its rounds. Valid when it answered something and every answer was 2xx."""
+    """A case with its rounds through one door: Case.door, or that of another checkout."""
 
     case: Case
+    door: str
     rounds: list[Round] = field(default_factory=list)
 
     @property
+    def door_name(self) -> str:
+        """Return how the tables call it."""
+        return self.case.name + (OTHER if self.door.endswith(OTHER) else "")
+
+    @property
     def valid(self) -> bool:
-        """Return whether the figures mean what they say."""
-        return bool(self.rounds) and all(
-            one.requests > 0 and not one.bad_status and not one.socket_errors for one in self.rounds
+        """Return whether it answered something in each round and every answer was good."""
+        return bool(self.rounds) and all(one.answers.clean for one in self.rounds)
+
+    @property
+    def doubt(self) -> str:
+        """Return what went wrong, in words; empty when nothing did."""
+        if self.valid:
+            return ""
+        seen = [one.answers for one in self.rounds]
+        bad = {one.last_bad for one in seen if one.last_bad}
+        return (
+            f"{sum(one.shed for one in seen)} shed, {sum(one.bad_status for one in seen)} other statuses {sorted(bad)},"
+            f" {sum(one.socket_errors for one in seen)} broken, {sum(one.unfinished for one in seen)} unfinished"
         )
 
     def middle(self, name: str) -> float:
-        """Return the median of a figure over the rounds."""
-        return median(getattr(one, name) for one in self.rounds)
+        """Return the median of one of Answers' figures over the rounds."""
+        return median(getattr(one.answers, name) for one in self.rounds)
 
     def cpu(self, who: str) -> float:
-        """Return the median CPU per request of one process tree."""
+        """Return the median CPU per answer of one process tree."""
         return median(one.cpu_us.get(who, 0.0) for one in self.rounds)
+
+    def busy(self, who: str) -> float:
+        """Return the median share of all cores that one process tree kept busy."""
+        return median(one.busy.get(who, 0.0) for one in self.rounds)
 
     def ratio(self, base: Row) -> float:
         """Return the median of this row's rate over the base's, round by round: drift between rounds cancels out."""
@@ -89,59 +86,52 @@ class Row:
         )
 
 
-class Generator:
-    """wrk, or the built-in generator where wrk is missing."""
+class Caller:
+    """Loads cases of one stack; writes what is sent into files once."""
 
-    def __init__(self, choice: str, keys: Mapping[int, Path]) -> None:
-        self._wrk = shutil.which("wrk") if choice in ("auto", "wrk") else None
-        if choice == "wrk" and self._wrk is None:
-            raise SystemExit("--generator wrk: there is no wrk on PATH (Debian: apt-get install wrk)")
-        self._keys = keys
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._files: dict[tuple[object, ...], Path] = {}
 
-    @property
-    def name(self) -> str:
-        """Return which one it is."""
-        return "wrk" if self._wrk else "builtin"
+    def load(self, case: Case, door: Running, seconds: float, rate: float = 0.0) -> Answers:
+        """Load one door with a case's traffic; `rate` 0 is a closed loop."""
+        shape = SHAPES[case.shape]
+        connections = max(case.connections, OPEN_CONNECTIONS) if rate else case.connections
+        return generator.load(door.port, self.file(case), connections, seconds, rate=rate, body=shape.body)
 
-    def load(self, case: Case, seconds: float) -> dict[str, float]:
-        """Load a case and return the summary. Raises RuntimeError with what the generator said instead of one."""
-        keys = str(self._keys[case.agents]) if case.agents else "-"
-        done = subprocess.run(self._command(case, keys, seconds), cwd=ROOT, capture_output=True, text=True, check=False)
-        for line in done.stdout.splitlines():
-            if line.startswith("SUMMARY "):
-                return json.loads(line.removeprefix("SUMMARY "))
-        raise RuntimeError(f"the load generator gave no summary: {done.stdout[-500:]}{done.stderr[-500:]}")
+    def file(self, case: Case) -> Path:
+        """Return the file of request heads of a case."""
+        group = "ours" if case.kind in OURS else case.kind
+        content = (group, case.kind == "prepaid", case.shape, case.agents, case.publishers, case.spread)
+        if content not in self._files:
+            lines = heads(SHAPES[case.shape], self._targets(case), self._keys(case), case.spread)
+            self._files[content] = write_heads(self._stack.directory / f"heads-{len(self._files)}", lines)
+        return self._files[content]
 
-    def _command(self, case: Case, keys: str, seconds: float) -> Sequence[str]:
-        if self._wrk is None:
-            return [
-                sys.executable, "-m", "benchmarks.generator",
-                str(case.port), case.target, keys, str(case.connections), str(seconds),
-            ]  # fmt: skip
-        return [
-            self._wrk, "-t1", f"-c{case.connections}", f"-d{_wrk_seconds(seconds)}s", "--timeout", "30s",
-            "-s", str(LUA), f"http://{HOST}:{case.port}", "--", case.target, keys,
-        ]  # fmt: skip
+    def _targets(self, case: Case) -> Sequence[str]:
+        world = self._stack.world
+        if case.kind == "prepaid":
+            return [f"/publishers/{slug}" for slug in world.paid[: case.publishers]]
+        return [f"/publishers/{FREE}" if case.kind in OURS else PEER_TARGETS.get(case.kind, "/bare")]
 
-
-def _wrk_seconds(seconds: float) -> int:
-    """wrk knows whole seconds only."""
-    return max(1, round(seconds))
+    def _keys(self, case: Case) -> Sequence[str]:
+        if case.kind in OURS:
+            return [agent.key for agent in self._stack.world.agents[: case.agents]]
+        return PEER_KEYS.get(case.kind, [])
 
 
-def measure(generator: Generator, case: Case, seconds: float, others: Mapping[str, int]) -> Round:
-    """Run one round; `others` are the processes beside the case's own whose CPU time is wanted."""
-    roots = {"proxy": case.pid, **others}
-    before = {name: cpu_seconds([pid]) for name, pid in roots.items()}
-    summary = generator.load(case, seconds)
-    after = {name: cpu_seconds([pid]) for name, pid in roots.items()}
-    requests = int(summary["requests"])
+def measure(caller: Caller, row: Row, door: Running, others: Mapping[str, int], seconds: float, rate: float) -> Round:
+    """Run one round of a row; `others` are the processes beside the door's own whose CPU time is wanted."""
+    roots = {"proxy": door.pid, **others}
+    place = pinned(door.pid, others.values()) if row.case.pinned else contextlib.nullcontext()
+    with place:
+        before = {name: cpu_seconds([pid]) for name, pid in roots.items()}
+        answers = caller.load(row.case, door, seconds, rate)
+        after = {name: cpu_seconds([pid]) for name, pid in roots.items()}
+    spent = {name: after[name] - before[name] for name in roots} | {"generator": answers.cpu_seconds}
+    cores = len(os.sched_getaffinity(0)) * answers.seconds
     return Round(
-        requests,
-        summary["seconds"],
-        summary["p50_ms"],
-        summary["p99_ms"],
-        int(summary["bad_status"]),
-        int(summary["socket_errors"]),
-        {name: round((after[name] - before[name]) * 1e6 / max(requests, 1), 1) for name in roots},
+        answers,
+        {name: round(used * 1e6 / max(answers.ok_total, 1), 1) for name, used in spent.items()},
+        {name: round(used / cores, 4) for name, used in spent.items()},
     )

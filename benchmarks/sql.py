@@ -23,8 +23,8 @@ import asyncpg
 import click
 import uvloop
 
-from benchmarks.__main__ import Listed
-from benchmarks.generator import Caller, Tally
+from benchmarks.callers import Caller, Tally
+from benchmarks.options import Listed
 from benchmarks.plain_http import HOST
 from benchmarks.relay import Relay, relayed
 from benchmarks.stack import Services, directory, services

@@ -12,20 +12,21 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from benchmarks import tools
+from benchmarks.cases import OTHER
 from benchmarks.plain_http import HOST, free_port, get, until_answers
-from benchmarks.processes import Placement
 from benchmarks.seeding import FREE, PAID, World, prepare
+from benchmarks.tools import MissingTool
 from gateway.devservices import postgres, processes, valkey
 from gateway.devservices.datadir import held
 from gateway.upstreams.credentials import generate_key
 
 ROOT = Path(__file__).resolve().parents[1]
-OTHER = " (other)"  # marks the gateways of another checkout
 NO_LIMIT = "60000000"  # per minute: one call a microsecond
 
 
@@ -44,26 +45,37 @@ class Running:
 
 @dataclass(frozen=True)
 class Services:
-    """The two stores. `home` is where the database keeps its files."""
+    """The two stores. `home` is where the database keeps its files, `admin_url` is its superuser's."""
 
     database_url: str
+    admin_url: str
     redis_url: str
     postgres_pid: int
     valkey_pid: int
     home: Path
 
+    def database(self, name: str) -> Services:
+        """Return the same with another database of this server."""
+        return replace(self, database_url=f"{self.database_url.rpartition('/')[0]}/{name}")
+
 
 @dataclass(frozen=True)
 class Stack:
-    """What runs during a benchmark of HTTP calls."""
+    """What runs during a benchmark of HTTP calls. `doors` are the proxies by Case.door, as far as they are there."""
 
     directory: Path
     services: Services
     world: World
     upstream: Running
-    gateways: dict[str, Running]
-    nginx: Running | None
+    doors: dict[str, Running]
+    missing: dict[str, str]  # peers that could not be started, with the reason
     complete: bool  # with the admin API, as `tollway serve` starts it
+
+    @property
+    def roots(self) -> dict[str, int]:
+        """Return the processes beside the proxy whose CPU time is wanted."""
+        services = self.services
+        return {"postgres": services.postgres_pid, "valkey": services.valkey_pid, "upstream": self.upstream.pid}
 
 
 @contextlib.contextmanager
@@ -90,47 +102,111 @@ def services(data: Path) -> Generator[Services]:
         stack.callback(cache.stop)
         database.wait_ready()
         cache.wait_ready()
-        yield Services(database.url, cache.url, database.child.pid, cache.child.pid, home)
+        yield Services(database.url, database.admin_url, cache.url, database.child.pid, cache.child.pid, home)
 
 
 @contextlib.contextmanager
-def running(
-    servers: Sequence[str],
-    *,
-    agents: int,
-    workers: int,
-    nginx: bool,
-    placement: Placement,
-    against: Path | None = None,
-) -> Generator[Stack]:
-    """Run the stores, an upstream, a seeded database, one gateway per server and maybe nginx.
+def running(doors: Iterable[str], *, agents: int, publishers: int = 1, against: Path | None = None) -> Generator[Stack]:
+    """Run the stores, an upstream, a seeded database, and the doors (Case.door) that are wanted.
 
-    `against` is another checkout, of which one gateway per server runs too; it shares the database as we migrate it.
+    `against` is another checkout, of which a gateway runs beside each of ours; it shares the database as we migrate it.
     """
     with contextlib.ExitStack() as stack:
         data = stack.enter_context(directory())
         stores = stack.enter_context(services(data))
         upstream = start_upstream(stack, data)
-        world = asyncio.run(prepare(stores.database_url, upstream.port, agents))
+        world = asyncio.run(prepare(stores.database_url, upstream.port, agents, publishers))
         complete = find_spec("admin_api.app") is not None
-        environment = gateway_environment(stores, complete=complete, workers=workers)
-        with placement.for_proxy():
-            gateways = {server: start_gateway(stack, data, server, environment) for server in servers}
-            for server in servers if against else ():
-                gateways[server + OTHER] = start_gateway(stack, data, server, environment, against)
-            proxy = _start_nginx(stack, data, upstream.port, workers) if nginx else None
-        for server, gateway in gateways.items():
-            until_answers(gateway.child, gateway.port, "/publishers/-/-", 404)
-            _must_sell(server, gateway, world)
-        yield Stack(data, stores, world, upstream, gateways, proxy, complete)
+        begin = Doors(stack, data, stores, upstream, complete)
+        running, missing = {"bare": upstream}, {}
+        for door in dict.fromkeys(doors):
+            name, _, workers = door.partition(" x")
+            try:
+                if name in PEERS:
+                    running[door] = PEERS[name](begin, int(workers or 1))
+                elif name != "bare":
+                    running[door] = begin.gateway(name, int(workers or 1), world)
+                    if against:
+                        running[door + OTHER] = begin.gateway(name, int(workers or 1), world, against)
+            except MissingTool as reason:
+                missing[door] = str(reason)
+        yield Stack(data, stores, world, upstream, running, missing, complete)
 
 
 def _must_sell(server: str, gateway: Running, world: World) -> None:
-    """Raise when the gateway does not serve the two publishers, before anything is measured."""
+    """Raise when the gateway does not serve the publishers, before anything is measured."""
     for slug in (FREE, PAID):
         status, body = get(gateway.port, f"/publishers/{slug}/x", world.agents[0].key)
         if status != 200:
             raise processes.ServiceError(f"the gateway on {server} answered {status} for {slug}: {body[:300]!r}")
+
+
+@dataclass(frozen=True)
+class Doors:
+    """Starts the proxies that are compared."""
+
+    stack: contextlib.ExitStack
+    data: Path
+    stores: Services
+    upstream: Running
+    complete: bool
+
+    def gateway(self, server: str, workers: int, world: World, checkout: Path = ROOT, **settings: str) -> Running:
+        """Start our gateway; `settings` are more of its environment. Returns when it sells."""
+        environment = gateway_environment(self.stores, complete=self.complete, workers=workers) | settings
+        gateway = start_gateway(self.stack, self.data, server, environment, checkout)
+        until_answers(gateway.child, gateway.port, "/publishers/-/-", 404)
+        _must_sell(server, gateway, world)
+        return gateway
+
+    def nginx(self, workers: int) -> Running:
+        """Start nginx with kept connections."""
+        binary = shutil.which("nginx")
+        if binary is None:
+            raise MissingTool("there is no nginx on PATH (Debian: apt-get install nginx)")
+        port = free_port()
+        configuration = self.data / f"nginx-{port}.conf"
+        user = f"user {getpass.getuser()};\n" if os.geteuid() == 0 else ""
+        text = NGINX.format(
+            user=user, workers=workers, data=self.data, host=HOST, upstream=self.upstream.port, port=port
+        )
+        configuration.write_text(text, encoding="utf-8")
+        command = [binary, "-p", self.data, "-c", configuration, "-g", "daemon off;"]
+        return self._peer("nginx", command, port, "/bare/x")
+
+    def express(self, _workers: int) -> Running:
+        """Start Express with http-proxy-middleware."""
+        place, port = tools.express(), free_port()
+        upstream = {"UPSTREAM": f"http://{HOST}:{self.upstream.port}", "PORT": str(port), "NODE_ENV": "production"}
+        return self._peer("express", [shutil.which("node") or "node", "proxy.mjs"], port, "/bare/x", place, **upstream)
+
+    def litellm(self, _workers: int) -> Running:
+        """Start LiteLLM's proxy with one pass-through endpoint and no database."""
+        port, config = free_port(), tools.LITELLM.with_name("config.yaml")
+        # Without the second it would first try to fetch its table of prices.
+        environment = {
+            "UPSTREAM_X": f"http://{HOST}:{self.upstream.port}/bare/x",
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_LOG": "ERROR",
+        }
+        command = [tools.litellm(), "--config", config, "--host", HOST, "--port", str(port)]
+        return self._peer("litellm", command, port, "/health/liveliness", self.data, **environment)
+
+    def _peer(
+        self, name: str, command: Sequence[str | Path], port: int, path: str, cwd: Path = ROOT, **environment: str
+    ) -> Running:
+        started = start(self.stack, self.data, f"{name}-{port}", command, port, plain_environment() | environment, cwd)
+        until_answers(started.child, port, path, 200, seconds=120)
+        return started
+
+
+PEERS: dict[str, Callable[[Doors, int], Running]] = {
+    "nginx": Doors.nginx,
+    "express": Doors.express,
+    "litellm": Doors.litellm,
+}
+PEER_TARGETS = {"litellm": "/pass"}
+PEER_KEYS = {"litellm": ["sk-bench"]}
 
 
 def start(
@@ -187,8 +263,8 @@ def gateway_environment(stores: Services, *, complete: bool, workers: int) -> di
 
 NGINX = """
 {user}worker_processes {workers};
-pid {data}/nginx.pid;
-error_log {data}/nginx.log error;
+pid {data}/nginx-{port}.pid;
+error_log {data}/nginx-{port}.log error;
 events {{ worker_connections 4096; }}
 http {{
     access_log off;
@@ -198,6 +274,9 @@ http {{
     uwsgi_temp_path {data}/nginx-uwsgi;
     scgi_temp_path {data}/nginx-scgi;
     keepalive_requests 1000000000;
+    client_max_body_size 0;
+    client_body_buffer_size 128k;
+    proxy_max_temp_file_size 0;
     upstream benchmark {{ server {host}:{upstream}; keepalive 512; keepalive_requests 1000000000; }}
     server {{
         listen {host}:{port} backlog=2048;
@@ -209,17 +288,3 @@ http {{
     }}
 }}
 """
-
-
-def _start_nginx(stack: contextlib.ExitStack, data: Path, upstream: int, workers: int) -> Running:
-    port = free_port()
-    configuration = data / "nginx.conf"
-    user = f"user {getpass.getuser()};\n" if os.geteuid() == 0 else ""
-    configuration.write_text(
-        NGINX.format(user=user, workers=workers, data=data, host=HOST, upstream=upstream, port=port), encoding="utf-8"
-    )
-    binary = shutil.which("nginx") or "nginx"
-    command = [binary, "-p", data, "-c", configuration, "-g", "daemon off;"]
-    started = start(stack, data, "nginx", command, port, plain_environment())
-    until_answers(started.child, port, "/bare/x", 200)
-    return started

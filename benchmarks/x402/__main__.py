@@ -20,7 +20,7 @@ from typing import Any
 import click
 
 from benchmarks import machine
-from benchmarks.__main__ import Listed, interrupt, without_places
+from benchmarks.options import Listed, interrupt, without_places
 from benchmarks.stack import ROOT
 from benchmarks.x402.books import prove
 from benchmarks.x402.report import PaidReport

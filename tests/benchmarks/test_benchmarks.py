@@ -8,27 +8,58 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+OPTIONS = [
+    "--quick",
+    "--connections",
+    "3",
+    "--kinds",
+    "bare,unpriced,prepaid",
+    "--servers",
+    "granian",
+    "--agents",
+    "7,1",
+    "--seconds",
+    "0.3",
+]
 
 
-def test_quick_run_writes_a_valid_report(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks", "--quick", "--seconds", "0.3", "--generator", "builtin"]
+def test_a_tiny_run_writes_a_valid_report(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks", *OPTIONS, "--extras", "writes,overload,idle"]
     done = subprocess.run(
-        [*command, "--name", "smoke", "--output", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [*command, "--name", "smoke", "--output", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "smoke.json").read_text())
-    kinds = [row["kind"] for row in report["rows"] if row["kind"] != "nginx"]
-    assert kinds == ["bare", "unpriced", "prepaid", "prepaid"]
     assert report["valid"]
-    assert all(row["valid"] and row["requests_per_second"]["min"] > 0 for row in report["rows"])
-    assert report["proof"]["sound"]
-    assert report["proof"]["charges"] > 0
-    assert report["services"]["postgres"]["fsync"] == "on"
-    assert report["services"]["postgres"]["synchronous_commit"] == "on"
-    last = report["rows"][-1]
-    assert set(last["cpu_us_per_request"]) == {"proxy", "postgres", "valkey"}
-    assert {"bare", "unpriced"} <= set(last["ratio_to"])
-    table = (tmp_path / "smoke.md").read_text()
-    assert "prepaid, granian, one agent" in table
-    assert str(tmp_path) not in table
-    assert str(ROOT) not in table + json.dumps(report)
+    assert [(row["kind"], row["agents"]) for row in report["rows"]] == [
+        ("bare", 0), ("unpriced", 7), ("prepaid", 7), ("prepaid", 1),
+    ]  # fmt: skip
+    assert all(row["valid"] and row["calls_per_second"]["min"] > 0 for row in report["rows"])
+    proof = report["proof"]
+    assert proof["sound"]
+    assert proof["charges"] > 0
+    assert proof["difference"] == proof["allowance"] == 0, "every call had its answer, so nothing may be off by one"
+    assert report["services"]["postgres"]["fsync"] == report["services"]["postgres"]["synchronous_commit"] == "on"
+    assert set(report["rows"][-1]["ratio_to"]) == {"bare", "unpriced"}
+    assert report["rows"][-1]["cpu_us_per_call"]["postgres"] >= 0
+    _findings(report["findings"])
+    text = (tmp_path / "smoke.md").read_text()
+    assert "prepaid, granian, one agent" in text
+    assert str(tmp_path) not in text
+    assert str(ROOT) not in text + json.dumps(report)
+
+
+def _findings(found: dict[str, dict[str, object]]) -> None:
+    calls = found["writes"]["per_call"]
+    assert isinstance(calls, list)
+    assert [one["connections"] for one in calls] == [1, 16]
+    for one in calls:
+        assert one["wal"] > 100
+        assert 0 < one["fsyncs"] < 5
+        assert one["database_trips"] > 0
+        assert one["valkey_trips"] > 0
+    overload = found["overload"]
+    assert overload["charged"] == overload["owed"] != 0
+    stream = found["idle"]["stream"]
+    assert isinstance(stream, dict)
+    assert stream["bytes_each"] > 0

@@ -1,0 +1,155 @@
+"""What is measured, as data: a case is one kind of traffic through one door; a plan is a list of sweeps over cases."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from benchmarks.traffic import Spread
+
+Kind = Literal["bare", "nginx", "express", "litellm", "unpriced", "prepaid"]
+OURS: tuple[Kind, ...] = ("unpriced", "prepaid")
+PEERS: tuple[Kind, ...] = ("bare", "nginx", "express", "litellm")
+KINDS: tuple[Kind, ...] = (*PEERS, *OURS)
+SERVERS = ("granian", "uvicorn", "hypercorn")
+MANY = 10_000
+WORDS = {"bare": "bare upstream", "express": "Express http-proxy", "litellm": "LiteLLM pass-through"}
+SHAPE_WORDS = {"large": "1 MiB answers", "upload": "64 KiB uploads", "events": "20 events"}
+OTHER = " (other)"  # marks the gateways of another checkout
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One kind of traffic through one door.
+
+    `server` and `workers` tell whose process it is (empty and 1 where there is but one). `load` 0 is a closed loop;
+    otherwise calls come by the clock, at this share of what our prepaid path reaches. `agents` and `publishers` are how
+    many there are; who knows no agents has 0.
+    """
+
+    kind: Kind
+    server: str = ""
+    workers: int = 1
+    shape: str = "small"
+    connections: int = 64
+    agents: int = 0
+    publishers: int = 1
+    spread: Spread = "turns"
+    load: float = 0.0
+    pinned: bool = False
+
+    @property
+    def door(self) -> str:
+        """Return the name of the process tree that is called."""
+        name = self.server if self.kind in OURS else self.kind
+        return f"{name} x{self.workers}" if self.workers > 1 else name
+
+    @property
+    def name(self) -> str:
+        """Return how the tables call it."""
+        parts = [WORDS.get(self.kind, self.kind)]
+        if self.kind in OURS:
+            parts.append(self.server)
+        if self.kind == "prepaid":
+            parts.append("one agent" if self.agents == 1 else f"{self.agents:,} agents")
+            if self.publishers > 1:
+                parts.append(f"{self.publishers:,} publishers")
+            if self.spread == "zipf":
+                parts.append("agents by Zipf")
+        if self.workers > 1:
+            parts.append(f"{self.workers} workers")
+        if self.shape != "small":
+            parts.append(SHAPE_WORDS[self.shape])
+        if self.load:
+            parts.append(f"open loop at {self.load:.0%}")
+        if self.pinned:
+            parts.append("pinned")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """The product of its fields. Of the peers only nginx has several workers; only prepaid calls differ by agents."""
+
+    kinds: Sequence[Kind] = KINDS
+    servers: Sequence[str] = ("granian",)
+    workers: Sequence[int] = (1,)
+    shapes: Sequence[str] = ("small",)
+    connections: Sequence[int] = (64,)
+    agents: Sequence[int] = (MANY,)
+    publishers: Sequence[int] = (1,)
+    spreads: Sequence[Spread] = ("turns",)
+    load: float = 0.0
+    pinned: bool = False
+
+    def cases(self) -> Iterator[Case]:
+        """Yield the cases, each once."""
+        fields = (
+            self.connections, self.shapes, self.workers, self.kinds, self.servers, self.agents, self.publishers,
+            self.spreads,
+        )  # fmt: skip
+        for connections, shape, workers, kind, server, agents, publishers, spread in itertools.product(*fields):
+            if workers > 1 and kind not in (*OURS, "nginx"):
+                continue
+            case = Case(kind, "", workers, shape, connections, load=self.load, pinned=self.pinned)
+            if kind in OURS:
+                case = replace(case, server=server, agents=max(self.agents))
+            if kind == "prepaid":
+                case = replace(case, agents=agents, publishers=publishers, spread=spread)
+            yield case
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A list of sweeps, and how long to look. `extras` are the measurements that are no rounds (experiments/)."""
+
+    sweeps: Sequence[Sweep]
+    rounds: int
+    seconds: float
+    extras: Sequence[str] = ()
+
+    def cases(self) -> list[Case]:
+        """Return all cases, each once, in the order in which the rounds alternate."""
+        return list(dict.fromkeys(case for sweep in self.sweeps for case in sweep.cases()))
+
+
+CLOSED: tuple[Kind, ...] = ("bare", "nginx", "express", *OURS)
+BODIES = Sweep(CLOSED, shapes=("large", "upload", "events"), connections=(16,))
+TWO_WORKERS = Sweep(("nginx", *OURS), workers=(2,))
+HALF_LOAD = Sweep(("bare", "nginx", *OURS), load=0.5, connections=(256,))
+ONE_OR_MANY = Sweep(("prepaid",), agents=(1, MANY), publishers=(1, 1000))
+MARKET = Sweep(("prepaid",), publishers=(1000,), spreads=("zipf",))
+EXTRAS = ("writes", "overload", "idle", "startup", "x402", "profiles")
+
+PLANS = {
+    "quick": Plan(
+        [
+            Sweep(CLOSED, connections=(4,), agents=(20, 1), publishers=(1, 5)),
+            Sweep(CLOSED, connections=(256,), agents=(20,), load=0.5),
+        ],
+        1, 1.0, ("writes", "overload", "idle", "startup"),
+    ),
+    "standard": Plan(
+        [
+            Sweep(connections=(1, 16, 64, 256)),
+            Sweep(OURS, servers=SERVERS, connections=(16, 64)),
+            TWO_WORKERS, BODIES, HALF_LOAD, ONE_OR_MANY, MARKET,
+        ],
+        3, 2.5, EXTRAS,
+    ),
+    "report": Plan(
+        [
+            Sweep(servers=SERVERS, connections=(1, 16, 64, 256)),
+            Sweep(("nginx", *OURS), servers=SERVERS, workers=(2,), connections=(16, 64)),
+            Sweep(connections=(16, 64), pinned=True),
+            Sweep(CLOSED, shapes=("large", "upload", "events"), connections=(1, 16, 64)),
+            Sweep(("bare", "nginx", *OURS), load=0.5, connections=(256,), servers=SERVERS),
+            Sweep(("prepaid",), agents=(1, MANY), publishers=(1, 1000), connections=(16, 64)),
+            Sweep(("prepaid",), publishers=(1000,), spreads=("turns", "zipf"), connections=(16, 64)),
+        ],
+        4, 4.0, (*EXTRAS, "growth"),
+    ),
+    "growth": Plan([], 3, 4.0, ("growth",)),
+}  # fmt: skip

@@ -1,0 +1,43 @@
+"""What an experiment is given, and what it hands back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.rounds import Caller
+from benchmarks.stack import Stack
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What an experiment is given. `capacity` is what our prepaid path reaches in a closed loop, in calls a second.
+
+    `rows` of files that it writes beside the report begin with `name`.
+    """
+
+    stack: Stack
+    caller: Caller
+    server: str
+    capacity: float
+    quick: bool
+    directory: Path
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The outcome: `document` for the JSON, `text` for people. `sound`: no money was lost or invented meanwhile."""
+
+    name: str
+    title: str
+    document: dict[str, Any]
+    text: str
+    sound: bool = True
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))

@@ -1,0 +1,167 @@
+"""What we want to reach (docs/benchmarks.md), and what a run has measured of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from benchmarks.cases import Case
+from benchmarks.rounds import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """One goal with its figure. `measured` None: this plan has not looked."""
+
+    what: str
+    wanted: float
+    at_least: bool
+    unit: str
+    measured: float | None
+
+    @property
+    def reached(self) -> bool | None:
+        """Say whether it is reached; None when nobody looked."""
+        if self.measured is None:
+            return None
+        return self.measured >= self.wanted if self.at_least else self.measured <= self.wanted
+
+    def cells(self) -> tuple[str, str, str, str]:
+        """Return its line of the table."""
+        sign, verdict = (
+            "≥" if self.at_least else "≤",
+            {None: "not measured", True: "yes", False: "**no**"}[self.reached],
+        )
+        measured = "" if self.measured is None else f"{shown(self.measured)}{self.unit}"
+        return self.what, f"{sign} {shown(self.wanted)}{self.unit}", measured, verdict
+
+
+def shown(value: float) -> str:
+    """Return a figure with about three digits."""
+    if value == int(value):
+        return f"{value:.0f}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+class Results:
+    """Rows of a run by their case, and what the experiments found by name."""
+
+    def __init__(self, rows: Sequence[Row], findings: Mapping[str, dict[str, Any]]) -> None:
+        self._rows = {row.case: row for row in rows if row.rounds and row.door == row.case.door}
+        self.findings = findings
+
+    def row(self, case: Case) -> Row | None:
+        """Return a valid row; figures of others reach nothing."""
+        row = self._rows.get(case)
+        return row if row is not None and row.valid else None
+
+    def ratio(self, case: Case, base: Case) -> float | None:
+        """Return by how much one case is faster than another."""
+        mine, other = self.row(case), self.row(base)
+        return None if mine is None or other is None else mine.ratio(other)
+
+    def added(self, case: Case, base: Case, name: str) -> float | None:
+        """Return how much more of a figure one case has than another."""
+        mine, other = self.row(case), self.row(base)
+        return None if mine is None or other is None else mine.middle(name) - other.middle(name)
+
+    def found(self, experiment: str, read: Callable[[dict[str, Any]], float | None]) -> float | None:
+        """Return a figure of an experiment that took place."""
+        document = self.findings.get(experiment)
+        return read(document) if document else None
+
+
+RATIOS = {
+    "unpriced against nginx": ("unpriced", "nginx", (0.45, 0.65)),
+    "prepaid against unpriced": ("prepaid", "unpriced", (0.50, 0.70)),
+    "prepaid against Express http-proxy": ("prepaid", "express", (2.0, 4.0)),
+    "prepaid against LiteLLM without its database": ("prepaid", "litellm", (60.0, 60.0)),
+}
+CPU = (80.0, 60.0)
+LARGEST = 10_000_000
+CONNECTIONS = (16, 64)
+
+
+def goals(results: Results, server: str, agents: int, disk: Mapping[str, float]) -> list[Goal]:
+    """Return all goals, in the order of the issue that set them."""
+    return [
+        *_throughput(results, server, agents),
+        *_x402(results),
+        *_latency(results, server, agents, disk),
+        *_spread(results, server, agents),
+        *_resources(results),
+    ]
+
+
+def _case(kind: Any, server: str, agents: int, connections: int) -> Case:
+    ours = kind in ("unpriced", "prepaid")
+    return Case(kind, server if ours else "", connections=connections, agents=agents if ours else 0)
+
+
+def _throughput(results: Results, server: str, agents: int) -> Iterator[Goal]:
+    for what, (kind, base, wanted) in RATIOS.items():
+        for connections, least in zip(CONNECTIONS, wanted, strict=True):
+            pair = [_case(one, server, agents, connections) for one in (kind, base)]
+            yield Goal(f"{what}, {connections} connections", least, True, " x", results.ratio(*pair))
+    for connections, most in zip(CONNECTIONS, CPU, strict=True):
+        row = results.row(_case("prepaid", server, agents, connections))
+        used = row.cpu("proxy") if row else None
+        yield Goal(f"gateway's CPU per prepaid call, {connections} connections", most, False, " us", used)
+
+
+def _x402(results: Results) -> Iterator[Goal]:
+    for sdk, name in (("fastapi", "Python"), ("express", "Express")):
+        for blocks in ("instant blocks", "2 s blocks"):
+            ratio = results.found("x402", lambda found, key=(sdk, blocks): _deferred(found, *key))
+            yield Goal(f"x402 deferred against the official {name} server, {blocks}", 5.0, True, " x", ratio)
+
+
+def _deferred(found: dict[str, Any], sdk: str, blocks: str) -> float | None:
+    row = next(
+        (r for r in found["rows"] if (r["seller"], r["way"], r["blocks"]) == ("tollway", "deferred", blocks)), None
+    )
+    return row["ratio_to"].get(sdk) if row and row["valid"] else None
+
+
+def _latency(results: Results, server: str, agents: int, disk: Mapping[str, float]) -> Iterator[Goal]:
+    paid = replace(_case("prepaid", server, agents, 256), load=0.5)
+    bare = Case("bare", connections=256, load=0.5)
+    for percentile, most in (("p50", 1.0), ("p99", 5.0)):
+        flush = disk.get(f"fdatasync_{percentile}_ms", 0.0)
+        added = results.added(paid, bare, f"{percentile}_ms")
+        what = f"added latency {percentile} at half load, prepaid over bare; {most:.0f} ms and one flush of this disk"
+        yield Goal(what, round(most + flush, 3), False, " ms", added)
+
+
+def _spread(results: Results, server: str, agents: int) -> Iterator[Goal]:
+    for connections in CONNECTIONS:
+        many = _case("prepaid", server, agents, connections)
+        one = replace(many, agents=1)
+        ratio = results.ratio(one, many)
+        if connections == CONNECTIONS[-1] or ratio is not None:
+            yield Goal(f"one agent against {agents:,}, {connections} connections", 0.95, True, " x", ratio)
+        ratio = results.ratio(many, replace(many, publishers=1000))
+        if connections == CONNECTIONS[-1] or ratio is not None:
+            yield Goal(f"one publisher against 1,000, {connections} connections", 0.95, True, " x", ratio)
+
+
+def _grown(found: dict[str, Any]) -> float | None:
+    """Return the worst ratio on the way, if it was gone to the end."""
+    ratios = {step["rows"]: step["ratio"] for step in found["steps"]}
+    return min(ratios.values()) if LARGEST in ratios else None
+
+
+def _resources(results: Results) -> Iterator[Goal]:
+    each = results.found("idle", lambda found: found["stream"]["bytes_each"] / 1024)
+    yield Goal("memory of an idle event stream, of 10,000", 40.0, False, " KiB", each)
+    least = results.found("growth", _grown)
+    yield Goal("prepaid beside 10^7 ledger rows and 10^5 agents against 10^3 rows", 0.90, True, " x", least)
+    ready = results.found("startup", lambda found: found["dev"]["median"])
+    yield Goal("start to ready on a warm data directory", 2.0, False, " s", ready)
+    late = results.found("overload", lambda found: found["p99_ms"])
+    yield Goal("p99 of admitted calls at twice the capacity", 1_000.0, False, " ms", late)
+    exact = results.found("overload", lambda found: abs(found["charged"] - found["owed"]))
+    yield Goal("money wrong after overload, atomic units", 0.0, False, "", exact)
+    without = results.found("overload", lambda found: found["shed_without_retry_after"] + found["other_statuses"])
+    yield Goal("calls refused under overload otherwise than by 503 with Retry-After", 0.0, False, "", without)

@@ -1,0 +1,66 @@
+"""What the callers of a case send: which shape, by which agents, to which publishers.
+
+Agents take turns, or are drawn by Zipf's law (the k-th is called 1/k as often as the first), as publishers always are
+when there are several. Draws are the same in every run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from benchmarks.plain_http import HOST
+
+Spread = Literal["turns", "zipf"]
+DRAWS = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One kind of call: the last part of its path, and the size of the body that it brings."""
+
+    path: str
+    body: int = 0
+
+    @property
+    def method(self) -> str:
+        """Return its HTTP method."""
+        return "POST" if self.body else "GET"
+
+
+SHAPES = {
+    "small": Shape("x"),
+    "large": Shape("large"),
+    "upload": Shape("x", 64 * 1024),
+    "events": Shape("events"),
+}
+
+
+def zipf(number: int, draws: int, seed: int = 7) -> list[int]:
+    """Draw indexes below `number`, the k-th with a weight of 1/k."""
+    weights = [1 / rank for rank in range(1, number + 1)]
+    return random.Random(seed).choices(range(number), weights, k=draws)
+
+
+def heads(shape: Shape, targets: Sequence[str], keys: Sequence[str], spread: Spread = "turns") -> Iterator[bytes]:
+    """Yield request heads in the order in which they are sent. No keys: nobody says who they are."""
+    draws = DRAWS if len(targets) > 1 or spread == "zipf" else max(len(keys), 1)
+    places = zipf(len(targets), draws) if len(targets) > 1 else itertools.repeat(0, draws)
+    if spread == "zipf":
+        callers = iter(zipf(max(len(keys), 1), draws, seed=11))
+    else:
+        callers = itertools.cycle(range(max(len(keys), 1)))
+    length = f"Content-Length: {shape.body}\r\n" if shape.body else ""
+    for place, caller in zip(places, callers, strict=False):
+        key = f"Authorization: Bearer {keys[caller]}\r\n" if keys else ""
+        yield f"{shape.method} {targets[place]}/{shape.path} HTTP/1.1\r\nHost: {HOST}\r\n{key}{length}\r\n".encode()
+
+
+def write_heads(file: Path, lines: Iterator[bytes]) -> Path:
+    """Write them where the load generator reads them."""
+    file.write_bytes(b"".join(lines))
+    return file

@@ -1,0 +1,170 @@
+"""The arithmetic of a report: what is compared with what, ratios, goals, draws, scales and profiles."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.cases import MANY, OTHER, PLANS, Case, Plan, Sweep
+from benchmarks.generator import Answers
+from benchmarks.goals import Goal, Results, goals
+from benchmarks.plots import line_chart, scale
+from benchmarks.profile import count, native_shares
+from benchmarks.report import bases, charts
+from benchmarks.rounds import Round, Row
+from benchmarks.traffic import SHAPES, heads, zipf
+
+NOTHING = Answers(*[0] * len(Answers.__slots__))
+DISK = {"fdatasync_p50_ms": 0.2, "fdatasync_p99_ms": 0.5}
+
+
+def answers(calls: int, **more: float) -> Answers:
+    """Return what a generator says of one second."""
+    whole = replace(NOTHING, seconds=1.0, ok=calls, ok_total=calls, answers=calls, p50_ms=1.0, p99_ms=2.0)
+    return replace(whole, **more)
+
+
+def row(case: Case, *rates: int, door: str = "", cpu: float = 50.0, **more: float) -> Row:
+    rounds = [Round(answers(rate, **more), {"proxy": cpu}, {"proxy": 0.5}) for rate in rates]
+    return Row(case, door or case.door, rounds)
+
+
+def prepaid(connections: int = 64, **more: object) -> Case:
+    return replace(Case("prepaid", "granian", connections=connections, agents=MANY), **more)
+
+
+def test_a_ratio_is_the_median_of_the_ratios_within_a_round() -> None:
+    base = row(Case("nginx"), 100, 1000, 100)
+    assert row(prepaid(), 50, 900, 70).ratio(base) == pytest.approx(0.7)
+    assert row(prepaid(), 50, 900).ratio(row(Case("nginx"), 0, 900)) == pytest.approx(0.5), "0 of a dead base"
+
+
+def test_a_row_is_compared_with_the_same_traffic_only() -> None:
+    bare, nginx, two = Case("bare"), Case("nginx"), Case("nginx", workers=2)
+    unpriced = Case("unpriced", "granian", agents=MANY)
+    cases = [bare, replace(bare, connections=16), nginx, two, unpriced, replace(unpriced, server="uvicorn"),
+             replace(unpriced, load=0.5), replace(unpriced, shape="large")]  # fmt: skip
+    rows = [row(case, 100) for case in cases]
+    mine, other = row(prepaid(), 50), row(prepaid(), 40, door="granian" + OTHER)
+    found = bases(mine, [*rows, mine, other])
+    assert {kind: (base.case, base.door) for kind, base in found.items()} == {
+        "bare": (bare, "bare"),
+        "nginx": (nginx, "nginx"),
+        "unpriced": (unpriced, "granian"),
+        "other": (mine.case, "granian" + OTHER),
+    }
+    assert bases(row(prepaid(workers=2), 50), rows)["nginx"].case == two
+
+
+@pytest.mark.parametrize("wrong", [{"bad_status": 1}, {"shed": 1}, {"socket_errors": 1}, {"unfinished": 1}, {"ok": 0}])
+def test_figures_of_a_row_with_anything_but_good_answers_are_no_figures(wrong: dict[str, float]) -> None:
+    bad = row(prepaid(16), 100, **wrong)
+    assert not bad.valid
+    assert bad.doubt
+    found = {goal.what: goal for goal in goals(Results([bad, row(Case("express"), 10)], {}), "granian", MANY, DISK)}
+    assert found["gateway's CPU per prepaid call, 16 connections"].reached is None
+
+
+def test_goals_are_reached_or_not_or_were_not_looked_at() -> None:
+    rows = [
+        row(prepaid(64), 450, cpu=61.0), row(Case("express"), 100), row(Case("unpriced", "granian", agents=MANY), 500),
+        row(prepaid(64, publishers=1000), 470),
+        row(prepaid(256, load=0.5), 90, p50_ms=1.6, p99_ms=7.4), row(Case("bare", connections=256, load=0.5), 90),
+    ]  # fmt: skip
+    found = {
+        "idle": {"stream": {"bytes_each": 41 * 1024}},
+        "overload": {"p99_ms": 80.0, "charged": 10, "owed": 10, "shed_without_retry_after": 0, "other_statuses": 1},
+        "growth": {"steps": [{"rows": 1000, "ratio": 1.0}, {"rows": 10_000_000, "ratio": 0.89}]},
+        "x402": {"rows": [{"seller": "tollway", "way": "deferred", "blocks": "instant blocks", "valid": True,
+                           "ratio_to": {"fastapi": 6.0}}]},
+        "startup": {},
+    }  # fmt: skip
+    verdicts = {goal.what: goal.reached for goal in goals(Results(rows, found), "granian", MANY, DISK)}
+    assert {what: verdict for what, verdict in verdicts.items() if verdict is not None} == {
+        "prepaid against Express http-proxy, 64 connections": True,
+        "prepaid against unpriced, 64 connections": True,
+        "gateway's CPU per prepaid call, 64 connections": False,
+        "x402 deferred against the official Python server, instant blocks": True,
+        "added latency p50 at half load, prepaid over bare; 1 ms and one flush of this disk": True,
+        "added latency p99 at half load, prepaid over bare; 5 ms and one flush of this disk": True,
+        "one publisher against 1,000, 64 connections": True,
+        "memory of an idle event stream, of 10,000": False,
+        "prepaid beside 10^7 ledger rows and 10^5 agents against 10^3 rows": False,
+        "p99 of admitted calls at twice the capacity": True,
+        "money wrong after overload, atomic units": True,
+        "calls refused under overload otherwise than by 503 with Retry-After": False,
+    }
+
+
+def test_a_ledger_that_was_not_grown_to_the_end_reaches_nothing() -> None:
+    found = {"growth": {"steps": [{"rows": 1000, "ratio": 1.0}]}}
+    grown = next(goal for goal in goals(Results([], found), "granian", MANY, DISK) if "ledger rows" in goal.what)
+    assert grown.reached is None
+
+
+def test_a_goal_says_its_bound_and_its_verdict() -> None:
+    assert Goal("a", 0.95, True, " x", 0.949).cells() == ("a", "≥ 0.95 x", "0.95 x", "**no**")
+    assert Goal("b", 40.0, False, " KiB", 34.04).cells() == ("b", "≤ 40 KiB", "34.0 KiB", "yes")
+    assert Goal("c", 40.0, False, " KiB", None).cells() == ("c", "≤ 40 KiB", "", "not measured")
+
+
+def test_plans_name_every_case_once_and_start_each_door_once() -> None:
+    for name, plan in PLANS.items():
+        cases = plan.cases()
+        assert len({(case.connections, case.name) for case in cases}) == len(cases), name
+    sweep = Sweep(("nginx", "express", "unpriced", "prepaid"), workers=(2,), agents=(5, 1), servers=("granian",))
+    assert [(case.door, case.kind, case.agents) for case in Plan([sweep], 1, 1.0).cases()] == [
+        ("nginx x2", "nginx", 0), ("granian x2", "unpriced", 5), ("granian x2", "prepaid", 5), ("granian x2", "prepaid", 1),
+    ]  # fmt: skip
+
+
+def test_agents_take_turns_and_publishers_are_drawn_by_zipf() -> None:
+    lines = [*heads(SHAPES["small"], ["/a", "/b"], ["k1", "k2", "k3"])]
+    assert [b"k1" in lines[0], b"k2" in lines[1], b"k3" in lines[2], b"k1" in lines[3]] == [True] * 4
+    shares = [sum(line.startswith(b"GET " + target) for line in lines) / len(lines) for target in (b"/a/x", b"/b/x")]
+    assert shares == pytest.approx([2 / 3, 1 / 3], abs=0.02)
+    assert [*heads(SHAPES["small"], ["/a"], [])] == [b"GET /a/x HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"]
+    assert next(heads(SHAPES["upload"], ["/a"], ["k"])).endswith(b"Bearer k\r\nContent-Length: 65536\r\n\r\n")
+    assert zipf(1000, 50) == zipf(1000, 50), "the same in every run"
+
+
+def test_a_scale_holds_its_values_with_few_round_marks() -> None:
+    assert scale(3, 4200, log=True) == (1, 10_000, [1, 10, 100, 1000, 10_000])
+    assert scale(100, 100, log=True) == (100, 1000, [100, 1000])
+    low, high, marks = scale(3, 42, log=False)
+    assert (low, high, marks) == (0, 50, [0, 10, 20, 30, 40, 50])
+
+
+def test_a_chart_is_well_formed_and_leaves_out_what_was_not_measured() -> None:
+    svg = line_chart("a < b", ["1", "16", "64"], {"x & y": [1.0, None, 100.0], "z": [10.0, 10.0, 10.0]}, "ms", log=True)
+    root = ElementTree.fromstring(svg)
+    lines = [node.get("points", "").split() for node in root.iter("{http://www.w3.org/2000/svg}polyline")]
+    assert [len(points) for points in lines] == [2, 3]
+    assert len({point.split(",")[1] for point in lines[1]}) == 1, "a level line is level"
+    assert line_chart("nothing", ["1"], {"x": [None]}, "ms") == ""
+
+
+def test_plots_are_of_cases_at_several_numbers_of_connections() -> None:
+    rows = [row(Case("bare", connections=number), 100 * number) for number in (1, 16)] + [row(prepaid(16), 50)]
+    assert [kind for kind, _, _ in charts(rows)] == ["throughput", "latency", "cpu"]
+    assert "prepaid" not in charts(rows)[0][2]
+    assert charts(rows[:1]) == []
+
+
+def test_profiles_count_functions_by_themselves_and_with_what_they_call() -> None:
+    folded = "process 1;main (a.py:1);f (/x/y/lib/b.py:2) 3\nprocess 1;main (a.py:1);g (c.py:3);f (/x/y/lib/b.py:2) 1\n"
+    alone, within = count(folded + "thread 7;main (a.py:1);h (d.py:4) 1\n")
+    assert alone == [("f (lib/b.py:2)", 0.8), ("h (d.py:4)", 0.2)]
+    assert dict(within) == {"f (lib/b.py:2)": 0.8, "h (d.py:4)": 0.2, "g (c.py:3)": 0.2}
+
+
+def test_shares_of_perf_are_summed_by_object_and_addresses_have_no_name() -> None:
+    report = (
+        "# comment\n    10.00%  libx.so  [.] f\n     5.00%  libx.so  [.] 0x00001\n     2.50%  libx.so  [.] 0x00002\n"
+        "     1.00%  [kernel.kallsyms]  [k] tcp_sendmsg\n"
+    )
+    symbols, objects = native_shares(report)
+    assert symbols == [("libx.so: f", 0.1), ("libx.so: (no name)", pytest.approx(0.075)), ("kernel: tcp_sendmsg", 0.01)]
+    assert objects == [("libx.so", pytest.approx(0.175)), ("kernel", 0.01)]
