@@ -12,6 +12,7 @@ from gateway.catalog.assets import Asset
 from gateway.catalog.prices import Pricing
 from gateway.catalog.records import Publisher
 from gateway.catalog.tiers import compile_tiers
+from gateway.json_text import json_text
 from pricing.money import format_amount, parse_amount
 from pricing.tariffs import per_request
 from pricing.tariffs.per_row import RowRate
@@ -44,7 +45,9 @@ class PriceTag:
             case "rows":
                 return f"{self.amount} {self.symbol} per 1,000 rows"
             case "metered":
-                return f"by use, at most {self.most} {self.symbol} per call" if self.most else "by use"
+                bounds = [f"from {self.amount} {self.symbol}"] if self.amount else []
+                bounds += [f"at most {self.most} {self.symbol} per call"] if self.most else []
+                return ", ".join(["by use", *bounds])
             case "tiered":
                 return self.detail
             case "free":
@@ -69,7 +72,8 @@ def tag(publisher: Publisher, method: str, endpoint: Mapping[str, Any] | None = 
     fixed = own not in (None, "") or prices.for_method(method) is not None
     if _is_metered(publisher, row) and not fixed:
         most = publisher.record.document.get("reserve_max_charge") or _shown(row.max_charge, asset)
-        return PriceTag("metered", asset.symbol, most=most)
+        least = _shown(row.min_display_price, asset)
+        return PriceTag("metered", asset.symbol, least, most)
     tiers = compile_tiers(publisher.record.document, row.pricing_model, asset)
     if tiers is not None and not fixed:
         return _tiered(publisher.record.document, tiers, asset)
@@ -131,9 +135,18 @@ def summary(publisher: Publisher) -> str:
 
 
 def sold(publisher: Publisher) -> list[dict[str, Any]]:
-    """Return the documented endpoints that are on sale."""
+    """Return the documented endpoints that are on sale, the default one first: it stands for the publisher."""
     listed: list[dict[str, Any]] = publisher.record.document.get("endpoints") or []
-    return [endpoint for endpoint in listed if not endpoint.get("is_protected")]
+    return sorted(
+        (endpoint for endpoint in listed if not endpoint.get("is_protected")),
+        key=lambda endpoint: not endpoint.get("is_default"),
+    )
+
+
+def example_body(endpoint: Mapping[str, Any]) -> Any:
+    """Return a body that shows what to send: the example, else the template to fill in."""
+    example = endpoint.get("example_request")
+    return endpoint.get("body_template") if example is None else example
 
 
 def call(publisher: Publisher, public_url: str, endpoint: Mapping[str, Any] | None) -> str:
@@ -146,5 +159,8 @@ def call(publisher: Publisher, public_url: str, endpoint: Mapping[str, Any] | No
         url += endpoint["path"]
         if endpoint["method"] != "GET":
             parts += ["-X", endpoint["method"]]
+        body = example_body(endpoint)
+        if body is not None:
+            parts += ["-H", "Content-Type: application/json", "-d", json_text(body).decode()]
     quoted = [part if part in ("curl", "-H", "-X", "-d") else shlex.quote(part) for part in [*parts, url]]
     return " ".join(quoted) + ' -H "Authorization: Bearer $KEY"'

@@ -77,7 +77,8 @@ def _operation(endpoint: Mapping[str, Any], number: int) -> dict[str, Any]:
             "402": {"description": "The call has a price; the answer says how to pay."},
         },
     }
-    body = _content(endpoint, "request_body", "example_request")
+    shown = {**endpoint, "example_request": facts.example_body(endpoint)}
+    body = _content(shown, "request_body", "example_request")
     if body:
         operation["requestBody"] = body
     return operation
@@ -106,6 +107,8 @@ def _query_parameter(parameter: Mapping[str, Any]) -> dict[str, Any]:
     }
     if parameter.get("description"):
         shown["description"] = clean(parameter["description"])
+    if parameter.get("example"):
+        shown["example"] = clean(parameter["example"])
     return shown
 
 

@@ -32,6 +32,7 @@ MAX_TABLES_SHOWN = 50
 MAX_COLUMNS_SHOWN = 200
 SECONDS = 30
 CATEGORIES = {"integration": "APIs", "database": "Databases", "compute": "Compute"}
+SELLERS = {"individual": "an individual", "organization": "an organization"}
 KINDS = {"integration": "API", "database": "Database, sold by SQL queries", "compute": "Compute"}
 
 _templates = Environment(
@@ -124,6 +125,8 @@ def _shown(publisher: Publisher, services: Services, tables: list[dict[str, Any]
         "assets": [f"{asset.symbol} on {asset.network_name}" for asset in publisher.assets],
         "capabilities": (document.get("capabilities") or [])[:20],
         "price": facts.summary(publisher),
+        "price_words": publisher.pricing[0].pricing_display_text if publisher.pricing else None,
+        "seller": SELLERS.get(document.get("publisher_type") or "", SELLERS["individual"]),
         "not_served": served is not None and served.not_served is not None,
         "register": f"{public_url}/auth/agent",
         "curl": facts.call(publisher, public_url, on_sale[0] if on_sale else None),

@@ -70,12 +70,12 @@ from gateway.catalog.vocabulary import (
     PublisherType,
     UndocumentedEndpointPolicy,
 )
-from gateway.request_body import RequestBody as Request
+from gateway.request_body import RequestBody
 
 AssetIds = Annotated[list[UUID], Field(max_length=MAX_ASSETS)]
 
 
-class QueryParamDefinition(Request):
+class QueryParamDefinition(RequestBody):
     """A documented query parameter of an endpoint."""
 
     name: QueryName
@@ -85,7 +85,7 @@ class QueryParamDefinition(Request):
     example: Text | None = None
 
 
-class EndpointDefinition(Request):
+class EndpointDefinition(RequestBody):
     """One thing that the publisher sells: a method on a path, maybe at a price of its own, maybe protected."""
 
     method: HttpMethod
@@ -105,7 +105,7 @@ class EndpointDefinition(Request):
     example_response: JsonValue = None
 
 
-class UsageExample(Request):
+class UsageExample(RequestBody):
     """How to call the publisher, for people and agents to read."""
 
     title: Text | None = None
@@ -116,7 +116,7 @@ class UsageExample(Request):
 Endpoints = Annotated[list[EndpointDefinition], Field(max_length=MAX_ENDPOINTS)]
 
 
-class TokenExchange(Request):
+class TokenExchange(RequestBody):
     """How the gateway trades the publisher's credential for a short-lived token of the upstream."""
 
     token_exchange_url: Url | None = None
@@ -126,7 +126,7 @@ class TokenExchange(Request):
     token_cache_ttl_seconds: Seconds | None = None
 
 
-class CallPrices(Request):
+class CallPrices(RequestBody):
     """Prices that create, update and pricing share; decimal strings in units of the asset."""
 
     price_per_call: Amount | None = None
@@ -144,7 +144,7 @@ class CallPrices(Request):
     grace_period_minutes: Minutes | None = None
 
 
-class DeliveryFields(Request):
+class DeliveryFields(RequestBody):
     """How calls are delivered (delivery.py). Extensions; null goes back to the operator's default."""
 
     connect_timeout_seconds: Duration | None = None
@@ -157,14 +157,14 @@ class DeliveryFields(Request):
     websocket_enabled: Switch | None = None
 
 
-class SettlementFields(Request):
+class SettlementFields(RequestBody):
     """How payments on a chain are settled (settlement.py). Extensions; null goes back to the operator's default."""
 
     x402_settlement: Settlement | None = None
     x402_exposure: Exposure | None = None
 
 
-class MeteringFields(Request):
+class MeteringFields(RequestBody):
     """What calls cost whose price is known afterwards (metering.py). Extensions; null clears."""
 
     reserve_max_charge: MeteredAmount | None = None
@@ -174,7 +174,7 @@ class MeteringFields(Request):
     price_per_mib: MeteredAmount | None = None
 
 
-class TierFields(Request):
+class TierFields(RequestBody):
     """What calls cost by how many the caller has made this month (tiers.py). Extensions; null clears."""
 
     price_tiers: PriceTiers = None

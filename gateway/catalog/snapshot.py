@@ -19,6 +19,7 @@ import orjson
 
 from gateway.catalog.assets import LIST_ASSETS, Asset
 from gateway.catalog.authentication import Authentication, compile_authentication, trades_key
+from gateway.catalog.balances import BalanceRule, compile_balances
 from gateway.catalog.delivery import DeliveryPolicy, compile_delivery
 from gateway.catalog.endpoints import Endpoint, EndpointTable
 from gateway.catalog.metering import compile_purchase, compile_rate, compile_watch
@@ -91,6 +92,8 @@ class AssetPrice:
     bought: PurchaseRate | None = None
     tiers: TierRate | None = None
     """What calls cost by the caller's month; then `prices` has the dearest as the price of a call."""
+
+    balances: BalanceRule | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +175,7 @@ _COLUMNS = """
                           'per_1000_rows', r.base_price_per_1000_rows::text, 'markup', r.markup_multiplier::text,
                           'per_execution', r.price_per_execution::text,
                           'onchain', r.onchain_enabled, 'expiry_minutes', r.payment_expiry_minutes,
+                          'least_balance', r.minimum_balance::text, 'low_balance', r.low_balance_threshold::text,
                           'per_method', jsonb_strip_nulls(jsonb_build_object(
                               'GET', r.price_per_get::text, 'POST', r.price_per_post::text,
                               'PUT', r.price_per_put::text, 'PATCH', r.price_per_patch::text,
@@ -337,6 +341,7 @@ def _asset_price(
         compile_rate(document, entry["model"], asset, prices, markup),
         compile_purchase(document, asset, prices, markup),
         tiers,
+        compile_balances(entry),
     )
 
 

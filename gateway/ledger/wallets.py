@@ -95,6 +95,15 @@ BALANCES = Statement(
     """,
     SourceBalance,
 )
+SPENDABLE = Statement(
+    """
+    SELECT coalesce(sum(balance), 0) FROM ledger.account
+     WHERE wallet_id = $1 AND NOT spent AND granted IS NOT NULL AND balance > 0
+       AND (expires_at IS NULL OR expires_at > now()) AND (publisher_id IS NULL OR publisher_id = $2)
+    """,
+    int,
+    scalar=True,
+)
 GRANTED_TOTAL = Statement(
     """
     SELECT coalesce(sum(granted), 0) FROM ledger.account

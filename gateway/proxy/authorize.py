@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from gateway.catalog.assets import Asset
 from gateway.catalog.snapshot import AssetPrice
 from gateway.database.pool import Database
 from gateway.errors import PaymentRequired
@@ -13,12 +14,13 @@ from gateway.ledger.entries import Charge
 from gateway.ledger.exchanges import ChargeVerdict
 from gateway.ledger.group_commit import GroupCommit
 from gateway.ledger.holds import Holds
-from gateway.ledger.wallets import FIND_WALLET
+from gateway.ledger.wallets import FIND_WALLET, SPENDABLE
 from gateway.proxy.allowance import allowance_of
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.held import HeldCall, hold_for, place
 from gateway.proxy.meter import Meter
 from gateway.proxy.tiers import Usages, charge_in_step
+from pricing.money import format_amount
 
 CACHE_SIZE = 200_000
 
@@ -73,7 +75,7 @@ async def authorize(
     if not price.prepaid:
         raise Shortfall("This publisher does not take prepaid balances in this asset.", 0)
     if exchange.meter is not None:
-        await _hold(exchange, exchange.meter, price, holds, await _wallet(payer, price, wallets))
+        await _hold(exchange, exchange.meter, price, holds, await wallet_of(exchange, payer, price, wallets))
     elif tiers is None:
         exchange.charge = await _charge(exchange, payer, price, ledger, wallets)
     else:
@@ -88,11 +90,22 @@ async def authorize(
         await exchange.allowance.look(wallets.database)
 
 
-async def _wallet(payer: Principal, price: AssetPrice, wallets: WalletNumbers) -> int:
+async def wallet_of(exchange: Exchange, payer: Principal, price: AssetPrice, wallets: WalletNumbers) -> int:
+    """Return the wallet that pays. Raises Shortfall for none, and for one with less than the publisher asks for."""
     wallet = await wallets.find(payer.account_id, price.asset.ledger_asset_id)
     if wallet is None:
         raise Shortfall(f"You have no {price.asset.symbol} balance.", 0)
+    if price.balances is not None and price.balances.least:
+        await _check_least(wallet, exchange.sold.id, price.balances.least, price.asset, wallets.database)
     return wallet
+
+
+async def _check_least(wallet: int, publisher_id: UUID, least: int, asset: Asset, database: Database) -> None:
+    """Calls at once may each see the same balance: this asks how well off a caller is, and never lets it overdraw."""
+    available = await database.read(lambda connection: SPENDABLE.one(connection, wallet, publisher_id))
+    if available < least:
+        shown = format_amount(least, asset.decimals)
+        raise Shortfall(f"This publisher asks for a balance of at least {shown} {asset.symbol}.", available)
 
 
 async def _hold(exchange: Exchange, meter: Meter, price: AssetPrice, holds: Holds, wallet: int) -> None:
@@ -119,7 +132,7 @@ async def _charge(
     offer = exchange.quote
     wallet, allowance, counters = 0, None, () if counter is None else (counter,)
     if offer.amount:  # a call in a free tier needs no wallet
-        wallet, allowance = await _wallet(payer, price, wallets), allowance_of(payer, price.asset)
+        wallet, allowance = await wallet_of(exchange, payer, price, wallets), allowance_of(payer, price.asset)
     exchange.allowance = allowance
     if allowance is not None:
         counters += allowance.counters(offer.amount)

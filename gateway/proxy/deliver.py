@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from gateway.billing.prepaid_credits import Ending
 from gateway.billing.x402_passthrough import RETURNED
 from gateway.faults import ARMED, act
+from gateway.proxy.balances import balance_fields
 from gateway.proxy.dates import http_date
 from gateway.proxy.exchange import Exchange, HeaderPairs, Message
 from gateway.proxy.forward import HOP_BY_HOP, VIA, connection_options
@@ -28,7 +29,7 @@ from pricing.money import format_amount
 
 # Said by us on every answer, so an upstream's own of these names are dropped: it cannot claim a cost.
 OURS = frozenset(
-    b"x-cost x-cost-max x-cost-asset x-cost-drawn x-balance x-budget-left x-request-id ratelimit"
+    b"x-cost x-cost-max x-cost-asset x-cost-drawn x-balance x-balance-low x-budget-left x-request-id ratelimit"
     b" ratelimit-policy idempotency-replayed payment-response x-payment-response".split()
 )
 
@@ -344,7 +345,7 @@ def cost_headers(exchange: Exchange, *, refunded: bool) -> HeaderPairs:
     headers = [
         (b"x-cost", format_amount(amount, decimals).encode()),
         (b"x-cost-asset", price.asset.symbol.encode()),
-        (b"x-balance", format_amount(charge.available + back, decimals).encode()),
+        *balance_fields(price, charge.available + back),
         *(exchange.allowance.fields(back) if exchange.allowance is not None else ()),
     ]
     if not refunded:

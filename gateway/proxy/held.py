@@ -17,6 +17,7 @@ from gateway.ledger.counters import Counter
 from gateway.ledger.exchanges import HoldVerdict
 from gateway.ledger.holds import Capture, Hold, Holds
 from gateway.proxy.allowance import Allowance
+from gateway.proxy.balances import balance_fields
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.meter import Meter
 from gateway.proxy.settle import settlement_of
@@ -84,7 +85,7 @@ class HeldCall:
         return [
             (said[0], format_amount(said[1], decimals).encode()),
             (b"x-cost-asset", self.price.asset.symbol.encode()),
-            (b"x-balance", format_amount(self.available + back, decimals).encode()),
+            *balance_fields(self.price, self.available + back),
             *(self.allowance.fields(back) if self.allowance is not None else ()),
         ]
 

@@ -28,7 +28,8 @@ FIELD = b"idempotency-key"
 KEY = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 # Said of this answer only, never of a repeated one.
 NOT_KEPT = frozenset(
-    b"ratelimit ratelimit-policy x-cost x-balance x-budget-left date payment-response x-payment-response".split()
+    b"ratelimit ratelimit-policy x-cost x-balance x-balance-low x-budget-left date payment-response"
+    b" x-payment-response".split()
 )
 RUNNING_SECONDS = "1"
 NOT_STORED = "The answer could not be stored, so it was not delivered. Try again with the same key, and pay once."

@@ -117,13 +117,15 @@ def estimate_member(exchange: Exchange) -> dict[str, Any]:
 
 def prepaid_accept(price: AssetPrice, required: int, available: int, public_url: str) -> dict[str, Any]:
     """Return the contract's offer to pay from a balance; amounts are atomic units of the priced asset."""
-    decimals = price.asset.decimals
+    decimals, amount = price.asset.decimals, required
+    if price.balances is not None:  # the publisher wants to see more than it takes
+        required = max(required, price.balances.least)
     deficit = max(required - available, 0)
     return {
         "scheme": "prepaid",
         "network": price.asset.network_id,
         "asset": price.asset.contract_address or price.asset.symbol,
-        "amount": str(required),
+        "amount": str(amount),
         "payTo": "tollway",
         "maxTimeoutSeconds": OFFER_SECONDS,
         "extra": {

@@ -17,12 +17,12 @@ from gateway.ledger.answers import StoredAnswer
 from gateway.ledger.exchanges import HoldVerdict
 from gateway.ledger.holds import Capture, Hold, Holds
 from gateway.proxy.allowance import allowance_of
-from gateway.proxy.authorize import Shortfall, WalletNumbers
+from gateway.proxy.authorize import Shortfall, WalletNumbers, wallet_of
+from gateway.proxy.balances import balance_fields
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.idempotency import NOT_KEPT
 from gateway.proxy.quote import prepaid_price
 from gateway.proxy.settle import settlement_of
-from pricing.money import format_amount
 from pricing.quote import FREE, Quote, quote_of
 from pricing.sql.budget import Budget
 
@@ -90,10 +90,7 @@ class BalancePurse(Purse):
             raise Shortfall("Queries have a price: send an API key (Authorization: Bearer) that has funds.", 0)
         if not price.prepaid:
             raise Shortfall("This publisher does not take prepaid balances in this asset.", 0)
-        wallet = await wallets.find(exchange.principal.account_id, price.asset.ledger_asset_id)
-        if wallet is None:
-            raise Shortfall(f"You have no {price.asset.symbol} balance.", 0)
-        return wallet
+        return await wallet_of(exchange, exchange.principal, price, wallets)
 
     async def hold(self, wallet: int, budget: Budget) -> int:
         """Hold the most that the query may cost, or what there is; return the rows that this pays for.
@@ -156,7 +153,7 @@ class BalancePurse(Purse):
         exchange.quote = quote
         exchange.outcome = "settled"
         exchange.keyed = None
-        said = [(b"x-balance", format_amount(left, self.price.asset.decimals).encode())]
+        said = balance_fields(self.price, left)
         return said if self._allowance is None else said + self._allowance.fields(self.held - quote.amount)
 
     def leave(self, quote: Quote, reason: str) -> None:

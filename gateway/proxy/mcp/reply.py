@@ -32,6 +32,7 @@ SAID = {
     b"x-cost": "amount",
     b"x-cost-asset": "asset",
     b"x-balance": "balance",
+    b"x-balance-low": "balance_low",
     b"x-budget-left": "budget_left",
     b"x-request-id": "request_id",
 }
