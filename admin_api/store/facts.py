@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
 from gateway.catalog.assets import Asset
 from gateway.catalog.prices import Pricing
 from gateway.catalog.records import Publisher
-from gateway.catalog.tiers import compile_tiers
+from gateway.catalog.tiers import limited
 from gateway.json_text import json_text
 from pricing.money import format_amount, parse_amount
 from pricing.tariffs import per_request
 from pricing.tariffs.per_row import RowRate
-from pricing.tariffs.tiered import TierRate
-from pricing.usage import Usage
+from pricing.tariffs.tiered import Style, Tier, rate_of
+from pricing.usage import PriceList, Usage
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 METERED_MODELS = frozenset({"pay_per_use", "x402_passthrough"})
@@ -74,9 +74,9 @@ def tag(publisher: Publisher, method: str, endpoint: Mapping[str, Any] | None = 
         most = publisher.record.document.get("reserve_max_charge") or _shown(row.max_charge, asset)
         least = _shown(row.min_display_price, asset)
         return PriceTag("metered", asset.symbol, least, most)
-    tiers = compile_tiers(publisher.record.document, row.pricing_model, asset)
-    if tiers is not None and not fixed:
-        return _tiered(publisher.record.document, tiers, asset)
+    tiers = limited(publisher.record.document, row.pricing_model, asset, row.min_charge, row.max_charge)
+    if tiers and not fixed:
+        return _tiered(tiers, publisher.record.document.get("tier_style") or "graduated", prices, asset)
     if not prices.sells(method) and own in (None, ""):
         return UNSOLD
     price = None if own in (None, "") else parse_amount(str(own), asset.decimals)
@@ -89,17 +89,19 @@ def _is_metered(publisher: Publisher, row: Pricing) -> bool:
     return billing in METERED_MODELS or row.pricing_model not in ("per_request", "per_row", "tiered")
 
 
-def _tiered(document: Mapping[str, Any], tiers: TierRate, asset: Asset) -> PriceTag:
+def _tiered(tiers: Sequence[Tier], style: Style, prices: PriceList, asset: Asset) -> PriceTag:
     """Return the tag of tiers, with all of them in words."""
     steps: list[str] = []
-    for tier in document["price_tiers"]:
-        price = _shown(parse_amount(tier["price"], asset.decimals), asset)
-        steps.append("free" if price == "0" else f"{price} {asset.symbol}")
-        steps[-1] += f" up to {tier['up_to']:,}" if tier.get("up_to") else " beyond" if len(steps) > 1 else ""
+    for tier in tiers:
+        steps.append(f"{_shown(tier.price, asset)} {asset.symbol}" if tier.price else "free")
+        steps[-1] += f" up to {tier.up_to:,}" if tier.up_to else " beyond" if len(steps) > 1 else ""
     words = f"per call, by the month's calls: {', '.join(steps)}"
-    if document.get("tier_style") == "volume":
+    if style == "volume":
         words += "; the tier that is reached holds for all"
-    return PriceTag("tiered", asset.symbol, _shown(tiers.cheapest, asset), _shown(tiers.dearest, asset), words)
+    charges = [
+        per_request.quote(replace(prices, per_call=step.price), Usage()).amount for step in rate_of(tiers, style).steps
+    ]
+    return PriceTag("tiered", asset.symbol, _shown(min(charges), asset), _shown(max(charges), asset), words)
 
 
 def _rows(row: Pricing, asset: Asset) -> PriceTag:

@@ -8,7 +8,7 @@ code, and the earnings stay where they are. What does not live here: permissions
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -49,7 +49,7 @@ from gateway.catalog.requests import (
 )
 from gateway.catalog.sales import DELETE_SALE, PUT_SALE, Inspection, Inspector, is_postgres, read_config
 from gateway.catalog.settlement import check_exposure
-from gateway.catalog.tiers import check_tiers
+from gateway.catalog.tiers import check_model, check_tiers
 from gateway.catalog.urls import UrlPolicy
 from gateway.database.pool import Connection, Database, UniqueViolation
 from gateway.errors import Conflict, NotFound
@@ -166,14 +166,19 @@ class PublisherDesk:
             if request.asset_id not in record.asset_ids:
                 raise refused("asset_id", "is not an asset that this publisher accepts")
             known = await all_assets(connection)
-            if along:
-                draft = self.draft_of(record)
-                draft.apply(along)
-                check_tiers(draft.document, [known[asset_id] for asset_id in record.asset_ids])
-                await self._write(connection, record, draft, None)
-            asset = known[request.asset_id]
             rows = {row.asset_id: row for row in await list_pricing(connection, [publisher_id])}
+            draft = self.draft_of(record)
+            if along:
+                draft.apply(along)
+                check_tiers(draft.document, record.category, [known[asset_id] for asset_id in record.asset_ids])
+                await self._write(connection, record, draft, None)
+            if along.get("price_tiers"):  # in every asset
+                changes.setdefault("pricing_model", "tiered")
+                for other in rows.values():
+                    await put_pricing(connection, replace(other, pricing_model="tiered"))
+            asset = known[request.asset_id]
             row = rows.get(asset.id, Pricing(publisher_id, asset.id)).changed(asset, changes)
+            check_model(draft.document, row.pricing_model)
             await put_pricing(connection, row)
             await TOUCH_PUBLISHER.run(connection, publisher_id)
             return row, asset
@@ -227,7 +232,7 @@ class PublisherDesk:
         check_whole(draft)
         check_exposure(draft.document.get("x402_exposure"), assets)
         check_metering(draft.document, assets)
-        check_tiers(draft.document, assets)
+        check_tiers(draft.document, draft.columns["publisher_category"], assets)
         for position, endpoint in enumerate(draft.document.get("endpoints") or []):
             if endpoint.get("price") is not None:
                 check_endpoint_price(endpoint["price"], assets, f"endpoints.{position}.price")
@@ -295,7 +300,8 @@ def wire_values(request: BaseModel) -> dict[str, Any]:
 
 
 def _price_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in changes.items() if name in PRICE_FIELDS}
+    prices = {name: value for name, value in changes.items() if name in PRICE_FIELDS}
+    return {**prices, "pricing_model": "tiered"} if changes.get("price_tiers") else prices
 
 
 def _pricing_model(draft: Draft) -> str:

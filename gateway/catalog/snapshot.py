@@ -321,12 +321,13 @@ def _asset_price(
         return None if value is None else int(value)
 
     asset, markup = assets[UUID(entry["asset_id"])], Fraction(entry["markup"])
-    tiers = compile_tiers(document, entry["model"], asset)
+    least, most = int(entry["min"]), amount(entry["max"])
+    tiers = compile_tiers(document, entry["model"], asset, least, most)
     prices = PriceList(
         per_call=amount(entry["per_call"]) if tiers is None else tiers.dearest,
         per_method=tuple((method, int(price)) for method, price in entry["per_method"].items()),
-        minimum=int(entry["min"]),
-        maximum=amount(entry["max"]),
+        minimum=least,
+        maximum=most,
         fee_ppm=fee_ppm,
     )
     return AssetPrice(

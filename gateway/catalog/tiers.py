@@ -55,13 +55,16 @@ def _tier(item: Any, *, last: bool) -> dict[str, Any]:
     return {"up_to": up_to, "price": price}
 
 
-def check_tiers(document: Mapping[str, Any], assets: Iterable[Asset]) -> None:
-    """Raise InvalidRequest when a price is not exact in an accepted asset, or the tiers do not fit their style."""
+def check_tiers(document: Mapping[str, Any], category: str, assets: Iterable[Asset]) -> None:
+    """Raise InvalidRequest when a price is not exact in an accepted asset, or the tiers do not fit their style, or what
+    is sold.
+    """
     written: Written | None = document.get("price_tiers")
     if written is None:
         if document.get("tier_style") is not None:
             raise refused("tier_style", "needs price_tiers")
         return
+    _check_kind(document, category)
     for asset in assets:
         prices = _prices(written, asset)
         if not any(prices):
@@ -72,6 +75,23 @@ def check_tiers(document: Mapping[str, Any], assets: Iterable[Asset]) -> None:
             )
 
 
+def _check_kind(document: Mapping[str, Any], category: str) -> None:
+    """Tiers that would never be looked at are refused: calls would have another price than their publisher believes."""
+    billing = document.get("billing_model")
+    if category != "integration":
+        raise refused("price_tiers", f"cannot be combined with publisher_category {category}: APIs alone have tiers")
+    if document.get("integration_type") == "mcp":
+        raise refused("price_tiers", "cannot be combined with integration_type mcp: tools have fixed prices")
+    if billing in ("pay_per_use", "x402_passthrough"):
+        raise refused("price_tiers", f"cannot be combined with billing_model {billing}: its answers say what they cost")
+
+
+def check_model(document: Mapping[str, Any], model: str) -> None:
+    """Raise InvalidRequest when a pricing model would leave tiers unlooked at that the publisher has."""
+    if document.get("price_tiers") is not None and model != "tiered":
+        raise refused("pricing_model", 'must be "tiered" while there are price_tiers; null clears them')
+
+
 def _prices(written: Written, asset: Asset) -> list[int]:
     try:
         return [parse_amount(tier["price"], asset.decimals) for tier in written]
@@ -79,13 +99,21 @@ def _prices(written: Written, asset: Asset) -> list[int]:
         raise refused("price_tiers", f"has a price that {error}") from None
 
 
-def compile_tiers(document: Mapping[str, Any], model: str, asset: Asset) -> TierRate | None:
+def limited(document: Mapping[str, Any], model: str, asset: Asset, least: int, most: int | None) -> list[Tier]:
+    """Return a publisher's tiers in an asset, limited to what a call may cost; none for another pricing model."""
+    written: Written = document.get("price_tiers") or ()
+    if model != "tiered":
+        return []
+    return [Tier(one.get("up_to"), parse_amount(one["price"], asset.decimals)).within(least, most) for one in written]
+
+
+def compile_tiers(
+    document: Mapping[str, Any], model: str, asset: Asset, least: int, most: int | None
+) -> TierRate | None:
     """Return what calls cost in an asset by the caller's month; None for another pricing model, or without tiers."""
-    written: Written | None = document.get("price_tiers")
-    if model != "tiered" or not written:
-        return None
     style: Style = document.get("tier_style") or "graduated"
-    return rate_of([Tier(one.get("up_to"), parse_amount(one["price"], asset.decimals)) for one in written], style)
+    tiers = limited(document, model, asset, least, most)
+    return rate_of(tiers, style) if tiers else None
 
 
 def untiered(document: Mapping[str, Any], pricing: Mapping[str, Any] | None) -> str | None:

@@ -37,10 +37,9 @@ def quote(exchange: Exchange, candidates: Sequence[Endpoint | None]) -> None:
     if not price.prices.sells(exchange.method) and any(item is None or item.price is None for item in candidates):
         raise not_sold(price.prices)
     exchange.quote = _fixed(exchange, price.prices)
-    own = price.prices.for_method(exchange.method) is not None or all(
-        one and one.price is not None for one in candidates
-    )
-    exchange.tiers = None if own else price.tiers
+    if price.tiers is not None and price.prices.for_method(exchange.method) is None:
+        own = all(one is not None and one.price is not None for one in candidates)
+        exchange.tiers = None if own else price.tiers
 
 
 def quote_step(exchange: Exchange, step: Step) -> Quote:

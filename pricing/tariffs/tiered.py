@@ -1,14 +1,15 @@
 """`tiered`: a price per call that depends on how many calls the caller has made at this publisher this month.
 
-    n      = the caller's calls this calendar month (UTC) that were not given back, this one included
+    n      = the caller's calls this calendar month (UTC) that were not given back by now, this one included
     tier   = the first with n <= up_to; the last has no end
+    p      = the tier's price limited to [min_charge, max_charge]; 0 is free
 
-    graduated   price(n) = the price of n's tier
-    volume      total(n) = n x the price of n's tier
+    graduated   price(n) = p of n's tier
+    volume      total(n) = n x p of n's tier
                 paid(n)  = max of total(1) ... total(n)
                 price(n) = paid(n) - paid(n - 1)
 
-    charge = price limited to [min_charge, max_charge]; 0 is free
+    charge = price(n), at least min_charge; 0 is free
 
 A free tier is a tier whose price is 0. By `graduated` each call costs what its own tier says. By `volume` the whole
 month costs what its last tier says, as far as money that was paid is never given back: behind a bound the calls are
@@ -34,6 +35,11 @@ class Tier:
 
     up_to: int | None
     price: int
+
+    def within(self, least: int, most: int | None) -> Tier:
+        """Return the tier with its price limited to what a call may cost. A free one stays free."""
+        price = max(self.price, least) if self.price else 0
+        return Tier(self.up_to, price if most is None else min(price, most))
 
 
 @dataclass(frozen=True, slots=True)

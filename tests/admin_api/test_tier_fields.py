@@ -94,3 +94,60 @@ async def test_what_cannot_be_is_refused_by_name(
         change = {"asset_id": made["accepted_assets"][0]["id"], **fields}
         answer = await api.call("PUT", pricing_path(owner, made), owner.key, json=change)
         assert (answer.status_code, words in answer.text) == (400, True)
+
+
+async def test_tiers_that_are_set_are_in_force_and_no_other_price_beside_them(api: Api, clerk: Clerk) -> None:
+    owner = await clerk.agent()
+    made = await clerk.publisher(owner)
+    path, asset = pricing_path(owner, made), made["accepted_assets"][0]["id"]
+
+    async def model() -> str:
+        stored = (await api.call("GET", f"/publishers/{made['slug']}", expect=200)).json()["data"]
+        return stored["pricing"][0]["pricing_model"]
+
+    assert await model() == "per_request"
+    changed = {"price_tiers": TIERS}
+    await api.call("PUT", path.removesuffix("/pricing"), owner.key, json=changed, expect=200)
+    assert await model() == "tiered"
+    for other in ({"pricing_model": "per_request"}, {"pricing_model": None}):
+        answer = await api.call("PUT", path, owner.key, json={"asset_id": asset, **other}, expect=400)
+        assert answer.json()["errors"][0]["field"] == "pricing_model"
+        assert "null clears them" in answer.text
+    flat = {"asset_id": asset, "pricing_model": "per_request", "price_per_call": "0.5", "price_tiers": None}
+    await api.call("PUT", path, owner.key, json=flat, expect=200)
+    assert await model() == "per_request"
+    await api.call("PUT", path, owner.key, json={"asset_id": asset, "price_tiers": TIERS}, expect=200)
+    assert await model() == "tiered"
+    compiled = api.services.catalog.find(made["slug"])
+    assert compiled is not None
+    assert compiled.prices[0].tiers is not None
+
+
+async def test_what_is_not_sold_by_tiers_is_refused_with_them(api: Api, clerk: Clerk) -> None:
+    owner = await clerk.agent()
+    path = f"/organizations/{owner.organization_id}/publishers"
+    for fields, words in (
+        ({"billing_model": "pay_per_use", "upstream_cost_header": "X-Cost"}, "billing_model pay_per_use"),
+        ({"billing_model": "x402_passthrough"}, "billing_model x402_passthrough"),
+        ({"integration_type": "mcp", "mcp_endpoint": "https://api.example.com/mcp"}, "integration_type mcp"),
+    ):
+        body = clerk.order(**fields, price_tiers=TIERS)
+        answer = await api.call("POST", path, owner.key, json=body, expect=400)
+        assert answer.json()["errors"][0]["field"] == "price_tiers"
+        assert words in answer.text
+    made = await clerk.publisher(owner, price_tiers=TIERS)
+    change = {"billing_model": "pay_per_use", "upstream_cost_header": "X-Cost"}
+    answer = await api.call("PUT", f"{path}/{made['id']}", owner.key, json=change, expect=400)
+    assert answer.json()["errors"][0]["field"] == "price_tiers"
+
+
+async def test_the_least_and_most_of_a_call_are_in_what_is_shown(api: Api, clerk: Clerk) -> None:
+    owner = await clerk.agent()
+    made = await clerk.publisher(owner, price_tiers=TIERS, endpoints=[{"method": "GET", "path": "/towns"}])
+    change = {"asset_id": made["accepted_assets"][0]["id"], "min_charge": "0.006", "max_charge": "0.008"}
+    await api.call("PUT", pricing_path(owner, made), owner.key, json=change, expect=200)
+    page = (await api.call("GET", f"{PUBLIC_URL}/store/{made['slug']}", expect=200)).text
+    assert "free up to 100, 0.008 USDC up to 1,000, 0.006 USDC beyond" in page
+    document = (await api.call("GET", f"/publishers/{made['slug']}/openapi.json", expect=200)).json()
+    price = document["paths"]["/towns"]["get"]["x-payment-info"]["price"]
+    assert (price["min"], price["max"]) == ("0", "0.008")
