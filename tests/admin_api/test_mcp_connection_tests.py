@@ -22,8 +22,8 @@ async def test_a_server_is_tried_before_there_is_a_publisher(
     answer = await api.call("POST", path_of(owner), owner.key, json=body, expect=200)
     data = answer.json()["data"]
     assert (data["ok"], data["outcome"], data["status"]) == (True, "answered", 200)
-    assert data["mcp"] == {"version": "2025-06-18", "tools": 6, "for_sale": None}
-    assert data["detail"] == "The server speaks MCP 2025-06-18 and lists 6 tools."
+    assert data["mcp"] == {"version": "2025-06-18", "tools": 7, "for_sale": None}
+    assert data["detail"] == "The server speaks MCP 2025-06-18 and lists 7 tools."
     assert all(isinstance(took, int) for took in data["times"].values())
     assert [method for method, _ in mcp_server.requests] == ["POST", "POST", "POST", "DELETE"], "the session is ended"
     assert {fields["x-secret"] for _, fields in mcp_server.requests} == {SECRET}
@@ -40,8 +40,8 @@ async def test_a_publisher_is_told_how_many_of_its_tools_are_for_sale(
         api_headers={"Authorization": CREDENTIAL},
     )  # fmt: skip
     data = (await api.call("POST", path_of(owner, made["id"]), owner.key, json={}, expect=200)).json()["data"]
-    assert (data["ok"], data["mcp"]["tools"], data["mcp"]["for_sale"]) == (True, 6, 5)
-    assert data["detail"].endswith("lists 6 tools, 5 of them for sale.")
+    assert (data["ok"], data["mcp"]["tools"], data["mcp"]["for_sale"]) == (True, 7, 6)
+    assert data["detail"].endswith("lists 7 tools, 6 of them for sale.")
     assert mcp_server.requests[-1][1]["authorization"] == CREDENTIAL
 
 

@@ -115,7 +115,7 @@ async def test_an_mcp_server_is_tried_by_its_tools(
     fine = await run(database_url, "publisher", "test", shop.slug, **reach)
     assert fine.returncode == 0, fine.stdout + fine.stderr
     assert fine.stdout.startswith(
-        "ok: answered. The server speaks MCP 2025-06-18 and lists 6 tools, 6 of them for sale."
+        "ok: answered. The server speaks MCP 2025-06-18 and lists 7 tools, 7 of them for sale."
     )
     wrong = await world.publisher(integration_type="mcp", api_url=None, mcp_endpoint=f"{mcp_server.url}/elsewhere")
     tried = await run(database_url, "publisher", "test", wrong.slug, **reach)

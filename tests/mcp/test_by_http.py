@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
 
 from tests.mcp.conftest import PRICE
 from tests.support.gateway import RunningGateway
-from tests.support.mcp_server import PublishersServer, selling
+from tests.support.mcp_server import Conversation, PublishersServer, ScriptedMcpServer, selling
 from tests.support.world import Agent, Shop, World
 
 pytestmark = pytest.mark.usefixtures("sound_books")
@@ -27,7 +28,7 @@ async def called(
 async def test_tools_and_resources_are_listed(gateway: RunningGateway, shop: Shop) -> None:
     answer = await gateway.client.get(f"/publishers/{shop.slug}/_tools")
     tools = {tool["name"]: tool for tool in answer.json()["tools"]}
-    assert set(tools) == {"forecast", "free_tip", "failing", "counted", "slow"}
+    assert set(tools) == {"forecast", "free_tip", "failing", "counted", "slow", "asking"}
     assert tools["forecast"]["input_schema"]["required"] == ["city"]
     assert tools["forecast"]["price"]["amount"] == "0.01"
     answer = await gateway.client.get(f"/publishers/{shop.slug}/_resources")
@@ -201,3 +202,20 @@ async def test_only_documented_tools_are_sold_where_the_publisher_says_so(
     tools = (await gateway.client.get(f"/publishers/{shop.slug}/_tools")).json()["tools"]
     assert {tool["name"] for tool in tools} == {"free_tip", "counted"}
     assert (await called(gateway, shop, agent, "forecast", {"city": "Oslo"})).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "name", ["get weather/now", "na\u00efve", "a%b", "%41", "x?y=1", "a#b", "a;b", "a\\b", "\u5929\u6c17", "a+b", "A.B"]
+)
+async def test_names_are_percent_encoded_once(
+    gateway: RunningGateway, world: World, odd_mcp: ScriptedMcpServer, agent: Agent, name: str
+) -> None:
+    async def run(came: Conversation) -> None:
+        await came.json(came.response({"content": []}))
+
+    odd_mcp.forget()
+    odd_mcp.plays[name] = run
+    shop = await world.publisher(PRICE, **selling(odd_mcp))
+    answer = await called(gateway, shop, agent, quote(name, safe=""), {})
+    assert answer.status_code == 200, answer.text
+    assert odd_mcp.called(name) == 1

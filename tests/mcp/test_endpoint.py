@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -11,7 +12,7 @@ from tests.mcp.conftest import COUNTED, PRICE
 from tests.payments.evm.conftest import until
 from tests.support.gateway import RunningGateway
 from tests.support.mcp_client import ACCEPT, call, connected, opened, post, request, response
-from tests.support.mcp_server import PublishersServer, selling
+from tests.support.mcp_server import Conversation, PublishersServer, ScriptedMcpServer, selling
 from tests.support.world import Agent, Shop, World
 
 pytestmark = pytest.mark.usefixtures("sound_books")
@@ -76,6 +77,16 @@ async def test_a_session_that_the_server_has_lost_costs_nothing(
         (b"", 400, -32700),
         (b'{"jsonrpc":"2.0","id":1,"method":"ping","method":"tools/call"}', 400, -32700),
         (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":' + b"[" * 3_000 + b"]" * 3_000 + b"}", 400, -32700),
+        ([call()], 400, -32700),
+        (
+            b'{"jsonrpc":"2.0","id":1,"method":"ping","m\\u0065thod":"tools/call","params":{"name":"forecast"}}',
+            400,
+            -32700,
+        ),
+        (b'\xef\xbb\xbf{"jsonrpc":"2.0","id":1,"method":"ping"}', 400, -32700),
+        ('{"jsonrpc":"2.0","id":1,"method":"ping"}'.encode("utf-16"), 400, -32700),
+        (b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n{"jsonrpc":"2.0","id":2,"method":"tools/call"}', 400, -32700),
+        ({"jsonrpc": "2.0", "method": "tools/call", "params": {"name": "forecast"}}, 400, -32602),
         ({"id": 1, "method": "ping"}, 200, -32602),
         (request("tools/call", {"name": "forecast"}, number=None), 400, -32602),
         (request("ping", number=[1]), 400, -32602),
@@ -268,3 +279,70 @@ async def test_both_prices_are_charged_where_both_doors_lead(
     answer = await post(gateway, shop, message, agent, mcp_session_id=session)
     assert response(answer)["result"]["_meta"]["tollway/cost"]["amount"] == "0.05"
     assert await world.balance(agent) == 1_000_000 - COUNTED
+
+
+@pytest.mark.parametrize("name", ["Counted", "COUNTED", "\uff43ounted", " counted", "counted ", "\\counted"])
+async def test_no_spelling_of_a_tools_name_is_cheaper(
+    gateway: RunningGateway, world: World, odd_mcp: ScriptedMcpServer, agent: Agent, name: str
+) -> None:
+    """A server may take these for its own tool, which costs more than others do."""
+
+    async def run(came: Conversation) -> None:
+        await came.json(came.response({"content": []}))
+
+    odd_mcp.forget()
+    odd_mcp.plays[name] = run
+    shop = await world.publisher(PRICE, **selling(odd_mcp))
+    session = await opened(gateway, shop, agent)
+    message = request("tools/call", {"name": name, "arguments": {}})
+    said = response(await post(gateway, shop, message, agent, mcp_session_id=session))
+    assert said["result"]["_meta"]["tollway/cost"]["amount"] == "0.05"
+    answer = await gateway.client.post(f"/publishers/{shop.slug}/{quote(name, safe='')}", headers=agent.headers)
+    assert (answer.status_code, answer.headers["x-cost"]) == (200, "0.05")
+    assert odd_mcp.called(name) == 2
+
+
+@pytest.mark.parametrize("name", ["HIDDEN", "Hidden", "\uff48idden", " hidden", "hidden ", "\\hidden"])
+async def test_no_spelling_of_a_tools_name_gets_past_its_protection(
+    gateway: RunningGateway, world: World, odd_mcp: ScriptedMcpServer, agent: Agent, name: str
+) -> None:
+    odd_mcp.forget()
+    odd_mcp.tools = [{"name": name}]
+    shop = await world.publisher(PRICE, **selling(odd_mcp))
+    session = await opened(gateway, shop, agent)
+    message = request("tools/call", {"name": name, "arguments": {}})
+    said = response(await post(gateway, shop, message, agent, mcp_session_id=session))
+    assert said["error"]["data"]["type"] == "/problems/endpoint-protected"
+    answer = await gateway.client.post(f"/publishers/{shop.slug}/{quote(name, safe='')}", headers=agent.headers)
+    assert answer.status_code == 403
+    listed = response(await post(gateway, shop, request("tools/list"), agent, mcp_session_id=session))
+    assert listed["result"]["tools"] == []
+    assert odd_mcp.called(name) == 0
+
+
+async def test_calls_of_one_id_are_each_paid_and_answered(
+    gateway: RunningGateway, world: World, odd_mcp: ScriptedMcpServer, agent: Agent
+) -> None:
+    async def run(came: Conversation) -> None:
+        await came.begin_stream()
+        await came.progress()
+        await odd_mcp.go_on.wait()
+        text = came.message["params"]["arguments"]["text"]
+        await came.event(came.response({"content": [{"type": "text", "text": text}]}))
+        await came.end_stream()
+
+    odd_mcp.forget()
+    odd_mcp.plays["echo"] = run
+    shop = await world.publisher(PRICE, **selling(odd_mcp))
+    session = await opened(gateway, shop, agent)
+    calls = [request("tools/call", {"name": "echo", "arguments": {"text": text}}, 1) for text in ("a", "b")]
+    running = [asyncio.create_task(post(gateway, shop, one, agent, mcp_session_id=session)) for one in calls]
+    await until(lambda: _called(odd_mcp, 2))
+    odd_mcp.go_on.set()
+    said = [response(answer)["result"]["content"][0]["text"] for answer in await asyncio.gather(*running)]
+    assert said == ["a", "b"]
+    assert await world.balance(agent) == 1_000_000 - 2 * PRICE
+
+
+async def _called(server: ScriptedMcpServer, times: int) -> bool:
+    return server.called("echo") == times

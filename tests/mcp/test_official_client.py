@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 from mcp.shared.exceptions import MCPError
+from mcp_types import CreateMessageResult, ElicitResult, TextContent
 
 from tests.mcp.conftest import COUNTED, PRICE
 from tests.support.gateway import RunningGateway
 from tests.support.mcp_client import connected
-from tests.support.mcp_server import CREDENTIAL, PublishersServer
+from tests.support.mcp_server import CREDENTIAL, Conversation, PublishersServer, ScriptedMcpServer, selling
 from tests.support.world import Agent, Shop, World
 
 pytestmark = pytest.mark.usefixtures("sound_books")
@@ -17,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("sound_books")
 async def test_tools_are_listed_with_their_prices(gateway: RunningGateway, shop: Shop, mode: str) -> None:
     async with connected(gateway, shop, mode=mode) as client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
-    assert set(tools) == {"forecast", "free_tip", "failing", "counted", "slow"}
+    assert set(tools) == {"forecast", "free_tip", "failing", "counted", "slow", "asking"}
     assert tools["forecast"].description == "The weather of the next days.\n\nPrice: 0.01 USDC per call."
     assert tools["free_tip"].description.endswith("Price: free.")
     assert tools["counted"].meta["tollway/price"] == {"amount": "0.05", "asset": "USDC", "network": "eip155:8453"}
@@ -89,6 +93,7 @@ async def test_without_funds_a_call_says_what_it_needs(
         assert result.structured_content["x402Version"] == 2
         offer = result.structured_content["accepts"][0]
         assert (offer["scheme"], offer["extra"]["deficit"]) == ("prepaid", "0.000001")
+        assert json.loads(result.content[0].text) == result.structured_content, "x402 has both say the same"
         assert await world.balance(poor) == PRICE - 1
     assert not server.runs
 
@@ -101,3 +106,44 @@ async def test_what_is_not_for_sale_is_not_run(
             await client.call_tool("hidden")
     assert not server.runs
     assert await world.balance(agent) == 1_000_000
+
+
+async def test_what_the_server_asks_its_caller_and_the_answers_pass_through(
+    gateway: RunningGateway, world: World, shop: Shop, agent: Agent
+) -> None:
+    async def tell(_context: Any, asked: Any) -> ElicitResult:
+        assert asked.message == "Where?"
+        return ElicitResult(action="accept", content={"city": "Oslo"})
+
+    async def think(_context: Any, asked: Any) -> CreateMessageResult:
+        said = TextContent(type="text", text=f"{asked.messages[0].content.text} Cold.")
+        return CreateMessageResult(role="assistant", content=said, model="none")
+
+    async with connected(gateway, shop, agent, elicitation_callback=tell, sampling_callback=think) as client:
+        result = await client.call_tool("asking")
+    assert (result.is_error, result.content[0].text) == (False, "accept, Oslo? Cold.")
+    assert await world.balance(agent) == 1_000_000 - PRICE
+
+
+async def test_a_list_in_pages_is_read_page_by_page(
+    gateway: RunningGateway, world: World, odd_mcp: ScriptedMcpServer, agent: Agent
+) -> None:
+    async def page(came: Conversation) -> None:
+        number = int(came.message.get("params", {}).get("cursor", "0"))
+        names = (f"tool-{number}", "hidden") if number < 2 else (f"tool-{number}",)
+        tools = [{"name": name, "inputSchema": {"type": "object"}} for name in names]
+        await came.json(came.response({"tools": tools, **({"nextCursor": str(number + 1)} if number < 2 else {})}))
+
+    odd_mcp.forget()
+    odd_mcp.plays["tools/list"] = page
+    shop = await world.publisher(PRICE, **selling(odd_mcp))
+    found, cursor = [], None
+    async with connected(gateway, shop, agent) as client:
+        while True:
+            listed = await client.list_tools(cursor=cursor)
+            found += [(tool.name, tool.meta["tollway/price"]["amount"]) for tool in listed.tools]
+            if not (cursor := listed.next_cursor):
+                break
+    assert found == [("tool-0", "0.01"), ("tool-1", "0.01"), ("tool-2", "0.01")]
+    answer = await gateway.client.get(f"/publishers/{shop.slug}/_tools")
+    assert [tool["name"] for tool in answer.json()["tools"]] == ["tool-0", "tool-1", "tool-2"]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import warnings
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from typing import Any
 import uvicorn
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp_types import SamplingMessage, TextContent
+from pydantic import BaseModel
 
 from tests.support.gateway import free_port
 
@@ -31,6 +34,12 @@ def selling(server: PublishersServer | ScriptedMcpServer, **document: Any) -> di
         "integration_type": "mcp", "api_url": None, "mcp_endpoint": server.url, "endpoints": ENDPOINTS,
         "upstream_headers": {"Authorization": CREDENTIAL}, **document,
     }  # fmt: skip
+
+
+class Place(BaseModel):
+    """What `asking` asks for."""
+
+    city: str
 
 
 class _Quiet(uvicorn.Server):
@@ -138,6 +147,17 @@ class PublishersServer:
             self.runs["slow ended"] += 1
             return "done"
 
+        @server.tool()
+        async def asking(ctx: Context[Any, Any]) -> str:
+            """Asks its caller, and its caller's model."""
+            self.runs["asking"] += 1
+            place = await ctx.elicit("Where?", Place)
+            question = SamplingMessage(role="user", content=TextContent(type="text", text=f"{place.data.city}?"))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # clients still have it
+                answer = await ctx.session.create_message([question], max_tokens=10, related_request_id=ctx.request_id)
+            return f"{place.action}, {answer.content.text}"
+
         @server.resource("weather://stations")
         def stations() -> str:
             """Every station."""
@@ -195,6 +215,7 @@ class Conversation:
         await self.event({"jsonrpc": "2.0", "method": "notifications/progress", "params": params})
 
 
+SERVER = {"name": "odd", "version": "1"}
 Play = Callable[[Conversation], Awaitable[None]]
 
 
@@ -271,7 +292,7 @@ class ScriptedMcpServer:
         if "id" not in came.message or method is None:
             await came.status(202)
         elif method == "initialize":
-            result = {"protocolVersion": self.version, "capabilities": {"tools": {}}, "serverInfo": {"name": "odd"}}
+            result = {"protocolVersion": self.version, "capabilities": {"tools": {}}, "serverInfo": SERVER}
             await came.json(came.response(result), "Mcp-Session-Id: odd")
         elif method == "tools/list":
             await came.json(came.response({"tools": self.tools}))

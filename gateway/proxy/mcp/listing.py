@@ -7,7 +7,9 @@ for comes out of that client's session. Pure but for `Lists`.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
+import unicodedata
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -15,6 +17,7 @@ from typing import Any, cast
 from gateway.catalog.endpoints import Endpoint, Reading
 from gateway.catalog.snapshot import AssetPrice, Publisher
 from gateway.errors import EndpointNotOffered, EndpointProtected
+from gateway.proxy.mcp.request import is_name
 from gateway.proxy.quote import prepaid_price
 from gateway.upstreams.mcp.messages import Message, Refused, fields_of
 from gateway.upstreams.mcp.sessions import Send, Sessions
@@ -27,38 +30,47 @@ MOST_PAGES, MOST_ITEMS = 20, 2_000
 PRICE = "tollway/price"
 
 
-def endpoint_of(publisher: Publisher, tool: str) -> Endpoint | None:
-    """Return what the publisher has documented of a tool. A name in a message has one reading, so nothing is guessed.
+def endpoints_of(publisher: Publisher, tool: str) -> tuple[Endpoint | None, ...]:
+    """Return what the publisher has documented of a tool, None for nothing; two when it can be read in two ways.
 
-    Raises EndpointProtected or EndpointNotOffered.
+    A server may take capitals, wide letters and spaces around a name for what they look like. So a name that looks like
+    a documented one is as dear and as protected as that. Raises EndpointProtected or EndpointNotOffered.
     """
-    segments = tuple(tool.split("/"))
-    endpoint = publisher.endpoints.match("POST", Reading(segments, segments))[0] if publisher.endpoints else None
-    if endpoint is not None and endpoint.is_protected:
-        raise EndpointProtected(endpoint.protection_reason or "The publisher has protected this tool.")
-    if publisher.default_deny and endpoint is None:
+    reading = Reading(tuple(tool.split("/")), _loose(tool))
+    found = publisher.endpoints.match("POST", reading) if publisher.endpoints else (None,)
+    for endpoint in found:
+        if endpoint is not None and endpoint.is_protected:
+            raise EndpointProtected(endpoint.protection_reason or "The publisher has protected this tool.")
+    if publisher.default_deny and None in found:
         raise EndpointNotOffered(f"{publisher.slug} sells only documented tools, and this is none of them.")
-    return endpoint
+    return found
+
+
+def _loose(tool: str) -> tuple[str, ...]:
+    parts = (part.strip() for part in re.split(r"[/\\]", unicodedata.normalize("NFKC", tool).casefold()))
+    return tuple(part for part in parts if part)
 
 
 def price_of(publisher: Publisher, tool: str) -> tuple[AssetPrice, int] | None:
     """Return what a tool costs in atomic units of the primary asset; None for what cannot be bought."""
     price = prepaid_price(publisher)
     try:
-        endpoint = endpoint_of(publisher, tool)
+        endpoints = endpoints_of(publisher, tool)
     except (EndpointProtected, EndpointNotOffered):
         return None
-    known = endpoint.price if endpoint is not None else None
-    if price is None or (known is None and not price.prices.sells("POST")):
+    known = [None if endpoint is None else endpoint.price for endpoint in endpoints]
+    if price is None or (None in known and not price.prices.sells("POST")):
         return None
-    return price, per_request.quote(price.prices, Usage(method="POST"), known).amount
+    usage = Usage(method="POST")
+    return price, max(per_request.quote(price.prices, usage, amount).amount for amount in known)
 
 
 def priced_tools(publisher: Publisher, tools: object) -> list[Message]:
     """Return the tools that can be bought, as the server describes them, each with its price."""
     priced: list[Message] = []
     for tool in _objects(tools):
-        found = price_of(publisher, str(tool.get("name")))
+        name = tool.get("name")
+        found = price_of(publisher, name) if is_name(name) else None
         if found is None:
             continue
         price, amount = found

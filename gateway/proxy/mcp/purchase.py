@@ -21,7 +21,7 @@ from gateway.proxy.destination import Destination, Destinations
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.failures import admit, unanswered
 from gateway.proxy.idempotency import claim_key, keep_answer, release_key, replay
-from gateway.proxy.mcp.listing import endpoint_of
+from gateway.proxy.mcp.listing import endpoints_of
 from gateway.proxy.mcp.reply import JsonRpcReply
 from gateway.proxy.mcp.request import ToolCall
 from gateway.proxy.mcp.upstream import McpServer
@@ -79,7 +79,7 @@ class Purchases:
         """Run one call and answer it; None: it was answered before, and was answered so again. Raises Problem."""
         services = self.services
         exchange.path, exchange.read_body = call.path, call.compared
-        quote(exchange, (endpoint_of(exchange.sold, call.name),))
+        quote(exchange, endpoints_of(exchange.sold, call.name))
         if self.onchain is not None and presents(exchange) and exchange.quote.amount:
             return await self._buy_onchain(exchange, call, line, reply, self.onchain)
         finished = await claim_key(exchange, services.answers, services.ledger)

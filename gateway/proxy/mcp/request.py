@@ -9,7 +9,7 @@ import base64
 import binascii
 import re
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeGuard, cast
 from urllib.parse import quote
 
 from gateway.catalog.endpoints import AmbiguousPath, read_path
@@ -141,11 +141,21 @@ def tool_named(path: bytes) -> str:
 
 def checked_name(name: object) -> str:
     """Return a tool's name. Raises InvalidTarget."""
-    if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME or not name.isprintable():
-        raise InvalidTarget(f"A tool's name has 1 to {MAX_NAME} printable characters.")
-    if any(part in ("", ".", "..") for part in name.split("/")):
-        raise InvalidTarget("A tool's name has no empty or dotted parts between slashes.")
+    if not is_name(name):
+        raise InvalidTarget(
+            f"A tool's name has 1 to {MAX_NAME} printable characters, and no empty or dotted parts between slashes."
+        )
     return name
+
+
+def is_name(name: object) -> TypeGuard[str]:
+    """Say whether a tool of this name can be called here."""
+    return (
+        isinstance(name, str)
+        and 1 <= len(name) <= MAX_NAME
+        and name.isprintable()
+        and not any(part in ("", ".", "..") for part in name.split("/"))
+    )
 
 
 async def read_arguments(exchange: Exchange, most: int) -> ToolCall:
