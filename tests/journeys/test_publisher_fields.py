@@ -17,7 +17,8 @@ import pytest_asyncio
 from gateway.catalog.not_offered import FIELDS as NOT_OFFERED
 from gateway.catalog.not_offered import WORDS
 from gateway.catalog.requests import CreatePublisherRequest, UpdatePricingRequest, UpdatePublisherRequest
-from tests.journeys.publisher_fields import SCENES, Servers, Stage
+from tests.journeys import publisher_fields  # noqa: F401 - registers the scenes
+from tests.journeys.publisher_stage import SCENES, Servers, Stage
 from tests.payments.onchain.conftest import chained
 from tests.support.chain import Chain
 from tests.support.chat import ChatUpstream
