@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
-from gateway.billing import credits
+from gateway.billing import budgets, credits
 from gateway.database.pool import LOST, Connection
 from gateway.errors import Conflict, NotEligible, NotFound, Unavailable
 from gateway.ids import uuid7
@@ -98,10 +98,14 @@ async def hold(town: Town, op: Operation) -> None:
     capture = 0 if op.manner & 1 else op.manner % op.amount + 1
     fact = Held(str(uuid7()), op.agent, process, op.amount, capture)
     town.held.append(fact)
-    exchange, holds = UUID(fact.exchange_id), process.services.holds
+    exchange, holds, budget = UUID(fact.exchange_id), process.services.holds, town.key_budget(op.agent)
+    today = (EPOCH + timedelta(seconds=town.conductor.loop.time())).date()
+    counters = () if budget is None else budgets.decide(budget, USDC, op.amount, today)
+    if not isinstance(counters, tuple):  # a key never pays so much for a call
+        return
 
     async def work() -> None:
-        verdict = await holds.place(Hold(exchange, agent.wallet_id, shop.id, shop.account_id, op.amount))
+        verdict = await holds.place(Hold(exchange, agent.wallet_id, shop.id, shop.account_id, op.amount, counters))
         fact.placed = verdict.verdict
         if verdict.verdict in ("held", "repeated"):
             await town.conductor.turn(f"call {op.number} is measured: {capture} of {op.amount}")

@@ -16,10 +16,13 @@ from uuid import UUID
 
 from gateway.database.pool import Connection
 from gateway.ledger import proof
+from pricing.money import format_amount
 from tests.simulator.callers import Attempt
 from tests.simulator.conductor import EPOCH
+from tests.simulator.counts import Counts
 from tests.simulator.model import Account, Model, Row, expect
 from tests.simulator.publishers import STATUSES, Heard
+from tests.simulator.tariffs import DECIMALS
 from tests.simulator.town import Held, Town
 
 ANSWERS = ("whole", "pieces", "slow", "error", "missing", "breaks")  # scripts by which something comes back
@@ -31,6 +34,7 @@ class Books:
 
     def __init__(self, town: Town) -> None:
         self._town = town
+        self.counts = Counts(town)
         self._seen: Counter[int] = Counter()
         shops = {shop.account_id: index for index, shop in enumerate(town.shops)}
         self.model = Model(
@@ -49,6 +53,8 @@ class Books:
         await self._follow(connection)
         self.model.check_whole()
         await self._compare(connection)
+        await self.counts.follow(connection)
+        self.counts.check_money(self.model)
         await _check_ended_stays_ended(connection, self._town)
         late = await connection.fetch(
             "SELECT j.kind, j.cause_id FROM simulator.journal j JOIN simulator.fenced f USING (worker_id) WHERE j.seq > f.seq"
@@ -117,26 +123,35 @@ def check_ends(town: Town, books: Books) -> None:
     paid: Counter[str] = Counter()
     for attempt in town.caller.attempts:
         end = ends.get(attempt.exchange_id, End(attempt.exchange_id, "none", 0))
-        price = town.plan.prices[attempt.shop]
-        allowed = may_end(town, attempt, price)
+        price, booked = price_of(town, books, attempt), town.plan.books(attempt.shop)
+        allowed = may_end(town, attempt, booked=booked)
         if attempt.complete and attempt.status in DELIVERED and not attempt.replayed:
-            says = attempt.cost != "0"
-            expect(says == (price > 0 and costs(town, attempt)), f"{attempt} says that it cost {attempt.cost}")
+            due = format_amount(price if costs(town, attempt) else 0, DECIMALS)
+            expect(attempt.cost == due, f"{attempt} says that it cost {attempt.cost}, expected {due}")
         expect(end.end in allowed, f"{attempt} ended {end.end}, allowed is {sorted(allowed)}")
         expect(end.charged in (0, price), f"{attempt} was charged {end.charged}, the price is {price}")
-        if price and attempt.exchange_id in heard:
+        if booked and attempt.exchange_id in heard:
             expect(end.end != "none", f"{attempt} reached its publisher without being paid first")
         kept = "keep" in town.resolved.get(attempt.exchange_id, ())  # an operator's word stands above the rule
         if end.end == "settled" and attempt.key is not None and not kept:
             paid[attempt.key] += 1
             expect(paid[attempt.key] == 1, f"key {attempt.key} was paid for {paid[attempt.key]} times")
             _check_answers(town, attempt)
-        if attempt.key is not None and price and costs(town, attempt):
+        if attempt.key is not None and booked and costs(town, attempt):
             _check_paid_for(town, attempt, ends)
     for held in town.held:
         end = ends.get(held.exchange_id, End(held.exchange_id, "none", 0))
         expect((end.end, end.charged) in held_may_end(town, held), f"{held} ended {end}")
     _check_totals(town, books, ends)
+    books.counts.check_ends({end.exchange_id for end in ends.values() if end.end == "settled"})
+
+
+def price_of(town: Town, books: Books, attempt: Attempt) -> int:
+    """Return what an attempt costs: a publisher's one price, or that of the place that it has got; 0 without one."""
+    if town.plan.tiers[attempt.shop] is None:
+        return town.plan.prices[attempt.shop]
+    exchange = UUID(attempt.exchange_id)
+    return books.counts.price_of(exchange) if exchange in books.counts.places else 0
 
 
 def _check_answers(town: Town, paid: Attempt) -> None:
@@ -172,9 +187,12 @@ def costs(town: Town, attempt: Attempt) -> bool:
     return status < 500 and str(status) not in town.plan.refunds[attempt.shop]
 
 
-def may_end(town: Town, attempt: Attempt, price: int) -> set[str]:
-    """Return how an exchange may have ended, from what its caller and its publisher know."""
-    if price == 0 or attempt.replayed:
+def may_end(town: Town, attempt: Attempt, *, booked: bool) -> set[str]:
+    """Return how an exchange may have ended, from what its caller and its publisher know.
+
+    `booked`: its publisher's calls have a price, or a place in tiers, be it free; others leave no trace.
+    """
+    if not booked or attempt.replayed:
         return {"none"}
     costly, keyed = costs(town, attempt), attempt.key is not None
     ends = {"none", "refunded"}
@@ -270,6 +288,11 @@ async def _ends(connection: Connection) -> dict[str, End]:
     for row in rows:
         end = "refunded" if row["refunded"] else row["outcome"] or "open"
         ends[row["exchange_id"]] = End(row["exchange_id"], end, int(row["charged"] or 0))
+    free = await connection.fetch(
+        "SELECT DISTINCT d.exchange_id::text AS id, s.outcome::text AS outcome FROM ledger.counted d"
+        " LEFT JOIN ledger.settlement s USING (exchange_id) WHERE d.alone"
+    )
+    ends.update({row["id"]: End(row["id"], row["outcome"] or "open", 0) for row in free})
     return ends
 
 

@@ -23,7 +23,7 @@ from tests.simulator.wire import Wire
 STALLED_SECONDS = 60.0
 LONGEST_TICK = 60.0
 STATEMENT_SECONDS = 30.0  # how long a statement may wait for a lock: statement_timeout, in simulated seconds
-EPOCH = datetime(2031, 3, 1, tzinfo=UTC)  # when simulated time begins
+EPOCH = datetime(2031, 3, 31, 23, 59, tzinfo=UTC)  # when simulated time begins: a month ends while calls are under way
 # Where a lost connection leaves money in doubt: these break more often than, say, a pool's own housekeeping.
 MONEY = frozenset(
     [

@@ -53,3 +53,29 @@ BEGIN
 END $$;
 CREATE TRIGGER simulator_note_undone AFTER UPDATE OF outcome ON ledger.settlement FOR EACH ROW
     WHEN (OLD.outcome = 'settled' AND NEW.outcome = 'refunded') EXECUTE FUNCTION simulator.note_undone();
+
+-- What exchanges count, in the order in which each counter really moved: it is locked before, as a wallet is. `gone` says
+-- that the exchange could not be paid and counts as if it had never been.
+CREATE TABLE simulator.counts (
+    seq             bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at              timestamptz NOT NULL DEFAULT simulator.now(),
+    exchange_id     uuid NOT NULL,
+    scope           uuid NOT NULL,
+    subject         uuid NOT NULL,
+    kind            text NOT NULL,
+    period          date NOT NULL,
+    before          numeric NOT NULL,
+    now             numeric NOT NULL,
+    gone            boolean NOT NULL
+);
+CREATE FUNCTION simulator.note_counted() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    one ledger.counted := coalesce(NEW, OLD);
+BEGIN
+    INSERT INTO simulator.counts (exchange_id, scope, subject, kind, period, before, now, gone)
+    VALUES (one.exchange_id, one.scope, one.subject, one.kind, one.period, coalesce(OLD.amount, 0),
+            coalesce(NEW.amount, 0), TG_OP = 'DELETE');
+    RETURN NULL;
+END $$;
+CREATE TRIGGER simulator_note_counted AFTER INSERT OR UPDATE OR DELETE ON ledger.counted FOR EACH ROW
+    EXECUTE FUNCTION simulator.note_counted();

@@ -65,6 +65,7 @@ class Hold:
     legs: list[tuple[int, int, int]]  # leg, lot, amount
     captured: int = 0
     fee: int = 0
+    released: int = 0
 
     @property
     def amount(self) -> int:
@@ -119,6 +120,12 @@ class Model:
         """Refuse a refund that gave back only some legs."""
         for exchange, legs in self.refunded.items():
             expect(legs == set(self.taken[exchange]), f"exchange {exchange} was refunded in part: legs {legs}")
+
+    def wallet_of(self, exchange: Any) -> int | None:
+        """Return whose money an exchange took or held."""
+        hold = self.holds.get(exchange)
+        lots = [lot for _, lot, _ in hold.legs] if hold else [leg.lot for leg in self.taken[exchange].values()]
+        return self.accounts[lots[0]].wallet_id
 
     def draw(self, wallet: int, publisher: Any, amount: int, at: datetime) -> list[tuple[int, int]]:
         """Return (lot, amount) in draw order. Raises SimulationError when the wallet cannot pay."""
@@ -232,6 +239,7 @@ class Model:
             left -= min(amount, left)
         actual = (row.credit_account, row.amount)
         expect(actual == expected[row.leg], f"hold {row.cause_id} released {actual}, expected {expected[row.leg]}")
+        hold.released += row.amount
         self.held[row.wallet_id] -= row.amount
         self._give(row.credit_account, row.amount, row.at)
 

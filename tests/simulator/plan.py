@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from tests.simulator.conductor import Chances
 from tests.simulator.publishers import SCRIPTS
+from tests.simulator.tariffs import Budget, Tiers, draw_budget, draw_tiers
 
 KINDS = {
     "call": 10,  # a call without a key
@@ -47,6 +48,8 @@ class Theme:
     processes: int | None = None
     scripts: tuple[str, ...] = SCRIPTS
     crumbs: bool = False  # credits are smaller than prices, so that a call draws several lots
+    tiered: bool = False  # every publisher sells by the caller's month
+    budgets: bool = False  # every key has a budget
 
 
 # Half of all seeds have none. The others take one each: most defects need two or three rare things at once, such as a
@@ -65,6 +68,8 @@ THEMES = {
     "outages": Theme(
         {"keyed": 3, "hold": 6}, {"stall": 0.02, "refused": 0.7, "request_lost": 0.03, "answer_lost": 0.03, "tick": 0.5}
     ),
+    "tiers": Theme({"rush": 5, "call": 2, "keyed": 2, "twice": 2, "pass": 0.5}, processes=3, tiered=True),
+    "budgets": Theme({"hold": 6, "rush": 3, "pass": 0.5, "refund": 2}, processes=2, budgets=True),
     "operators": Theme({"resolve": 12, "keyed": 6, "call": 2}, scripts=LONG),
 }
 
@@ -99,6 +104,12 @@ class Plan:
     leaves: float = 0.0  # how often a caller hangs up
     together: int = 6
     shards: int = 64
+    tiers: list[Tiers | None] = field(default_factory=list)  # of each publisher; with them its price is not looked at
+    budgets: list[Budget | None] = field(default_factory=list)  # of each agent's key
+
+    def books(self, shop: int) -> bool:
+        """Return whether a publisher's calls are booked: those that are always free are not."""
+        return self.tiers[shop] is not None or self.prices[shop] > 0
 
 
 def make_plan(seed: int, operations: int, themed: str | None = None) -> Plan:
@@ -145,6 +156,8 @@ def make_plan(seed: int, operations: int, themed: str | None = None) -> Plan:
                 script=dice.choice(theme.scripts),
             )
         )
+    plan.tiers = [draw_tiers(dice) if theme.tiered or dice.random() < 0.25 else None for _ in range(shops)]
+    plan.budgets = [draw_budget(dice) if theme.budgets or dice.random() < 0.2 else None for _ in range(plan.agents)]
     return plan
 
 

@@ -15,9 +15,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import gateway.proxy.allowance
+import gateway.proxy.authorize
 import gateway.proxy.idempotency
 import gateway.proxy.pipeline
 import gateway.proxy.settle
+import gateway.proxy.tiers
 from gateway.billing import prepaid_credits
 from gateway.database.pool import Connection
 from gateway.errors import Unavailable
@@ -101,6 +104,18 @@ def _keyless_settle(settle: Any) -> Any:
     return settle_as_without_key
 
 
+def _unbounded(counter: Any) -> Any:
+    return lambda *arguments: counter(*arguments[:5])
+
+
+def _first_counter(decide: Any) -> Any:
+    def decide_by_day(*arguments: Any) -> Any:
+        allowed = decide(*arguments)
+        return allowed[:1] if isinstance(allowed, tuple) else allowed
+
+    return decide_by_day
+
+
 BUGS: dict[str, Bug] = {
     "a balance is edited": Bug(edited_balance),
     "a refund is applied twice": Bug(in_database("return_to_lot", "balance + p_amount", "balance + 2 * p_amount")),
@@ -159,6 +174,34 @@ BUGS: dict[str, Bug] = {
     ),
     "a key is given back though its call was charged": Bug(
         in_code(gateway.proxy.pipeline, "settle", _keyless_settle), "hang-ups"
+    ),
+    "a batch sells more places than a step has": Bug(
+        in_database("count_together", "OR c.value + u.amount > u.most", ""), "tiers"
+    ),
+    "calls that cannot be counted together are not held to their bounds": Bug(
+        in_database("count_exchange", "OR c.value + u.amount > u.most", ""), "tiers"
+    ),
+    "a place is sold by the price of a later one": Bug(
+        in_database("count_together", "c.value < u.least OR", ""), "tiers"
+    ),
+    "what is given back keeps its place": Bug(
+        in_database("recount", "WHEN p_taken > 0 THEN one.amount ELSE 0", "ELSE one.amount"), "tiers"
+    ),
+    "a free place that nobody ended is kept": Bug(
+        in_database("refund", "IF payer IS NULL AND NOT EXISTS", "IF payer IS NULL OR NOT EXISTS"), "tiers"
+    ),
+    "a call that is not paid keeps its place": Bug(
+        in_database("uncount", "PERFORM ledger.recount(p_exchange, 0)", "NULL"), "crumbs"
+    ),
+    "a gateway believes what it last heard of a month": Bug(
+        in_code(gateway.proxy.tiers, "Counter", _unbounded), "tiers"
+    ),
+    "a budget looks at days alone": Bug(in_code(gateway.proxy.allowance, "decide", _first_counter), "budgets"),
+    "a budget is not asked about the price of a call": Bug(
+        in_code(gateway.proxy.authorize, "allowance_of", lambda _: lambda *_: None), "budgets"
+    ),
+    "a captured hold counts whole": Bug(
+        in_database("recount", "WHEN one.money THEN p_taken", "WHEN one.money AND p_taken = 0 THEN 0"), "budgets"
     ),
     "a failed call is charged": Bug(
         in_code(prepaid_credits, "gives_back", lambda _gives_back: lambda _status, _refunded=None: None), "failures"

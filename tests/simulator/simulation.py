@@ -8,6 +8,7 @@ import logging
 import random
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,10 @@ import asyncpg
 
 import gateway.ids
 import gateway.jobs.heartbeat
+import gateway.proxy.allowance
+import gateway.proxy.failures
 import gateway.proxy.pipeline
+import gateway.proxy.tiers
 from gateway.catalog.assets import store_assets
 from gateway.database.migrate import migrate
 from gateway.database.pool import Connection, connect
@@ -112,6 +116,7 @@ async def _prepare(loop: SimulatedLoop, conductor: Conductor, plan: Plan, url: s
         books.check()
         check_ends(town, books)
     conductor.seen.update(books.model.kinds)
+    conductor.seen.update(books.counts.kinds)
 
 
 async def _play(town: Town) -> None:
@@ -159,10 +164,12 @@ async def _come_to_rest(town: Town) -> None:
 
 
 async def open_exchanges(connection: Connection) -> list[str]:
-    """Return the charges and holds that have no end."""
+    """Return the charges, holds and counted free calls that have no end."""
     rows = await connection.fetch(
         "SELECT t.cause_id::text AS id FROM ledger.transfer t WHERE t.kind IN ('charge', 'hold') AND t.leg = 0"
-        " AND NOT EXISTS (SELECT FROM ledger.settlement s WHERE s.exchange_id = t.cause_id) ORDER BY 1"
+        " AND NOT EXISTS (SELECT FROM ledger.settlement s WHERE s.exchange_id = t.cause_id)"
+        " UNION SELECT d.exchange_id::text FROM ledger.counted d WHERE d.alone"
+        " AND NOT EXISTS (SELECT FROM ledger.settlement s WHERE s.exchange_id = d.exchange_id) ORDER BY 1"
     )
     return [row["id"] for row in rows]
 
@@ -223,6 +230,7 @@ def simulated_time(loop: SimulatedLoop, seed: int) -> Generator[None]:
     clock = SimpleNamespace(
         time_ns=lambda: int((EPOCH.timestamp() + loop.time()) * 1000) * 1_000_000, monotonic=loop.time
     )
+    calendar = SimpleNamespace(now=lambda _zone: EPOCH + timedelta(seconds=loop.time()))
     changes: list[tuple[Any, str, Any]] = [
         (asyncpg.connection, "time", clock),
         (asyncpg.protocol.protocol, "time", clock),
@@ -230,6 +238,9 @@ def simulated_time(loop: SimulatedLoop, seed: int) -> Generator[None]:
         (gateway.ids, "os", SimpleNamespace(urandom=dice.randbytes)),
         (gateway.jobs.heartbeat, "time", clock),
         (gateway.proxy.pipeline, "monotonic", loop.time),
+        (gateway.proxy.failures, "monotonic", loop.time),
+        (gateway.proxy.allowance, "datetime", calendar),
+        (gateway.proxy.tiers, "datetime", calendar),
     ]
     before = [(module, name, getattr(module, name)) for module, name, _ in changes]
     for module, name, value in changes:

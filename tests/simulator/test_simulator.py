@@ -26,7 +26,8 @@ QUICK = ("a balance is edited", "a refund is applied twice", "lots are drawn in 
 # What must have happened in the short run for it to mean anything.
 KINDS = {
     "grant", "charge", "refund", "hold", "capture", "release", "expire", "replay", "kill", "standstill", "lock",
-    "request lost", "answer lost", "answer 200", "answer 402", "answer 409", "answer 503", "answer cut",
+    "request lost", "answer lost", "answer 200", "answer 402", "answer 403", "answer 409", "answer 503", "answer cut",
+    "tier counted", "tier back", "tier short", "budget_day counted", "budget_month back",
 }  # fmt: skip
 
 

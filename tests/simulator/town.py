@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from gateway.identity.budgets import KeyBudget, Limits
 from gateway.settings import DatabaseSettings, MoneySettings, SecretSettings, Settings
 from tests.simulator.callers import Caller
 from tests.simulator.conductor import Conductor
@@ -14,7 +15,7 @@ from tests.simulator.plan import Plan
 from tests.simulator.process import Process
 from tests.simulator.publishers import Publishers
 from tests.support.gateway import SECRET_KEYS
-from tests.support.world import Agent, Shop, World
+from tests.support.world import USDC, Agent, Shop, World
 
 DEAD_AFTER = 15.0
 
@@ -53,6 +54,13 @@ class Town:
     unended: list[str] = field(default_factory=list)
     keys_waiting: int = 0
     grace: timedelta = timedelta(days=7)
+
+    def key_budget(self, agent: int) -> KeyBudget | None:
+        """Return the budget of an agent's key, as the gateway knows it."""
+        budget = self.plan.budgets[agent]
+        if budget is None:
+            return None
+        return KeyBudget(self.agents[agent].id, USDC, Limits(budget.per_call, budget.per_day, budget.per_month))
 
     async def some_process(self) -> Process:
         """Return a process that is up, waiting for one if there is none."""
@@ -100,10 +108,18 @@ async def make_town(plan: Plan, conductor: Conductor, database_url: str) -> Town
                 await connection.execute(
                     "UPDATE identity.account SET referred_by = $2 WHERE id = $1", one.id, two.id
                 )  # fmt: skip
-        shops = [
-            await world.publisher(price, gateway_fee_percent=fee, refund_on_status=refunds)
-            for price, fee, refunds in zip(plan.prices, plan.fees, plan.refunds, strict=True)
-        ]
+        for agent, budget in zip(agents, plan.budgets, strict=True):
+            if budget is not None:
+                await connection.execute(
+                    "UPDATE identity.api_key SET budget_scope = $1, budget_asset = $2, budget_per_call = $3,"
+                    " budget_per_day = $4, budget_per_month = $5 WHERE account_id = $1",
+                    agent.id, USDC, budget.per_call, budget.per_day, budget.per_month,
+                )  # fmt: skip
+        shops: list[Shop] = []
+        for price, tiers, fee, refunds in zip(plan.prices, plan.tiers, plan.fees, plan.refunds, strict=True):
+            own = {} if tiers is None else tiers.document()
+            own |= {"gateway_fee_percent": fee, "refund_on_status": refunds}
+            shops.append(await world.publisher(price if tiers is None else None, **own))
         return agents, shops
 
     agents, shops = conductor.observer.look(fill)
