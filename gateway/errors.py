@@ -305,6 +305,18 @@ class SettlementPending(Problem):
         super().__init__(detail, headers={"Retry-After": str(retry_after)}, **fields)
 
 
+class Overloaded(Problem):
+    """More calls come than this gateway can serve; this one was turned away at the door. Retry-After says when to try.
+
+    Nothing was done: a key of the call or a payment that it brought along is as good as before.
+    """
+
+    status, name, title = 503, "overloaded", "Overloaded"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, headers={"Retry-After": "1"})
+
+
 class Unavailable(Problem):
     """A dependency of ours (ledger, limiter) cannot answer now; nothing was done. Retry-After says when to try."""
 

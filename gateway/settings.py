@@ -182,6 +182,10 @@ class LimitSettings(_Section):
 class ProxySettings(_Section):
     """Bounds and timeouts of the paid path. A publisher may choose its own, up to the `*_max` beside each default."""
 
+    calls: int = Field(default=20_000, ge=1, description="At once, per worker; what comes above is answered 503")
+    wait: Seconds = Field(
+        default=0.25, description="How long calls may wait for the gateway itself before new ones are answered 503"
+    )
     max_target: Bytes = 8_192
     max_header_bytes: Bytes = 65_536
     connect_timeout: Seconds = 5.0

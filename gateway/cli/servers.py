@@ -93,6 +93,8 @@ def _granian(settings: Settings, target: str) -> int:
         http1_settings=HTTP1Settings(header_read_timeout=math.ceil(settings.server.keep_alive * 1_000)),
         websockets=True,
         backlog=BACKLOG,
+        # Connections that it accepts; who waits for that hears nothing. The application turns away what is too much.
+        backpressure=settings.proxy.calls + settings.websocket.connections,
         log_access=False,
         log_level=LogLevels.warning,
         # A lone worker that dies ends the service at once, and whoever runs it sees why.

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import dataclass
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Self
 
 from gateway.billing.prepaid_credits import Ending, gives_back
@@ -28,6 +28,7 @@ from gateway.proxy.buying import Buyer, to_its_end
 from gateway.proxy.cut import cut_connection
 from gateway.proxy.deliver import deliver
 from gateway.proxy.destination import Destination, Destinations
+from gateway.proxy.door import Door, overloaded
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.failures import admit, unanswered
 from gateway.proxy.forward import NO_FIELDS, forward
@@ -42,7 +43,13 @@ from gateway.proxy.mcp.seller import McpSeller
 from gateway.proxy.observe import observe
 from gateway.proxy.onchain.presented import presents
 from gateway.proxy.onchain.rail import OnchainRail
-from gateway.proxy.problems import answer_internal_error, answer_payment_required, answer_problem, problem_answer
+from gateway.proxy.problems import (
+    answer_internal_error,
+    answer_payment_required,
+    answer_problem,
+    problem_answer,
+    turn_away,
+)
 from gateway.proxy.queries import Queries
 from gateway.proxy.quote import quote
 from gateway.proxy.settle import settle
@@ -80,6 +87,7 @@ class Pipeline:
     queries: Queries
     mcp: McpSeller
     live: Live
+    door: Door
     onchain: OnchainRail | None = None
     buyer: Buyer | None = None
 
@@ -107,12 +115,18 @@ class Pipeline:
             Queries(services, wallets, live, trusted, onchain),
             McpSeller.build(services, Purchases(services, destinations, pay, onchain)),
             live,
+            Door(services.settings.proxy.wait, services.settings.proxy.calls),
             onchain,
             buyer,
         )
 
     async def serve(self, exchange: Exchange) -> None:
         """Walk one call to its booked end and answer it. Raises only Truncated, and cancellation."""
+        reason = self.door.enter(exchange, len(self.live.calls), exchange.started)
+        if reason is not None:
+            self.services.metrics.turned_away(reason)
+            await turn_away(exchange, overloaded(reason))
+            return
         self.live.calls[exchange] = asyncio.current_task()
         try:
             await self._serve(exchange)
@@ -125,6 +139,7 @@ class Pipeline:
                 raise Truncated from None
             await answer_internal_error(exchange)
         finally:
+            self.door.leave(exchange)
             del self.live.calls[exchange]
             if exchange.place is not None:
                 exchange.place.leave()
@@ -199,10 +214,13 @@ class Pipeline:
         try:
             if ARMED == "authorize.before":
                 await act()
+            begun = perf_counter()
             await authorize(exchange, services.ledger, services.holds, self.wallets, self.usages)
             if ARMED == "authorize.after":
                 await act()
             exchange.mark("authorize")
+            limited, paid = exchange.marks[0][1], exchange.marks[-1][1]
+            self.door.passed(exchange, limited - exchange.started + paid - begun, paid)
             if buyer is None:
                 await self._buy(exchange, to)
             else:

@@ -21,6 +21,7 @@ from gateway.proxy.unread import end_answer, may_come
 from pricing.money import format_amount, round_up
 
 OFFER_SECONDS = 300
+FRAMING = (b"content-length", b"transfer-encoding", b"expect")
 
 
 async def answer_problem(exchange: Exchange, problem: Problem) -> None:
@@ -49,6 +50,14 @@ def problem_answer(exchange: Exchange, problem: Problem) -> tuple[HeaderPairs, b
         if name != "Connection" or exchange.scope.get("http_version") not in ("2", "3"):  # they forbid the field
             headers.append((name.lower().encode(), value.encode()))
     return headers, body
+
+
+async def turn_away(exchange: Exchange, problem: Problem) -> None:
+    """Refuse a call of which nothing has been read yet."""
+    for name, value in exchange.scope["headers"]:
+        if name in FRAMING:
+            exchange.fields[name] = value
+    await answer_problem(exchange, problem)
 
 
 async def answer_internal_error(exchange: Exchange) -> None:

@@ -136,6 +136,7 @@ class Metrics:
             "publisher",
             "asset",
         )
+        self._turned_away = counter("turned_away_total", "Calls refused because the gateway had too many.", "reason")
         self._upstream_errors = counter("upstream_errors_total", "Failed upstream calls.", "publisher", "kind")
         self._breaker_changes = counter("breaker_changes_total", "Breakers that entered a state.", "publisher", "state")
         self._breakers = _Gauges(gauge("breakers", "Breakers in a state, by workers.", "publisher", "state"))
@@ -244,6 +245,10 @@ class Metrics:
         self._breaker_changes.add(1, label, state)
         for other in ("open", "half_open"):  # a breaker that was never open has no series
             self._breakers.set(other == state, label, other)
+
+    def turned_away(self, reason: Literal["wait", "calls"]) -> None:
+        """Count a call that was refused at the door."""
+        self._turned_away.add(1, reason)
 
     def limit_verdict(self, policy: str, verdict: LimitOutcome, times: int = 1) -> None:
         """Count rate limit verdicts; `unavailable` are those that were given without Valkey."""

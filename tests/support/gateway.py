@@ -75,6 +75,7 @@ async def start_gateway(services: Services, database_url: str, **settings: str) 
         "TOLLWAY_REDIS_URL": services.redis_url,
         "TOLLWAY_SECRET_KEYS": SECRET_KEYS,
         "TOLLWAY_PROXY_ALLOW_ADDRESSES": "127.0.0.0/8",
+        "TOLLWAY_PROXY_WAIT": "60",  # a busy machine is none of their business
         "TOLLWAY_LIMITS_PER_KEY": "1000000",
         "TOLLWAY_LIMITS_PER_ADDRESS": "1000000",
         "TOLLWAY_LIMITS_GUESSES": "1000000",
