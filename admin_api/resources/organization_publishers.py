@@ -17,6 +17,7 @@ from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import MAX_OFFSET
 from admin_api.kit.problems import refusals
 from admin_api.resources import publisher_models as models
+from admin_api.store.readiness import not_ready
 from gateway.catalog import logos
 from gateway.catalog.assets import Asset
 from gateway.catalog.publishers import PublisherDesk
@@ -228,6 +229,8 @@ async def _with_schema(services: Services, publisher: Publisher) -> models.Publi
 def _shown(services: Services, publisher: Publisher) -> models.PublisherResponse:
     shown = models.PublisherResponse.model_validate(owner_view(publisher, services.settings.public_url))
     shown.x402_accepts = models.payable(publisher, services.kinds)
+    shown.not_ready = not_ready(publisher, services)
+    shown.ready = shown.not_ready is None
     return shown
 
 

@@ -211,6 +211,8 @@ class PublisherResponse(Answer):
     connect_retries: Annotated[int | None, EXTENSION]
     refund_on_status: Annotated[list[str], EXTENSION]
     websocket_enabled: Annotated[bool, EXTENSION]
+    ready: Annotated[bool, EXTENSION] = False
+    not_ready: Annotated[str | None, EXTENSION] = None
     x402_accepts: Annotated[list[OnchainAsset] | None, EXTENSION] = None
     x402_settlement: Annotated[str | None, EXTENSION]
     x402_exposure: Annotated[str | None, EXTENSION]

@@ -12,6 +12,7 @@ from admin_api.kit.envelope import Offset, page
 from admin_api.kit.problems import refusals
 from admin_api.resources import publisher_models as models
 from admin_api.resources.publisher_calls import SLUG
+from admin_api.store.readiness import not_ready
 from gateway.catalog.checks import one_of
 from gateway.catalog.logos import FIND_LOGO, SVG_POLICY
 from gateway.catalog.records import COUNT_STORE, FIND_IN_STORE, FIND_MANY, LIST_STORE, Publisher, assemble
@@ -195,6 +196,8 @@ def _suggestion(publisher: Publisher, suggestion: Suggestion) -> models.Publishe
 def _shown(services: Services, publisher: Publisher) -> models.PublisherResponse:
     shown = models.PublisherResponse.model_validate(store_view(publisher, services.settings.public_url))
     shown.x402_accepts = models.payable(publisher, services.kinds)
+    shown.not_ready = not_ready(publisher, services)
+    shown.ready = shown.not_ready is None
     return shown
 
 

@@ -19,6 +19,7 @@ from admin_api.kit.access import Public, ServicesDep
 from admin_api.resources.publisher_models import payable
 from admin_api.store import facts
 from admin_api.store.clean import clean, line
+from admin_api.store.readiness import not_ready
 from gateway.catalog.records import COUNT_STORE, FIND_IN_STORE, LIST_STORE, Publisher, assemble
 from gateway.catalog.sales import FIND_SALE, schema_view
 from gateway.services import Services
@@ -113,7 +114,6 @@ def _shown(publisher: Publisher, services: Services, tables: list[dict[str, Any]
     record, document, public_url = publisher.record, publisher.record.document, services.settings.public_url
     on_sale = facts.sold(publisher)
     examples: list[dict[str, Any]] = document.get("usage_examples") or []
-    served = services.catalog.find(record.slug)
     return {
         "slug": record.slug,
         "name": record.name,
@@ -127,7 +127,7 @@ def _shown(publisher: Publisher, services: Services, tables: list[dict[str, Any]
         "price": facts.summary(publisher),
         "price_words": publisher.pricing[0].pricing_display_text if publisher.pricing else None,
         "seller": SELLERS.get(document.get("publisher_type") or "", SELLERS["individual"]),
-        "not_served": served is not None and served.not_served is not None,
+        "not_ready": not_ready(publisher, services),
         "register": f"{public_url}/auth/agent",
         "curl": facts.call(publisher, public_url, on_sale[0] if on_sale else None),
         "onchain": bool(payable(publisher, services.kinds)),

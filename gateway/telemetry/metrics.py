@@ -140,6 +140,7 @@ class Metrics:
         self._upstream_errors = counter("upstream_errors_total", "Failed upstream calls.", "publisher", "kind")
         self._breaker_changes = counter("breaker_changes_total", "Breakers that entered a state.", "publisher", "state")
         self._breakers = _Gauges(gauge("breakers", "Breakers in a state, by workers.", "publisher", "state"))
+        self.left_alone: set[str] = set()  # publishers whose server this worker does not call now
         self._verdicts = counter("limit_verdicts_total", "Rate limit verdicts.", "policy", "verdict")
         self._exchanges = Count(gauge("open_exchanges", "Charged calls whose end is not recorded yet."), self._sheet)
         self._holds = Count(gauge("open_holds", "Holds not yet captured or released."), self._sheet)
@@ -242,6 +243,7 @@ class Metrics:
     def breaker_changed(self, publisher: str, state: Literal["closed", "open", "half_open"]) -> None:
         """Note the new state of this worker's circuit breaker for a publisher's server."""
         label = self._publishers.label(publisher)
+        (self.left_alone.discard if state == "closed" else self.left_alone.add)(publisher)
         self._breaker_changes.add(1, label, state)
         for other in ("open", "half_open"):  # a breaker that was never open has no series
             self._breakers.set(other == state, label, other)

@@ -43,6 +43,12 @@ async def gauges(gateway: RunningGateway, shop: Shop) -> dict[str, float]:
     return {line.partition('state="')[2].partition('"')[0]: float(line.rsplit(" ", 1)[1]) for line in lines}
 
 
+async def readiness(gateway: RunningGateway, shop: Shop) -> tuple[bool, str | None]:
+    """Return what the store says of whether calls work."""
+    shown = (await gateway.client.get(f"/publishers/{shop.slug}")).json()["data"]
+    return shown["ready"], shown["not_ready"]
+
+
 async def test_it_opens_costs_nothing_and_closes_when_the_server_is_back(
     gateway: RunningGateway, world: World, connection: Connection
 ) -> None:
@@ -58,6 +64,7 @@ async def test_it_opens_costs_nothing_and_closes_when_the_server_is_back(
     )
     assert charges == 3, "the fourth was not charged at all"
     assert await gauges(gateway, shop) == {"open": 1.0, "half_open": 0.0}
+    assert await readiness(gateway, shop) == (False, "has a server that failed repeatedly, and is left alone for a moment")
     server = RecordingUpstream()
     await server.start(port=port)
     try:
@@ -67,6 +74,7 @@ async def test_it_opens_costs_nothing_and_closes_when_the_server_is_back(
         assert await problem(gateway, agent, shop) == "200"
         assert await gauges(gateway, shop) == {"open": 0.0, "half_open": 0.0}
         assert [await problem(gateway, agent, shop) for _ in range(3)] == ["200"] * 3
+        assert await readiness(gateway, shop) == (True, None)
     finally:
         await server.stop()
     assert await world.balance(agent) == FUNDS - 4 * PRICE
