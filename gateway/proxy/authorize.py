@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from uuid import UUID
 
 from gateway.catalog.assets import Asset
@@ -17,7 +18,7 @@ from gateway.ledger.holds import Holds
 from gateway.ledger.wallets import FIND_WALLET, SPENDABLE
 from gateway.proxy.allowance import allowance_of
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.held import HeldCall, hold_for, place
+from gateway.proxy.held import END_SECONDS, HeldCall, hold_for, place
 from gateway.proxy.meter import Meter
 from gateway.proxy.tiers import Usages, charge_in_step
 from pricing.money import format_amount
@@ -136,9 +137,11 @@ async def _charge(
     exchange.allowance = allowance
     if allowance is not None:
         counters += allowance.counters(offer.amount)
-    verdict = await ledger.charge(
-        Charge(exchange.id, wallet, exchange.sold.id, price.account_id, offer.amount, offer.fee, counters)
-    )
+    charge = Charge(exchange.id, wallet, exchange.sold.id, price.account_id, offer.amount, offer.fee, counters)
+    verdict = await ledger.charge(charge)
+    if verdict.verdict == "beyond" and (counter is None or verdict.kind != counter.kind):
+        await asyncio.sleep(END_SECONDS)  # the end of an earlier hold may be on its way, as in held.place
+        verdict = await ledger.charge(charge)
     if verdict.paid or (counter is not None and verdict.kind == counter.kind):
         return verdict
     if allowance is not None:

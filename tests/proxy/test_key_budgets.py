@@ -204,7 +204,8 @@ async def test_what_was_held_and_not_taken_can_be_spent_again(
     await key.limit(per_call="0.099999")
     exceeded(await gateway.client.post(path, headers=key.headers, json=body), budget="call", required="0.1")
     await key.limit(per_call=None, per_day="1")
-    streamed = {**body, "stream": True, "stream_options": {"include_usage": True}}
+    streamed = {**body, "stream": True, "stream_options": {"include_usage": True}, "x_mode": "slow"}
+    streamed["messages"] = [{"role": "user", "content": "word " * 10}]  # not over before its head is passed on
     answer = await gateway.client.post(path, headers=key.headers, json=streamed)
     assert (answer.headers["x-cost-max"], answer.headers["x-budget-left"]) == ("0.1", "day=0.875")
 
