@@ -328,7 +328,11 @@ class BuyingSettings(_Section):
     )
     most: int = Field(default=1_000_000, ge=1, description="The most that is paid for one call")
     exposure: int = Field(
-        default=5_000_000, ge=0, description="The most that may be signed for one publisher and not be delivered"
+        default=5_000_000, ge=0, description="The most signed for one owner's publishers and not delivered"
+    )
+    exposure_total: int = Field(default=20_000_000, ge=0, description="The same for all publishers together")
+    bonuses: int = Field(
+        default=1_000_000, ge=0, description="The most that is paid with bonuses for one owner's publishers in 30 days"
     )
     validity: Seconds = Field(default=300.0, ge=10, description="How long an authorization may live")
     max_body: Bytes = Field(default=1_048_576, description="The largest request body that can be sent once more")

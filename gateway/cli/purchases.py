@@ -43,12 +43,15 @@ def list_command(limit: int) -> None:
 @purchases.command("forgive")
 @click.argument("slug")
 def forgive_command(slug: str) -> None:
-    """Buy from a publisher again that was paid for what it did not deliver. What it cost stays booked."""
+    """Buy again from a publisher, and the others of its owner, that was paid for what it did not deliver.
+
+    What it cost stays booked.
+    """
 
     async def work(connection: Connection) -> int:
         return await FORGIVE.run(connection, slug)
 
-    click.echo(f"forgave {_run(work)} purchases from {slug}")
+    click.echo(f"forgave {_run(work)} purchases from the owner of {slug}")
 
 
 @purchases.command("fund")

@@ -163,6 +163,8 @@ class Buyer:
                 amount=chosen.amount,
                 valid_before=valid_before,
                 exposure=scaled(settings.exposure, price),
+                exposure_total=scaled(settings.exposure_total, price),
+                bonuses=scaled(settings.bonuses, price),
             )
         )
         match verdict.verdict:
@@ -172,8 +174,10 @@ class Buyer:
                 exchange.sent = False
                 raise Unavailable("The call's money is not held any more; nothing was paid.")
             case "exposed":
-                log.warning("publisher %s is not bought from: it owes too much", exchange.slug, extra=of(exchange.id))
-                raise self._declined(exchange, "paused", "it has been paid for too much that it did not deliver")
+                log.warning("publisher %s is not bought from: too much is owed", exchange.slug, extra=of(exchange.id))
+                raise self._declined(exchange, "paused", "too much has been paid that was not delivered")
+            case "bonuses":
+                raise self._declined(exchange, "bonuses", "no more of that is paid with bonuses for now")
             case "short":
                 log.error("the buying wallet on %s is empty", kind.network.id, extra=of(exchange.id))
                 raise self._declined(exchange, "wallet", "the gateway's wallet lacks the money")

@@ -42,6 +42,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 HeaderPairs = list[tuple[bytes, bytes]]
+NO_STATUSES: frozenset[int] = frozenset()
 
 
 class Exchange:
@@ -154,6 +155,12 @@ class Exchange:
     def owes_settlement(self) -> bool:
         """Return whether money moved for this exchange and its end has not been said yet."""
         return self.charge is not None and self.outcome not in ("settled", "refunded")
+
+    @property
+    def refunded_statuses(self) -> frozenset[int]:
+        """Return the statuses that its publisher gives back: none of what was bought, because the money is gone."""
+        bought = self.meter is not None and self.meter.bought
+        return NO_STATUSES if bought else self.sold.delivery.refunded
 
     def mark(self, stage: str) -> None:
         """Note that a stage ended now, for the latency-by-stage metric."""

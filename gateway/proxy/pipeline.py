@@ -276,7 +276,7 @@ class Pipeline:
         """Deliver an answer and settle."""
         services = self.services
         # The refund of an answer that costs nothing is durable before the caller reads that it does.
-        given_back = gives_back(answer.status, exchange.sold.delivery.refunded) is not None
+        given_back = gives_back(answer.status, exchange.refunded_statuses) is not None
         refunded = given_back and await settle(exchange, services.ledger, "delivered")
         if ARMED == "refund.after" and refunded:
             await act()

@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import StreamingResponse
 
 from gateway.payments.evm.encoding import parse_address, show_address
 from gateway.payments.evm.keystore import Signer
@@ -21,6 +23,7 @@ from tests.support.gateway import free_port
 
 PRICE = 10_000
 NETWORK_V1 = "base-sepolia"
+STATUSES = {"failing": 500, "absent": 404, "moving": 302}
 Document = dict[str, Any]
 
 
@@ -33,7 +36,9 @@ class Seller:
     """`mode` is what it does with a payment; `changes` what is other than usual about its offer.
 
     honest: takes it, 200. late: 200 without a word, takes nothing. failing: takes it, 500. missing: 404, takes nothing.
-    refusing: 402 again. thief: takes it, 402 again. silent: takes it, never answers (until told).
+    absent: takes it, 404. refusing: 402 again. dearer: 402 again, for twice the price. thief: takes it, 402 again.
+    silent: takes it, never answers (until told). cutting: takes it, 200, and breaks off. moving: takes it, 302.
+    denying: takes it, 200, and says that it did not.
     """
 
     chain: Chain
@@ -97,12 +102,12 @@ class Seller:
         return await self._sold(signed)
 
     async def _sold(self, signed: Authorization) -> Response:
-        if self.mode in ("refusing", "missing", "late"):
-            return (
-                self.required()
-                if self.mode == "refusing"
-                else Response(status_code=404 if self.mode == "missing" else 200)
-            )
+        if self.mode in ("missing", "late"):
+            return Response(status_code=404 if self.mode == "missing" else 200)
+        if self.mode == "dearer":
+            self.price *= 2
+        if self.mode in ("refusing", "dearer"):
+            return self.required()
         digest = await self.take(signed)
         if self.mode == "thief":
             return self.required()
@@ -110,8 +115,13 @@ class Seller:
             self.reached.set()
             await self.release.wait()
         name = "PAYMENT-RESPONSE" if self.version == 2 else "X-PAYMENT-RESPONSE"
-        settled = {"success": True, "transaction": digest, "network": self.chain.network, "payer": ""}
-        return Response("bought", 500 if self.mode == "failing" else 200, {name: encoded(settled)})
+        settled = {"success": self.mode != "denying", "transaction": digest, "network": self.chain.network, "payer": ""}
+        said = {name: encoded(settled)}
+        if self.mode == "cutting":
+            return StreamingResponse(_cut(), headers={**said, "content-length": "100"})
+        if self.mode == "moving":
+            said["location"] = f"{self.url}/free"
+        return Response("bought", STATUSES.get(self.mode, 200), said)
 
     async def take(self, signed: Authorization) -> str:
         """Execute an authorization, as anybody can."""
@@ -128,6 +138,12 @@ def _read(payload: Document) -> Authorization:
         parse_address(one["from"]), parse_address(one["to"]), int(one["value"]), int(one["validAfter"]),
         int(one["validBefore"]), bytes.fromhex(one["nonce"][2:]), bytes.fromhex(payload["signature"][2:]),
     )  # fmt: skip
+
+
+async def _cut() -> AsyncIterator[bytes]:
+    yield b"half of it"
+    await asyncio.sleep(0)
+    raise ConnectionAbortedError
 
 
 class Serving:

@@ -41,15 +41,16 @@ ROUND = 200
 FUNDS_NANOSECONDS = 2_000_000_000
 
 Said = Literal["paid", "unpaid", "unknown"]
-Verdict = Literal["signed", "unheld", "exposed", "short"]
+Verdict = Literal["signed", "unheld", "exposed", "bonuses", "short"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Purchase:
     """What is to be signed for one held call: atomic units of a token to a payee, until `valid_before` (Unix seconds).
 
-    `asset_id` is what the ledger books in, `rail` names the wallet's account there (`rail_of`), `exposure` is the most
-    that may be at risk with this publisher, this purchase included.
+    `asset_id` is what the ledger books in, `rail` names the wallet's account there (`rail_of`). `exposure` is the most
+    that may be at risk with this publisher's owner, `exposure_total` with all, `bonuses` what the owner may have of
+    those within 30 days; this purchase included.
     """
 
     exchange_id: UUID
@@ -63,11 +64,13 @@ class Purchase:
     amount: int
     valid_before: int
     exposure: int
+    exposure_total: int
+    bonuses: int
 
 
 @dataclass(frozen=True, slots=True)
 class Signing:
-    """What came of it. `available` is what is left of the exposure, or of the wallet."""
+    """What came of it. `available` is what is left of the exposure, the bonuses, or the wallet."""
 
     verdict: Verdict
     available: int
@@ -100,7 +103,7 @@ SIGN = Statement(
     """
     SELECT verdict, available
       FROM chain.sign_purchase($1, $2, $3, $4, $5, $6, $7, $8, $9::text::numeric, $10, $11, $12::text::numeric,
-                               $13::text::numeric)
+                               $13::text::numeric, $14::text::numeric, $15::text::numeric)
     """,
     Signing,
 )
@@ -133,7 +136,8 @@ LIST = Statement(
 FORGIVE = Command(
     """
     UPDATE chain.purchase p SET forgiven = true FROM catalog.publisher c
-     WHERE c.slug = $1 AND p.publisher_id = c.id AND p.state = 'bought' AND NOT p.delivered AND NOT p.forgiven
+     WHERE c.slug = $1 AND p.organization_id = c.organization_id
+       AND p.state = 'bought' AND NOT p.delivered AND NOT p.forgiven
     """
 )
 FUND = Statement("SELECT chain.fund_wallet($1, $2, $3, $4, $5::text::numeric, $6)", bool, scalar=True)
@@ -189,7 +193,7 @@ class BuyingWallet:
         arguments = (
             order.exchange_id, order.publisher_id, order.asset_id, order.network, order.asset, self.address,
             order.payee, order.nonce, str(order.amount), order.valid_before, order.rail, str(order.exposure),
-            None if funds is None else str(funds),
+            str(order.exposure_total), str(order.bonuses), None if funds is None else str(funds),
         )  # fmt: skip
         try:
             async with self._database.transaction() as connection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import httpx
@@ -60,6 +61,8 @@ async def test_what_must_not_be_signed_is_not_bought_and_costs_nothing(
     ("mode", "status", "state"),
     [
         ("refusing", 502, "lapsed"),
+        ("dearer", 502, "lapsed"),
+        ("denying", 200, "bought"),
         ("thief", 502, "bought"),
         ("failing", 500, "bought"),
         ("missing", 404, "lapsed"),
@@ -80,6 +83,39 @@ async def test_a_caller_pays_only_for_what_was_delivered(
     await expire(connection, chain)
     assert (await ended(connection, chain))[-1] == (state, False)
     await left(world, agent, 10 * CAP)
+
+
+async def test_an_answer_that_breaks_off_is_not_charged_though_it_was_paid(
+    gateway: RunningGateway, seller: Seller, reselling: Reselling, agent: Agent, world: World, chain: Chain,
+    connection: Connection,
+) -> None:  # fmt: skip
+    seller.mode, shop = "cutting", await reselling()
+    with pytest.raises(httpx.TransportError):
+        await gateway.client.get(f"/publishers/{shop.slug}/item", headers=agent.headers)
+    assert (await ended(connection, chain))[-1] == ("bought", False)
+    await left(world, agent, 10 * CAP)
+
+
+@pytest.mark.parametrize(("mode", "status"), [("absent", 404), ("moving", 302)])
+async def test_a_publisher_gives_nothing_back_that_the_platform_has_paid(
+    mode: str, status: int, gateway: RunningGateway, seller: Seller, reselling: Reselling, agent: Agent, world: World,
+    chain: Chain, connection: Connection,
+) -> None:  # fmt: skip
+    seller.mode, shop = mode, await reselling(refund_on_status=["3xx", "404"])
+    asked = await gateway.client.get(f"/publishers/{shop.slug}/item", headers=agent.headers)
+    assert (asked.status_code, asked.headers["x-cost"]) == (status, "0.01")
+    assert (seller.asked, len(seller.presented), len(seller.bodies)) == (1, 1, 2), "redirects are not followed"
+    assert (await ended(connection, chain))[-1] == ("bought", True)
+    await left(world, agent, 10 * CAP - PRICE)
+
+
+async def test_an_authorization_lives_no_longer_than_the_operator_says(
+    gateway: RunningGateway, seller: Seller, reselling: Reselling, agent: Agent
+) -> None:
+    seller.changes, shop = {"maxTimeoutSeconds": 10**9, "validBefore": 2**40}, await reselling()
+    assert (await gateway.client.get(f"/publishers/{shop.slug}/item", headers=agent.headers)).status_code == 200
+    (signed,) = seller.presented
+    assert signed.valid_before <= time.time() + 86_400
 
 
 async def test_a_payment_that_is_never_taken_goes_back_to_the_caller(
