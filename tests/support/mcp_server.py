@@ -147,6 +147,10 @@ class PublishersServer:
             self.runs["slow ended"] += 1
             return "done"
 
+        self._add_more(server)
+        return server
+
+    def _add_more(self, server: MCPServer) -> None:
         @server.tool()
         async def asking(ctx: Context[Any, Any]) -> str:
             """Asks its caller, and its caller's model."""
@@ -167,8 +171,6 @@ class PublishersServer:
         def pack(city: str) -> str:
             """What to pack."""
             return f"What should I pack for {city}?"
-
-        return server
 
 
 class Conversation:

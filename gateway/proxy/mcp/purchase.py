@@ -16,6 +16,7 @@ from typing import Protocol
 
 from gateway.billing.prepaid_credits import Ending
 from gateway.errors import McpRefused, SessionLost
+from gateway.faults import ARMED, act
 from gateway.proxy.deliver import cost_headers, kept_from_caches, send_at_once
 from gateway.proxy.destination import Destination, Destinations
 from gateway.proxy.exchange import Exchange, HeaderPairs
@@ -86,12 +87,18 @@ class Purchases:
         if finished is not None:
             await replay(exchange, finished)
             return None
+        if ARMED == "claim.after":
+            await act()
         if exchange.keyed is not None:
             exchange.keyed.request_hasher.update(exchange.read_body)
         to = self.destinations.find(exchange.sold)
         await admit(exchange, to, services)
         try:
+            if ARMED == "authorize.before":
+                await act()
             await self.pay(exchange)
+            if ARMED == "authorize.after":
+                await act()
             exchange.mark("authorize")
             result = await self._run(exchange, to, call, line, reply)
             return await self._deliver(exchange, result)
@@ -129,6 +136,8 @@ class Purchases:
         except UpstreamError as error:
             raise await unanswered(exchange, to, error, self.services) from error
         exchange.mark("upstream")
+        if ARMED == "forward.after":
+            await act()
         if "error" in response:
             await settle(exchange, self.services.ledger, "upstream_error")
             raise refused(response, answer.status)
@@ -169,6 +178,8 @@ class Purchases:
         body, headers = _answer(exchange, result)
         brings_nothing = why_nothing(result)
         refunded = brings_nothing is not None and await settle(exchange, services.ledger, brings_nothing)
+        if ARMED == "refund.after" and refunded:
+            await act()
         headers += cost_headers(exchange, refunded=refunded)
         if exchange.keyed is not None:
             kept = body if len(body) <= services.answers.keep else None

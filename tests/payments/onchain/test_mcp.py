@@ -12,13 +12,15 @@ import pytest_asyncio
 from mcp.client.client import Client
 from x402.mcp import x402MCPClient
 
+from tests.payments.evm.conftest import until
 from tests.payments.onchain.buyer import PRICE, Buyer, payload
-from tests.payments.onchain.conftest import Buying
+from tests.payments.onchain.conftest import Buying, chained
 from tests.payments.onchain.test_official_clients import official
 from tests.support.chain import Chain
-from tests.support.gateway import RunningGateway
+from tests.support.gateway import RunningGateway, start_gateway
 from tests.support.mcp_client import call, connected, opened, post, response
 from tests.support.mcp_server import PublishersServer, selling
+from tests.support.services import Services
 from tests.support.world import SEPOLIA_USDC, Shop, World
 
 
@@ -140,3 +142,32 @@ async def test_a_tool_is_paid_by_plain_http_too(
     assert answer.status_code == 200, answer.text
     assert answer.json()["content"][0]["text"] == "Rome: sunny for 1 days"
     assert (server.runs["forecast"], await buyer.balance()) == (1, 9 * PRICE)
+
+
+@pytest.mark.slow
+async def test_a_payment_survives_a_gateway_that_is_killed_while_the_tool_runs(
+    gateway: RunningGateway,
+    buying: Buying,
+    tools: Shop,
+    server: PublishersServer,
+    services: Services,
+    database_url: str,
+    chain: Chain,
+) -> None:
+    doomed = await start_gateway(services, database_url, **chained(chain))
+    buyer, session = await buying(), await opened(doomed, tools)
+    message = call("slow", 1, **paid_in(await asked(doomed, tools, session, "slow"), buyer))
+    running = asyncio.ensure_future(post(doomed, tools, message, mcp_session_id=session))
+    await server.begun.wait()
+    await doomed.kill()
+    await asyncio.gather(running, return_exceptions=True)
+    assert await buyer.balance() == 10 * PRICE, "nothing is taken for what was not delivered"
+    server.gate.set()
+
+    async def answered() -> bool:
+        said = response(await post(gateway, tools, message, mcp_session_id=session))
+        return "result" in said and said["result"]["content"][0]["text"] == "done"
+
+    await until(answered)
+    assert server.runs["slow"] == 2
+    assert await buyer.balance() == 9 * PRICE
