@@ -12,13 +12,14 @@ from benchmarks.rounds import Row
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """One goal with its figure. `measured` None: this plan has not looked."""
+    """One goal with its figure. `measured` None: this plan has not looked. `case` is what has to become better."""
 
     what: str
     wanted: float
     at_least: bool
     unit: str
     measured: float | None
+    case: Case | None = None
 
     @property
     def reached(self) -> bool | None:
@@ -103,11 +104,12 @@ def _throughput(results: Results, server: str, agents: int) -> Iterator[Goal]:
     for what, (kind, base, wanted) in RATIOS.items():
         for connections, least in zip(CONNECTIONS, wanted, strict=True):
             pair = [_case(one, server, agents, connections) for one in (kind, base)]
-            yield Goal(f"{what}, {connections} connections", least, True, " x", results.ratio(*pair))
+            yield Goal(f"{what}, {connections} connections", least, True, " x", results.ratio(*pair), pair[0])
     for connections, most in zip(CONNECTIONS, CPU, strict=True):
-        row = results.row(_case("prepaid", server, agents, connections))
+        case = _case("prepaid", server, agents, connections)
+        row = results.row(case)
         used = row.cpu("proxy") if row else None
-        yield Goal(f"gateway's CPU per prepaid call, {connections} connections", most, False, " us", used)
+        yield Goal(f"gateway's CPU per prepaid call, {connections} connections", most, False, " us", used, case)
 
 
 def _x402(results: Results) -> Iterator[Goal]:
@@ -131,7 +133,7 @@ def _latency(results: Results, server: str, agents: int, disk: Mapping[str, floa
         flush = disk.get(f"fdatasync_{percentile}_ms", 0.0)
         added = results.added(paid, bare, f"{percentile}_ms")
         what = f"added latency {percentile} at half load, prepaid over bare; {most:.0f} ms and one flush of this disk"
-        yield Goal(what, round(most + flush, 3), False, " ms", added)
+        yield Goal(what, round(most + flush, 3), False, " ms", added, paid)
 
 
 def _spread(results: Results, server: str, agents: int) -> Iterator[Goal]:
@@ -140,10 +142,10 @@ def _spread(results: Results, server: str, agents: int) -> Iterator[Goal]:
         one = replace(many, agents=1)
         ratio = results.ratio(one, many)
         if connections == CONNECTIONS[-1] or ratio is not None:
-            yield Goal(f"one agent against {agents:,}, {connections} connections", 0.95, True, " x", ratio)
+            yield Goal(f"one agent against {agents:,}, {connections} connections", 0.95, True, " x", ratio, one)
         ratio = results.ratio(many, replace(many, publishers=1000))
         if connections == CONNECTIONS[-1] or ratio is not None:
-            yield Goal(f"one publisher against 1,000, {connections} connections", 0.95, True, " x", ratio)
+            yield Goal(f"one publisher against 1,000, {connections} connections", 0.95, True, " x", ratio, many)
 
 
 def _grown(found: dict[str, Any]) -> float | None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import OTHER, Case
-from benchmarks.experiments.finding import Finding, table
-from benchmarks.goals import Goal, Results, goals
+from benchmarks.experiments.finding import Chart, Finding, table
+from benchmarks.goals import Goal, Results, goals, shown
 from benchmarks.plots import line_chart
 from benchmarks.rounds import Row
 
@@ -20,7 +20,12 @@ HEAD = (
     "x bare", "x nginx", "x unpriced", "x other",
 )  # fmt: skip
 BASES = ("bare", "nginx", "unpriced", "other")
-TREES = ("proxy", "postgres", "valkey", "upstream", "generator")
+NAMES = {
+    "proxy": "the proxy", "postgres": "PostgreSQL", "valkey": "Valkey", "upstream": "the upstream",
+    "generator": "the load generator",
+}  # fmt: skip
+TREES = tuple(NAMES)
+SCARCE = 0.85
 
 
 @dataclass(slots=True)
@@ -109,15 +114,33 @@ class Report:
             "## Goals",
             table(("goal", "wanted", "measured", "reached"), [goal.cells() for goal in self.goals]),
         ]
+        if missed := [*self._missed()]:
+            parts += ["## Why some are not reached", "\n".join(missed)]
         if self.rows:
-            parts += ["## Cases", _case_tables(self.rows), NOTES]
-            parts += [f"![{title}]({self.name}-{kind}.svg)" for kind, title, _ in charts(self.rows)]
+            parts += ["## Cases", _case_tables(self.rows), NOTES, *map(self._shown, charts(self.rows))]
             parts += ["## Who is busy", BUSY_NOTE, _busy_table(self.rows)]
             parts += [doubts] if (doubts := _doubts(self.rows)) else []
         for finding in self.findings:
-            parts += [f"## {finding.title}", finding.text]
+            parts += [f"## {finding.title}", finding.text, *map(self._shown, finding.charts)]
         parts += ["## Conditions", "\n".join(self._conditions())]
         return "\n\n".join(parts) + "\n"
+
+    def _shown(self, chart: Chart) -> str:
+        return f"![{chart.title}]({self.name}-{chart.kind}.svg)"
+
+    def _missed(self) -> Iterator[str]:
+        """Yield what is scarce in the case of each goal that is not reached, and where its profile is."""
+        rows = {row.case: row for row in self.rows if row.door == row.case.door}
+        files = {kind: one["file"] for f in self.findings if f.name == "profiles" for kind, one in f.document.items()}
+        for goal in self.goals:
+            if goal.reached is not False:
+                continue
+            told = f"- {goal.what}: {shown(goal.measured or 0)}{goal.unit} of {shown(goal.wanted)}{goal.unit}."
+            if goal.case in rows:
+                told += f" {scarce(rows[goal.case])}"
+                kind = goal.case.kind
+                told += f" Profile: [{kind}, 64 connections]({files[kind]})." if kind in files else ""
+            yield told
 
     def _conditions(self) -> Iterator[str]:
         machine, services, disk, load = self.machine, self.services, self.disk, self.generator
@@ -146,8 +169,8 @@ class Report:
     def write(self, directory: Path) -> Path:
         """Write NAME.json, NAME.md and the plots, and return the first."""
         directory.mkdir(parents=True, exist_ok=True)
-        for kind, _, svg in charts(self.rows):
-            (directory / f"{self.name}-{kind}.svg").write_text(svg, encoding="utf-8")
+        for chart in (*charts(self.rows), *(chart for finding in self.findings for chart in finding.charts)):
+            (directory / f"{self.name}-{chart.kind}.svg").write_text(chart.svg, encoding="utf-8")
         (directory / f"{self.name}.md").write_text(self.markdown(), encoding="utf-8")
         file = directory / f"{self.name}.json"
         file.write_text(json.dumps(self.document(), indent=1) + "\n", encoding="utf-8")
@@ -178,8 +201,19 @@ def _doubts(rows: Sequence[Row]) -> str:
     return "\n".join(f"- not valid: {row.door_name}, {row.case.connections}: {row.doubt}" for row in rows if row.doubt)
 
 
-def charts(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
-    """Return the plots as (kind, title, SVG): what the plain cases do as connections grow."""
+def scarce(row: Row) -> str:
+    """Say what limits a case: the processors, and who uses them, or waiting."""
+    shares = {who: row.busy(who) for who in TREES}
+    whole = sum(shares.values())
+    users = ", ".join(f"{NAMES[who]} {share:.0%}" for who, share in shares.items() if share >= 0.005)
+    spent = sum(row.cpu(who) for who in TREES)
+    if whole >= SCARCE:
+        return f"The processors are the limit: {whole:.0%} busy ({users}), {spent:.0f} us for each call in all."
+    return f"The processors are {whole:.0%} busy ({users}); a call waits: p50 {row.middle('p50_ms'):.2f} ms."
+
+
+def charts(rows: Sequence[Row]) -> list[Chart]:
+    """Return the plots of what the plain cases do as connections grow."""
     plain = [row for row in rows if row.rounds and row.case.shape == "small" and not row.case.load]
     plain = [row for row in plain if row.case.publishers == 1 and not row.case.pinned and row.case.workers == 1]
     numbers = sorted({row.case.connections for row in plain})
@@ -205,7 +239,7 @@ def charts(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
         series = {
             name: [read(line[number]) if number in line else None for number in numbers] for name, line in lines.items()
         }
-        found.append((kind, title, line_chart(title, [str(number) for number in numbers], series, unit, log=log)))
+        found.append(Chart(kind, title, line_chart(title, [str(number) for number in numbers], series, unit, log=log)))
     return found
 
 

@@ -43,6 +43,25 @@ class World:
     paid: list[str]
 
 
+GRANTS = """
+    WITH wanted AS (
+        SELECT * FROM unnest($1::uuid[], $2::bigint[]) AS t (cause, wallet)
+    ), payer AS MATERIALIZED (
+        SELECT ledger.platform_account($3::uuid, 'promotional_expense') AS id
+    ), lot AS (
+        INSERT INTO ledger.account (purpose, asset_id, wallet_id, source, reference, granted, balance)
+        SELECT 'promotional', $3::uuid, wallet, 'admin_grant', 'bench', $4::text::numeric, $4::text::numeric FROM wanted
+        RETURNING id, wallet_id
+    ), granted AS (
+        INSERT INTO ledger.transfer (cause_id, kind, leg, debit_account, credit_account, wallet_id, amount)
+        SELECT w.cause, 'grant', 0, p.id, l.id, l.wallet_id, $4::text::numeric
+          FROM wanted w JOIN lot l ON l.wallet_id = w.wallet CROSS JOIN payer p
+        RETURNING amount
+    )
+    SELECT ledger.add_to_shard(p.id, (SELECT sum(amount) FROM granted), 0) FROM payer p
+"""
+
+
 async def prepare(database_url: str, upstream_port: int, agents: int, publishers: int = 1) -> World:
     """Migrate the database and fill it. Publishers' base paths are the upstream's counters: /free and /paid."""
     await migrate(database_url)
@@ -96,11 +115,8 @@ async def _agents(connection: Connection, first: int, number: int) -> list[Agent
         accounts, USDC,
     )  # fmt: skip
     wallets = {row["owner_id"]: row["id"] for row in rows}
-    await connection.execute(
-        "SELECT count(ledger.grant_lot(cause, wallet, 'admin_grant', 'bench', $3::text::numeric, 'promotional', NULL,"
-        " NULL, NULL, NULL)) FROM unnest($1::uuid[], $2::bigint[]) AS t (cause, wallet)",
-        [uuid7() for _ in accounts], [wallets[account] for account in accounts], str(FUNDS),
-    )  # fmt: skip
+    # What ledger.grant_lot does, for all at once: one by one, the row of the sums would be written once for each.
+    await connection.execute(GRANTS, [uuid7() for _ in rows], [row["id"] for row in rows], USDC, str(FUNDS))
     return [Agent(account, key.text, wallets[account]) for account, key in zip(accounts, keys, strict=True)]
 
 
@@ -126,24 +142,25 @@ async def _publishers(
 
 CHARGES = """
     WITH lot AS (
-        SELECT row_number() OVER (ORDER BY id) - 1 AS number, count(*) OVER () AS lots, id, wallet_id
+        SELECT row_number() OVER (ORDER BY id) - 1 AS number, id, wallet_id
           FROM ledger.account WHERE granted IS NOT NULL AND NOT spent
     ), past AS MATERIALIZED (
-        SELECT n, clock_timestamp() - ($3::bigint - n) * interval '1 ms' AS at,
+        SELECT (n * 7919) % (SELECT count(*) FROM lot) AS lot,
+               clock_timestamp() - ($3::bigint - n) * interval '1 ms' AS at,
                (lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint - ($3::bigint - n)), 12, '0')
                 || '7' || substr(md5(n::text), 1, 3) || '8' || substr(md5(n::text), 4, 15))::uuid AS cause
           FROM generate_series($1::bigint, $2::bigint) AS n
     ), charged AS (
         INSERT INTO ledger.transfer (cause_id, kind, leg, debit_account, credit_account, wallet_id, amount, created_at)
         SELECT p.cause, 'charge', 0, l.id, $4::bigint, l.wallet_id, $5::bigint, p.at
-          FROM past p JOIN lot l ON l.number = (p.n * 7919) % l.lots
+          FROM past p JOIN lot l ON l.number = p.lot
     ), ended AS (
         INSERT INTO ledger.settlement (exchange_id, outcome, reason, status, bytes_out, ended_at)
         SELECT cause, 'settled', 'delivered', 200, 1024, at FROM past
     ), taken AS (
         UPDATE ledger.account a SET balance = a.balance - s.amount
           FROM (SELECT l.id, count(*) * $5::bigint AS amount
-                  FROM past p JOIN lot l ON l.number = (p.n * 7919) % l.lots GROUP BY l.id) s
+                  FROM past p JOIN lot l ON l.number = p.lot GROUP BY l.id) s
          WHERE a.id = s.id
     )
     INSERT INTO ledger.shard AS s (account_id, shard, credits) SELECT $4::bigint, 0, ($2 - $1 + 1) * $5::bigint

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,15 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
+class Chart:
+    """A plot: the last part of its file's name, its title, and the SVG."""
+
+    kind: str
+    title: str
+    svg: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """The outcome: `document` for the JSON, `text` for people. `sound`: no money was lost or invented meanwhile."""
 
@@ -36,6 +45,7 @@ class Finding:
     document: dict[str, Any]
     text: str
     sound: bool = True
+    charts: list[Chart] = field(default_factory=list[Chart])
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

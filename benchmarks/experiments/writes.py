@@ -10,15 +10,16 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
 from benchmarks.cases import Case
-from benchmarks.experiments.finding import Finding, Setting, table
+from benchmarks.experiments.finding import Chart, Finding, Setting, table
 from benchmarks.plain_http import HOST
+from benchmarks.plots import line_chart
 from benchmarks.relay import Relay, relayed
 from benchmarks.stack import Doors, Running
 
@@ -152,7 +153,24 @@ def run(setting: Setting) -> Finding:
         " which is slower, so its batches are larger than those of the other columns.\n\n" + table(head, rows)
     )
     document = {"per_call": [{name: round(getattr(one, name), 4) for name in Written.__slots__} for one in found]}
-    return Finding("writes", "What a call writes and asks", document, text)
+    return Finding("writes", "What a call writes and asks", document, text, charts=_charts(found))
+
+
+def _charts(found: Sequence[Written]) -> list[Chart]:
+    if len(found) < 2:
+        return []
+    across = [str(one.connections) for one in found]
+    shared = {
+        "flushes": [one.fsyncs for one in found],
+        "commits": [one.commits for one in found],
+        "round trips to PostgreSQL": [one.database_trips for one in found],
+        "round trips to Valkey": [one.valkey_trips for one in found],
+    }
+    shared_title, wal_title = "What calls at the same time share, by connections", "WAL by connections"
+    return [
+        Chart("shared", shared_title, line_chart(shared_title, across, shared, "per call, logarithmic", log=True)),
+        Chart("wal", wal_title, line_chart(wal_title, across, {"WAL": [one.wal for one in found]}, "bytes per call")),
+    ]
 
 
 def _written(setting: Setting, case: Case, seconds: float) -> tuple[float, float, float, float]:

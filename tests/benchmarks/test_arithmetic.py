@@ -12,7 +12,7 @@ from benchmarks.generator import Answers
 from benchmarks.goals import Goal, Results, goals
 from benchmarks.plots import line_chart, scale
 from benchmarks.profile import count, native_shares
-from benchmarks.report import bases, charts
+from benchmarks.report import Report, bases, charts, scarce
 from benchmarks.rounds import Round, Row
 from benchmarks.traffic import SHAPES, heads, zipf
 
@@ -98,6 +98,32 @@ def test_goals_are_reached_or_not_or_were_not_looked_at() -> None:
     }
 
 
+def test_what_is_scarce_is_named() -> None:
+    case = prepaid()
+    busy = {"proxy": 0.5, "postgres": 0.3, "generator": 0.1}
+    tight = Row(case, case.door, [Round(answers(100), {"proxy": 60.0, "postgres": 30.0}, busy)])
+    assert scarce(tight) == (
+        "The processors are the limit: 90% busy (the proxy 50%, PostgreSQL 30%, the load generator 10%), 90 us for each"
+        " call in all."
+    )
+    idle = Row(case, case.door, [Round(answers(100), {}, {"proxy": 0.2})])
+    assert scarce(idle) == "The processors are 20% busy (the proxy 20%); a call waits: p50 1.00 ms."
+
+
+def test_a_report_says_why_a_goal_is_not_reached_and_is_not_valid_when_a_row_of_ours_is_not() -> None:
+    rows = [row(prepaid(), 300, cpu=61.0), row(Case("express"), 100, bad_status=1)]
+    options = {"server": "granian", "agents": MANY, "command": "x"}
+    machine = dict.fromkeys(
+        ("cores", "cpu", "memory_mib", "kernel", "file_system", "python", "load_before", "load_after")
+    )
+    report = Report("n", "now", options, {**machine, "packages": {}}, {}, True, {}, {}, {}, rows)
+    assert report.valid, "a peer's row is not ours"
+    assert "- gateway's CPU per prepaid call, 64 connections: 61 us of 60 us. The processors are" in report.markdown()
+    rows.append(row(prepaid(16), 100, shed=1))
+    assert not report.valid
+    assert "not valid: prepaid" in report.markdown()
+
+
 def test_a_ledger_that_was_not_grown_to_the_end_reaches_nothing() -> None:
     found = {"growth": {"steps": [{"rows": 1000, "ratio": 1.0}]}}
     grown = next(goal for goal in goals(Results([], found), "granian", MANY, DISK) if "ledger rows" in goal.what)
@@ -148,8 +174,8 @@ def test_a_chart_is_well_formed_and_leaves_out_what_was_not_measured() -> None:
 
 def test_plots_are_of_cases_at_several_numbers_of_connections() -> None:
     rows = [row(Case("bare", connections=number), 100 * number) for number in (1, 16)] + [row(prepaid(16), 50)]
-    assert [kind for kind, _, _ in charts(rows)] == ["throughput", "latency", "cpu"]
-    assert "prepaid" not in charts(rows)[0][2]
+    assert [chart.kind for chart in charts(rows)] == ["throughput", "latency", "cpu"]
+    assert "prepaid" not in charts(rows)[0].svg
     assert charts(rows[:1]) == []
 
 
