@@ -17,6 +17,7 @@ from admin_api.kit.access import Public, ServicesDep
 from admin_api.kit.problems import refusals
 from admin_api.resources.publisher_calls import SLUG
 from admin_api.resources.publisher_models import payable
+from admin_api.store.listing import line_of
 from admin_api.store.openapi import document
 from gateway.catalog.records import FIND_IN_STORE, assemble
 from gateway.catalog.snapshot import Publisher
@@ -24,12 +25,14 @@ from gateway.errors import UnknownPublisher
 from gateway.json_text import json_text
 from gateway.payments.x402 import v2
 from gateway.proxy.onchain.offers import Offers
+from gateway.proxy.quote import rate_of
 from gateway.services import Services
 
 EXTENSION: dict[str, Any] = {"x-extension": True}
 router = APIRouter(tags=["extensions"])
 
 MAX_ITEMS = 2_000
+MAX_LISTED = 100
 CACHING = {"Cache-Control": "public, max-age=60"}
 
 LLMS = """# Tollway
@@ -52,21 +55,34 @@ LLMS = """# Tollway
 - [Every operation of the API]({base}/openapi.json): OpenAPI 3.1
 - [Errors]({base}/problems): what each means and what to do
 - [The store]({base}/publishers): JSON; of one publisher also `{base}/publishers/<slug>/openapi.json` with prices{well_known}
+
+## Publishers
+
+{publishers}
 """  # noqa: E501 - the text as it is served
 
 
 @router.get("/llms.txt", operation_id="llms_txt", openapi_extra=EXTENSION, response_class=PlainTextResponse)
-async def llms_txt(services: ServicesDep) -> Response:
-    """Say in one page what this gateway is and how a program uses it."""
+async def llms_txt(request: Request, services: ServicesDep) -> Response:
+    """Say in one page what this gateway is, how a program uses it, and what is on sale."""
+    text = _kept(request, "llms", services.catalog.reloads, lambda: _llms(services).encode())
+    return PlainTextResponse(text, headers=CACHING)
+
+
+def _llms(services: Services) -> str:
     base = services.settings.public_url
+    served = [publisher for publisher in services.catalog.publishers if publisher.not_served is None]
+    lines = [line_of(publisher, base) for publisher in served[:MAX_LISTED]]
+    if len(served) > MAX_LISTED:
+        lines.append(f"- and {len(served) - MAX_LISTED} more: `GET {base}/publishers`")
     onchain = bool(services.settlements.parties)
-    text = LLMS.format(
+    return LLMS.format(
         base=base,
         wallets=", or from a wallet without an account (x402)" if onchain else "",
         or_how=", or how a wallet pays by x402" if onchain else "",
         well_known=f"\n- [What wallets can buy]({base}/.well-known/x402): x402 version 2" if onchain else "",
+        publishers="\n".join(lines) or "None yet.",
     )
-    return PlainTextResponse(text, headers=CACHING)
 
 
 @router.get("/.well-known/x402", operation_id="well_known_x402", openapi_extra=EXTENSION)
@@ -122,15 +138,21 @@ def _x402(services: Services) -> dict[str, Any]:
 
 
 def _items(services: Services, offers: Offers, publisher: Publisher) -> list[dict[str, Any]]:
-    """Return a publisher's calls with a fixed price that a wallet can pay, as the facilitators' listings have them."""
-    if publisher.not_served is not None or publisher.category != "integration" or publisher.metered:
+    """Return a publisher's calls that a wallet can pay, as the facilitators' listings have them: at their price, or at
+    the most that they may cost (`pricing`).
+    """
+    if publisher.not_served is not None or publisher.category != "integration" or publisher.relays:
         return []
     found: list[dict[str, Any]] = []
     for endpoint in publisher.endpoints.listed:
         if endpoint.is_protected:
             continue
         chosen = publisher.onchain.settlement_for([endpoint], services.settings.x402.settlement)
-        sales = offers.of_call(publisher, endpoint.method, [endpoint], chosen)
+        own = endpoint.price is not None or not publisher.prices
+        metered = not own and rate_of(publisher.prices[0], endpoint.method, [None]) is not None
+        tiered = not own and not metered and publisher.prices[0].tiers is not None
+        sell = offers.of_metered if metered else offers.of_call
+        sales = sell(publisher, endpoint.method, [endpoint], chosen)
         if sales:
             found.append(
                 {
@@ -139,7 +161,11 @@ def _items(services: Services, offers: Offers, publisher: Publisher) -> list[dic
                     "method": endpoint.method,
                     "x402Version": v2.VERSION,
                     "accepts": [v2.requirements(sale.offer) for sale in sales],
-                    "metadata": {"publisher": publisher.slug, "name": publisher.name},
+                    "metadata": {
+                        "publisher": publisher.slug,
+                        "name": publisher.name,
+                        "pricing": "metered" if metered else "tiered" if tiered else "fixed",
+                    },
                 }
             )
     return found

@@ -59,7 +59,7 @@ class Offers:
         if publisher.category != "integration":
             return []
         if exchange.meter is not None:
-            return self._of_metered(exchange, chosen)
+            return self.of_metered(publisher, exchange.method, exchange.candidates, chosen)
         return self.of_call(publisher, exchange.method, exchange.candidates, chosen)
 
     def of_call(
@@ -77,12 +77,13 @@ class Offers:
         """Say whether a publisher can be paid on a chain at all."""
         return any(True for _ in self._ways(publisher, "exact"))
 
-    def _of_metered(self, exchange: Exchange, chosen: SettlementPolicy) -> list[Sale]:
+    def of_metered(
+        self, publisher: Publisher, method: str, candidates: Sequence[Endpoint | None], chosen: SettlementPolicy
+    ) -> list[Sale]:
         """Return the most by each way: what is due is not known before the answer is, so `upto` waits for it."""
-        publisher = exchange.sold
         found: list[Sale] = []
         for price, kind, party in self._ways(publisher, "exact", "upto"):
-            rate = rate_in(price, publisher, exchange.method, exchange.candidates)
+            rate = rate_in(price, publisher, method, candidates)
             if rate is not None:
                 sale = _sale(publisher, price, rate.most, kind, party, chosen)
                 found.append(replace(sale, policy="before_response") if kind.scheme == "upto" else sale)
