@@ -182,6 +182,7 @@ class Conductor:
             self._stale = False
             if self._look_again():
                 return []
+        self._note_waits()
         self._choose()
         return []
 
@@ -201,6 +202,16 @@ class Conductor:
             self._leaving[pid] = "running"
         return bool(blocked or self._leaving)
 
+    def _note_waits(self) -> None:
+        """Note which requests wait for a lock, once each, and only now: who was seen to wait while another backend still
+        worked depends on the machine.
+        """
+        for wire in self._wires:
+            if wire.state == "blocked" and not wire.waits:
+                wire.waits = True
+                self.note(f"{wire} waits for a lock: {wire.label}")
+                self.seen["lock"] += 1
+
     def _look_at_backends(self) -> None:
         self._waiting_since = self._waiting_since or time.monotonic()
         if time.monotonic() - self._waiting_since > STALLED_SECONDS:
@@ -215,8 +226,6 @@ class Conductor:
                 self._leaving[pid] = "blocked" if by else "running"
             elif by and running[pid].state == "running":
                 running[pid].state = "blocked"
-                self.note(f"{running[pid]} waits for a lock: {running[pid].label}")
-                self.seen["lock"] += 1
         self._refuse_deadlock(seen, running)
 
     def _refuse_deadlock(self, seen: dict[int, list[int]], running: dict[int, Wire]) -> None:

@@ -50,8 +50,9 @@ def test_a_short_run_keeps_every_rule(server: str) -> None:
     assert seen.keys() >= KINDS, f"nothing was learnt about {KINDS - seen.keys()}"
 
 
-def test_one_seed_is_one_history(server: str) -> None:
-    plan = make_plan(6, 25)
+@pytest.mark.parametrize("theme", ["standstills", "tiers"])
+def test_one_seed_is_one_history(server: str, theme: str) -> None:
+    plan = make_plan(6, 25, theme)
     assert simulate(server, plan).history == simulate(server, plan).history
 
 

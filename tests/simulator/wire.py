@@ -37,6 +37,7 @@ class Wire(asyncio.Protocol):
         self.process = process
         self.named = False  # whether the observer has numbered the backend
         self.state = "starting"
+        self.waits = False  # whether its request was seen to wait for a lock
         self.label = ""
         self.pid = 0
         self.inner = inner
@@ -135,7 +136,7 @@ class Wire(asyncio.Protocol):
         assert self._server is not None
         self._server.write(self._out)
         self._out = b""
-        self.state = "running"
+        self.state, self.waits = "running", False
 
     def answer(self) -> None:
         """Give the waiting answer to the driver."""
