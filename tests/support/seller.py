@@ -38,7 +38,7 @@ class Seller:
     honest: takes it, 200. late: 200 without a word, takes nothing. failing: takes it, 500. missing: 404, takes nothing.
     absent: takes it, 404. refusing: 402 again. dearer: 402 again, for twice the price. thief: takes it, 402 again.
     silent: takes it, never answers (until told). cutting: takes it, 200, and breaks off. moving: takes it, 302.
-    denying: takes it, 200, and says that it did not.
+    denying: takes it, 200, and says that it did not. slow: honest, but asks for it only when told.
     """
 
     chain: Chain
@@ -96,6 +96,9 @@ class Seller:
             return Response("free")
         if header is None:
             self.asked += 1
+            if self.mode == "slow":
+                self.reached.set()
+                await self.release.wait()
             return self.required()
         signed = _read(json.loads(base64.b64decode(header))["payload"])
         self.presented.append(signed)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
+import signal
+
+import pytest
 
 from gateway.database.pool import Connection
 from gateway.ledger import wallets
@@ -120,3 +124,27 @@ async def test_the_payee_that_an_operator_names_is_not_an_owners_to_change(
         assert (await picky.client.get(path, headers=agent.headers)).status_code == 200
     finally:
         await picky.stop()
+
+
+@pytest.mark.slow
+async def test_a_gateway_that_was_taken_for_dead_signs_nothing(
+    services: Services, database_url: str, gateway: RunningGateway, chain: Chain, key: str, seller: Seller,
+    reselling: Reselling, agent: Agent, world: World, connection: Connection,
+) -> None:  # fmt: skip
+    seller.mode, shop = "slow", await reselling()
+    frozen = await start_gateway(services, database_url, **buys(chain, key))
+    try:
+        call = asyncio.ensure_future(frozen.client.get(f"/publishers/{shop.slug}/item", headers=agent.headers))
+        await asyncio.wait_for(seller.reached.wait(), 20)
+        os.killpg(frozen.process.pid, signal.SIGSTOP)  # its workers too
+        try:
+            await left(world, agent, 10 * CAP)  # the other gateway has let go of what the call held
+        finally:
+            seller.release.set()
+            os.killpg(frozen.process.pid, signal.SIGCONT)
+        answer = await call
+        assert (answer.status_code, answer.json()["type"]) == (503, "/problems/unavailable")
+        assert seller.presented == []
+        assert not await connection.fetchval("SELECT count(*) FROM chain.purchase WHERE publisher_id = $1", shop.id)
+    finally:
+        await frozen.stop()
