@@ -42,12 +42,15 @@ class Demo:
 
 @pytest_asyncio.fixture(scope="package")
 async def demo(services: Services, tmp_path_factory: Any) -> AsyncIterator[Demo]:
-    """`tollway dev` with the suite's stores, and `tollway` on the path."""
+    """`tollway dev` with the suite's stores, and `tollway` and a Python with clients on the path."""
     directory: Path = tmp_path_factory.mktemp("docs")
     command = directory / "bin" / "tollway"
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m gateway.cli.main "$@"\n')
     command.chmod(0o755)
+    python = command.parent / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
     (command.parent / "psql").symlink_to(services.postgres.place.binaries / "psql")
     database = await fresh_database(services)
     env = environment(

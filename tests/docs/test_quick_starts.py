@@ -8,11 +8,12 @@ from pathlib import Path
 
 from gateway.errors import every_problem
 from tests.docs.conftest import Demo
-from tests.docs.markdown import ROOT, blocks
+from tests.docs.markdown import ROOT, Block, blocks
 
 DOCS = ROOT / "docs"
 MARK = "\x1e"
 RUN, OUTPUT = ("sh", "run"), ("text", "output")
+PROGRAM = ("python", "run")
 
 
 def assert_shows(expected: str, actual: str) -> None:
@@ -22,18 +23,23 @@ def assert_shows(expected: str, actual: str) -> None:
 
 
 def type_in(demo: Demo, document: Path, before: str = "") -> None:
-    """Run every `sh run` block of a document in one shell and compare the outputs."""
-    found = [block for block in blocks(document) if block.words in (RUN, OUTPUT)]
-    scripts = [block.text for block in found if block.words == RUN]
+    """Run every `sh run` and `python run` block of a document in one shell and compare the outputs."""
+    found = [block for block in blocks(document) if block.words in (RUN, PROGRAM, OUTPUT)]
+    scripts = [typed(block) for block in found if block.words != OUTPUT]
     printed = demo.shell(before + "".join(f"printf '{MARK}'\n{script}" for script in scripts)).split(MARK)[1:]
     assert len(printed) == len(scripts) > 0
     outputs = iter(printed)
     actual = ""
     for block in found:
-        if block.words == RUN:
+        if block.words != OUTPUT:
             actual = next(outputs)
         else:
             assert_shows(block.text, actual)
+
+
+def typed(block: Block) -> str:
+    """Return what a reader types to run a block."""
+    return block.text if block.words == RUN else f"python - <<'PROGRAM'\n{block.text}PROGRAM\n"
 
 
 def preparation() -> str:
@@ -59,6 +65,10 @@ def test_the_worked_example_of_money_runs_as_it_stands(demo: Demo) -> None:
 
 def test_the_walk_through_of_prices_runs_as_it_stands(demo: Demo) -> None:
     type_in(demo, DOCS / "pricing.md")
+
+
+def test_an_mcp_server_is_sold_and_its_tools_are_called(demo: Demo) -> None:
+    type_in(demo, DOCS / "mcp.md")
 
 
 def test_the_readmes_transcript_is_what_happens(demo: Demo) -> None:
