@@ -156,7 +156,7 @@ def _grown(found: dict[str, Any]) -> float | None:
 
 def _resources(results: Results) -> Iterator[Goal]:
     each = results.found("idle", lambda found: found["stream"]["bytes_each"] / 1024)
-    yield Goal("memory of an idle event stream, of 10,000", 40.0, False, " KiB", each)
+    yield Goal("memory of an idle event stream, of up to 10,000", 40.0, False, " KiB", each)
     least = results.found("growth", _grown)
     yield Goal("prepaid beside 10^7 ledger rows and 10^5 agents against 10^3 rows", 0.90, True, " x", least)
     ready = results.found("startup", lambda found: found["dev"]["median"])

@@ -33,6 +33,13 @@ def cpu_seconds(roots: Iterable[int]) -> float:
     return sum(tree(roots).values()) / TICK
 
 
+def machine_seconds() -> float:
+    """Return the seconds of all cores in which anybody has worked, and what the host has given to other machines."""
+    fields = [int(ticks) for ticks in Path("/proc/stat").read_bytes().split(b"\n", 1)[0].split()[1:9]]
+    user, nice, system, _idle, _waiting, irq, softirq, stolen = fields
+    return (user + nice + system + irq + softirq + stolen) / TICK
+
+
 def memory_bytes(roots: Iterable[int]) -> int:
     """Return what process trees have in memory; what several processes share is divided among them (PSS)."""
     total = 0

@@ -22,9 +22,9 @@ HEAD = (
 BASES = ("bare", "nginx", "unpriced", "other")
 NAMES = {
     "proxy": "the proxy", "postgres": "PostgreSQL", "valkey": "Valkey", "upstream": "the upstream",
-    "generator": "the load generator",
+    "generator": "the load generator", "others": "others",
 }  # fmt: skip
-TREES = tuple(NAMES)
+TREES = tuple(name for name in NAMES if name != "others")
 SCARCE = 0.85
 
 
@@ -180,8 +180,9 @@ class Report:
 NOTES = """Medians of alternating rounds; ratios are medians of the ratios within a round. Latencies of open loops count
 from when a call was due. CPU is microseconds per good answer of a whole process tree: the proxy's, PostgreSQL's,
 Valkey's."""
-BUSY_NOTE = """The share of all cores that each process tree kept busy. Where they add up to 100 %, the
-processors are the limit, and nothing but doing less helps."""
+BUSY_NOTE = """The share of all cores that each process tree kept busy, and everything else on the machine (others),
+which should be next to nothing. Where they add up to 100 %, the processors are the limit, and nothing but doing less
+helps."""
 
 
 def _case_tables(rows: Sequence[Row]) -> str:
@@ -191,10 +192,10 @@ def _case_tables(rows: Sequence[Row]) -> str:
 def _busy_table(rows: Sequence[Row]) -> str:
     lines = []
     for row in rows:
-        shares = {who: row.busy(who) for who in TREES if who != "upstream" or row.case.kind != "bare"}
-        cells = [f"{shares.get(who, 0.0):.0%}" for who in TREES]
+        shares = {who: row.busy(who) for who in NAMES if who != "upstream" or row.case.kind != "bare"}
+        cells = [f"{shares.get(who, 0.0):.0%}" for who in NAMES]
         lines.append((str(row.case.connections), row.door_name, *cells, f"{sum(shares.values()):.0%}"))
-    return table(("conn", "case", *TREES, "all"), lines)
+    return table(("conn", "case", *NAMES, "all"), lines)
 
 
 def _doubts(rows: Sequence[Row]) -> str:
@@ -203,7 +204,7 @@ def _doubts(rows: Sequence[Row]) -> str:
 
 def scarce(row: Row) -> str:
     """Say what limits a case: the processors, and who uses them, or waiting."""
-    shares = {who: row.busy(who) for who in TREES}
+    shares = {who: row.busy(who) for who in NAMES}
     whole = sum(shares.values())
     users = ", ".join(f"{NAMES[who]} {share:.0%}" for who, share in shares.items() if share >= 0.005)
     spent = sum(row.cpu(who) for who in TREES)
@@ -280,7 +281,7 @@ def _row_document(row: Row, rows: Sequence[Row]) -> dict[str, Any]:
         },
         **{name: round(row.middle(name), 4) for name in middles},
         "cpu_us_per_call": {who: row.cpu(who) for who in TREES},
-        "busy": {who: row.busy(who) for who in TREES},
+        "busy": {who: row.busy(who) for who in NAMES},
         "ratio_to": {kind: round(row.ratio(base), 4) for kind, base in bases(row, rows).items()},
         "rounds": [
             {name: getattr(one.answers, name) for name in one.answers.__slots__} | {"cpu_us_per_call": one.cpu_us}

@@ -12,7 +12,7 @@ from statistics import median
 from benchmarks import generator
 from benchmarks.cases import OTHER, OURS, Case
 from benchmarks.generator import Answers
-from benchmarks.processes import cpu_seconds, pinned
+from benchmarks.processes import cpu_seconds, machine_seconds, pinned
 from benchmarks.seeding import FREE
 from benchmarks.stack import PEER_KEYS, PEER_TARGETS, Running, Stack
 from benchmarks.traffic import SHAPES, heads, write_heads
@@ -24,7 +24,8 @@ OPEN_CONNECTIONS = 256  # of an open loop, where a case names fewer
 class Round:
     """One measurement. CPU figures are microseconds per good answer of a process tree; `proxy` is what is under test.
 
-    `busy` is the share of all cores that each tree kept busy, the load generator among them.
+    `busy` is the share of all cores that each tree kept busy, the load generator among them; `others` is everything
+    else on the machine.
     """
 
     answers: Answers
@@ -61,6 +62,8 @@ class Row:
         if self.valid:
             return ""
         seen = [one.answers for one in self.rounds]
+        if not all(one.ok for one in seen):
+            return "no good answer within a round"
         bad = {one.last_bad for one in seen if one.last_bad}
         return (
             f"{sum(one.shed for one in seen)} shed, {sum(one.bad_status for one in seen)} other statuses {sorted(bad)},"
@@ -125,13 +128,16 @@ def measure(caller: Caller, row: Row, door: Running, others: Mapping[str, int], 
     roots = {"proxy": door.pid, **others}
     place = pinned(door.pid, others.values()) if row.case.pinned else contextlib.nullcontext()
     with place:
-        before = {name: cpu_seconds([pid]) for name, pid in roots.items()}
+        all_before, before = machine_seconds(), {name: cpu_seconds([pid]) for name, pid in roots.items()}
         answers = caller.load(row.case, door, seconds, rate)
-        after = {name: cpu_seconds([pid]) for name, pid in roots.items()}
+        after, all_after = {name: cpu_seconds([pid]) for name, pid in roots.items()}, machine_seconds()
     spent = {name: after[name] - before[name] for name in roots} | {"generator": answers.cpu_seconds}
     cores = len(os.sched_getaffinity(0)) * answers.seconds
+    # The bare upstream is its own proxy, and is counted once.
+    known = sum(used for name, used in spent.items() if name != "upstream" or others["upstream"] != door.pid)
+    busy = spent | {"others": max(all_after - all_before - known, 0.0)}
     return Round(
         answers,
         {name: round(used * 1e6 / max(answers.ok_total, 1), 1) for name, used in spent.items()},
-        {name: round(used / cores, 4) for name, used in spent.items()},
+        {name: round(used / cores, 4) for name, used in busy.items()},
     )
