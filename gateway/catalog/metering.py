@@ -45,15 +45,16 @@ def usage_prices(value: Any) -> dict[str, str] | None:
 def check_metering(document: Mapping[str, Any], assets: Iterable[Asset]) -> None:
     """Raise InvalidRequest when the fields contradict each other, or an amount is not exact in an accepted asset."""
     named = [name for name in SOURCES if document.get(name) is not None]
-    if document.get("billing_model") == "pay_per_use":
+    billing = document.get("billing_model")
+    if named and billing != "pay_per_use":
+        raise refused(named[-1], "needs the billing_model pay_per_use")
+    if billing == "pay_per_use":
         if len(named) > 1:
             raise refused(named[1], f"cannot be combined with {named[0]}: the cost is read in one place")
         if document.get("websocket_enabled"):
             raise refused("websocket_enabled", "cannot be combined with pay_per_use: a connection names no cost")
-    elif document.get("billing_model") == "x402_passthrough":
+    elif billing == "x402_passthrough":
         _check_passthrough(document)
-    elif {*named} - {"upstream_cost_response_path"}:
-        raise refused(named[-1], "needs the billing_model pay_per_use")
     amounts = [(name, document.get(name)) for name in AMOUNTS]
     prices: Mapping[str, str] = document.get("upstream_usage_prices") or {}
     amounts += [("upstream_usage_prices", price) for price in prices.values()]

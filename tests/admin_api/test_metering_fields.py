@@ -66,6 +66,12 @@ async def test_a_price_of_bytes_is_in_force_with_its_pricing_model(api: Api, cle
         ({"unresolved_fallback_charge": 1}, "unresolved_fallback_charge", "valid string"),
         ({"websocket_enabled": True}, "websocket_enabled", "cannot be combined with pay_per_use"),
         ({"billing_model": "prepaid_credits"}, "upstream_usage_prices", "needs the billing_model pay_per_use"),
+        ({"billing_model": "x402_passthrough"}, "upstream_usage_prices", "needs the billing_model pay_per_use"),
+        (
+            {"billing_model": ..., "upstream_usage_prices": ..., "upstream_cost_response_path": "usage.cost"},
+            "upstream_cost_response_path",
+            "needs the billing_model pay_per_use",
+        ),
     ],
 )
 async def test_what_cannot_be_is_refused_by_name(

@@ -336,6 +336,14 @@ async def _least(stage: Stage) -> None:
     await stage.call(await stage.sells(minimum_balance="1"))
     free = await stage.sells(minimum_balance="50", price_per_get="0")
     await stage.call(free)
+    tools = await stage.sells(minimum_balance="50", integration_type="mcp", mcp_endpoint=stage.servers.mcp.url)
+    await stage.call(tools, "POST", "/counted", 402, json={})
+    config = stage.servers.market.config()
+    rows = await stage.sells(
+        minimum_balance="50", publisher_category="database", database_config=config, base_price_per_1000_rows="10",
+        pricing_model="per_row",
+    )  # fmt: skip
+    await stage.call(rows, "POST", "", 402, json={"query": "SELECT name FROM demo.companies LIMIT 2"})
 
 
 @shows("low_balance_threshold")
