@@ -143,6 +143,15 @@ def _read(payload: Document) -> Authorization:
     )  # fmt: skip
 
 
+def shown(signed: Authorization) -> Document:
+    """The payload of a payment, as a client presents it."""
+    one = {
+        "from": show_address(signed.payer), "to": show_address(signed.payee), "value": str(signed.value),
+        "validAfter": str(signed.valid_after), "validBefore": str(signed.valid_before), "nonce": "0x" + signed.nonce.hex(),
+    }  # fmt: skip
+    return {"signature": "0x" + signed.signature.hex(), "authorization": one}
+
+
 async def _cut() -> AsyncIterator[bytes]:
     yield b"half of it"
     await asyncio.sleep(0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,7 +15,7 @@ from gateway.payments.evm.keystore import Signer
 from tests.payments.buying.conftest import CAP, Reselling, ended, left
 from tests.support.chain import Chain
 from tests.support.gateway import RunningGateway
-from tests.support.seller import PRICE, Seller
+from tests.support.seller import PRICE, Seller, encoded, shown
 from tests.support.world import Agent, World
 
 
@@ -111,6 +113,24 @@ async def test_who_has_no_key_or_pays_itself_is_relayed(
     answer = await gateway.client.get(f"/publishers/{shop.slug}/item", headers=own)
     assert answer.headers["x-cost"] == "0"
     assert seller.fields[-1]["payment-signature"] == "e30="
+
+
+async def test_a_callers_own_payment_is_relayed_untouched_where_the_gateway_would_buy(
+    gateway: RunningGateway, seller: Seller, reselling: Reselling, agent: Agent, world: World, chain: Chain,
+    connection: Connection, wallet: Signer,
+) -> None:  # fmt: skip
+    shop, payer = await reselling(), await chain.wallet(usdc=PRICE)
+    before, taken = await chain.usdc_of(wallet.address), await chain.usdc_of(seller.payee)
+    signed = chain.authorize(payer, seller.payee, PRICE)
+    own = {**agent.headers, "PAYMENT-SIGNATURE": encoded({"x402Version": 2, "payload": shown(signed)})}
+    answer = await gateway.client.get(f"/publishers/{shop.slug}/item", headers=own)
+    assert (answer.status_code, answer.text, answer.headers["x-cost"]) == (200, "bought", "0")
+    assert json.loads(base64.b64decode(answer.headers["payment-response"]))["success"] is True
+    assert (seller.asked, seller.presented) == (0, [signed])
+    assert (await chain.usdc_of(payer.address), await chain.usdc_of(seller.payee)) == (0, taken + PRICE)
+    assert await chain.usdc_of(wallet.address) == before
+    assert not await connection.fetchval("SELECT count(*) FROM chain.purchase WHERE publisher_id = $1", shop.id)
+    assert await world.balance(agent) == 10 * CAP
 
 
 async def test_a_balance_below_the_most_is_answered_before_anybody_is_asked(
