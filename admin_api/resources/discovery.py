@@ -45,7 +45,8 @@ LLMS = """# Tollway
 1. Register, no human needed: `POST {base}/auth/agent` with the JSON body `{{}}`. Keep `data.agent.api_key`: it is shown once.
 2. Send `Authorization: Bearer <api_key>` with every call. Credit to begin with: `POST {base}/wallet/bonus/signup`.
 3. Find a publisher: `GET {base}/publishers/suggest?query=<task in words>`, then `GET {base}/publishers/<slug>`.
-4. Call it: any method on `{base}/publishers/<slug>/<path>`; a database: `POST {base}/publishers/<slug>` with `{{"query": "SELECT …"}}`.
+4. Call it: any method on `{base}/publishers/<slug>/<path>`; a database: `POST {base}/publishers/<slug>` with `{{"query": "SELECT …"}}`;
+   MCP tools: an MCP client at `{base}/publishers/<slug>/mcp`, or `GET …/_tools` and `POST …/<tool>` with its arguments.
    `X-Cost` says what it cost. 402 says what is missing{or_how}; nothing was charged then.
 5. Send a fresh `Idempotency-Key` with each purchase, and repeat with the same key when the connection breaks.
 
@@ -145,7 +146,7 @@ def _items(services: Services, offers: Offers, publisher: Publisher) -> list[dic
         return []
     found: list[dict[str, Any]] = []
     for endpoint in publisher.endpoints.listed:
-        if endpoint.is_protected:
+        if endpoint.is_protected or (publisher.mcp and endpoint.method != "POST"):  # a tool is called by POST
             continue
         chosen = publisher.onchain.settlement_for([endpoint], services.settings.x402.settlement)
         own = endpoint.price is not None or not publisher.prices

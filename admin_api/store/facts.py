@@ -68,7 +68,7 @@ def tag(publisher: Publisher, method: str, endpoint: Mapping[str, Any] | None = 
         return _rows(row, asset)
     if publisher.record.category != "integration":
         return UNSOLD
-    prices, own = row.price_list(), (endpoint or {}).get("price")
+    prices, own = _price_list(publisher, row), (endpoint or {}).get("price")
     fixed = own not in (None, "") or prices.for_method(method) is not None
     if _is_metered(publisher, row) and not fixed:
         most = publisher.record.document.get("reserve_max_charge") or _shown(row.max_charge, asset)
@@ -82,6 +82,23 @@ def tag(publisher: Publisher, method: str, endpoint: Mapping[str, Any] | None = 
     price = None if own in (None, "") else parse_amount(str(own), asset.decimals)
     amount = per_request.quote(prices, Usage(method=method), price).amount
     return PriceTag("fixed", asset.symbol, _shown(amount, asset)) if amount else PriceTag("free")
+
+
+def is_mcp(publisher: Publisher) -> bool:
+    """Return whether tools of an MCP server are sold."""
+    return publisher.record.category == "integration" and publisher.record.document.get("integration_type") == "mcp"
+
+
+def methods(publisher: Publisher) -> tuple[str, ...]:
+    """Return the methods of calls that have a price: a tool is called by POST, over MCP as well."""
+    return ("POST",) if is_mcp(publisher) else METHODS
+
+
+def _price_list(publisher: Publisher, row: Pricing) -> PriceList:
+    prices = row.price_list()
+    if not is_mcp(publisher) or row.price_per_execution is None:
+        return prices
+    return replace(prices, per_call=row.price_per_execution, per_method=())
 
 
 def _is_metered(publisher: Publisher, row: Pricing) -> bool:
@@ -122,7 +139,7 @@ def summary(publisher: Publisher) -> str:
         return tag(publisher, "POST").words
     found = [tag(publisher, one["method"], one) for one in sold(publisher)]
     if publisher.record.document.get("undocumented_endpoint_policy") != "default_deny" or not found:
-        found += [tag(publisher, method) for method in METHODS]
+        found += [tag(publisher, method) for method in methods(publisher)]
     on_sale = list(dict.fromkeys(one for one in found if one.kind != "unsold"))
     if not on_sale:
         return UNSOLD.words
@@ -140,7 +157,7 @@ def sold(publisher: Publisher) -> list[dict[str, Any]]:
     """Return the documented endpoints that are on sale, the default one first: it stands for the publisher."""
     listed: list[dict[str, Any]] = publisher.record.document.get("endpoints") or []
     return sorted(
-        (endpoint for endpoint in listed if not endpoint.get("is_protected")),
+        (one for one in listed if not one.get("is_protected") and one["method"] in methods(publisher)),
         key=lambda endpoint: not endpoint.get("is_default"),
     )
 
@@ -157,6 +174,8 @@ def call(publisher: Publisher, public_url: str, endpoint: Mapping[str, Any] | No
     parts = ["curl"]
     if publisher.record.category == "database":
         parts += ["-H", "Content-Type: application/json", "-d", '{"query": "SELECT 1"}']
+    elif endpoint is None and is_mcp(publisher):
+        url += "/_tools"
     elif endpoint is not None:
         url += endpoint["path"]
         if endpoint["method"] != "GET":

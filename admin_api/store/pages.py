@@ -35,6 +35,7 @@ SECONDS = 30
 CATEGORIES = {"integration": "APIs", "database": "Databases", "compute": "Compute"}
 SELLERS = {"individual": "an individual", "organization": "an organization"}
 KINDS = {"integration": "API", "database": "Database, sold by SQL queries", "compute": "Compute"}
+MCP = "MCP server, sold tool by tool"
 
 _templates = Environment(
     loader=PackageLoader("admin_api.store"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -76,7 +77,7 @@ async def store(
             "name": one.record.name,
             "description": one.record.description,
             "price": facts.summary(one),
-            "kind": KINDS[one.record.category],
+            "kind": _kind(one),
             "verified": one.record.is_verified,
         }
         for one in found
@@ -106,6 +107,10 @@ async def store_publisher(slug: str, request: Request, _address: Public, service
     return _page(request, "publisher.html", here="", **_shown(publisher, services, tables))
 
 
+def _kind(publisher: Publisher) -> str:
+    return MCP if facts.is_mcp(publisher) else KINDS[publisher.record.category]
+
+
 def _may_be_slug(text: str) -> bool:
     return text.isascii() and text.isprintable() and len(text) <= 64
 
@@ -119,7 +124,7 @@ def _shown(publisher: Publisher, services: Services, tables: list[dict[str, Any]
         "name": record.name,
         "description": record.description,
         "has_logo": record.has_logo,
-        "kind": KINDS[record.category],
+        "kind": _kind(publisher),
         "verified": record.is_verified,
         "calls": publisher.usage.calls,
         "assets": [f"{asset.symbol} on {asset.network_name}" for asset in publisher.assets],
@@ -134,7 +139,12 @@ def _shown(publisher: Publisher, services: Services, tables: list[dict[str, Any]
         "endpoints": [_endpoint(publisher, one) for one in on_sale[:MAX_ENDPOINTS_SHOWN]],
         "more": max(0, len(on_sale) - MAX_ENDPOINTS_SHOWN),
         "deny": document.get("undocumented_endpoint_policy") == "default_deny",
-        "other": ", ".join(f"{method} {facts.tag(publisher, method).words}" for method in ("GET", "POST")),
+        "other": ", ".join(
+            f"{method} {facts.tag(publisher, method).words}"
+            for method in ("GET", "POST")
+            if method in facts.methods(publisher)
+        ),
+        "mcp": f"{public_url}/publishers/{record.slug}/mcp" if facts.is_mcp(publisher) else None,
         "tables": [{**one, "columns": one["columns"][:MAX_COLUMNS_SHOWN]} for one in tables[:MAX_TABLES_SHOWN]],
         "examples": [_example(one) for one in examples[:5]],
     }

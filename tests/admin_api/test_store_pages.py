@@ -114,6 +114,39 @@ async def test_a_publishers_page_says_prices_endpoints_and_how_to_call(api: Api,
     assert f"""'http://tollway.test/publishers/{made["slug"]}/v1/it'"'"'s/{{id}}'""" in text
 
 
+async def test_an_mcp_servers_page_says_what_its_tools_cost_and_where_clients_connect(api: Api, clerk: Clerk) -> None:
+    made = await clerk.publisher(
+        await clerk.agent(), api_url=..., integration_type="mcp", mcp_endpoint="https://mcp.example.com/mcp",
+        price_per_call="9", price_per_get="8", price_per_execution="0.02",
+        endpoints=[
+            {"method": "POST", "path": "/forecast", "price": "0.05", "description": "The weather"},
+            {"method": "GET", "path": "/not-a-tool", "price": "7"},
+            {"method": "POST", "path": "/reset", "is_protected": True, "protection_reason": "No."},
+        ],
+    )  # fmt: skip
+    slug = made["slug"]
+    page = (await get(api, f"/store/{slug}")).text
+    assert_safe_and_accessible(parsed(page))
+    assert "MCP server, sold tool by tool" in page
+    assert f"/publishers/{slug}/mcp</code>" in page
+    assert f'href="/publishers/{slug}/_tools"' in page
+    assert "from 0.02 USDC per call" in page
+    assert "POST /forecast" in page
+    assert "Other tools can be called too: POST 0.02 USDC per call." in page
+    assert not re.search("not-a-tool|/reset|mcp\\.example\\.com|9 USDC|8 USDC|7 USDC", page)
+    shown = (await get(api, f"/publishers/{slug}")).json()["data"]
+    assert (shown["integration_type"], shown.get("mcp_endpoint")) == ("mcp", None)
+    document = (await get(api, f"/publishers/{slug}/openapi.json")).json()
+    assert list(document["paths"]) == ["/forecast"]
+    assert document["paths"]["/forecast"]["post"]["x-payment-info"]["price"]["amount"] == "0.05"
+    await api.services.catalog.load()
+    text = (await get(api, "/llms.txt")).text
+    assert next(one for one in text.splitlines() if f"/{slug})" in one).endswith(
+        "MCP tools, 0.02 to 0.05 USDC per call"
+    )
+    assert "/publishers/<slug>/mcp`" in text
+
+
 async def test_what_publishers_write_stays_text(api: Api, clerk: Clerk) -> None:
     owner = await clerk.agent()
     made = await clerk.publisher(

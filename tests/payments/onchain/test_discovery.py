@@ -52,10 +52,11 @@ async def test_what_costs_by_use_by_tiers_or_by_tool_is_listed_at_the_most(
     world: World, gateway: RunningGateway, buying: Buying, mcp_server: PublishersServer, pricing: str
 ) -> None:
     method, fields = SOLD_OTHERWISE[pricing]
+    endpoints = [{"method": method, "path": "/counted"}]
     if fields.get("integration_type") == "mcp":
         fields = {**fields, "mcp_endpoint": mcp_server.url}
+        endpoints.append({"method": "GET", "path": "/no-tool"})
     price = None if pricing == "tiered" else PRICE
-    endpoints = [{"method": method, "path": "/counted"}]
     shop = await world.publisher(price, SEPOLIA_USDC, endpoints=endpoints, **fields)
     client = (await buying()).client
     listed = (await client.get("/.well-known/x402")).json()
