@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,11 +129,13 @@ def measure(caller: Caller, row: Row, door: Running, others: Mapping[str, int], 
     roots = {"proxy": door.pid, **others}
     place = pinned(door.pid, others.values()) if row.case.pinned else contextlib.nullcontext()
     with place:
+        began = time.monotonic()
         all_before, before = machine_seconds(), {name: cpu_seconds([pid]) for name, pid in roots.items()}
         answers = caller.load(row.case, door, seconds, rate)
         after, all_after = {name: cpu_seconds([pid]) for name, pid in roots.items()}, machine_seconds()
+        elapsed = time.monotonic() - began  # with the answers that came after the end of the round
     spent = {name: after[name] - before[name] for name in roots} | {"generator": answers.cpu_seconds}
-    cores = len(os.sched_getaffinity(0)) * answers.seconds
+    cores = len(os.sched_getaffinity(0)) * elapsed
     # The bare upstream is its own proxy, and is counted once.
     known = sum(used for name, used in spent.items() if name != "upstream" or others["upstream"] != door.pid)
     busy = spent | {"others": max(all_after - all_before - known, 0.0)}
