@@ -64,7 +64,7 @@ def order(upstream: RecordingUpstream, slug: str) -> dict[str, Any]:
 
 @pytest_asyncio.fixture(scope="module")
 async def known(world: World, gateway: RunningGateway, upstream: RecordingUpstream, agent: Agent) -> Known:
-    """The agent's own publisher, somebody else's, and a call that the agent has paid."""
+    """The agent's own publisher, somebody else's, a call that the agent has paid, and a second key of its own."""
     foreign = await world.publisher()
     mine = await gateway.client.post(
         f"/organizations/{agent.organization_id}/publishers", headers=agent.headers, json=order(upstream, "mine")
@@ -72,6 +72,9 @@ async def known(world: World, gateway: RunningGateway, upstream: RecordingUpstre
     assert mine.status_code == 201, mine.text
     paid = await gateway.client.get(f"/publishers/{foreign.slug}/x", headers=agent.headers)
     assert paid.headers["x-cost"] == "0.01"
+    other = await gateway.client.post(
+        f"/organizations/{agent.organization_id}/api-keys", headers=agent.headers, json={"name": "limited"}
+    )
     stranger = await world.agent()
     return Known(
         organization=str(agent.organization_id),
@@ -81,4 +84,5 @@ async def known(world: World, gateway: RunningGateway, upstream: RecordingUpstre
         slug="mine",
         foreign_slug=foreign.slug,
         receipt=paid.headers["x-request-id"],
+        key=other.json()["data"]["id"],
     )

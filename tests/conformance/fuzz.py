@@ -30,6 +30,7 @@ class Known:
     slug: str
     foreign_slug: str
     receipt: str
+    key: str
 
 
 @dataclass(frozen=True)
