@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from mcp_types import CreateMessageResult, ElicitResult, TextContent
 
 from tests.mcp.conftest import COUNTED, PRICE
 from tests.support.gateway import RunningGateway
+from tests.support.javascript import MCP, node
 from tests.support.mcp_client import connected
 from tests.support.mcp_server import CREDENTIAL, Conversation, PublishersServer, ScriptedMcpServer, selling
 from tests.support.world import Agent, Shop, World
@@ -147,3 +150,22 @@ async def test_a_list_in_pages_is_read_page_by_page(
     assert found == [("tool-0", "0.01"), ("tool-1", "0.01"), ("tool-2", "0.01")]
     answer = await gateway.client.get(f"/publishers/{shop.slug}/_tools")
     assert [tool["name"] for tool in answer.json()["tools"]] == ["tool-0", "tool-1", "tool-2"]
+
+
+async def test_the_typescript_client_works_as_it_is(
+    gateway: RunningGateway, world: World, server: PublishersServer, shop: Shop, agent: Agent
+) -> None:
+    endpoint = f"{gateway.url}/publishers/{shop.slug}/mcp"
+    script = Path(__file__).parent / "clients" / "typescript.mjs"
+    process = await asyncio.to_thread(node, script, MCP, ENDPOINT=endpoint, KEY=agent.key)
+    printed, _ = await asyncio.to_thread(process.communicate, timeout=60)
+    assert process.returncode == 0
+    found = json.loads(printed)
+    assert {tool["name"]: tool["_meta"]["tollway/price"]["amount"] for tool in found["tools"]}["counted"] == "0.05"
+    assert found["progress"] == [1, 2, 3]
+    assert found["counted"]["_meta"]["tollway/cost"]["amount"] == "0.05"
+    assert (found["failing"]["isError"], found["failing"]["_meta"]["tollway/cost"]["amount"]) == (True, "0")
+    assert found["resource"]["contents"][0]["text"] == "Berlin, Lisbon"
+    assert found["prompt"]["messages"][0]["content"]["text"].endswith("Oslo?")
+    assert server.requests[-1][0] == "DELETE"
+    assert await world.balance(agent) == 1_000_000 - COUNTED

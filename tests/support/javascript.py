@@ -18,6 +18,7 @@ X402 = {
     "express": "5.1.0",
     "viem": "2.57.20",
 }
+MCP = {"@modelcontextprotocol/sdk": "1.32.2"}
 FETCH_SECONDS = 300
 
 
@@ -42,10 +43,10 @@ def installed(packages: dict[str, str] = X402) -> Path:
     return home
 
 
-def node(script: Path, **environment: str) -> subprocess.Popen[bytes]:
+def node(script: Path, packages: dict[str, str] = X402, **environment: str) -> subprocess.Popen[bytes]:
     """Start a module in the packages' directory; its standard output is a pipe."""
     command = [_tool("node"), "--input-type=module", "--eval", script.read_text()]
-    return subprocess.Popen(command, cwd=installed(), env={**os.environ, **environment}, stdout=subprocess.PIPE)
+    return subprocess.Popen(command, cwd=installed(packages), env={**os.environ, **environment}, stdout=subprocess.PIPE)
 
 
 def _tool(name: str) -> str:
