@@ -104,7 +104,7 @@ class _Compared:
 
 async def _compare(name: str) -> _Compared:
     settings = settings_for_cli()
-    connection = await connect(settings.database)
+    connection = await connect(settings.database.direct)
     wallet = open_wallet(Database(settings.database), timedelta(), os.environ)
     if wallet is None:
         raise click.ClickException("there is no buying wallet: set TOLLWAY_CHAIN_BUYER_KEY")
@@ -149,7 +149,7 @@ def _line(purchase: OpenPurchase) -> str:
 
 def _run(work: Callable[[Connection], Awaitable[Result]]) -> Result:
     async def connected() -> Result:
-        connection = await connect(settings_for_cli().database)
+        connection = await connect(settings_for_cli().database.direct)
         try:
             async with connection.transaction():
                 return await work(connection)
