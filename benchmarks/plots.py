@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-WIDTH, HEIGHT = 760, 380
-LEFT, RIGHT, TOP, BOTTOM = 70, 210, 40, 45
+WIDTH, HEIGHT = 790, 380
+LEFT, RIGHT, TOP, BOTTOM = 70, 240, 40, 45
 COLOURS = ("#1b6ca8", "#d1495b", "#2e933c", "#8d6a9f", "#e28413", "#3a3a3a", "#00a6a6", "#a05195", "#7a5c00", "#888888")
 
 
