@@ -64,7 +64,10 @@ async def test_it_opens_costs_nothing_and_closes_when_the_server_is_back(
     )
     assert charges == 3, "the fourth was not charged at all"
     assert await gauges(gateway, shop) == {"open": 1.0, "half_open": 0.0}
-    assert await readiness(gateway, shop) == (False, "has a server that failed repeatedly, and is left alone for a moment")
+    assert await readiness(gateway, shop) == (
+        False,
+        "has a server that failed repeatedly, and is left alone for a moment",
+    )
     server = RecordingUpstream()
     await server.start(port=port)
     try:
