@@ -256,19 +256,19 @@ async def test_what_was_sold_cannot_be_asked_for_again(
 async def test_a_newest_client_that_closes_its_stream_ends_the_call(
     gateway: RunningGateway, world: World, server: PublishersServer, shop: Shop, agent: Agent
 ) -> None:
+    streaming = asyncio.Event()
+
+    async def progress(*_: Any) -> None:
+        streaming.set()
+
     async with connected(gateway, shop, agent, "auto") as client:
-        running = asyncio.create_task(client.call_tool("slow", progress_callback=_nothing))
-        await server.begun.wait()
-        await asyncio.sleep(0.2)  # until the progress has begun the stream
+        running = asyncio.create_task(client.call_tool("slow", progress_callback=progress))
+        await streaming.wait()
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await until(lambda: _earned(world, shop, PRICE))
     assert "slow ended" not in server.runs
     assert await world.balance(agent) == 1_000_000 - PRICE
-
-
-async def _nothing(*_: Any) -> None:
-    pass
 
 
 async def test_both_prices_are_charged_where_both_doors_lead(
