@@ -38,7 +38,7 @@ class Server:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def settings(self, url: str | None = None, **changes: float) -> RedisSettings:
-        return RedisSettings(url=url or self.url, **{"connect_timeout": 1.0, "command_timeout": 0.3, **changes})
+        return RedisSettings(url=url or self.url, **{"connect_timeout": 5.0, "command_timeout": 3.0, **changes})
 
     def start(self) -> None:
         config = (
