@@ -1,7 +1,7 @@
 """From exceptions to `application/problem+json` (RFC 9457): one table for the whole admin API.
 
 Validation errors name the field and what is wrong with it, and never repeat the value: it may be a secret. What does
-not live here: the problem types themselves (gateway/errors.py).
+not live here: the problem types themselves (gateway/errors.py), what is said of a value (wording.py).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
 
+from admin_api.kit.wording import wording
 from gateway.errors import InvalidRequest, MethodNotAllowed, NotFound, Problem, UnsupportedMediaType
 from gateway.json_text import json_text
 from gateway.request_body import nearest_field
@@ -179,5 +180,4 @@ def _message(error: Mapping[str, Any], body: type[BaseModel] | None) -> str:
         return "the body must be a JSON object"
     if kind == "value_error":
         return str(error["msg"]).removeprefix("Value error, ")
-    message = str(error["msg"])
-    return message.replace("Input should", "should", 1) if message.startswith("Input should") else message
+    return wording(error)

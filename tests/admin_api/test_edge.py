@@ -184,12 +184,6 @@ async def test_two_credentials_are_refused(api: Api, clerk: Clerk) -> None:
     assert (await api.http.send(request)).status_code == 400
 
 
-async def test_a_malformed_id_is_400_with_its_name(api: Api, clerk: Clerk) -> None:
-    member = await clerk.agent()
-    answer = await api.call("GET", "/organizations/not-a-uuid/publishers", member.key, expect=400)
-    assert answer.json()["errors"][0]["field"] == "organization_id"
-
-
 async def test_a_fault_of_ours_shows_nothing_but_its_id(
     api: Api, clerk: Clerk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

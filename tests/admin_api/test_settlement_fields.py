@@ -35,10 +35,10 @@ async def test_choices_are_shown_and_in_force_and_null_takes_them_back(api: Api,
     ("field", "value", "words"),
     [
         ("x402_settlement", "whenever", "must be one of settle_first, before_response, deferred"),
-        ("x402_settlement", 1, "should be a valid string"),
+        ("x402_settlement", 1, "must be a string"),
         ("x402_exposure", "-1", "must be a plain decimal number"),
         ("x402_exposure", "0.0000001", "has more than 6 digits after the point"),
-        ("x402_exposure", 1, "should be a valid string"),
+        ("x402_exposure", 1, "must be a string"),
         ("endpoints", [{"method": "GET", "path": "/x", "x402_settlement": ""}], "must be one of settle_first"),
     ],
 )
