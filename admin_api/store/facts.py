@@ -20,7 +20,6 @@ from pricing.tariffs.tiered import Style, Tier, rate_of
 from pricing.usage import PriceList, Usage
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-METERED_MODELS = frozenset({"pay_per_use", "x402_passthrough"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +29,7 @@ class PriceTag:
     Of tiers these are the cheapest and the dearest, and `detail` says them all.
     """
 
-    kind: str  # fixed, free, rows, metered, tiered, unsold
+    kind: str  # fixed, free, rows, metered, tiered, foreign, unsold
     symbol: str = ""
     amount: str | None = None
     most: str | None = None
@@ -50,6 +49,8 @@ class PriceTag:
                 return ", ".join(["by use", *bounds])
             case "tiered":
                 return self.detail
+            case "foreign":
+                return "at its own server's prices" + (f", at most {self.most} {self.symbol}" if self.most else "")
             case "free":
                 return "free"
             case _:
@@ -68,6 +69,9 @@ def tag(publisher: Publisher, method: str, endpoint: Mapping[str, Any] | None = 
         return _rows(row, asset)
     if publisher.record.category != "integration":
         return UNSOLD
+    if publisher.record.document.get("billing_model") == "x402_passthrough":
+        # Prices that are stored here do not count: its server names them.
+        return PriceTag("foreign", asset.symbol, None, publisher.record.document.get("reserve_max_charge"))
     prices, own = _price_list(publisher, row), (endpoint or {}).get("price")
     fixed = own not in (None, "") or prices.for_method(method) is not None
     if _is_metered(publisher, row) and not fixed:
@@ -103,7 +107,7 @@ def _price_list(publisher: Publisher, row: Pricing) -> PriceList:
 
 def _is_metered(publisher: Publisher, row: Pricing) -> bool:
     billing = publisher.record.document.get("billing_model") or "prepaid_credits"
-    return billing in METERED_MODELS or row.pricing_model not in ("per_request", "per_row", "tiered")
+    return billing == "pay_per_use" or row.pricing_model not in ("per_request", "per_row", "tiered")
 
 
 def _tiered(tiers: Sequence[Tier], style: Style, prices: PriceList, asset: Asset) -> PriceTag:

@@ -61,7 +61,7 @@ def _payment(tag: facts.PriceTag, protocols: list[Mapping[str, Any]]) -> dict[st
         return {FIELD: fixed(tag.amount, currency, protocols)}
     if tag.kind == "tiered":
         return {FIELD: metered(tag.amount or "0", tag.most, currency, protocols)}
-    if tag.kind in ("metered", "rows"):
+    if tag.kind in ("metered", "rows", "foreign"):
         return {FIELD: metered("0", tag.most, currency, protocols)}
     return {FIELD: {"price": {"mode": "free"}, "protocols": []}} if tag.kind == "free" else {}
 

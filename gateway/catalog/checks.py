@@ -8,6 +8,7 @@ the database stores. What does not live here: rules between fields (requirements
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -28,6 +29,9 @@ QUERY_NAME = re.compile(r"[A-Za-z0-9_.~\[\]-]{1,128}", re.ASCII)
 RESPONSE_PATH = re.compile(r"[A-Za-z0-9_$-]{1,64}(?:\.[A-Za-z0-9_$-]{1,64}|\[[0-9]{1,4}\]){0,15}", re.ASCII)
 SEGMENT = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+", re.ASCII)
 PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]{0,63})\}", re.ASCII)
+
+# Fillers of Hangul and Braille: letters and a symbol by category, and blank.
+INVISIBLE_LETTERS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 
 # Connection management belongs to the gateway (RFC 9110 section 7.6.1), and so do framing and routing.
 GATEWAY_HEADERS = frozenset(
@@ -66,6 +70,11 @@ def text(value: str, longest: int) -> str:
     if re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]", value):
         raise ValueError("must not contain control characters")
     return value
+
+
+def has_something_to_see(value: str) -> bool:
+    """Return whether anything of a text shows: links of blanks, joiners and invisible letters have no words."""
+    return any(unicodedata.category(char)[0] in "LNPS" and char not in INVISIBLE_LETTERS for char in value)
 
 
 def one_of(value: str, words: Sequence[str]) -> str:

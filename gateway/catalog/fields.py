@@ -54,6 +54,8 @@ def _item(value: str) -> str:
     item = checks.text(value, MAX_ITEM).strip()
     if not item:
         raise ValueError("must not be empty")
+    if not checks.has_something_to_see(item):
+        raise ValueError("must have a character that can be seen")
     return item
 
 

@@ -114,6 +114,40 @@ async def test_a_publishers_page_says_prices_endpoints_and_how_to_call(api: Api,
     assert f"""'http://tollway.test/publishers/{made["slug"]}/v1/it'"'"'s/{{id}}'""" in text
 
 
+@pytest.mark.parametrize(
+    ("reserve", "said"),
+    [
+        ({}, "at its own server's prices"),
+        ({"reserve_max_charge": "0.7"}, "at its own server's prices, at most 0.7 USDC"),
+    ],
+)
+async def test_what_its_own_server_sells_is_never_shown_at_a_price_of_ours(
+    api: Api, clerk: Clerk, reserve: dict[str, Any], said: str
+) -> None:
+    made = await clerk.publisher(
+        await clerk.agent(), billing_model="x402_passthrough", price_per_call="0.11", price_per_post="0.12",
+        endpoints=[{"method": "GET", "path": "/v1/report", "price": "0.13"}, {"method": "GET", "path": "/v1/free", "price": "0"}],
+        **reserve,
+    )  # fmt: skip
+    text = words(parsed((await get(api, f"/store/{made['slug']}")).text))
+    listed = words(parsed((await get(api, f"/store?search={made['slug']}")).text))
+    assert said in text
+    assert said in listed
+    assert not re.search(r"0\.1[123]|\bfree\b", text + listed)
+    document = (await get(api, f"/publishers/{made['slug']}/openapi.json")).json()
+    for item in document["paths"].values():
+        assert item["get"]["x-payment-info"]["price"]["mode"] == "dynamic"
+
+
+async def test_a_name_that_nobody_can_see_is_refused(api: Api, clerk: Clerk) -> None:
+    owner = await clerk.agent()
+    made = await clerk.publisher(owner)
+    path = f"/organizations/{owner.organization_id}/publishers/{made['id']}"
+    for name in ("\u200b\u200d", "\u3164"):
+        answer = await api.call("PUT", path, owner.key, json={"name": name}, expect=400)
+        assert answer.json()["errors"] == [{"field": "name", "message": "must have a character that can be seen"}]
+
+
 async def test_an_mcp_servers_page_says_what_its_tools_cost_and_where_clients_connect(api: Api, clerk: Clerk) -> None:
     made = await clerk.publisher(
         await clerk.agent(), api_url=..., integration_type="mcp", mcp_endpoint="https://mcp.example.com/mcp",

@@ -99,3 +99,15 @@ def test_integers_beyond_64_bits_are_not_stored_as_something_else() -> None:
 
 def test_passthrough_names_are_kept_once_and_a_star_means_all() -> None:
     assert checks.passthrough(["X-A", "x-a", "*"]) == ["X-A", "*"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("a", True), ("\u65e5\u672c", True), ("\U0001f389", True), ("!", True), ("\u0ba8\u0bbf", True),
+        ("\u200b", False), ("\u202e \u200d", False), ("\ufeff", False), ("\u3164", False), ("\u2800\u00a0", False),
+        ("\u0301", False), ("\U000e0041", False),
+    ],
+)  # fmt: skip
+def test_a_name_needs_something_to_see(text: str, seen: bool) -> None:
+    assert checks.has_something_to_see(text) is seen
