@@ -36,6 +36,7 @@ from gateway.jobs.reconcile import Reconciler
 from gateway.jobs.runner import Runner
 from gateway.jobs.sales import SaleRefresher
 from gateway.jobs.undelivered import give_back_undelivered
+from gateway.jobs.wallet_gauges import WalletSampler
 from gateway.ledger.answers import Answers
 from gateway.ledger.group_commit import GroupCommit
 from gateway.ledger.holds import Holds
@@ -238,6 +239,8 @@ class Worker:
         self._runner.every(GAUGE_SECONDS, self._sampler.sample, "gauges")
         if services.buying is not None:
             self._runner.every(PURCHASE_SECONDS, services.buying.watch, "purchases")
+            sampler = WalletSampler(services.metrics, services.database, services.buying, services.ledger)
+            self._runner.every(GAUGE_SECONDS, sampler.sample, "wallet gauges")
 
     def mind(self, live: Live) -> None:
         """Cut off callers who do not take an answer that is there whole, from now on."""

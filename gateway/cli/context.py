@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import cast
 
 from gateway.devservices.datadir import read_dev_json
 from gateway.settings import Settings, load
@@ -14,6 +15,10 @@ FROM_DEV_JSON = {
     "redis_url": "TOLLWAY_REDIS_URL",
     "secret_keys": "TOLLWAY_SECRET_KEYS",
 }
+
+
+# The same for its member "chain"; the network's node is named by its chain id.
+FROM_ITS_CHAIN = {"buyer": "TOLLWAY_CHAIN_BUYER_ADDRESS", "treasury": "TOLLWAY_CHAIN_TREASURY"}
 
 
 def settings_for_cli(environ: Mapping[str, str] | None = None) -> Settings:
@@ -29,3 +34,20 @@ def settings_for_cli(environ: Mapping[str, str] | None = None) -> Settings:
     document = read_dev_json(settings.server.data)
     found = {name: str(document[member]) for member, name in FROM_DEV_JSON.items() if document.get(member)}
     return load({**found, **env}) if found else settings
+
+
+def chain_for_cli(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment, with the local chain of the development gateway in it where that is the gateway.
+
+    Addresses only: dev.json has no key of the gateway's. What is set is kept.
+    """
+    env = dict(os.environ if environ is None else environ)
+    settings = load(env)
+    if "url" in settings.database.model_fields_set:
+        return env
+    chain = read_dev_json(settings.server.data).get("chain")
+    if not isinstance(chain, dict):
+        return env
+    known = cast("dict[str, object]", chain)
+    found = {name: str(known[member]) for member, name in FROM_ITS_CHAIN.items() if known.get(member)}
+    return {f"TOLLWAY_CHAIN_{known.get('chain_id')}_RPC": str(known.get("rpc_url")), **found, **env}

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TypeVar
-from uuid import NAMESPACE_URL, uuid5
 
 import click
 
 from gateway.catalog.assets import LIST_ASSETS, Asset
-from gateway.cli.context import settings_for_cli
-from gateway.database.pool import Connection, Database, connect
+from gateway.cli.context import chain_for_cli, settings_for_cli
+from gateway.database.pool import Connection, connect
+from gateway.networks import Network, load_networks
+from gateway.payments.evm.chains import treasury_of
 from gateway.payments.evm.encoding import parse_address, show_address
-from gateway.payments.evm.purchases import BOOKED, FORGIVE, LIST, OpenPurchase, fund, open_wallet, rail_of
+from gateway.payments.evm.node import Node
+from gateway.payments.evm.purchases import BOOKED, FORGIVE, LIST, OpenPurchase, buyer_address, open_nodes, rail_of
 from gateway.payments.evm.rpc import RpcError
-from pricing.money import MoneyError, format_amount, parse_amount
+from gateway.payments.evm.wallet_movements import Movement, NotMoved, book, final_receipt, moved
+from pricing.money import format_amount
 
 Result = TypeVar("Result")
+
+TREASURY_HELP = "The treasury's address, where neither TOLLWAY_CHAIN_TREASURY nor the relayer's key says it; or none."
 
 
 @click.group()
@@ -56,26 +61,26 @@ def forgive_command(slug: str) -> None:
 
 @purchases.command("fund")
 @click.argument("asset")
-@click.argument("amount")
-@click.option("--reference", required=True, help="The transaction that brought it. The same one is booked once.")
-@click.option("--from-treasury", is_flag=True, help="It came from the treasury on the same network.")
-def fund_command(asset: str, amount: str, reference: str, from_treasury: bool) -> None:
-    """Book AMOUNT of ASSET (such as eip155:8453/USDC) that was sent to the buying wallet."""
-    if not reference:
-        raise click.BadParameter("must not be empty", param_hint="--reference")
+@click.argument("transaction")
+@click.option("--treasury", help=TREASURY_HELP)
+def fund_command(asset: str, transaction: str, treasury: str | None) -> None:
+    """Book what TRANSACTION has brought the buying wallet of ASSET (such as eip155:8453/USDC).
 
-    async def work(connection: Connection) -> str:
-        found = await _asset(connection, asset)
-        units = _units(amount, found)
-        cause = uuid5(NAMESPACE_URL, f"tollway:funding/{found.network_id}/{reference}")
-        new = await fund(
-            connection, cause, found.ledger_asset_id, found.network_id, found.symbol, units, treasury=from_treasury
-        )
-        total = format_amount(await BOOKED.one(connection, rail_of(found.network_id, found.symbol)), found.decimals)
-        said = f"booked {amount} {found.symbol}" if new else f"nothing booked: {reference} was booked before"
-        return f"{said}; the books have {total} in the wallet"
+    How much that was, and from whom, is read from the chain. The same transaction is booked once.
+    """
+    click.echo(asyncio.run(_move(asset, transaction, treasury, incoming=True)))
 
-    click.echo(_run(work))
+
+@purchases.command("withdraw")
+@click.argument("asset")
+@click.argument("transaction")
+@click.option("--treasury", help=TREASURY_HELP)
+def withdraw_command(asset: str, transaction: str, treasury: str | None) -> None:
+    """Book what TRANSACTION has taken out of the buying wallet of ASSET, as `fund` books what came in.
+
+    It moves nothing: you have signed it with the wallet's key. What was bought is booked without you, and left out.
+    """
+    click.echo(asyncio.run(_move(asset, transaction, treasury, incoming=False)))
 
 
 @purchases.command("balance")
@@ -85,41 +90,103 @@ def balance_command(asset: str) -> int:
 
     They do while purchases are open that their upstreams have been paid for.
     """
-    compared = asyncio.run(_compare(asset))
-    texts = [format_amount(one, compared.asset.decimals) for one in (compared.booked, compared.there)]
-    symbol = compared.asset.symbol
-    click.echo(f"{compared.address}: books {texts[0]} {symbol}, chain {texts[1]} {symbol}")
-    return 0 if compared.booked == compared.there else 1
+    return asyncio.run(_compare(asset))
 
 
 @dataclass(frozen=True, slots=True)
-class _Compared:
-    """What is in the wallet by the books and by the chain, in atomic units."""
+class _Looking:
+    """What a look at the wallet needs: the books, a token, the chain that it is on, and the wallet's address."""
 
-    address: str
+    connection: Connection
     asset: Asset
-    booked: int
-    there: int
+    token: bytes
+    network: Network
+    node: Node
+    wallet: bytes
+
+    @property
+    def rail(self) -> str:
+        return rail_of(self.network.id, self.asset.symbol)
+
+    async def booked(self) -> int:
+        return await BOOKED.one(self.connection, self.rail)
+
+    def text(self, units: int) -> str:
+        return f"{format_amount(units, self.asset.decimals)} {self.asset.symbol}"
 
 
-async def _compare(name: str) -> _Compared:
-    settings = settings_for_cli()
-    connection = await connect(settings.database.direct)
-    wallet = open_wallet(Database(settings.database), timedelta(), os.environ)
+@asynccontextmanager
+async def _looking(name: str, env: Mapping[str, str]) -> AsyncGenerator[_Looking]:
+    wallet = buyer_address(env)
     if wallet is None:
-        raise click.ClickException("there is no buying wallet: set TOLLWAY_CHAIN_BUYER_KEY")
+        raise click.ClickException("there is no buying wallet: set TOLLWAY_CHAIN_BUYER_ADDRESS, or its key")
+    nodes = open_nodes(load_networks(env))
+    connection = await connect(settings_for_cli().database.direct)
     try:
-        found = await _asset(connection, name)
-        if found.network_id not in wallet.networks or found.contract_address is None:
+        asset = await _asset(connection, name)
+        if asset.network_id not in nodes or asset.contract_address is None:
             raise click.ClickException(f"{name} is no token on a network that has a node")
-        there = await wallet.balance(found.network_id, parse_address(found.contract_address))
-        booked = await BOOKED.one(connection, rail_of(found.network_id, found.symbol))
-        return _Compared(show_address(wallet.address), found, booked, there)
+        yield _Looking(connection, asset, parse_address(asset.contract_address), *nodes[asset.network_id], wallet)
     except RpcError as error:
         raise click.ClickException(f"the node does not answer: {error}") from None
     finally:
-        await wallet.aclose()
+        for _, node in nodes.values():
+            await node.rpc.aclose()
         await connection.close()
+
+
+async def _compare(name: str) -> int:
+    async with _looking(name, chain_for_cli()) as it:
+        there, booked = await it.node.token_balance(it.token, it.wallet), await it.booked()
+        click.echo(f"{show_address(it.wallet)}: books {it.text(booked)}, chain {it.text(there)}")
+        return 0 if booked == there else 1
+
+
+async def _move(name: str, transaction: str, treasury: str | None, *, incoming: bool) -> str:
+    env = chain_for_cli()
+    digest, theirs = _digest(transaction), _treasury(treasury, env)
+    async with _looking(name, env) as it:
+        try:
+            receipt = await final_receipt(it.node, digest, max(it.network.confirmations, 1))
+            found = await moved(
+                it.connection, receipt, it.network.id, it.token, it.wallet, theirs, incoming=incoming
+            )  # fmt: skip
+        except NotMoved as why:
+            raise click.ClickException(f"nothing booked: {why}") from None
+        new = await book(
+            it.connection, it.asset.ledger_asset_id, it.network.id, it.asset.symbol, digest, found, incoming=incoming
+        )
+        said = _said(it, found, new=new, incoming=incoming)
+        return f"{said}; the books have {it.text(await it.booked())} in the wallet"
+
+
+def _said(it: _Looking, found: Movement, *, new: bool, incoming: bool) -> str:
+    if not new:
+        return "nothing booked: this transaction was booked before"
+    ends = ((found.treasury, "the treasury"), (found.outside, "outside"))
+    way = "from" if incoming else "to"
+    return "booked " + " and ".join(f"{it.text(amount)} {way} {end}" for amount, end in ends if amount)
+
+
+def _digest(text: str) -> bytes:
+    if not re.fullmatch("0x[0-9a-fA-F]{64}", text):
+        raise click.BadParameter("must be a transaction's hash: 0x and 64 hexadecimal digits", param_hint="TRANSACTION")
+    return bytes.fromhex(text[2:])
+
+
+def _treasury(text: str | None, env: Mapping[str, str]) -> bytes | None:
+    """Return the treasury's address. It is asked for, because what is booked wrong cannot be booked again."""
+    if text == "none":
+        return None
+    try:
+        found = treasury_of(env) if text is None else parse_address(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--treasury") from None
+    if found is None:
+        raise click.ClickException(
+            "which address is the treasury? Set TOLLWAY_CHAIN_TREASURY, or say --treasury ADDRESS; none: there is none"
+        )
+    return found
 
 
 async def _asset(connection: Connection, name: str) -> Asset:
@@ -127,16 +194,6 @@ async def _asset(connection: Connection, name: str) -> Asset:
     if name not in assets:
         raise click.ClickException(f"no asset is called {name}; there are {', '.join(sorted(assets))}")
     return assets[name]
-
-
-def _units(text: str, asset: Asset) -> int:
-    try:
-        units = parse_amount(text, asset.decimals)
-    except MoneyError as error:
-        raise click.BadParameter(str(error), param_hint="AMOUNT") from None
-    if not units:
-        raise click.BadParameter("must be above 0", param_hint="AMOUNT")
-    return units
 
 
 def _line(purchase: OpenPurchase) -> str:

@@ -28,8 +28,8 @@ from gateway.devservices.processes import (
     stop_leftover,
     wait_until,
 )
-from gateway.payments.evm.encoding import parse_address, parse_quantity, show_address
-from gateway.payments.evm.keystore import load_signer
+from gateway.payments.evm.encoding import parse_address, parse_hex, parse_quantity, show_address
+from gateway.payments.evm.keystore import Signer, load_signer
 from gateway.payments.evm.rpc import Rpc, RpcError
 
 CHAIN_ID = 84532
@@ -70,6 +70,7 @@ class Chain:
             "permit2": chain_genesis.PERMIT2,
             "treasury": self.treasury,
             "funded_keys": list(self.funded_keys),
+            **({"buyer": self.buyer} if self.buyer else {}),
         }
 
     def environment(self) -> dict[str, str]:
@@ -78,6 +79,11 @@ class Chain:
         # Everybody may publish here, and the money is none: so everybody may be bought from.
         buyer = {"TOLLWAY_CHAIN_BUYER_KEY": self.buyer_key, "TOLLWAY_BUYING_PUBLISHERS": "*"} if self.buyer_key else {}
         return {f"TOLLWAY_CHAIN_{self.chain_id}_RPC": self.rpc_url, **key, **buyer}
+
+    @property
+    def buyer(self) -> str:
+        """Return the buying wallet's address, or nothing."""
+        return show_address(Signer(parse_hex(self.buyer_key)).address) if self.buyer_key else ""
 
     def stop(self) -> None:
         """Stop what was started; on SIGTERM it writes its state first."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any
-from uuid import NAMESPACE_URL, UUID, uuid5
+from uuid import UUID
 
 from gateway.catalog.assets import LIST_ASSETS, store_assets
 from gateway.catalog.publishers import PublisherDesk
@@ -25,7 +25,7 @@ from gateway.identity.accounts import FIND_AGENT, add_key, load, register_agent,
 from gateway.identity.organizations import default_of
 from gateway.identity.principals import FIND_KEY, KEY
 from gateway.ledger.wallets import grant, open_wallet
-from gateway.payments.evm.purchases import fund
+from gateway.payments.evm.wallet_movements import Movement, book
 from gateway.settings import Settings
 from gateway.upstreams.credentials import CredentialBox
 from gateway.upstreams.egress import EgressGuard
@@ -207,10 +207,8 @@ async def book_buyers_funds(settings: Settings, network: str) -> None:
     try:
         for asset in await LIST_ASSETS.all(connection):
             if (asset.network_id, asset.symbol) == (network, "USDC"):
-                cause = uuid5(NAMESPACE_URL, f"tollway:funding/{network}/genesis")
-                await fund(
-                    connection, cause, asset.ledger_asset_id, network, "USDC", chain_genesis.FUNDS, treasury=False
-                )
+                given = Movement(treasury=0, outside=chain_genesis.FUNDS)
+                await book(connection, asset.ledger_asset_id, network, "USDC", None, given, incoming=True)
     finally:
         await connection.close()
 

@@ -286,6 +286,8 @@ def book_funds(settings: Settings, network: str) -> None:
     """Book what the wallet from which the gateway buys has from the beginning of the chain, once."""
     from gateway.devservices.seed import book_buyers_funds
 
+    if os.environ.get("TOLLWAY_DEV_APP"):
+        return  # another application than the gateway: it has no books
     asyncio.run(book_buyers_funds(settings, network))
 
 

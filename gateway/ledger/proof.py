@@ -285,6 +285,21 @@ RULES: dict[str, Statement[Violation]] = {
         """,
         Violation,
     ),
+    "what its operator moved into the buying wallet and out of it has its transaction": Statement(
+        """
+        SELECT format('movement %s: %s, booked %s', m.cause_id, m.treasury + m.outside, b.amount) AS detail
+          FROM chain.wallet_movement m
+          CROSS JOIN LATERAL (SELECT coalesce(sum(t.amount), 0) AS amount FROM ledger.transfer t
+                               WHERE t.cause_id = m.cause_id
+                                 AND t.kind = CASE WHEN m.incoming THEN 'funding' ELSE 'withdrawal' END::ledger.kind) b
+         WHERE b.amount <> m.treasury + m.outside
+         UNION ALL
+        SELECT format('transfer %s: %s', t.cause_id, t.kind) FROM ledger.transfer t
+         WHERE t.kind IN ('funding', 'withdrawal')
+           AND NOT EXISTS (SELECT FROM chain.wallet_movement m WHERE m.cause_id = t.cause_id) LIMIT 20
+        """,
+        Violation,
+    ),
     "every lot has the grant that opened it": Statement(
         """
         SELECT format('lot %s: granted %s, credited %s', a.id, a.granted, coalesce(sum(t.amount), 0)) AS detail

@@ -181,6 +181,13 @@ class Metrics:
             "purchases_total", "Payments to publishers' servers, by what their answers said.", "network", "said"
         )
         self._not_bought = self._counter("purchases_declined_total", "Calls that were not bought.", "reason")
+        self._wallet = _Gauges(
+            gauge("buying_wallet_atomic", "In the buying wallet by the books and the chain.", "network", "asset", "of")
+        )
+        self._open_purchases = _Gauges(gauge("purchases_open", "Purchases whose end is not known.", "network"))
+        self._oldest_purchase = _Gauges(
+            gauge("purchases_oldest_open_seconds", "Age of the oldest purchase whose end is not known.", "network")
+        )
         self._pool = _Gauges(self._sum_gauge("pool", "Connections of a pool by state.", "pool", "state"))
         self._cache_events = self._counter("cache_events_total", "Cache hits, misses and so on.", "cache", "event")
         self._cache_entries = _Gauges(self._sum_gauge("cache_entries", "Entries in a cache, all workers.", "cache"))
@@ -305,6 +312,15 @@ class Metrics:
     def purchase_declined(self, reason: str) -> None:
         """Count a call that was not bought; `reason` is a word of our code."""
         self._not_bought.add(1, reason)
+
+    def set_buying_wallet(self, network: str, asset: str, of: Literal["books", "chain"], units: int) -> None:
+        """Set what is in the buying wallet of an asset, in atomic units (approximate above 2^53)."""
+        self._wallet.set(units, network, self._assets.label(asset), of)
+
+    def set_open_purchases(self, network: str, number: int, oldest: int) -> None:
+        """Set how many purchases of a network have not ended, and for how many seconds the oldest."""
+        self._open_purchases.set(number, network)
+        self._oldest_purchase.set(oldest, network)
 
     def cache_event(self, cache: str, event: str, times: int = 1) -> None:
         """Count hits, misses, evictions... of a cache; both are words of our code."""

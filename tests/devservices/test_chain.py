@@ -70,7 +70,7 @@ def test_dev_with_a_chain_publishes_it_and_leaves_nothing_running(data: Path) ->
         program.line("ready ")
         document = program.document()
         told = document["chain"]
-        assert set(told) == {"rpc_url", "chain_id", "network", "usdc", "permit2", "treasury", "funded_keys"}
+        assert set(told) == {"rpc_url", "chain_id", "network", "usdc", "permit2", "treasury", "funded_keys", "buyer"}
         assert (told["chain_id"], told["network"]) == (84532, "eip155:84532")
         body = {"jsonrpc": "2.0", "id": 1, "method": "eth_chainId", "params": []}
         assert httpx.post(told["rpc_url"], json=body).json()["result"] == hex(84532)

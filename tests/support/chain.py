@@ -99,14 +99,21 @@ class Chain:
             await self.give(signer.address, usdc)
         return signer
 
-    async def give(self, address: bytes, units: int) -> None:
-        """Send USDC from the bank: the first funded account, whose transactions anvil signs."""
+    async def give(self, address: bytes, units: int) -> str:
+        """Send USDC from the bank, the first funded account, whose transactions anvil signs; return the transaction."""
         bank = Signer(bytes.fromhex(self.keys[0][2:])).address
         data = call_data(selector("transfer(address,uint256)"), address, units)
         sent = {"from": "0x" + bank.hex(), "to": "0x" + self.usdc.hex(), "data": "0x" + data.hex(), "gas": hex(100_000)}
         digest = await self.rpc("eth_sendTransaction", sent)
         if (await self.rpc("eth_getTransactionReceipt", digest)) is None:
             await self.mine()
+        return digest
+
+    async def treasurer_pays(self, address: bytes, units: int) -> str:
+        """Send USDC from the treasury; return the transaction."""
+        who, data = "0x" + self.treasury.hex(), call_data(selector("transfer(address,uint256)"), address, units)
+        sent = {"from": who, "to": "0x" + self.usdc.hex(), "data": "0x" + data.hex(), "gas": hex(100_000)}
+        return await self.rpc("eth_sendTransaction", sent)
 
     async def give_away(self, owner: Signer, units: int, *, tip: int = 10**11) -> str:
         """Let a wallet spend its USDC elsewhere, before whatever else is in the mempool."""

@@ -19,7 +19,7 @@ from gateway.payments.evm.fees import RelayPolicy
 from gateway.payments.evm.instructions import Contracts
 from gateway.payments.evm.keystore import Signer, load_signer
 from gateway.payments.evm.node import Node
-from gateway.payments.evm.purchases import load_buyer
+from gateway.payments.evm.purchases import buyer_address
 from gateway.settings import SettingsError
 
 TREASURY = "TOLLWAY_CHAIN_TREASURY"
@@ -67,7 +67,7 @@ def check(environ: Mapping[str, str] | None = None) -> None:
     env = os.environ if environ is None else environ
     networks = load_networks(env)
     signer = load_signer(env)
-    load_buyer(env)
+    buyer_address(env)
     needed = [network for network in networks.networks if network.facilitator and not (network.rpc and signer)]
     if treasury_of(env) is None and needed:
         raise SettingsError(f"{TREASURY}: must be set, because {needed[0].id} is settled by a facilitator")

@@ -9,6 +9,9 @@ The chain alone says what was paid, in a block that no fork will take away: only
 the relayer's, because what is at its address may be spent by an upstream's word; it needs no gas.
 
     TOLLWAY_CHAIN_BUYER_KEY, or TOLLWAY_CHAIN_BUYER_KEYSTORE with its password, as for the relayer (keystore.py)
+    TOLLWAY_CHAIN_BUYER_ADDRESS     instead, for commands that look at the wallet and sign nothing
+
+What does not live here: what its operator puts in and takes out (wallet_movements.py).
 """
 
 from __future__ import annotations
@@ -23,11 +26,11 @@ from datetime import timedelta
 from typing import Literal
 from uuid import UUID
 
-from gateway.database.pool import LOST, Connection, Database
+from gateway.database.pool import LOST, Database
 from gateway.database.statement import Command, Statement
 from gateway.errors import Unavailable
 from gateway.networks import Network, Networks, load_networks
-from gateway.payments.evm.encoding import call_data
+from gateway.payments.evm.encoding import call_data, parse_address
 from gateway.payments.evm.endpoints import Endpoints
 from gateway.payments.evm.instructions import AUTHORIZATION_STATE
 from gateway.payments.evm.keystore import BUYER, Signer, load_signer
@@ -37,6 +40,7 @@ from gateway.settings import SettingsError
 
 log = logging.getLogger(__name__)
 
+ADDRESS = f"{BUYER}_ADDRESS"
 ROUND = 200
 FUNDS_NANOSECONDS = 2_000_000_000
 
@@ -99,6 +103,28 @@ class OpenPurchase:
         object.__setattr__(self, "amount", int(self.amount))
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the books have in the wallet of a token (its contract's address as text), in atomic units."""
+
+    network: str
+    symbol: str
+    token: str
+    booked: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "booked", int(self.booked))
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPurchases:
+    """How many purchases of a network have not ended, and for how many seconds the oldest."""
+
+    network: str
+    number: int
+    oldest: int
+
+
 SIGN = Statement(
     """
     SELECT verdict, available
@@ -140,7 +166,22 @@ FORGIVE = Command(
        AND p.state = 'bought' AND NOT p.delivered AND NOT p.forgiven
     """
 )
-FUND = Statement("SELECT chain.fund_wallet($1, $2, $3, $4, $5::text::numeric, $6)", bool, scalar=True)
+HELD = Statement(
+    """
+    SELECT x.network_id AS network, x.symbol, x.contract_address AS token,
+           coalesce((SELECT sum(s.debits - s.credits) FROM ledger.shard s WHERE s.account_id = a.id), 0)::text AS booked
+      FROM ledger.account a JOIN catalog.asset x ON a.rail = x.network_id || '/' || x.symbol
+     WHERE a.purpose = 'buying' AND x.contract_address IS NOT NULL
+    """,
+    Held,
+)
+OPEN = Statement(
+    """
+    SELECT p.network, count(*) AS number, extract(epoch FROM now() - min(p.signed_at))::bigint AS oldest
+      FROM chain.purchase p WHERE p.ended_at IS NULL GROUP BY p.network
+    """,
+    OpenPurchases,
+)
 BOOKED = Statement(
     """
     SELECT coalesce(sum(s.debits - s.credits), 0)::text FROM ledger.account a JOIN ledger.shard s ON s.account_id = a.id
@@ -273,8 +314,13 @@ def open_wallet(
     signer = load_buyer(env)
     if signer is None:
         return None
-    usable = [one for one in (networks or load_networks(env)).networks if one.rpc and one.id.startswith("eip155:")]
-    return BuyingWallet(database, signer, {one.id: (one, Node(Endpoints(one.id, one.nodes))) for one in usable}, grace)
+    return BuyingWallet(database, signer, open_nodes(networks or load_networks(env)), grace)
+
+
+def open_nodes(networks: Networks) -> dict[str, tuple[Network, Node]]:
+    """Return what the wallet can be used on: networks that have a node, by CAIP-2 id."""
+    usable = [one for one in networks.networks if one.rpc and one.id.startswith("eip155:")]
+    return {one.id: (one, Node(Endpoints(one.id, one.nodes))) for one in usable}
 
 
 def load_buyer(env: Mapping[str, str]) -> Signer | None:
@@ -285,8 +331,13 @@ def load_buyer(env: Mapping[str, str]) -> Signer | None:
     return signer
 
 
-async def fund(
-    connection: Connection, cause: UUID, asset_id: UUID, network: str, symbol: str, amount: int, *, treasury: bool
-) -> bool:
-    """Book what has come into the wallet, and return whether it was not booked before under this cause."""
-    return await FUND.one(connection, cause, asset_id, network, rail_of(network, symbol), str(amount), treasury)
+def buyer_address(env: Mapping[str, str]) -> bytes | None:
+    """Return the buying wallet's address: what is configured, else its key's. Raises SettingsError."""
+    try:
+        configured = parse_address(env[ADDRESS]) if env.get(ADDRESS) else None
+    except ValueError as error:
+        raise SettingsError(f"{ADDRESS}={env[ADDRESS]!r}: {error}") from None
+    signer = load_buyer(env)
+    if signer is not None and configured not in (None, signer.address):
+        raise SettingsError(f"{ADDRESS}: is not the address of the key that is configured beside it: keep one")
+    return configured if signer is None else signer.address

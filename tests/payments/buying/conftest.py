@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
-from uuid import uuid4
 
 import pytest
 import pytest_asyncio
@@ -15,7 +14,8 @@ from gateway.database.pool import Connection
 from gateway.ledger import proof
 from gateway.payments.evm.encoding import show_address
 from gateway.payments.evm.keystore import Signer
-from gateway.payments.evm.purchases import BOOKED, fund, rail_of
+from gateway.payments.evm.purchases import BOOKED, rail_of
+from gateway.payments.evm.wallet_movements import Movement, book
 from tests.payments.evm.conftest import until
 from tests.support.chain import Chain
 from tests.support.gateway import RunningGateway, start_gateway
@@ -59,9 +59,9 @@ async def funded(chain: Chain, wallet: Signer, connection: Connection) -> None:
 
 
 async def give(chain: Chain, wallet: Signer, connection: Connection, amount: int) -> None:
-    await chain.give(wallet.address, amount)
-    booked_in = asset_id("eip155:8453", "USDC")
-    assert await fund(connection, uuid4(), booked_in, chain.network, "USDC", amount, treasury=False)
+    transaction = bytes.fromhex((await chain.give(wallet.address, amount))[2:])
+    booked_in, brought = asset_id("eip155:8453", "USDC"), Movement(treasury=0, outside=amount)
+    assert await book(connection, booked_in, chain.network, "USDC", transaction, brought, incoming=True)
 
 
 @pytest_asyncio.fixture(scope="module")
