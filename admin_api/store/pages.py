@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from typing import Annotated, Any
+import re
+from typing import Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import Response
 
@@ -60,16 +61,16 @@ async def store(
     request: Request,
     _address: Public,
     services: ServicesDep,
-    search: Annotated[str, Query(max_length=200)] = "",
-    category: Annotated[str, Query(max_length=20)] = "",
-    offset: Annotated[int, Query(ge=0, le=MAX_OFFSET)] = 0,
+    search: str = "",
+    category: str = "",
+    offset: str = "",
 ) -> Response:
-    """Show the store, or what is found in it."""
-    term = line(search)
+    """Show the store, or what is found in it. People mistype addresses: what cannot be meant is passed over."""
+    term, start = line(search), _place(offset)
     chosen = category if category in CATEGORIES else ""
     filters = (None, chosen or None, term or None)
     async with services.database.transaction(isolation="repeatable_read", readonly=True) as connection:
-        found = await assemble(connection, await LIST_STORE.all(connection, *filters, PAGE, offset))
+        found = await assemble(connection, await LIST_STORE.all(connection, *filters, PAGE, start))
         total = await COUNT_STORE.one(connection, *filters)
     shown = [
         {
@@ -89,9 +90,14 @@ async def store(
 
     return _page(
         request, "list.html", here="store", term=term, category=chosen, categories=CATEGORIES, shown=shown, total=total,
-        offset=offset, before=at(max(0, offset - PAGE)) if offset else "",
-        after=at(offset + PAGE) if offset + PAGE < total else "",
+        offset=start, before=at(max(0, start - PAGE)) if start else "",
+        after=at(start + PAGE) if start + PAGE < total else "",
     )  # fmt: skip
+
+
+def _place(text: str) -> int:
+    """Return where a page of the list begins."""
+    return min(int(text), MAX_OFFSET) if re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) else 0
 
 
 @router.get("/store/{slug}")

@@ -93,6 +93,16 @@ async def test_the_store_lists_searches_and_pages(api: Api, clerk: Clerk) -> Non
     assert_safe_and_accessible(nothing)
 
 
+@pytest.mark.parametrize(
+    "query",
+    ["search=" + "a" * 3_000, "offset=x", "offset=-1", "offset=" + "9" * 40, "category=" + "x" * 99, "search=%00%ff%ED%A0%80",
+     "search=a&search=b", "offset=%D9%A1", "search=%25_%5C"],
+)  # fmt: skip
+async def test_an_address_that_was_mistyped_is_a_page_of_the_store(api: Api, clerk: Clerk, query: str) -> None:
+    await clerk.publisher(await clerk.agent())
+    assert_safe_and_accessible(parsed((await get(api, f"/store?{query}")).text))
+
+
 async def test_a_publishers_page_says_prices_endpoints_and_how_to_call(api: Api, clerk: Clerk) -> None:
     owner = await clerk.agent()
     endpoints = [
