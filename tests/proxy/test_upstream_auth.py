@@ -179,6 +179,30 @@ async def test_the_connection_test_says_what_the_token_server_answered(
 
 
 @pytest.mark.parametrize(
+    ("status", "page", "said"),
+    [
+        (503, b"<html>down</html>", "the token server refuses: status 503"),
+        (302, b"", "the token server refuses: status 302"),
+        (400, b'{"error": "<script>"}', "the token server refuses: status 400"),
+        (200, b"<html>", "the token server's answer is no JSON"),
+        (200, b'{"access_token": "a\\r\\nX-Evil: 1"}', "the token server's answer has no access_token"),
+    ],
+)
+async def test_a_token_server_in_trouble_is_named_by_its_status_and_costs_nothing(
+    gateway: RunningGateway, owner: Agent, server: TokenServer, status: int, page: bytes, said: str
+) -> None:
+    server.status, server.page = status, page
+    shop = await publisher(
+        gateway, owner, server, auth_type="oauth2_cc", oauth2_token_url=f"{server.url}/oauth/token", **OAUTH
+    )
+    answer = await call(gateway, owner, shop)
+    assert (answer.status_code, answer.headers["x-cost"]) == (502, "0")
+    path = f"/organizations/{owner.organization_id}/publishers/{shop['id']}/test-connection"
+    data = (await gateway.client.post(path, headers=owner.headers, json={})).json()["data"]
+    assert data["detail"] == f"There is no token to call with: {said}."
+
+
+@pytest.mark.parametrize(
     ("fields", "named"),
     [
         ({"auth_type": "jwt"}, "jwt_secret_key"),

@@ -20,7 +20,7 @@ CLIENT, SECRET, KEY = "client-1", "s3cret/+ä"[:7], "publisher-key"
 
 @dataclass
 class TokenServer(RecordingUpstream):
-    """`good` are the tokens that calls may carry; None takes every token."""
+    """`good` are the tokens that calls may carry; None takes every token. `page` is what a token server in trouble says."""
 
     good: set[str] | None = field(default_factory=set)
     given: int = 0
@@ -28,6 +28,7 @@ class TokenServer(RecordingUpstream):
     status: int = 200
     pause: float = 0.05
     takes_basic: bool = True
+    page: bytes | None = None
 
     async def _answer(self, request: Recorded, writer: asyncio.StreamWriter) -> bool:
         path = request.target.partition("?")[0]
@@ -36,7 +37,7 @@ class TokenServer(RecordingUpstream):
             status, document = self._oauth(request) if path == "/oauth/token" else self._trade(request)
         else:
             status, document = self._call(request)
-        body = orjson.dumps(document)
+        body = orjson.dumps(document) if self.page is None or path != "/oauth/token" else self.page
         writer.write(
             b"HTTP/1.1 %d X\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % (status, len(body))
             + body

@@ -51,11 +51,14 @@ class ClientCredentialsGrant:
         url, headers, body = secret.prepare(METHOD, plan.url, dict(FIELDS), urlencode(form))
         try:
             answer = await self._client.request(METHOD, url, headers=headers, content=body)
-            return answer.status_code, orjson.loads(answer.content)
         except httpx.RequestError as error:
             raise TokenUnavailable(f"the token server cannot be asked: {error}") from None
+        try:
+            return answer.status_code, orjson.loads(answer.content)
         except orjson.JSONDecodeError:
-            raise TokenUnavailable("the token server's answer is no JSON") from None
+            if answer.status_code == 200:
+                raise TokenUnavailable("the token server's answer is no JSON") from None
+            return answer.status_code, None  # a failing server's page, a redirect: its status says more
 
 
 def _token(answer: object) -> Token:
