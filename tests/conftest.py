@@ -14,6 +14,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 import pytest_asyncio
+from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -31,6 +32,10 @@ from tests.support.services import Services, temporary_services
 from tests.support.sockets import SocketUpstream
 from tests.support.upstream import RecordingUpstream
 from tests.support.world import World
+
+# How long an example takes is the machine's business: no test measures time.
+settings.register_profile("tollway", deadline=None)
+settings.load_profile("tollway")
 
 _numbers = count(1)
 TEMPLATE = "tollway_template"
