@@ -30,6 +30,13 @@ MAX_CLAIMS = 50
 # Ours to say: a token is for now.
 RESERVED_CLAIMS = frozenset({"exp", "iat", "nbf"})
 LEAST_RSA_BITS = 2_048
+# What is of use with one auth_type alone. Others have defaults that clients may send with any.
+CREDENTIALS_OF = {
+    "jwt_secret_key": "jwt",
+    "jwt_claims": "jwt",
+    "oauth2_client_secret": "oauth2_cc",
+    "oauth2_token_url": "oauth2_cc",
+}
 CURVES = {"ES256": "secp256r1", "ES384": "secp384r1", "ES512": "secp521r1"}
 
 
@@ -107,7 +114,9 @@ def check_authentication(document: Mapping[str, Any], secrets: Mapping[str, Any]
         _check_signed(document, secrets)
     elif auth == "oauth2_cc":
         _check_oauth2(document, secrets, exchanged=exchanged)
-    elif exchanged and "upstream_api_key" not in secrets:
+    else:
+        _check_unused(document, secrets)
+    if auth == "static" and exchanged and "upstream_api_key" not in secrets:
         raise refused("upstream_api_key", "is required with token_exchange_url: it is what is traded for a token")
     if not exchanged:
         for name in ("token_exchange_method", "token_exchange_mode", "token_response_field", "token_cache_ttl_seconds"):
@@ -115,6 +124,13 @@ def check_authentication(document: Mapping[str, Any], secrets: Mapping[str, Any]
                 raise refused(name, "means nothing without token_exchange_url")
         if auth != "static" and "upstream_api_key" in secrets and _is_bearer(document):
             raise refused("upstream_api_key", f"would be the Authorization field, which auth_type {auth} fills")
+
+
+def _check_unused(document: Mapping[str, Any], secrets: Mapping[str, Any]) -> None:
+    """Calls without the token that somebody meant to send are refused by the publisher's server, and paid."""
+    for name, auth in CREDENTIALS_OF.items():
+        if name in document or name in secrets:
+            raise refused(name, f"means nothing without auth_type {auth}; set that, or this to null")
 
 
 def _check_signed(document: Mapping[str, Any], secrets: Mapping[str, Any]) -> None:

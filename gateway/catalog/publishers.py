@@ -309,8 +309,11 @@ def _pricing_model(draft: Draft) -> str:
         return "per_row"
     if draft.value("price_tiers"):
         return "tiered"
-    passes_through = draft.value("billing_model") in ("x402_passthrough", "pay_per_use")
-    return "passthrough" if passes_through else "per_request"
+    if draft.value("billing_model") in ("x402_passthrough", "pay_per_use"):
+        return "passthrough"
+    # A price of bytes that nobody charges would give the bytes away.
+    by_byte = draft.value("price_per_mib") and draft.value("integration_type") != "mcp"
+    return "per_byte" if by_byte else "per_request"
 
 
 async def _whole(connection: Connection, organization_id: UUID, publisher_id: UUID) -> Publisher:

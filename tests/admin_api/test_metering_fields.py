@@ -42,9 +42,11 @@ async def test_what_use_costs_is_shown_and_in_force(api: Api, clerk: Clerk) -> N
 async def test_a_price_of_bytes_is_in_force_with_its_pricing_model(api: Api, clerk: Clerk) -> None:
     owner = await clerk.agent()
     made = await clerk.publisher(owner, price_per_mib="0.001", reserve_max_charge="1")
+    assert made["pricing"][0]["pricing_model"] == "per_byte", "bytes with a price are not given away"
     path = f"/organizations/{owner.organization_id}/publishers/{made['id']}"
-    change = {"asset_id": made["accepted_assets"][0]["id"], "pricing_model": "per_byte", "max_charge": "0.5"}
-    await api.call("PUT", f"{path}/pricing", owner.key, json=change, expect=200)
+    for model, most in (("per_request", "1"), ("per_byte", "0.5")):
+        change = {"asset_id": made["accepted_assets"][0]["id"], "pricing_model": model, "max_charge": most}
+        await api.call("PUT", f"{path}/pricing", owner.key, json=change, expect=200)
     compiled = api.services.catalog.find(made["slug"])
     assert compiled is not None
     assert compiled.prices[0].metered == ByteRate(500_000, 1_000)
@@ -63,7 +65,7 @@ async def test_a_price_of_bytes_is_in_force_with_its_pricing_model(api: Api, cle
         ({"upstream_cost_response_path": "usage.cost"}, "upstream_", "cannot be combined"),
         ({"reserve_max_charge": "0"}, "reserve_max_charge", "must be above 0"),
         ({"reserve_max_charge": "0.0000001"}, "reserve_max_charge", "more than 6 digits"),
-        ({"unresolved_fallback_charge": 1}, "unresolved_fallback_charge", "valid string"),
+        ({"unresolved_fallback_charge": 1}, "unresolved_fallback_charge", "must be a string"),
         ({"websocket_enabled": True}, "websocket_enabled", "cannot be combined with pay_per_use"),
         ({"billing_model": "prepaid_credits"}, "upstream_usage_prices", "needs the billing_model pay_per_use"),
         ({"billing_model": "x402_passthrough"}, "upstream_usage_prices", "needs the billing_model pay_per_use"),
