@@ -27,7 +27,7 @@ from gateway.catalog.snapshot import Publisher
 from gateway.identity.permissions import Permission, require
 from gateway.identity.principals import Principal
 from gateway.limits.policy import Check, Policy
-from gateway.proxy.connection_test import Method, stored, try_connection
+from gateway.proxy.connection_test import Method, keep_seen, stored, try_connection
 from gateway.request_body import RequestBody
 from gateway.services import Services
 from gateway.upstreams.probe import Finding, Outcome
@@ -131,7 +131,7 @@ async def try_new_publisher(
     if body.mcp_endpoint is not None:
         given["integration_type"] = "mcp"
     secrets = {name: given.pop(name) for name in SECRET_FIELDS if given.get(name) is not None}
-    return await _tried(services, given, secrets, body)
+    return ConnectionTestDataResponse(data=_shown(await _tried(services, given, secrets, body)))
 
 
 @router.post(
@@ -147,14 +147,18 @@ async def try_publisher(
     caller: Caller,
     services: ServicesDep,
 ) -> ConnectionTestDataResponse:
-    """Try a publisher's server with its stored credentials. Redirects are not followed."""
+    """Try a publisher's server with its stored credentials. Redirects are not followed. What an MCP server has is kept
+    as the publisher's `mcp_capabilities`."""
     await _permit(services, caller, organization_id)
     desk_ = desk(services)
     async with services.database.acquire() as connection:
         record = (await desk_.get(connection, organization_id, publisher_id)).record
         publisher = await stored(connection, record.id, services.box.open)
     draft = desk_.draft_of(record)
-    return await _tried(services, draft.document, draft.secrets, body, publisher)
+    found = await _tried(services, draft.document, draft.secrets, body, publisher)
+    async with services.database.acquire() as connection:
+        await keep_seen(connection, record.id, draft.document.get("mcp_endpoint"), found)
+    return ConnectionTestDataResponse(data=_shown(found))
 
 
 async def _permit(services: Services, caller: Principal, organization_id: UUID) -> None:
@@ -170,12 +174,11 @@ async def _tried(
     secrets: dict[str, Any],
     options: ConnectionTestOptions,
     publisher: Publisher | None = None,
-) -> ConnectionTestDataResponse:
-    found = await try_connection(
+) -> Finding:
+    return await try_connection(
         services.guard, services.settings, services.authenticate, document, secrets,
         publisher=publisher, method=options.method, path=options.path,
     )  # fmt: skip
-    return ConnectionTestDataResponse(data=_shown(found))
 
 
 def _shown(found: Finding) -> ConnectionTest:

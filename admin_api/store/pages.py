@@ -23,6 +23,7 @@ from admin_api.store.clean import clean, line
 from admin_api.store.readiness import not_ready
 from gateway.catalog.records import COUNT_STORE, FIND_IN_STORE, LIST_STORE, Publisher, assemble
 from gateway.catalog.sales import FIND_SALE, schema_view
+from gateway.catalog.tools import SEEN, undocumented
 from gateway.services import Services
 
 router = APIRouter(include_in_schema=False)
@@ -144,6 +145,7 @@ def _shown(publisher: Publisher, services: Services, tables: list[dict[str, Any]
         "onchain": bool(payable(publisher, services.kinds)),
         "endpoints": [_endpoint(publisher, one) for one in on_sale[:MAX_ENDPOINTS_SHOWN]],
         "more": max(0, len(on_sale) - MAX_ENDPOINTS_SHOWN),
+        "seen": _seen(publisher) if facts.is_mcp(publisher) else None,
         "deny": document.get("undocumented_endpoint_policy") == "default_deny",
         "other": ", ".join(
             f"{method} {facts.tag(publisher, method).words}"
@@ -165,6 +167,18 @@ def _endpoint(publisher: Publisher, endpoint: dict[str, Any]) -> dict[str, Any]:
         "description": endpoint.get("description"),
         "params": [{"param_type": "string", "required": False, "description": None, **one} for one in params[:10]],
     }
+
+
+def _seen(publisher: Publisher) -> dict[str, Any] | None:
+    """Return what the publisher's MCP server was seen to have beside what the publisher documents."""
+    document = publisher.record.document
+    found = document.get(SEEN)
+    if found is None:
+        return None
+    others = undocumented(document)[:MAX_ENDPOINTS_SHOWN] if facts.tag(publisher, "POST").kind != "unsold" else []
+    numbers = [f"{len(found[kind + 's'] or ())} {kind}" for kind in ("resource", "prompt")]
+    words = " and ".join(text if text.startswith("1 ") else f"{text}s" for text in numbers)
+    return {"at": found["seen_at"][:10], "tools": others, "others": words}
 
 
 def _example(example: dict[str, Any]) -> dict[str, Any]:

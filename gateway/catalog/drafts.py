@@ -16,6 +16,7 @@ from gateway.catalog.prices import percent
 from gateway.catalog.refusals import refused
 from gateway.catalog.requests import PRICE_FIELDS, SECRET_FIELDS
 from gateway.catalog.sales import is_postgres
+from gateway.catalog.tools import SEEN
 
 COLUMNS = ("name", "description", "publisher_category", "wallet_address", "wallet_network_id", "is_active")
 # Answered instead of null when unset, and what null in an update goes back to.
@@ -58,6 +59,7 @@ class Draft:
     def apply(self, changes: Mapping[str, Any]) -> None:
         """Merge wire values; null clears what may be empty."""
         _check_wallet(self.columns, changes)
+        before = _server(self.document)
         for name, value in changes.items():
             if name in COLUMNS:
                 if value is not None or name == "description":
@@ -73,10 +75,17 @@ class Draft:
                 "gateway_fee_percent", str(self.document["gateway_fee_percent"])
             )
         _infer_kind(self.columns, self.document)
+        if _server(self.document) != before:
+            self.document.pop(SEEN, None)
 
     def value(self, name: str) -> Any:
         """Return a document field or its default."""
         return self.document.get(name, DOCUMENT_DEFAULTS.get(name))
+
+
+def _server(document: Mapping[str, Any]) -> Any:
+    """Return the MCP server that is sold, None for none: what was seen of one is not said of another."""
+    return document.get("mcp_endpoint") if document.get("integration_type") == "mcp" else None
 
 
 def _put(target: dict[str, Any], name: str, value: Any) -> None:

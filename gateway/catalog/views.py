@@ -10,6 +10,7 @@ from typing import Any
 
 from gateway.catalog.drafts import DOCUMENT_DEFAULTS
 from gateway.catalog.records import Publisher
+from gateway.catalog.tools import SEEN, for_buyers
 
 # Document fields that are answered under their own name, null when unset.
 DOCUMENT_FIELDS = (
@@ -66,7 +67,8 @@ def owner_view(publisher: Publisher, public_url: str) -> dict[str, Any]:
 def store_view(publisher: Publisher, public_url: str) -> dict[str, Any]:
     """Return what buyers need."""
     shown = owner_view(publisher, public_url)
-    return {**shown, **dict.fromkeys(OWNER_ONLY), "upstream_headers": {}}
+    kept = {"upstream_headers": {}, SEEN: for_buyers(publisher.record.document)}
+    return {**shown, **dict.fromkeys(OWNER_ONLY), **kept}
 
 
 def asset_view(asset: Any) -> dict[str, Any]:

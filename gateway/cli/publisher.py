@@ -26,7 +26,7 @@ from gateway.cli.context import settings_for_cli
 from gateway.database.pool import Connection, Database
 from gateway.database.statement import Statement
 from gateway.errors import InvalidRequest
-from gateway.proxy.connection_test import stored, try_connection
+from gateway.proxy.connection_test import keep_seen, stored, try_connection
 from gateway.request_body import nearest_field
 from gateway.settings import Settings
 from gateway.upstreams.auth.authenticator import Authenticator, authenticator
@@ -144,9 +144,12 @@ def test_command(slug_or_id: str, path: str) -> None:
             return authenticator(plan, slug, client, guard)
 
         try:
-            return await try_connection(
+            found = await try_connection(
                 guard, settings, authenticate, draft.document, draft.secrets, publisher=sold, path=path
             )
+            async with database.acquire() as connection:
+                await keep_seen(connection, record.id, draft.document.get("mcp_endpoint"), found)
+            return found
         finally:
             await client.aclose()
 

@@ -16,6 +16,7 @@ from gateway.catalog.authentication import compile_authentication
 from gateway.catalog.delivery import compile_delivery
 from gateway.catalog.refusals import refused
 from gateway.catalog.snapshot import LOAD_ONE, Publisher, compile_publisher, route_of
+from gateway.catalog.tools import KEEP_SEEN
 from gateway.database.pool import Connection
 from gateway.ids import uuid7
 from gateway.proxy.destination import Authenticate, origin_of, timeouts_of
@@ -46,6 +47,12 @@ async def stored(
         return None if row is None else compile_publisher(row, assets, unseal)
     except (ValueError, LookupError):
         return None
+
+
+async def keep_seen(connection: Connection, publisher_id: UUID, endpoint: object, found: Finding) -> None:
+    """Keep what a publisher's MCP server at `endpoint` was seen to have; what is no such server changes nothing."""
+    if found.seen is not None:
+        await KEEP_SEEN.run(connection, publisher_id, endpoint, found.seen)
 
 
 async def try_connection(

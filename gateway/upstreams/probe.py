@@ -85,6 +85,8 @@ class Finding:
     tls: TlsFacts | None = None
     times: dict[str, int] = field(default_factory=dict[str, int])
     mcp: McpFacts | None = None
+    seen: dict[str, Any] | None = None
+    """What a publisher's MCP server has, as it is kept (catalog/tools.py)."""
 
     @property
     def ok(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -43,6 +44,77 @@ async def test_a_publisher_is_told_how_many_of_its_tools_are_for_sale(
     assert (data["ok"], data["mcp"]["tools"], data["mcp"]["for_sale"]) == (True, 7, 6)
     assert data["detail"].endswith("lists 7 tools, 6 of them for sale.")
     assert mcp_server.requests[-1][1]["authorization"] == CREDENTIAL
+
+
+async def test_what_a_server_was_seen_to_have_is_shown_until_it_is_another(
+    api: Api, clerk: Clerk, mcp_server: PublishersServer
+) -> None:
+    owner = await clerk.agent()
+    protected = {"method": "POST", "path": "/Hidden", "is_protected": True, "protection_reason": "Not for sale."}
+    documented = {"method": "POST", "path": "/forecast", "description": "In the publisher's words"}
+    made = await clerk.publisher(
+        owner, api_url=..., integration_type="mcp", mcp_endpoint=mcp_server.url, endpoints=[protected, documented],
+    )  # fmt: skip
+    assert made["mcp_capabilities"] is None
+    path, slug = f"/organizations/{owner.organization_id}/publishers/{made['id']}", made["slug"]
+
+    async def mine(**changes: Any) -> dict[str, Any]:
+        method, body = ("PUT", {"json": changes}) if changes else ("GET", {})
+        return (await api.call(method, path, owner.key, **body, expect=200)).json()["data"]
+
+    async def buyers() -> Any:
+        return (await api.call("GET", f"/publishers/{slug}", expect=200)).json()["data"]["mcp_capabilities"]
+
+    await api.call("POST", path_of(owner, made["id"]), owner.key, json={}, expect=200)
+    shown = await mine()
+    found, updated_at = shown["mcp_capabilities"], shown["updated_at"]
+    assert (found["version"], updated_at) == ("2025-06-18", made["updated_at"])
+    assert [one["name"] for one in found["tools"]] == [
+        "forecast", "free_tip", "failing", "hidden", "counted", "slow", "asking"
+    ]  # fmt: skip
+    assert found["tools"][0] == {"name": "forecast", "description": "The weather of the next days."}
+    assert found["resources"] == [{"uri": "weather://stations", "name": "stations", "description": "Every station."}]
+    assert found["prompts"] == [{"name": "pack", "description": "What to pack."}]
+
+    assert [one["name"] for one in (await buyers())["tools"]] == [
+        "forecast", "free_tip", "failing", "counted", "slow", "asking"
+    ]  # fmt: skip
+    page = (await api.call("GET", f"/store/{slug}", expect=200)).text
+    assert "its server had 1 resource and 1 prompt," in page
+    assert "<code>free_tip</code>" in page
+    assert not re.search("<code>(hidden|forecast)</code>", page)
+
+    await mine(undocumented_endpoint_policy="default_deny")
+    assert [one["name"] for one in (await buyers())["tools"]] == ["forecast"]
+    assert (await mine(name="Another name", mcp_endpoint=mcp_server.url))["mcp_capabilities"] == found
+    assert (await mine(mcp_endpoint="http://127.0.0.1:1/mcp"))["mcp_capabilities"] is None
+    await api.call("POST", path_of(owner, made["id"]), owner.key, json={}, expect=200)
+    assert (await buyers()) is None
+
+
+async def test_what_a_server_says_of_itself_is_kept_as_short_plain_text(
+    api: Api, clerk: Clerk, odd_mcp: ScriptedMcpServer
+) -> None:
+    async def many(came: Conversation) -> None:
+        names = ["fine", "../up", "in\nvisible", 7, None, *(f"tool{number}" for number in range(400))]
+        text = "a\u0000b\u202ec\n<b>" + "x" * 5_000
+        await came.json(came.response({"tools": [{"name": name, "description": text} for name in names]}))
+
+    async def broken(came: Conversation) -> None:
+        await came.status(500)
+
+    odd_mcp.forget()
+    odd_mcp.plays.update({"tools/list": many, "resources/list": broken})
+    owner = await clerk.agent()
+    made = await clerk.publisher(owner, api_url=..., integration_type="mcp", mcp_endpoint=odd_mcp.url)
+    tried = (await api.call("POST", path_of(owner, made["id"]), owner.key, json={}, expect=200)).json()["data"]
+    assert (tried["ok"], tried["status"]) == (True, 200)
+    path = f"/organizations/{owner.organization_id}/publishers/{made['id']}"
+    found = (await api.call("GET", path, owner.key, expect=200)).json()["data"]["mcp_capabilities"]
+    assert [one["name"] for one in found["tools"]] == ["fine", *(f"tool{number}" for number in range(199))]
+    assert found["tools"][0]["description"].startswith("a b c <b>xxx")
+    assert {len(one["description"]) for one in found["tools"]} == {300}
+    assert (found["resources"], found["prompts"]) == (None, [])
 
 
 @pytest.mark.parametrize(

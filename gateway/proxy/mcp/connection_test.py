@@ -1,6 +1,7 @@
 """Trying a publisher's MCP server as its tools would be called: a session is opened, and the tools are listed.
 
-It says no more of the answers than a version, numbers of tools and numbers of errors. What does not live here: the way
+It says no more of the answers than a version, numbers of tools and numbers of errors; of a publisher's server the
+names and descriptions are kept, which its buyers are shown anyway. What does not live here: the way
 to the server (upstreams/probe.py), and who may ask for a try.
 """
 
@@ -10,15 +11,18 @@ import asyncio
 from dataclasses import dataclass
 
 from gateway.catalog.snapshot import Publisher
+from gateway.catalog.tools import seen
 from gateway.proxy.mcp.listing import Lists, priced_tools
+from gateway.proxy.mcp.request import is_name
 from gateway.upstreams.http.errors import BrokenBody, UpstreamError
 from gateway.upstreams.http.request import Headers
 from gateway.upstreams.http.response import UpstreamResponse
-from gateway.upstreams.mcp.messages import BadAnswer, OtherVersion, Refused
+from gateway.upstreams.mcp.messages import BadAnswer, Message, OtherVersion, Refused
 from gateway.upstreams.mcp.sessions import HeaderPairs, Sessions
 from gateway.upstreams.probe import Finding, McpFacts, Prober, explain, judge
 
 ALL_SECONDS = 30.0  # for everything: somebody waits
+LIST_SECONDS = 5.0  # for a list that is only shown
 ACCEPT = (b"accept", b"application/json, text/event-stream")
 KEY = ("the one server", None)
 
@@ -51,7 +55,12 @@ async def try_mcp(
         async with asyncio.timeout(ALL_SECONDS):
             session = await sessions.session(KEY, asking.send)
             try:
-                tools = await Lists(sessions).get(KEY[0], asking.send, "tools")
+                lists = Lists(sessions)
+                tools = await lists.get(KEY[0], asking.send, "tools")
+                if publisher is not None:
+                    others = [await _list(lists, asking, kind) for kind in ("resources", "prompts")]
+                    callable_ = [tool for tool in tools if is_name(tool.get("name"))]
+                    finding.seen = seen(session.version.decode(), callable_, *others)
             finally:
                 await sessions.end(KEY, asking.send)
         for_sale = None if publisher is None else len(priced_tools(publisher, tools))
@@ -64,6 +73,18 @@ async def try_mcp(
     except UpstreamError as error:
         explain(finding, error)
     return finding
+
+
+async def _list(lists: Lists, asking: _Asking, kind: str) -> list[Message] | None:
+    """Return a list that no call depends on; None when the server does not say it."""
+    status = asking.status
+    try:
+        async with asyncio.timeout(LIST_SECONDS):
+            return await lists.get(KEY[0], asking.send, kind)
+    except (UpstreamError, TimeoutError):
+        return None
+    finally:
+        asking.status = status
 
 
 def _judge_tools(finding: Finding, found: McpFacts, publisher: Publisher | None) -> None:

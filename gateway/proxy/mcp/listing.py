@@ -7,15 +7,14 @@ for comes out of that client's session. Pure but for `Lists`.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-import unicodedata
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from gateway.catalog.endpoints import Endpoint, Reading
+from gateway.catalog.endpoints import Endpoint
 from gateway.catalog.snapshot import AssetPrice, Publisher
+from gateway.catalog.tools import tool_reading
 from gateway.errors import EndpointNotOffered, EndpointProtected
 from gateway.proxy.mcp.request import is_name
 from gateway.proxy.quote import prepaid_price
@@ -33,22 +32,16 @@ PRICE = "tollway/price"
 def endpoints_of(publisher: Publisher, tool: str) -> tuple[Endpoint | None, ...]:
     """Return what the publisher has documented of a tool, None for nothing; two when it can be read in two ways.
 
-    A server may take capitals, wide letters and spaces around a name for what they look like. So a name that looks like
-    a documented one is as dear and as protected as that. Raises EndpointProtected or EndpointNotOffered.
+    A name that looks like a documented one is as dear and as protected as that. Raises EndpointProtected or
+    EndpointNotOffered.
     """
-    reading = Reading(tuple(tool.split("/")), _loose(tool))
-    found = publisher.endpoints.match("POST", reading) if publisher.endpoints else (None,)
+    found = publisher.endpoints.match("POST", tool_reading(tool)) if publisher.endpoints else (None,)
     for endpoint in found:
         if endpoint is not None and endpoint.is_protected:
             raise EndpointProtected(endpoint.protection_reason or "The publisher has protected this tool.")
     if publisher.default_deny and None in found:
         raise EndpointNotOffered(f"{publisher.slug} sells only documented tools, and this is none of them.")
     return found
-
-
-def _loose(tool: str) -> tuple[str, ...]:
-    parts = (part.strip() for part in re.split(r"[/\\]", unicodedata.normalize("NFKC", tool).casefold()))
-    return tuple(part for part in parts if part)
 
 
 def price_of(publisher: Publisher, tool: str) -> tuple[AssetPrice, int] | None:
@@ -128,7 +121,7 @@ class Lists:
     _locks: dict[tuple[Hashable, str], asyncio.Lock] = field(default_factory=dict[tuple[Hashable, str], asyncio.Lock])
 
     async def get(self, server: Hashable, send: Send, kind: str) -> list[Message]:
-        """Return all of a server's `tools` or `resources`. Raises UpstreamError."""
+        """Return all of a server's `tools`, `resources` or `prompts`. Raises UpstreamError."""
         key = (server, kind)
         async with self._locks.setdefault(key, asyncio.Lock()):
             kept = self._kept.get(key)
