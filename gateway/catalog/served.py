@@ -51,7 +51,8 @@ def not_served(
     if billing not in PRICING_MODELS:
         return f"has the billing model {billing}"
     if pricing and pricing[0]["model"] not in PRICING_MODELS[billing]:
-        return f"has the pricing model {pricing[0]['model']}"
+        fitting = " or ".join(sorted(PRICING_MODELS[billing]))
+        return f"has the pricing model {pricing[0]['model']}, and the billing model {billing} goes with {fitting}"
     row = pricing[0] if pricing else None
     return unmetered(document, row) or untiered(document, row)
 
@@ -69,9 +70,9 @@ def _database_not_served(
 ) -> str | None:
     billing = document.get("billing_model") or "prepaid_credits"
     if billing not in BILLING_MODELS:
-        return f"has the billing model {billing}"
+        return f"has the billing model {billing}, by which queries are not sold"
     if pricing and pricing[0]["model"] != "per_row":
-        return f"has the pricing model {pricing[0]['model']}"
+        return f"has the pricing model {pricing[0]['model']}, and queries are sold per_row"
     if any(finding["fatal"] for finding in sale["findings"]):
         return "has a database role that may do more than read what is on sale"
     return None if sale["tables"] else "has nothing on sale"

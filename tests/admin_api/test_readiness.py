@@ -17,7 +17,11 @@ TAKES_NOTHING = "takes no payments: balances are switched off (prepaid_enabled),
         ({}, {}, None),
         ({"price_per_call": None}, {}, None),  # free
         ({}, {"pricing_model": "tiered"}, "has no tiers (price_tiers)"),
-        ({}, {"pricing_model": "per_row"}, "has the pricing model per_row"),
+        (
+            {},
+            {"pricing_model": "per_row"},
+            "has the pricing model per_row, and the billing model prepaid_credits goes with per_byte or per_request or tiered",
+        ),
         (
             {"billing_model": "pay_per_use", "upstream_cost_response_path": "usage.cost"},
             {},

@@ -23,7 +23,10 @@ async def refusal(gateway: RunningGateway, world: World, shop: Shop) -> str:
     [
         ({"billing_model": "pay_per_use"}, "cost at most (reserve_max_charge)"),
         ({"billing_model": "pay_per_use", "reserve_max_charge": "1"}, "where its answers name their cost"),
-        ({"billing_model": "x402_passthrough"}, "pricing model per_request"),
+        (
+            {"billing_model": "x402_passthrough"},
+            "pricing model per_request, and the billing model x402_passthrough goes with",
+        ),
         ({"integration_type": "mcp"}, "neither an HTTP API nor an MCP server"),
         ({"requires_user_oauth": True}, "OAuth connections of its callers"),
         ({"ownership_tracking_enabled": True}, "tracks who owns"),
