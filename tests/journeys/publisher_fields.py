@@ -336,6 +336,10 @@ async def _least(stage: Stage) -> None:
     await stage.call(await stage.sells(minimum_balance="1"))
     free = await stage.sells(minimum_balance="50", price_per_get="0")
     await stage.call(free)
+    tiers = [{"up_to": 1, "price": "0"}, {"price": "0.01"}]
+    tiered = await stage.sells(minimum_balance="50", price_tiers=tiers)
+    await stage.call(tiered)
+    await stage.call(tiered, status=402)
     tools = await stage.sells(minimum_balance="50", integration_type="mcp", mcp_endpoint=stage.servers.mcp.url)
     await stage.call(tools, "POST", "/counted", 402, json={})
     config = stage.servers.market.config()
