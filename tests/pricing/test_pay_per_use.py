@@ -96,8 +96,16 @@ def test_a_charge_is_within_its_bounds_and_its_parts_are_the_whole(rate: UsageRa
     assert quote.fee * 1_000_000 <= quote.publisher_part * rate.fee_ppm
 
 
-@given(st.integers(0, 10**7), st.integers(0, 10**9), st.integers(0, 10**12), st.integers(0, 10**12))
-def test_more_bytes_never_cost_less_nor_more_than_was_held(minimum: int, per_mib: int, one: int, other: int) -> None:
-    rate = ByteRate(max(minimum, 10**6), per_mib, minimum=minimum)
-    less, more = (rate.quote(Reading(size=size)).amount for size in sorted((one, other)))
-    assert minimum <= less <= more <= rate.reserve
+SIZE = st.integers(0, 10**12)
+
+
+@given(st.integers(0, 10**7), st.integers(0, 10**9), st.integers(0, 1_000_000), SIZE, SIZE)
+def test_more_bytes_never_cost_less_nor_more_than_was_held(
+    minimum: int, per_mib: int, fee_ppm: int, one: int, other: int
+) -> None:
+    rate = ByteRate(max(minimum, 10**6), per_mib, minimum=minimum, fee_ppm=fee_ppm)
+    less, more = (rate.quote(Reading(size=size)) for size in sorted((one, other)))
+    assert minimum <= less.amount <= more.amount <= rate.reserve == rate.most.amount
+    # The fee is a part of the price here, rounded down.
+    assert 0 <= more.fee == more.amount * fee_ppm // 1_000_000
+    assert more.publisher_part + more.fee == more.amount

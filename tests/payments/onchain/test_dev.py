@@ -1,8 +1,10 @@
-"""`make run CHAIN=1`: x402 works out of the box, and the printed command pays with the official client."""
+"""`make run CHAIN=1`: x402 works out of the box, and the printed command pays with the official client, as docs/x402.md
+shows."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -13,9 +15,13 @@ import pytest
 
 from gateway.payments.evm.encoding import parse_address
 from tests.conftest import replaced
+from tests.docs.markdown import ROOT, blocks
+from tests.docs.test_quick_starts import assert_shows
 from tests.support.chain import Chain
 from tests.support.dev import environment, start_program, still_running
 from tests.support.services import Services
+
+PAGE = ROOT / "docs" / "x402.md"
 
 pytestmark = pytest.mark.slow
 
@@ -45,11 +51,15 @@ async def test_the_printed_command_pays(services: Services, tmp_path: Path) -> N
             told["rpc_url"], told["chain_id"], told["network"], parse_address(told["usdc"]),
             parse_address(told["treasury"]), "", tuple(told["funded_keys"]),
         )  # fmt: skip
-        for _ in range(2):
+        (shown,) = [block.text for block in blocks(PAGE) if block.words == ("text", "paid")]
+        expected = re.sub(r"0x[0-9a-f]{64}", "…", shown.replace("http://127.0.0.1:8402", document["url"]))
+        for turn in range(2):
             done = await asyncio.to_thread(
                 subprocess.run, shlex.split(command), env=environment(), capture_output=True, text=True
             )
             assert done.returncode == 0, done.stderr
+            if turn == 0:
+                assert_shows(expected, done.stdout)
             assert "X-Cost 0.001 USDC" in done.stdout
             assert '"state":"confirmed"' in done.stdout
         async with httpx.AsyncClient(base_url=document["url"]) as client:
