@@ -83,7 +83,7 @@ async def test_a_dry_run_shows_what_an_import_would_make_and_the_import_makes_it
         ),
         ({"document": DOCUMENT.replace("0.01", "0.0000001")}, "document", "more than 6 digits"),
         ({"document": DOCUMENT.replace("USD", "EUR")}, "document", "currency"),
-        ({"document": DOCUMENT, "dry_run": "yes"}, "dry_run", "boolean"),
+        ({"document": DOCUMENT, "dry_run": "yes"}, "dry_run", "must be true or false"),
         ({"document": 7}, "document", "string"),
         ({"url": "ftp://example.com/x"}, "url", "URL"),
         ({"url": "https://10.0.0.1/x"}, "url", "cannot be fetched"),
