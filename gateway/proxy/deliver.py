@@ -51,12 +51,15 @@ async def deliver(
         return await _at_once(exchange, headers, body, keep, limit)
     if exchange.keyed is not None:
         return await _watched(exchange, answer, _Recorder(exchange, answer, headers, keep, limit, patience), None)
-    if not await _send_head(exchange, headers):
+    if exchange.meter is not None and exchange.meter.reads:
+        return await _watched(exchange, answer, _Metered(exchange, answer, headers, patience), None)
+    exchange.handed = time.perf_counter()  # a connection with answers of earlier calls in it may not even take a head
+    there = await _send_head(exchange, headers)
+    exchange.handed = 0.0
+    if not there:
         return "client_gone"
     if ARMED == "deliver.head":
         await act()
-    if exchange.meter is not None and exchange.meter.reads:
-        return await _watched(exchange, answer, _Metered(exchange, answer, patience), None)
     return await _watched(exchange, answer, _Pump(exchange, answer), patience)
 
 
@@ -173,8 +176,8 @@ class _Metered:
     was made for a caller is paid by it, and leaving early makes nothing cheaper.
     """
 
-    def __init__(self, exchange: Exchange, answer: UpstreamResponse, patience: float) -> None:
-        self._exchange, self._answer, self._patience = exchange, answer, patience
+    def __init__(self, exchange: Exchange, answer: UpstreamResponse, headers: HeaderPairs, patience: float) -> None:
+        self._exchange, self._answer, self._headers, self._patience = exchange, answer, headers, patience
         self._ending: Ending = "delivered"
 
     def stalled(self, _patience: float | None) -> bool:
@@ -183,6 +186,7 @@ class _Metered:
 
     async def run(self) -> Ending:
         """Deliver, and read the rest for a caller who left."""
+        await self._begin()
         try:
             while piece := await self._answer.read():
                 self._exchange.gave_out(piece)
@@ -195,6 +199,15 @@ class _Metered:
             self._exchange.meter.end()
         await self._pass_on(b"", more=False)
         return self._ending
+
+    async def _begin(self) -> None:
+        try:
+            async with asyncio.timeout(self._patience):
+                await _send_head(self._exchange, self._headers)
+        except TimeoutError:
+            self._ending = "client_stalled"
+        if ARMED == "deliver.head":
+            await act()
 
     async def _pass_on(self, piece: bytes, *, more: bool) -> None:
         if self._exchange.send is _nobody:
