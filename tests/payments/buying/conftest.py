@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from gateway.payments.evm.keystore import Signer
 from gateway.payments.evm.purchases import BOOKED, rail_of
 from gateway.payments.evm.wallet_movements import Movement, book
 from tests.payments.evm.conftest import until
-from tests.support.chain import Chain
+from tests.support.chain import Chain, temporary_chain
 from tests.support.gateway import RunningGateway, start_gateway
 from tests.support.seller import PRICE, Seller, open_seller
 from tests.support.services import Services
@@ -38,6 +38,22 @@ def buys(chain: Chain, key: str, **settings: str) -> dict[str, str]:
         "MONEY_DEAD_AFTER": "2",
         **settings,
     }
+
+
+@pytest.fixture(scope="session")
+def running_chain() -> Iterator[Chain]:
+    """A chain of their own: these tests move its clock, which never goes back."""
+    with temporary_chain() as chain:
+        yield chain
+
+
+@pytest_asyncio.fixture(scope="session")
+async def chain(running_chain: Chain) -> AsyncIterator[Chain]:
+    """That chain; what is sent is mined at once."""
+    await running_chain.rpc("anvil_setIntervalMining", 0)
+    await running_chain.at_once()
+    yield running_chain
+    await running_chain.aclose()
 
 
 @pytest.fixture(scope="module")
