@@ -10,7 +10,7 @@ import pytest
 
 from gateway.upstreams.egress import EgressGuard
 from gateway.upstreams.http import Origin, Timeouts
-from gateway.upstreams.probe import Finding, probe
+from gateway.upstreams.probe import Finding, Prober, probe
 from tests.support.certificates import self_signed
 
 from .test_dial import resolving, tls_listener
@@ -20,7 +20,7 @@ QUICK = Timeouts(connect=0.5, first_byte=0.3, idle=0.3, total=1)
 
 
 async def tried(origin: Origin, *, guard: EgressGuard | None = None, tls=None, headers=HOST) -> Finding:
-    return await probe(guard or EgressGuard(LOOPBACK), origin, b"GET", b"/", headers, QUICK, tls)
+    return await probe(Prober(guard or EgressGuard(LOOPBACK), origin, QUICK, tls), b"GET", b"/", headers)
 
 
 @pytest.mark.parametrize(
