@@ -61,7 +61,7 @@ async def test_nothing_that_writes_or_leaves_the_sale_is_ever_allowed(market: Ma
     before = await market.owner.fetchval("SELECT count(*) FROM demo.companies")
     await asyncio.to_thread(every)
     assert await market.owner.fetchval("SELECT count(*) FROM demo.companies") == before
-    assert seen["ran"] > EXAMPLES / 50, "the grammar makes enough queries that run"
+    assert seen["ran"] >= EXAMPLES / 100, "the grammar makes enough queries that run"
     assert len(seen) > 6, seen
 
 
