@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = [
     "--quick",
@@ -23,6 +25,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.usefixtures("load_generator")
 def test_a_tiny_run_writes_a_valid_report(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks", *OPTIONS, "--extras", "writes,overload,idle"]
     done = subprocess.run(

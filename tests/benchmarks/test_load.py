@@ -13,6 +13,8 @@ import pytest
 
 from benchmarks.generator import load
 
+pytestmark = pytest.mark.usefixtures("load_generator")
+
 GET = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
 POST = b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 300000\r\n\r\n"
 ANSWERS = {
