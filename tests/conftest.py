@@ -60,10 +60,8 @@ def running_chain() -> Iterator[Chain]:
 @pytest_asyncio.fixture(scope="session")
 async def chain(running_chain: Chain) -> AsyncIterator[Chain]:
     """The local chain; nothing is mined but what is sent, at once, until a test says otherwise."""
-    await running_chain.rpc("anvil_setIntervalMining", 0)
-    await running_chain.at_once()
-    yield running_chain
-    await running_chain.aclose()
+    async with running_chain.resting() as chain:
+        yield chain
 
 
 @pytest_asyncio.fixture(scope="session")

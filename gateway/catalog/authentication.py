@@ -24,8 +24,6 @@ from gateway.catalog.refusals import refused
 
 DEFAULT_LIFETIME = 1_800
 """Seconds that a signed token is good for."""
-DEFAULT_CACHE = 300
-"""Seconds that a traded token is kept when nobody says how long it is good for."""
 MAX_CLAIMS = 50
 # Ours to say: a token is for now.
 RESERVED_CLAIMS = frozenset({"exp", "iat", "nbf"})

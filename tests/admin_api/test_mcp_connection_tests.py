@@ -11,8 +11,6 @@ from tests.admin_api.conftest import SECRET, Api, Clerk
 from tests.admin_api.test_connection_tests import path_of
 from tests.support.mcp_server import CREDENTIAL, Conversation, Play, PublishersServer, ScriptedMcpServer
 
-TOOL = {"name": "forecast", "inputSchema": {"type": "object"}}
-
 
 async def test_a_server_is_tried_before_there_is_a_publisher(
     api: Api, clerk: Clerk, mcp_server: PublishersServer

@@ -71,7 +71,7 @@ class Model:
         return deposit, amount - deposit
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(plan=steps)
 async def test_every_interleaving_keeps_the_books(plan, connection: Connection, world: World) -> None:
     await play(plan, connection, world)

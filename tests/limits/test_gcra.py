@@ -58,7 +58,7 @@ steps = st.tuples(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(steps, min_size=1, max_size=8))
 async def test_lua_and_python_decide_alike(valkey: Valkey, steps) -> None:
     """Batches of calls with repeated keys, several policies, costs, looks, and a clock that also steps back."""
@@ -71,7 +71,7 @@ async def test_lua_and_python_decide_alike(valkey: Valkey, steps) -> None:
         assert [facts(verdict) for verdict in await decide(valkey, calls, now)] == expected
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(POLICIES), st.lists(st.integers(0, 30 * MICROSECONDS), min_size=1, max_size=40))
 async def test_no_stretch_of_time_grants_more_than_burst_plus_rate(valkey: Valkey, policy: Policy, waits) -> None:
     """The promise itself, against a rule that knows nothing of arrival times."""
@@ -86,7 +86,7 @@ async def test_no_stretch_of_time_grants_more_than_burst_plus_rate(valkey: Valke
         assert last - first + 1 <= most
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(POLICIES), st.integers(1, 3), st.integers(0, 5 * MICROSECONDS))
 async def test_after_retry_after_the_call_passes(valkey: Valkey, policy: Policy, cost: int, passed: int) -> None:
     """EX-37: the announced wait is enough, and no more than one second longer than needed."""

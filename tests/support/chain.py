@@ -202,6 +202,14 @@ class Chain:
         return (await self.node.head()).number
 
     @contextlib.asynccontextmanager
+    async def resting(self) -> AsyncIterator[Chain]:
+        """Mine nothing but what is sent, at once, until a test says otherwise; close the connection at the end."""
+        await self.rpc("anvil_setIntervalMining", 0)
+        await self.at_once()
+        yield self
+        await self.aclose()
+
+    @contextlib.asynccontextmanager
     async def held_blocks(self) -> AsyncIterator[None]:
         """Mine only when told; afterwards what waits is mined."""
         await self.rpc("anvil_setIntervalMining", 0)

@@ -7,7 +7,7 @@ import ipaddress
 import socket
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.upstreams.addresses import numeric_host, refusal
@@ -89,7 +89,6 @@ def test_an_allowed_network_is_exempt_and_nothing_else():
         assert refusal(ipaddress.ip_address(address), allow) is not None
 
 
-@settings(deadline=None)  # a loaded machine is not a failure
 @given(st.ip_addresses())
 def test_what_passes_is_global_unicast_by_the_standard_library_too(address):
     if refusal(address) is None:
@@ -104,7 +103,6 @@ def spelling(number: int, base: str) -> str:
 BASES = st.sampled_from(["decimal", "octal", "hex", "HEX"])
 
 
-@settings(deadline=None)  # a loaded machine is not a failure
 @given(st.ip_addresses(v=4), st.integers(1, 4), st.lists(BASES, min_size=4, max_size=4))
 def test_every_spelling_of_an_address_is_that_address(address, parts, bases):
     packed = address.packed
@@ -114,7 +112,6 @@ def test_every_spelling_of_an_address_is_that_address(address, parts, bases):
     assert ipaddress.IPv4Address(socket.inet_aton(text)) == address
 
 
-@settings(deadline=None)  # a loaded machine is not a failure
 @given(st.from_regex(r"\A[0-9a-fxX.]{1,20}\Z"))
 def test_whatever_the_system_reads_as_a_number_never_counts_as_a_name(text):
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.upstreams.credentials import (
@@ -22,7 +22,6 @@ OLD, NEW = "k1:" + generate_key(), "k2:" + generate_key()
 BOX = CredentialBox.from_setting(OLD)
 
 
-@settings(deadline=None)  # a loaded machine is not a failure
 @given(st.binary(max_size=300), st.binary(max_size=50))
 def test_what_is_sealed_opens_in_its_context_only(plaintext, context):
     sealed = BOX.seal(plaintext, context)
@@ -33,7 +32,6 @@ def test_what_is_sealed_opens_in_its_context_only(plaintext, context):
         BOX.open(sealed, context + b"x")
 
 
-@settings(deadline=None)  # a loaded machine is not a failure
 @given(st.binary(max_size=40), st.data())
 def test_no_altered_bit_goes_unnoticed(plaintext, data):
     sealed = bytearray(BOX.seal(plaintext, b"row 1"))
@@ -43,7 +41,6 @@ def test_no_altered_bit_goes_unnoticed(plaintext, data):
         BOX.open(bytes(sealed), b"row 1")
 
 
-@settings(deadline=None)  # a loaded machine is not a failure
 @given(st.binary(max_size=80))
 def test_arbitrary_bytes_are_a_clear_error(data):
     with pytest.raises(CredentialError):

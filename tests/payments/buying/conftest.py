@@ -50,10 +50,8 @@ def running_chain() -> Iterator[Chain]:
 @pytest_asyncio.fixture(scope="session")
 async def chain(running_chain: Chain) -> AsyncIterator[Chain]:
     """That chain; what is sent is mined at once."""
-    await running_chain.rpc("anvil_setIntervalMining", 0)
-    await running_chain.at_once()
-    yield running_chain
-    await running_chain.aclose()
+    async with running_chain.resting() as chain:
+        yield chain
 
 
 @pytest.fixture(scope="module")

@@ -32,10 +32,8 @@ def own_chain() -> Iterator[Chain]:
 
 @pytest_asyncio.fixture(scope="module")
 async def chain(own_chain: Chain) -> AsyncIterator[Chain]:
-    await own_chain.rpc("anvil_setIntervalMining", 0)
-    await own_chain.at_once()
-    yield own_chain
-    await own_chain.aclose()
+    async with own_chain.resting() as chain:
+        yield chain
 
 
 async def lose_for_good(

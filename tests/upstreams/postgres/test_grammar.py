@@ -42,7 +42,7 @@ async def test_nothing_that_writes_or_leaves_the_sale_is_ever_allowed(market: Ma
     loop = asyncio.get_running_loop()
     seen: Counter[str] = Counter()
 
-    @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=EXAMPLES, database=None, suppress_health_check=list(HealthCheck))
     @given(queries)
     def every(query: str) -> None:
         try:
