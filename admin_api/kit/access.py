@@ -12,6 +12,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
 
+from gateway.audit.origin import origin
 from gateway.errors import InvalidRequest, RateLimited, Unauthenticated
 from gateway.identity.clients import client_address, networks
 from gateway.identity.principals import Principal
@@ -89,19 +90,31 @@ async def caller(
         if values:
             await guess(request, services)
         raise
+    acts(principal)
     policy = Policy("key", services.settings.limits.per_key, 60)
     await limited(services, Check(principal.key_id, policy))
     return principal
 
 
+def acts(principal: Principal) -> None:
+    """Let the audit log know who makes this request."""
+    who = origin()
+    who.actor_type, who.actor_id = principal.kind, principal.account_id
+    who.credential_type, who.credential_id = "api_key", principal.api_key_id
+
+
 async def somebody(request: Request, services: Services) -> Principal | None:
     """Return who is calling where nobody has to be known; a wrong key counts as a guess and is nobody."""
     values = request.headers.getlist("authorization")
+    if len(values) != 1:
+        return None
     try:
-        return await services.identities.resolve(values[0]) if len(values) == 1 else None
+        principal = await services.identities.resolve(values[0])
     except Unauthenticated:
         await guess(request, services)
         return None
+    acts(principal)
+    return principal
 
 
 Caller = Annotated[Principal, Depends(caller)]

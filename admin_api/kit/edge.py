@@ -15,8 +15,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from admin_api.kit.problems import problem_response
+from gateway.audit.origin import Origin, acting
 from gateway.database.pool import LOST
 from gateway.errors import InternalError, PayloadTooLarge, Problem, RequestTimeout, Unavailable
+from gateway.identity.clients import networks, whole_address
 from gateway.ids import uuid7
 from gateway.proxy.dates import http_date
 from gateway.proxy.framing import CLOSE, check_head
@@ -71,7 +73,8 @@ class Edge:
         try:
             check_head(scope)
             body.begin()
-            await self._app(scope, body.receive, answer)
+            with acting(_origin(scope, identity)):
+                await self._app(scope, body.receive, answer)
         except ClientDisconnect:
             return
         except Exception as error:
@@ -80,6 +83,18 @@ class Edge:
                 raise
             # Not kept by a name: its traceback leads to this frame, and such a ring would keep `receive` (body.py).
             await problem_response(_problem(error, scope, identity), identity)(scope, body.receive, answer)
+
+
+def _origin(scope: Scope, identity: str) -> Origin:
+    """Return who asks, for the audit log: nobody known yet (access.py finds out), from where."""
+    headers: list[tuple[bytes, bytes]] = scope["headers"]
+    forwarded = [value.decode("latin-1") for name, value in headers if name == b"x-forwarded-for"]
+    agent = next((value.decode("latin-1") for name, value in headers if name == b"user-agent"), None)
+    peer, trusted = scope.get("client"), scope["app"].state.services.settings.server.trusted_proxies
+    address = whole_address(peer[0] if peer else None, forwarded, networks(trusted))
+    return Origin(
+        "anonymous", ip_address=None if address is None else str(address), user_agent=agent, request_id=identity
+    )
 
 
 def _completed(fields: list[tuple[bytes, bytes]], identity: str) -> list[tuple[bytes, bytes]]:

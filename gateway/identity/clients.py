@@ -21,16 +21,22 @@ def networks(items: Sequence[str]) -> list[Network]:
 
 def client_address(peer: str | None, forwarded: Sequence[str], trusted: Sequence[Network]) -> str:
     """Return the client's address as limits count it; IPv6 clients count by their /64."""
+    address = whole_address(peer, forwarded, trusted)
+    return "unknown" if address is None else _counted(address)
+
+
+def whole_address(peer: str | None, forwarded: Sequence[str], trusted: Sequence[Network]) -> Address | None:
+    """Return the client's own address; None where the server does not know its peer."""
     address = _parse(peer or "")
     if address is None:
-        return "unknown"
+        return None
     chain = [part.strip() for line in forwarded for part in line.split(",")]
     while chain and _is_in(address, trusted):
         claimed = _parse(chain.pop())
         if claimed is None:
             break
         address = claimed
-    return _counted(address)
+    return address
 
 
 def is_trusted(peer: str, trusted: Sequence[Network]) -> bool:

@@ -1,0 +1,43 @@
+"""Every action that is audited, as `resource.action`, with its category. An action that is not here is not recorded:
+`record` refuses it, so that filters and the documentation know them all.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Category = Literal["access", "catalog", "money", "settings"]
+
+_ACCESS = (
+    *("account.register", "account.verify_email", "account.update", "account.change_password"),
+    *("account.reset_password", "account.recover", "account.set_recovery", "account.delete"),
+    *("api_key.create", "api_key.update", "api_key.revoke"),
+    *("invitation.create", "invitation.accept", "invitation.decline", "invitation.revoke", "invitation.resend"),
+    *("member.add", "member.remove", "member.leave", "member.assign_role"),
+    *("role.create", "role.update", "role.delete"),
+    *("session.create", "session.revoke", "session.revoke_others", "session.revoke_all"),
+    *("oauth_provider.create", "oauth_provider.update", "oauth_provider.delete"),
+    *("oauth_connection.create", "oauth_connection.revoke"),
+    *("ip_allow_list.add", "ip_allow_list.remove", "ip_allow_list.update"),
+)
+_CATALOG = (
+    *("publisher.create", "publisher.update", "publisher.delete", "publisher.update_pricing"),
+    *("publisher.upload_logo", "publisher.import_openapi"),
+)
+_MONEY = (
+    *("wallet.claim_signup_bonus", "wallet.claim_payment_method_bonus", "wallet.claim_daily"),
+    *("wallet.apply_referral", "wallet.deposit", "wallet.grant"),
+    *("payout.create", "exchange.resolve"),
+)
+_SETTINGS = (
+    *("organization.create", "organization.update", "organization.delete", "organization.change_owner"),
+    *("webhook.create", "webhook.update", "webhook.delete", "webhook.rotate_secret", "webhook.disable"),
+    *("webhook.test", "webhook.replay"),
+)
+
+ACTIONS: dict[str, Category] = {
+    **dict.fromkeys(_ACCESS, "access"),
+    **dict.fromkeys(_CATALOG, "catalog"),
+    **dict.fromkeys(_MONEY, "money"),
+    **dict.fromkeys(_SETTINGS, "settings"),
+}
