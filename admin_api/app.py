@@ -9,12 +9,13 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from admin_api.examples import REQUESTS
-from admin_api.kit import problems, reference
+from admin_api.kit import needs, problems, reference
 from admin_api.kit.edge import Edge
 from admin_api.resources import (
     agent,
@@ -84,6 +85,7 @@ def build(services: Services) -> FastAPI:
     app.state.services = services
     app.state.kept = {}
     app.state.routes = [route for router in ROUTERS for route in router.routes]
+    needs.check(app.state.routes)
     problems.install(app)
     for router in ROUTERS:
         app.include_router(router)
@@ -113,6 +115,10 @@ def document(app: FastAPI) -> dict[str, Any]:
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)
         schemas["Problem"] = problems.SCHEMA
+        for route in app.state.routes:
+            if isinstance(route, APIRoute) and route.include_in_schema:
+                for method in route.methods or ():
+                    made["paths"][route.path_format][method.lower()]["x-permission"] = needs.declared(route)
         for item in made["paths"].values():
             _complete(item)
         app.openapi_schema = made

@@ -11,9 +11,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
-from admin_api.kit.access import Caller, Public, ServicesDep, guess
+from admin_api.kit.access import Public, ServicesDep, guess
 from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import Offset
+from admin_api.kit.needs import AccountManager, WalletReader
 from admin_api.kit.problems import refusals
 from admin_api.resources import wallet_models as models
 from admin_api.resources.agent import agent_info, setup_instructions, skill_files
@@ -36,7 +37,7 @@ NO_RECOVERY = "No recovery is set up: if you lose your API key, this money is lo
 
 
 @router.get("/wallet/balance", operation_id="get_wallet_balance", responses=refusals(401))
-async def get_wallet_balance(caller: Caller, services: ServicesDep) -> models.WalletBalanceDataResponse:
+async def get_wallet_balance(caller: WalletReader, services: ServicesDep) -> models.WalletBalanceDataResponse:
     """Return the spendable balance, by source. Expired credit is not balance."""
     asset = services.catalog.default_asset
     async with services.database.acquire() as connection:
@@ -65,7 +66,7 @@ async def get_wallet_balance(caller: Caller, services: ServicesDep) -> models.Wa
 
 
 @router.post("/wallet/bonus/signup", operation_id="claim_signup_bonus", responses=refusals(400, 401, 409))
-async def claim_signup_bonus(caller: Caller, services: ServicesDep) -> models.BonusClaimDataResponse:
+async def claim_signup_bonus(caller: AccountManager, services: ServicesDep) -> models.BonusClaimDataResponse:
     """Grant the signup bonus, once."""
     asset = services.catalog.default_asset
     amount = await credits.claim_signup(
@@ -79,7 +80,7 @@ async def claim_signup_bonus(caller: Caller, services: ServicesDep) -> models.Bo
 
 
 @router.post("/wallet/bonus/payment-method", operation_id="claim_payment_method_bonus", responses=refusals(401, 409))
-async def claim_payment_method_bonus(caller: Caller) -> models.BonusClaimDataResponse:
+async def claim_payment_method_bonus(caller: AccountManager) -> models.BonusClaimDataResponse:
     """Grant the bonus for a stored payment method, once. No payment method can be stored before that rail exists."""
     raise Conflict(
         "No payment method is stored for this account, and this gateway cannot store one yet.",
@@ -88,7 +89,9 @@ async def claim_payment_method_bonus(caller: Caller) -> models.BonusClaimDataRes
 
 
 @router.get("/wallet/daily/eligibility", operation_id="check_daily_eligibility", responses=refusals(401))
-async def check_daily_eligibility(caller: Caller, services: ServicesDep) -> models.DailyClaimEligibilityDataResponse:
+async def check_daily_eligibility(
+    caller: WalletReader, services: ServicesDep
+) -> models.DailyClaimEligibilityDataResponse:
     """Say whether today's credit can be claimed (UTC days), and if not, why and until when."""
     asset, money = services.catalog.default_asset, services.settings.money
     async with services.database.acquire() as connection:
@@ -105,7 +108,7 @@ async def check_daily_eligibility(caller: Caller, services: ServicesDep) -> mode
 
 
 @router.post("/wallet/daily/claim", operation_id="claim_daily", responses=refusals(400, 401))
-async def claim_daily(caller: Caller, services: ServicesDep) -> models.DailyClaimDataResponse:
+async def claim_daily(caller: AccountManager, services: ServicesDep) -> models.DailyClaimDataResponse:
     """Claim today's credit: once per UTC day, a limited number of times a month."""
     asset, money = services.catalog.default_asset, services.settings.money
     state = await credits.claim_daily(services.database, caller.account_id, asset.id, money, datetime.now(UTC))
@@ -126,7 +129,7 @@ async def claim_daily(caller: Caller, services: ServicesDep) -> models.DailyClai
 
 @router.post("/wallet/deposit", operation_id="create_deposit", responses=refusals(400, 401, 501))
 async def create_deposit(
-    body: models.DepositRequest, caller: Caller, services: ServicesDep
+    body: models.DepositRequest, caller: AccountManager, services: ServicesDep
 ) -> models.DepositDataResponse:
     """Start a card deposit. Answers 501 until a card rail is configured; nothing is started then."""
     least = services.settings.money.minimum_deposit_cents
@@ -163,7 +166,7 @@ async def wallet_recover(
 
 @router.post("/wallet/recovery", operation_id="set_recovery", responses=refusals(400, 401, 403))
 async def set_recovery(
-    body: models.SetRecoveryRequest, caller: Caller, services: ServicesDep
+    body: models.SetRecoveryRequest, caller: AccountManager, services: ServicesDep
 ) -> models.RecoveryDataResponse:
     """Make a recovery code if there is none, shown this once; set, change or (with null) remove the contact e-mail."""
     async with services.database.acquire() as connection:
@@ -179,7 +182,7 @@ async def set_recovery(
 
 
 @router.get("/wallet/referral", operation_id="get_referral_info", responses=refusals(401))
-async def get_referral_info(caller: Caller, services: ServicesDep) -> models.ReferralInfoDataResponse:
+async def get_referral_info(caller: WalletReader, services: ServicesDep) -> models.ReferralInfoDataResponse:
     """Return the caller's referral code and what it has earned."""
     asset, money = services.catalog.default_asset, services.settings.money
     async with services.database.acquire() as connection:
@@ -203,7 +206,7 @@ async def get_referral_info(caller: Caller, services: ServicesDep) -> models.Ref
 
 @router.post("/wallet/referral/apply", operation_id="apply_referral_code", responses=refusals(400, 401, 409))
 async def apply_referral_code(
-    body: models.ApplyReferralRequest, caller: Caller, services: ServicesDep
+    body: models.ApplyReferralRequest, caller: AccountManager, services: ServicesDep
 ) -> dict[str, Any]:
     """Name who referred the caller, once. The referrer is rewarded once the caller has claimed its signup bonus."""
     asset, money = services.catalog.default_asset, services.settings.money
@@ -225,7 +228,7 @@ async def apply_referral_code(
 
 @router.get("/wallet/transactions", operation_id="get_transactions", responses=refusals(400, 401))
 async def get_transactions(
-    caller: Caller, services: ServicesDep, limit: Annotated[int, Query(ge=1, le=100)] = 50, offset: Offset = 0
+    caller: WalletReader, services: ServicesDep, limit: Annotated[int, Query(ge=1, le=100)] = 50, offset: Offset = 0
 ) -> models.WalletTransactionHistoryDataResponse:
     """List credits (positive, with what is left of them), calls (negative), refunds and expiries; newest first."""
     asset = services.catalog.default_asset

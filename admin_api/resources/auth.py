@@ -15,21 +15,20 @@ from uuid import UUID
 from fastapi import APIRouter
 from pydantic import Field, StrictInt, StrictStr
 
-from admin_api.kit.access import Caller, ServicesDep
+from admin_api.kit.access import ServicesDep
 from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import Answer, Moment, PaginationMeta
+from admin_api.kit.needs import Known, needs
 from admin_api.kit.problems import refusals
 from admin_api.resources.key_budgets import BudgetChange, KeyBudgetInfo, changed, shown
 from gateway.billing.spending import spent_of
 from gateway.catalog.refusals import refused
 from gateway.database.pool import Connection
-from gateway.errors import InvalidRequest
 from gateway.identity import names
 from gateway.identity.accounts import load
 from gateway.identity.api_keys import MAX_DAYS, ApiKey, create_key, list_keys, revoke_key, set_budget
 from gateway.identity.organizations import default_of
-from gateway.identity.permissions import Permission, require
-from gateway.identity.principals import Principal
+from gateway.identity.permissions import Member, Permission
 from gateway.request_body import RequestBody
 from gateway.services import Services
 
@@ -128,7 +127,7 @@ class ApiKeyCreatedResponse(Answer):
 
 
 @router.get("/auth/me", operation_id="get_current_user", responses=refusals(401))
-async def get_current_user(caller: Caller, services: ServicesDep) -> UserMeResponse:
+async def get_current_user(caller: Known, services: ServicesDep) -> UserMeResponse:
     """Return the caller's account. Agents have no mailbox: theirs is an undeliverable address."""
     async with services.database.acquire() as connection:
         account = await load(connection, caller.account_id)
@@ -149,9 +148,11 @@ async def get_current_user(caller: Caller, services: ServicesDep) -> UserMeRespo
 @router.get(
     "/organizations/default/api-keys", operation_id="list_default_org_api_keys", responses=refusals(400, 401, 403)
 )
-async def list_default_org_api_keys(caller: Caller, services: ServicesDep) -> ApiKeysResponse:
+async def list_default_org_api_keys(
+    member: Annotated[Member, needs(Permission.API_KEYS_READ, default=True)], services: ServicesDep
+) -> ApiKeysResponse:
     """List the keys of the caller's default organization, newest first."""
-    return await _list(services, caller, await _default(services, caller))
+    return await _list(services, member)
 
 
 @router.post(
@@ -161,10 +162,12 @@ async def list_default_org_api_keys(caller: Caller, services: ServicesDep) -> Ap
     responses=refusals(400, 401, 403, 409),
 )
 async def create_default_org_api_key(
-    body: CreateApiKeyRequest, caller: Caller, services: ServicesDep
+    body: CreateApiKeyRequest,
+    member: Annotated[Member, needs(Permission.API_KEYS_CREATE, default=True)],
+    services: ServicesDep,
 ) -> ApiKeyCreatedResponse:
     """Make a key in the caller's default organization."""
-    return await _create(services, caller, await _default(services, caller), body)
+    return await _create(services, member, body)
 
 
 @router.patch(
@@ -174,10 +177,13 @@ async def create_default_org_api_key(
     openapi_extra=EXTENSION,
 )
 async def update_default_org_api_key(
-    key_id: UUID, body: UpdateApiKeyRequest, caller: Caller, services: ServicesDep
+    key_id: UUID,
+    body: UpdateApiKeyRequest,
+    member: Annotated[Member, needs(Permission.API_KEYS_UPDATE, default=True)],
+    services: ServicesDep,
 ) -> ApiKeyInfoResponse:
     """Set the budget of a key of the caller's default organization. No key sets its own."""
-    return await _update(services, caller, await _default(services, caller), key_id, body)
+    return await _update(services, member, key_id, body)
 
 
 @router.delete(
@@ -185,17 +191,21 @@ async def update_default_org_api_key(
     operation_id="revoke_default_org_api_key",
     responses=refusals(400, 401, 403, 404),
 )
-async def revoke_default_org_api_key(key_id: UUID, caller: Caller, services: ServicesDep) -> dict[str, Any]:
+async def revoke_default_org_api_key(
+    key_id: UUID, member: Annotated[Member, needs(Permission.API_KEYS_UPDATE, default=True)], services: ServicesDep
+) -> dict[str, Any]:
     """Revoke a key of the caller's default organization. Revoking it again is no error."""
-    return await _revoke(services, caller, await _default(services, caller), key_id)
+    return await _revoke(services, member, key_id)
 
 
 @router.get(
     "/organizations/{organization_id}/api-keys", operation_id="list_org_api_keys", responses=refusals(401, 403, 404)
 )
-async def list_org_api_keys(organization_id: UUID, caller: Caller, services: ServicesDep) -> ApiKeysResponse:
+async def list_org_api_keys(
+    member: Annotated[Member, needs(Permission.API_KEYS_READ)], services: ServicesDep
+) -> ApiKeysResponse:
     """List the keys of an organization, newest first."""
-    return await _list(services, caller, organization_id)
+    return await _list(services, member)
 
 
 @router.post(
@@ -205,10 +215,10 @@ async def list_org_api_keys(organization_id: UUID, caller: Caller, services: Ser
     responses=refusals(400, 401, 403, 404, 409),
 )
 async def create_org_api_key(
-    organization_id: UUID, body: CreateApiKeyRequest, caller: Caller, services: ServicesDep
+    body: CreateApiKeyRequest, member: Annotated[Member, needs(Permission.API_KEYS_CREATE)], services: ServicesDep
 ) -> ApiKeyCreatedResponse:
     """Make a key in an organization; it acts as the account that made it."""
-    return await _create(services, caller, organization_id, body)
+    return await _create(services, member, body)
 
 
 @router.patch(
@@ -218,10 +228,13 @@ async def create_org_api_key(
     openapi_extra=EXTENSION,
 )
 async def update_org_api_key(
-    organization_id: UUID, key_id: UUID, body: UpdateApiKeyRequest, caller: Caller, services: ServicesDep
+    key_id: UUID,
+    body: UpdateApiKeyRequest,
+    member: Annotated[Member, needs(Permission.API_KEYS_UPDATE)],
+    services: ServicesDep,
 ) -> ApiKeyInfoResponse:
     """Set the budget of a key of an organization. No key sets its own."""
-    return await _update(services, caller, organization_id, key_id, body)
+    return await _update(services, member, key_id, body)
 
 
 @router.delete(
@@ -230,38 +243,26 @@ async def update_org_api_key(
     responses=refusals(401, 403, 404),
 )
 async def revoke_org_api_key(
-    organization_id: UUID, key_id: UUID, caller: Caller, services: ServicesDep
+    key_id: UUID, member: Annotated[Member, needs(Permission.API_KEYS_UPDATE)], services: ServicesDep
 ) -> dict[str, Any]:
     """Revoke a key of an organization. Revoking it again is no error."""
-    return await _revoke(services, caller, organization_id, key_id)
+    return await _revoke(services, member, key_id)
 
 
-async def _default(services: Services, caller: Principal) -> UUID:
+async def _list(services: Services, member: Member) -> ApiKeysResponse:
     async with services.database.acquire() as connection:
-        found = await default_of(connection, caller.account_id)
-    if found is None:
-        raise InvalidRequest("You belong to no organization, so there is no default one.")
-    return found.id
-
-
-async def _list(services: Services, caller: Principal, organization_id: UUID) -> ApiKeysResponse:
-    async with services.database.acquire() as connection:
-        await require(connection, caller.account_id, organization_id, Permission.API_KEYS_READ)
-        keys = await list_keys(connection, organization_id)
+        keys = await list_keys(connection, member.organization_id)
         return ApiKeysResponse(data=await _infos(connection, services, keys))
 
 
-async def _create(
-    services: Services, caller: Principal, organization_id: UUID, body: CreateApiKeyRequest
-) -> ApiKeyCreatedResponse:
+async def _create(services: Services, member: Member, body: CreateApiKeyRequest) -> ApiKeyCreatedResponse:
     async with services.database.transaction() as connection:
-        await require(connection, caller.account_id, organization_id, Permission.API_KEYS_CREATE)
         try:
             name = names.check(body.name, longest=100)
         except names.NameRefused as error:
             raise refused("name", str(error)) from None
         budget = None if body.budget is None else changed(None, body.budget, services.catalog.default_asset)
-        created = await create_key(connection, organization_id, caller, name, body.expires_in_days, budget)
+        created = await create_key(connection, member, name, body.expires_in_days, budget)
     record = created.record
     return ApiKeyCreatedResponse(
         data=ApiKeyCreated(
@@ -277,28 +278,22 @@ async def _create(
     )
 
 
-async def _update(
-    services: Services, caller: Principal, organization_id: UUID, key_row: UUID, body: UpdateApiKeyRequest
-) -> ApiKeyInfoResponse:
+async def _update(services: Services, member: Member, key_row: UUID, body: UpdateApiKeyRequest) -> ApiKeyInfoResponse:
     async with services.database.transaction() as connection:
-        allowed = await require(connection, caller.account_id, organization_id, Permission.API_KEYS_READ)
         record = await set_budget(
             connection,
-            organization_id,
+            member,
             key_row,
             lambda before: changed(before, body.budget, services.catalog.default_asset),
-            caller=caller,
-            role=allowed.role,
         )
         (info,) = await _infos(connection, services, [record])
     services.identities.forget(record.key_id)
     return ApiKeyInfoResponse(data=info)
 
 
-async def _revoke(services: Services, caller: Principal, organization_id: UUID, key_row: UUID) -> dict[str, Any]:
+async def _revoke(services: Services, member: Member, key_row: UUID) -> dict[str, Any]:
     async with services.database.transaction() as connection:
-        allowed = await require(connection, caller.account_id, organization_id, Permission.API_KEYS_READ)
-        record = await revoke_key(connection, organization_id, key_row, caller=caller, role=allowed.role)
+        record = await revoke_key(connection, member, key_row)
     # The other workers hear of it by NOTIFY; this one need not wait for its own message.
     services.identities.forget(record.key_id)
     return {}

@@ -13,9 +13,10 @@ from uuid import UUID
 from fastapi import APIRouter
 from pydantic import Field, StrictStr, field_validator
 
-from admin_api.kit.access import Caller, ServicesDep, limited
+from admin_api.kit.access import ServicesDep, limited
 from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import Answer, Moment
+from admin_api.kit.needs import needs
 from admin_api.kit.problems import refusals
 from admin_api.resources.organization_publishers import desk
 from gateway.catalog.endpoints import AmbiguousPath, read_path
@@ -24,8 +25,7 @@ from gateway.catalog.publishers import wire_values
 from gateway.catalog.refusals import refused
 from gateway.catalog.requests import SECRET_FIELDS
 from gateway.catalog.snapshot import Publisher
-from gateway.identity.permissions import Permission, require
-from gateway.identity.principals import Principal
+from gateway.identity.permissions import Permission
 from gateway.limits.policy import Check, Policy
 from gateway.proxy.connection_test import Method, keep_seen, stored, try_connection
 from gateway.request_body import RequestBody
@@ -112,14 +112,15 @@ class ConnectionTestDataResponse(Answer):
 @router.post(
     "/test-connection",
     operation_id="test_new_publisher_connection",
+    dependencies=[needs(Permission.PUBLISHERS_WRITE)],
     responses=refusals(400, 401, 403, 429, 500),
     openapi_extra=EXTENSION,
 )
 async def try_new_publisher(
-    organization_id: UUID, body: ConnectionTestRequest, caller: Caller, services: ServicesDep
+    organization_id: UUID, body: ConnectionTestRequest, services: ServicesDep
 ) -> ConnectionTestDataResponse:
     """Try a server before creating a publisher for it. Nothing is stored; redirects are not followed."""
-    await _permit(services, caller, organization_id)
+    await _counted(services, organization_id)
     field, url = ("api_url", body.api_url) if body.mcp_endpoint is None else ("mcp_endpoint", body.mcp_endpoint)
     if url is None or (body.api_url is not None and body.mcp_endpoint is not None):
         raise refused("api_url", "or mcp_endpoint is required, and not both")
@@ -137,6 +138,7 @@ async def try_new_publisher(
 @router.post(
     "/publishers/{publisher_id}/test-connection",
     operation_id="test_publisher_connection",
+    dependencies=[needs(Permission.PUBLISHERS_WRITE)],
     responses=refusals(400, 401, 403, 404, 429, 500),
     openapi_extra=EXTENSION,
 )
@@ -144,12 +146,11 @@ async def try_publisher(
     organization_id: UUID,
     publisher_id: UUID,
     body: ConnectionTestOptions,
-    caller: Caller,
     services: ServicesDep,
 ) -> ConnectionTestDataResponse:
     """Try a publisher's server with its stored credentials. Redirects are not followed. What an MCP server has is kept
     as the publisher's `mcp_capabilities`."""
-    await _permit(services, caller, organization_id)
+    await _counted(services, organization_id)
     desk_ = desk(services)
     async with services.database.acquire() as connection:
         record = (await desk_.get(connection, organization_id, publisher_id)).record
@@ -161,9 +162,7 @@ async def try_publisher(
     return ConnectionTestDataResponse(data=_shown(found))
 
 
-async def _permit(services: Services, caller: Principal, organization_id: UUID) -> None:
-    async with services.database.acquire() as connection:
-        await require(connection, caller.account_id, organization_id, Permission.PUBLISHERS_WRITE)
+async def _counted(services: Services, organization_id: UUID) -> None:
     policy = Policy("connection-tests", services.settings.limits.connection_tests, 60)
     await limited(services, Check(str(organization_id), policy))
 

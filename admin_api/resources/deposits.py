@@ -18,6 +18,7 @@ from admin_api.kit.access import ServicesDep, caller, guess, public
 from admin_api.kit.body import StrictRoute
 from admin_api.kit.edge import request_id
 from admin_api.kit.envelope import Answer
+from admin_api.kit.needs import declares
 from admin_api.kit.problems import refusals
 from admin_api.resources import wallet_models as models
 from gateway.billing.deposits import OFFER_SECONDS, Deposit
@@ -44,6 +45,18 @@ _bearer = HTTPBearer(scheme_name="bearer_auth", auto_error=False)
 _proof = APIKeyHeader(name="SIGN-IN-WITH-X", scheme_name="wallet_proof", auto_error=False)
 
 
+@declares("signature")
+async def owner(request: Request, services: ServicesDep) -> Principal | None:
+    """Return whose API key came along. Without one the wallet that pays is the owner, which its payment proves."""
+    if "authorization" in request.headers:
+        return await caller(request, services, None)
+    await public(request, services)
+    return None
+
+
+OwnerDep = Annotated[Principal | None, Depends(owner)]
+
+
 @router.post(
     PATH,
     operation_id="onchain_deposit",
@@ -54,12 +67,13 @@ _proof = APIKeyHeader(name="SIGN-IN-WITH-X", scheme_name="wallet_proof", auto_er
         402: {"model": models.PaymentRequiredResponseWithInfo, "description": "Payment Required"},
     },
 )
-async def onchain_deposit(body: models.OnchainDepositRequest, request: Request, services: ServicesDep) -> Response:
+async def onchain_deposit(
+    body: models.OnchainDepositRequest, request: Request, owner: OwnerDep, services: ServicesDep
+) -> Response:
     """Deposit on a chain for one publisher's calls: 402 with what to pay, then the same request with the payment.
 
     It belongs to the wallet that pays, or, with an API key, to its account. Answers 501 where no chain is configured.
     """
-    owner = await _owner(request, services)
     deposit = await _deposit(body, services, owner)
     try:
         payment = _payment(request)
@@ -82,14 +96,6 @@ async def onchain_deposit(body: models.OnchainDepositRequest, request: Request, 
         return _required(request, services, deposit, settled.reason, "The chain did not move the money.", fields)
     answer = await _credited(services, deposit, status)
     return JSONResponse(answer.model_dump(mode="json"), headers=fields)
-
-
-async def _owner(request: Request, services: Services) -> Principal | None:
-    """Return whose API key came along. Without one the wallet that pays is the owner."""
-    if "authorization" in request.headers:
-        return await caller(request, services, None)
-    await public(request, services)
-    return None
 
 
 async def _deposit(body: models.OnchainDepositRequest, services: Services, owner: Principal | None) -> Deposit:
@@ -187,6 +193,7 @@ async def _credited(services: Services, deposit: Deposit, status: Status) -> mod
     )
 
 
+@declares("wallet.read or signature")
 async def holder(
     request: Request,
     services: ServicesDep,

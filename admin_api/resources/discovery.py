@@ -14,6 +14,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import PlainTextResponse
 
 from admin_api.kit.access import Public, ServicesDep
+from admin_api.kit.needs import OPEN
 from admin_api.kit.problems import refusals
 from admin_api.resources.publisher_calls import SLUG
 from admin_api.resources.publisher_models import payable
@@ -63,7 +64,9 @@ LLMS = """# Tollway
 """  # noqa: E501 - the text as it is served
 
 
-@router.get("/llms.txt", operation_id="llms_txt", openapi_extra=EXTENSION, response_class=PlainTextResponse)
+@router.get(
+    "/llms.txt", operation_id="llms_txt", dependencies=[OPEN], openapi_extra=EXTENSION, response_class=PlainTextResponse
+)
 async def llms_txt(request: Request, services: ServicesDep) -> Response:
     """Say in one page what this gateway is, how a program uses it, and what is on sale."""
     text = _kept(request, "llms", services.catalog.reloads, lambda: _llms(services).encode())
@@ -86,7 +89,7 @@ def _llms(services: Services) -> str:
     )
 
 
-@router.get("/.well-known/x402", operation_id="well_known_x402", openapi_extra=EXTENSION)
+@router.get("/.well-known/x402", operation_id="well_known_x402", dependencies=[OPEN], openapi_extra=EXTENSION)
 async def well_known_x402(request: Request, services: ServicesDep) -> dict[str, Any]:
     """List the calls that wallets can pay by x402: URLs in `resources`, with their offers in `items`."""
     body = _kept(request, "x402", services.catalog.reloads, lambda: json_text(_x402(services)))

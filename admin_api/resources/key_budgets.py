@@ -14,9 +14,10 @@ from uuid import UUID
 from fastapi import APIRouter
 from pydantic import Field, StrictStr
 
-from admin_api.kit.access import Caller, ServicesDep
+from admin_api.kit.access import ServicesDep
 from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import Answer, Moment
+from admin_api.kit.needs import WalletReader
 from admin_api.kit.problems import refusals
 from gateway.billing.budgets import DAY, MONTH, left, next_day, next_month
 from gateway.billing.spending import Spent, spent_of
@@ -75,7 +76,7 @@ class OwnBudgetResponse(Answer):
 @router.get(
     "/wallet/budget", operation_id="get_key_budget", responses=refusals(401), openapi_extra={"x-extension": True}
 )
-async def get_key_budget(caller: Caller, services: ServicesDep) -> OwnBudgetResponse:
+async def get_key_budget(caller: WalletReader, services: ServicesDep) -> OwnBudgetResponse:
     """Return what the API key that asks may spend, and what is left of that today and this month."""
     budget, day = caller.budget, datetime.now(UTC).date()
     if budget is None:

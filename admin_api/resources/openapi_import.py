@@ -11,9 +11,10 @@ from uuid import UUID
 from fastapi import APIRouter
 from pydantic import Field, StrictBool, StrictStr, model_validator
 
-from admin_api.kit.access import Caller, ServicesDep, limited
+from admin_api.kit.access import ServicesDep, limited
 from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import Answer
+from admin_api.kit.needs import needs
 from admin_api.kit.problems import refusals
 from admin_api.resources.organization_publishers import desk
 from gateway.catalog.fields import Url
@@ -21,7 +22,7 @@ from gateway.catalog.openapi.desk import Import, import_openapi
 from gateway.catalog.openapi.text import MAX_DOCUMENT
 from gateway.catalog.refusals import refused
 from gateway.catalog.requests import EndpointDefinition
-from gateway.identity.permissions import Permission, require
+from gateway.identity.permissions import Permission
 from gateway.limits.policy import Check, Policy
 from gateway.request_body import RequestBody
 from gateway.services import Services
@@ -76,15 +77,14 @@ class OpenapiImportDataResponse(Answer):
 @router.post(
     "/publishers/{publisher_id}/import-openapi",
     operation_id="import_publisher_openapi",
+    dependencies=[needs(Permission.PUBLISHERS_WRITE)],
     responses=refusals(400, 401, 403, 404, 429, 500),
     openapi_extra=EXTENSION,
 )
 async def import_publisher_openapi(
-    organization_id: UUID, publisher_id: UUID, body: ImportOpenapiRequest, caller: Caller, services: ServicesDep
+    organization_id: UUID, publisher_id: UUID, body: ImportOpenapiRequest, services: ServicesDep
 ) -> OpenapiImportDataResponse:
     """Make endpoints of an OpenAPI 3 document; prices come from `x-payment-info`. Fetched without credentials."""
-    async with services.database.acquire() as connection:
-        await require(connection, caller.account_id, organization_id, Permission.PUBLISHERS_WRITE)
     raw = await _document(services, organization_id, body)
     done = await import_openapi(
         desk(services), organization_id, publisher_id, raw, replace=body.replace, dry_run=body.dry_run

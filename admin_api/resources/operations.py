@@ -14,13 +14,14 @@ from pydantic import BaseModel
 from starlette.responses import JSONResponse, PlainTextResponse
 
 from admin_api.kit.access import ServicesDep
+from admin_api.kit.needs import OPEN
 from admin_api.kit.problems import refusals
 from gateway.database.migrate import missing as missing_migrations
 from gateway.errors import NotFound, Problem, every_problem
 from gateway.services import Services
 from gateway.telemetry.metrics import CONTENT_TYPE
 
-router = APIRouter(tags=["extensions"])
+router = APIRouter(tags=["extensions"], dependencies=[OPEN])
 
 
 class Readiness(BaseModel):

@@ -18,6 +18,7 @@ from pydantic import Field
 from admin_api.kit.access import ServicesDep, guess
 from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import Answer, Moment
+from admin_api.kit.needs import declares
 from admin_api.kit.problems import refusals
 from gateway.errors import NotConfigured, Unauthenticated
 from gateway.ledger.resolutions import debts, resolve, unended
@@ -27,6 +28,7 @@ EXTENSION: dict[str, Any] = {"x-extension": True}
 _token = HTTPBearer(scheme_name="operator_token", auto_error=False)
 
 
+@declares("operator")
 async def operator(request: Request, services: ServicesDep, _documented: Annotated[object, Security(_token)]) -> str:
     """Check the operator token in constant time and return the actor's name for the audit line."""
     token = services.settings.secrets.operator_token

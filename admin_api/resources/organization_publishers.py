@@ -1,7 +1,7 @@
 """Category `Organizations`: the publishers of an organization, from their owner's side.
 
-Every operation first asks permissions.require for the organization in the path, then looks the publisher up inside it:
-who is not a member learns nothing (403), and another organization's publisher is not there (404).
+Every operation declares what it needs in the organization of the path, and looks the publisher up inside it: who is not
+a member learns nothing (403), and another organization's publisher is not there (404).
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 from pydantic import Field, StrictInt, StrictStr
 
-from admin_api.kit.access import Caller, ServicesDep
+from admin_api.kit.access import ServicesDep
 from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import MAX_OFFSET
+from admin_api.kit.needs import needs
 from admin_api.kit.problems import refusals
 from admin_api.resources import publisher_models as models
 from admin_api.store.readiness import not_ready
@@ -29,8 +30,7 @@ from gateway.catalog.urls import UrlPolicy
 from gateway.catalog.usage import Earnings, earnings_of
 from gateway.catalog.views import asset_view, logo_url, owner_view
 from gateway.errors import RailNotAvailable
-from gateway.identity.permissions import Permission, require
-from gateway.identity.principals import Principal
+from gateway.identity.permissions import Member, Permission
 from gateway.request_body import RequestBody
 from gateway.services import Services
 from gateway.upstreams.postgres.onboarding import DatabaseInspector
@@ -55,77 +55,97 @@ class CreatePublisherPayoutRequest(RequestBody):
     destination_wallet: Annotated[StrictStr, Field(max_length=128)] | None = None
 
 
-@router.get("", operation_id="list_org_publishers", responses=refusals(401, 403, 500))
-async def list_org_publishers(
-    organization_id: UUID, caller: Caller, services: ServicesDep
-) -> models.PublishersDataResponse:
+@router.get(
+    "",
+    operation_id="list_org_publishers",
+    dependencies=[needs(Permission.PUBLISHERS_READ)],
+    responses=refusals(401, 403, 500),
+)
+async def list_org_publishers(organization_id: UUID, services: ServicesDep) -> models.PublishersDataResponse:
     """List the organization's publishers, inactive ones too, newest first. Deleted ones are gone."""
     async with services.database.acquire() as connection:
-        await require(connection, caller.account_id, organization_id, Permission.PUBLISHERS_READ)
         publishers = await assemble(connection, await LIST_OF_ORGANIZATION.all(connection, organization_id))
     return models.PublishersDataResponse(data=[_shown(services, publisher) for publisher in publishers])
 
 
 @router.post("", status_code=201, operation_id="create_publisher", responses=refusals(400, 401, 403, 409, 500))
 async def create_publisher(
-    organization_id: UUID, body: CreatePublisherRequest, caller: Caller, services: ServicesDep
+    organization_id: UUID,
+    body: CreatePublisherRequest,
+    member: Annotated[Member, needs(Permission.PUBLISHERS_WRITE)],
+    services: ServicesDep,
 ) -> models.PublisherDataResponse:
     """Create a publisher. It is in the store at once, and can be called."""
-    await _require(services, caller, organization_id, Permission.PUBLISHERS_WRITE)
-    publisher = await desk(services).create(organization_id, caller.account_id, body)
+    publisher = await desk(services).create(organization_id, member.caller.account_id, body)
     return await _changed(services, publisher)
 
 
-@router.get("/{publisher_id}", operation_id="get_org_publisher", responses=refusals(401, 403, 404, 500))
+@router.get(
+    "/{publisher_id}",
+    operation_id="get_org_publisher",
+    dependencies=[needs(Permission.PUBLISHERS_READ)],
+    responses=refusals(401, 403, 404, 500),
+)
 async def get_org_publisher(
-    organization_id: UUID, publisher_id: UUID, caller: Caller, services: ServicesDep
+    organization_id: UUID, publisher_id: UUID, services: ServicesDep
 ) -> models.PublisherDataResponse:
     """Return a publisher as its owner sees it; credentials are never shown."""
-    publisher = await _owned(services, caller, organization_id, publisher_id, Permission.PUBLISHERS_READ)
+    publisher = await _owned(services, organization_id, publisher_id)
     return await _with_schema(services, publisher)
 
 
-@router.put("/{publisher_id}", operation_id="update_publisher", responses=refusals(400, 401, 403, 404, 500))
+@router.put(
+    "/{publisher_id}",
+    operation_id="update_publisher",
+    dependencies=[needs(Permission.PUBLISHERS_WRITE)],
+    responses=refusals(400, 401, 403, 404, 500),
+)
 async def update_publisher(
-    organization_id: UUID, publisher_id: UUID, body: UpdatePublisherRequest, caller: Caller, services: ServicesDep
+    organization_id: UUID, publisher_id: UUID, body: UpdatePublisherRequest, services: ServicesDep
 ) -> models.PublisherDataResponse:
     """Change the fields that the body names. Null clears a field that may be empty."""
-    await _require(services, caller, organization_id, Permission.PUBLISHERS_WRITE)
     return await _changed(services, await desk(services).update(organization_id, publisher_id, body))
 
 
-@router.delete("/{publisher_id}", operation_id="delete_publisher", responses=refusals(401, 403, 404, 500))
-async def delete_publisher(
-    organization_id: UUID, publisher_id: UUID, caller: Caller, services: ServicesDep
-) -> dict[str, Any]:
+@router.delete(
+    "/{publisher_id}",
+    operation_id="delete_publisher",
+    dependencies=[needs(Permission.PUBLISHERS_WRITE)],
+    responses=refusals(401, 403, 404, 500),
+)
+async def delete_publisher(organization_id: UUID, publisher_id: UUID, services: ServicesDep) -> dict[str, Any]:
     """Delete a publisher: it cannot be called any more, its credentials are destroyed, its slug stays reserved."""
-    await _require(services, caller, organization_id, Permission.PUBLISHERS_WRITE)
     await desk(services).delete(organization_id, publisher_id)
     await services.catalog.refresh(publisher_id)
     return {}
 
 
 @router.put(
-    "/{publisher_id}/pricing", operation_id="update_publisher_pricing", responses=refusals(400, 401, 403, 404, 500)
+    "/{publisher_id}/pricing",
+    operation_id="update_publisher_pricing",
+    dependencies=[needs(Permission.PUBLISHERS_WRITE)],
+    responses=refusals(400, 401, 403, 404, 500),
 )
 async def update_publisher_pricing(
-    organization_id: UUID, publisher_id: UUID, body: UpdatePricingRequest, caller: Caller, services: ServicesDep
+    organization_id: UUID, publisher_id: UUID, body: UpdatePricingRequest, services: ServicesDep
 ) -> models.PricingConfigDataResponse:
     """Change the prices in one accepted asset. Null clears a price."""
-    await _require(services, caller, organization_id, Permission.PUBLISHERS_WRITE)
     row, asset = await desk(services).update_pricing(organization_id, publisher_id, body)
     await services.catalog.refresh(publisher_id)
     return models.PricingConfigDataResponse(data=models.PricingConfigResponse.model_validate(row.wire(asset)))
 
 
 @router.get(
-    "/{publisher_id}/earnings", operation_id="get_org_publisher_earnings", responses=refusals(401, 403, 404, 500)
+    "/{publisher_id}/earnings",
+    operation_id="get_org_publisher_earnings",
+    dependencies=[needs(Permission.EARNINGS_READ)],
+    responses=refusals(401, 403, 404, 500),
 )
 async def get_org_publisher_earnings(
-    organization_id: UUID, publisher_id: UUID, caller: Caller, services: ServicesDep
+    organization_id: UUID, publisher_id: UUID, services: ServicesDep
 ) -> models.PublisherEarningsDataResponse:
     """Return what the publisher has earned, one row per asset that it is booked in."""
-    publisher = await _owned(services, caller, organization_id, publisher_id, Permission.EARNINGS_READ)
+    publisher = await _owned(services, organization_id, publisher_id)
     async with services.database.acquire() as connection:
         earnings = await earnings_of(connection, publisher_id)
     booked = dict.fromkeys([asset.ledger_asset_id for asset in publisher.assets] + list(earnings))
@@ -137,19 +157,21 @@ async def get_org_publisher_earnings(
 
 
 @router.get(
-    "/{publisher_id}/payouts", operation_id="list_org_publisher_payouts", responses=refusals(400, 401, 403, 404, 500)
+    "/{publisher_id}/payouts",
+    operation_id="list_org_publisher_payouts",
+    dependencies=[needs(Permission.EARNINGS_READ)],
+    responses=refusals(400, 401, 403, 404, 500),
 )
 async def list_org_publisher_payouts(
     organization_id: UUID,
     publisher_id: UUID,
-    caller: Caller,
     services: ServicesDep,
     limit: Annotated[int | None, Query(ge=1, le=100)] = None,
     offset: Annotated[int | None, Query(ge=0, le=MAX_OFFSET)] = None,
 ) -> models.PublisherPayoutsDataResponse:
     """List payouts. There are none before a payout rail exists."""
     _ = limit, offset
-    await _owned(services, caller, organization_id, publisher_id, Permission.EARNINGS_READ)
+    await _owned(services, organization_id, publisher_id)
     return models.PublisherPayoutsDataResponse(data=[])
 
 
@@ -157,30 +179,33 @@ async def list_org_publisher_payouts(
     "/{publisher_id}/payouts",
     status_code=201,
     operation_id="create_org_publisher_payout",
+    dependencies=[needs(Permission.PAYOUTS_CREATE)],
     responses=refusals(400, 401, 403, 404, 500, 501),
 )
 async def create_org_publisher_payout(
     organization_id: UUID,
     publisher_id: UUID,
     body: CreatePublisherPayoutRequest,
-    caller: Caller,
     services: ServicesDep,
 ) -> models.PublisherPayoutDataResponse:
     """Request a payout. Answers 501 until a payout rail is configured; nothing moves then."""
-    publisher = await _owned(services, caller, organization_id, publisher_id, Permission.PAYOUTS_CREATE)
+    publisher = await _owned(services, organization_id, publisher_id)
     if body.asset_id not in publisher.record.asset_ids:
         raise refused("asset_id", "is not an asset that this publisher accepts")
     raise RailNotAvailable("Payouts are not available on this gateway yet. Nothing was moved; the earnings stay.")
 
 
 @router.post(
-    "/{publisher_id}/logo", operation_id="upload_publisher_logo", responses=refusals(400, 401, 403, 404, 413, 500)
+    "/{publisher_id}/logo",
+    operation_id="upload_publisher_logo",
+    dependencies=[needs(Permission.PUBLISHERS_WRITE)],
+    responses=refusals(400, 401, 403, 404, 413, 500),
 )
 async def upload_publisher_logo(
-    organization_id: UUID, publisher_id: UUID, body: LogoUploadRequest, caller: Caller, services: ServicesDep
+    organization_id: UUID, publisher_id: UUID, body: LogoUploadRequest, services: ServicesDep
 ) -> models.LogoUploadDataResponse:
     """Store a logo of at most 1 MiB: PNG, JPEG, WebP, or an SVG without anything active."""
-    publisher = await _owned(services, caller, organization_id, publisher_id, Permission.PUBLISHERS_WRITE)
+    publisher = await _owned(services, organization_id, publisher_id)
     try:
         logo = logos.read_logo(body.logo, body.content_type)
     except logos.LogoRefused as error:
@@ -198,16 +223,8 @@ def desk(services: Services) -> PublisherDesk:
     return PublisherDesk(services.database, services.box, urls, services.settings, DatabaseInspector(services.guard))
 
 
-async def _require(services: Services, caller: Principal, organization_id: UUID, permission: Permission) -> None:
+async def _owned(services: Services, organization_id: UUID, publisher_id: UUID) -> Publisher:
     async with services.database.acquire() as connection:
-        await require(connection, caller.account_id, organization_id, permission)
-
-
-async def _owned(
-    services: Services, caller: Principal, organization_id: UUID, publisher_id: UUID, permission: Permission
-) -> Publisher:
-    async with services.database.acquire() as connection:
-        await require(connection, caller.account_id, organization_id, permission)
         return await desk(services).get(connection, organization_id, publisher_id)
 
 

@@ -6,9 +6,10 @@ from uuid import UUID
 
 from fastapi import APIRouter
 
-from admin_api.kit.access import Caller, ServicesDep
+from admin_api.kit.access import ServicesDep
 from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import Answer, Moment, PaginationMeta
+from admin_api.kit.needs import Known
 from admin_api.kit.problems import refusals
 from gateway.identity.organizations import of_account
 
@@ -37,7 +38,7 @@ class OrganizationsResponse(Answer):
 
 
 @router.get("/organizations", operation_id="list_organizations", responses=refusals(401))
-async def list_organizations(caller: Caller, services: ServicesDep) -> OrganizationsResponse:
+async def list_organizations(caller: Known, services: ServicesDep) -> OrganizationsResponse:
     """List the caller's organizations, the default one first."""
     async with services.database.acquire() as connection:
         found = await of_account(connection, caller.account_id)

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from admin_api.kit.access import ServicesDep, caller, limited, public
 from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import Answer
+from admin_api.kit.needs import declares
 from admin_api.kit.problems import refusals
 from gateway.errors import Forbidden, InvalidRequest, RailNotAvailable
 from gateway.limits.policy import Check, Policy
@@ -90,6 +91,7 @@ EXTENSION: dict[str, Any] = {
 }
 
 
+@declares("facilitator")
 async def requester(
     request: Request, services: ServicesDep, _documented: Annotated[object, Security(_bearer)]
 ) -> Requester:

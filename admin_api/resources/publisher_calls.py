@@ -8,16 +8,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Depends, Path
 from starlette.convertors import Convertor, register_url_convertor
 
 from admin_api.kit.body import StrictRoute
+from admin_api.kit.needs import declares
 from admin_api.kit.problems import refusals
 from admin_api.resources.publisher_models import DatabaseQueryRequest
 from admin_api.resources.wallet_models import PaymentRequiredResponseWithInfo
 from gateway.errors import InvalidTarget
 
-router = APIRouter(prefix="/publishers", tags=["publishers"], route_class=StrictRoute)
+
+@declares("payment")
+async def paid() -> None:
+    """Stand for the pipeline (gateway/proxy), which asks who pays: a key that may buy, or a wallet."""
+
+
+router = APIRouter(prefix="/publishers", tags=["publishers"], route_class=StrictRoute, dependencies=[Depends(paid)])
 
 
 class SlugConvertor(Convertor[str]):

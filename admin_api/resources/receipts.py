@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends
 
 from admin_api.kit.access import ServicesDep
 from admin_api.kit.envelope import Answer
+from admin_api.kit.needs import OPEN
 from admin_api.kit.problems import refusals
 from admin_api.resources.deposits import holder
 from gateway.billing.receipts import payload_of
@@ -59,7 +60,7 @@ async def get_receipt(
     return ReceiptDataResponse(data=Receipt(receipt=services.receipts.sign(claims), claims=claims))
 
 
-@router.get("/.well-known/jwks.json", operation_id="get_receipt_keys", openapi_extra=EXTENSION)
+@router.get("/.well-known/jwks.json", operation_id="get_receipt_keys", dependencies=[OPEN], openapi_extra=EXTENSION)
 async def get_receipt_keys(services: ServicesDep) -> dict[str, list[dict[str, str]]]:
     """Return the public keys that receipts are signed with, as a JWK set."""
     return services.receipts.jwks()
@@ -72,7 +73,7 @@ async def _may_see(connection: Connection, caller: Principal, facts: ReceiptFact
     if wallet == caller.account_id:
         return True
     try:
-        await require(connection, caller.account_id, facts.organization_id, Permission.EARNINGS_READ)
+        await require(connection, caller, facts.organization_id, Permission.EARNINGS_READ)
     except Forbidden:
         return False
     return True

@@ -19,11 +19,11 @@ from uuid import UUID
 
 from gateway.database.pool import Connection
 from gateway.database.statement import Command, Statement
-from gateway.errors import BudgetLocked, Conflict, Forbidden, NotFound
+from gateway.errors import BudgetLocked, Conflict, NotFound
 from gateway.identity import budgets
 from gateway.identity.accounts import add_key
 from gateway.identity.budgets import KeyBudget
-from gateway.identity.permissions import Denied, Permission, decide
+from gateway.identity.permissions import Member, Permission
 from gateway.identity.principals import Principal, refused_key
 
 MAX_DAYS = 3_650
@@ -129,8 +129,7 @@ async def list_keys(connection: Connection, organization_id: UUID) -> list[ApiKe
 
 async def create_key(
     connection: Connection,
-    organization_id: UUID,
-    maker: Principal,
+    maker: Member,
     name: str,
     expires_in_days: int | None,
     budget: KeyBudget | None = None,
@@ -139,7 +138,8 @@ async def create_key(
 
     Raises Unauthenticated when the maker's own key has died since it was looked up, BudgetLocked when it has a budget.
     """
-    await _lock_maker(connection, maker)
+    organization_id, caller = maker.organization_id, maker.caller
+    await _lock_maker(connection, caller)
     if await COUNT_LIVE_KEYS.one(connection, organization_id) >= MAX_LIVE_KEYS:
         raise Conflict(f"This organization has {MAX_LIVE_KEYS} live keys; revoke some first.")
     expires_at = None if expires_in_days is None else datetime.now(UTC) + timedelta(days=expires_in_days)
@@ -147,45 +147,38 @@ async def create_key(
         connection,
         name=name,
         organization_id=organization_id,
-        account_id=maker.account_id,
+        account_id=caller.account_id,
         expires_at=expires_at,
         budget=budget,
     )
     return CreatedKey(await FIND_KEY_ROW.one(connection, organization_id, key_row), key.text)
 
 
-async def revoke_key(
-    connection: Connection, organization_id: UUID, key_row: UUID, *, caller: Principal, role: str
-) -> ApiKey:
+async def revoke_key(connection: Connection, member: Member, key_row: UUID) -> ApiKey:
     """Revoke a key of the organization; doing it again changes nothing. Raises NotFound, Forbidden or BudgetLocked."""
-    found = await _theirs(connection, organization_id, key_row, caller, role)
-    if found.id != caller.api_key_id:
-        await demand_no_budget(connection, caller)
+    found = await _theirs(connection, member, key_row)
+    if found.id != member.caller.api_key_id:
+        await demand_no_budget(connection, member.caller)
     await REVOKE_KEY.run(connection, key_row)
     return found
 
 
 async def set_budget(
-    connection: Connection,
-    organization_id: UUID,
-    key_row: UUID,
-    change: Callable[[KeyBudget | None], KeyBudget],
-    *,
-    caller: Principal,
-    role: str,
+    connection: Connection, member: Member, key_row: UUID, change: Callable[[KeyBudget | None], KeyBudget]
 ) -> ApiKey:
     """Set the budget of a key to what `change` makes of it, and return the key. Raises what revoke_key raises.
 
     Also raises Unauthenticated when the caller's own key has died since it was looked up.
     """
+    caller = member.caller
     await LOCK_ACCOUNT.run(connection, caller.account_id)
     await LOCK_BOTH.run(connection, [caller.api_key_id, key_row])
-    found = await _theirs(connection, organization_id, key_row, caller, role)
+    found = await _theirs(connection, member, key_row)
     await _lock_maker(connection, caller)
     if found.id == caller.api_key_id:
         raise BudgetLocked(OWN_BUDGET)
     await SET_BUDGET.run(connection, key_row, *budgets.written(change(found.budget)))
-    return await FIND_KEY_ROW.one(connection, organization_id, key_row)
+    return await FIND_KEY_ROW.one(connection, member.organization_id, key_row)
 
 
 async def demand_no_budget(connection: Connection, caller: Principal) -> None:
@@ -202,13 +195,11 @@ async def _lock_maker(connection: Connection, maker: Principal) -> None:
         raise BudgetLocked(LOCKED)
 
 
-async def _theirs(connection: Connection, organization_id: UUID, key_row: UUID, caller: Principal, role: str) -> ApiKey:
-    """Return a key that the caller may change: one of its own account, or any by the permission. Raises."""
-    found = await FIND_KEY_ROW.first(connection, organization_id, key_row)
+async def _theirs(connection: Connection, member: Member, key_row: UUID) -> ApiKey:
+    """Return a key that the member may change: one of its own account, or any by the permission. Raises."""
+    found = await FIND_KEY_ROW.first(connection, member.organization_id, key_row)
     if found is None:
         raise NotFound("This organization has no API key with this id.")
-    if found.account_id != caller.account_id:
-        verdict = decide(role, Permission.API_KEYS_MANAGE)
-        if isinstance(verdict, Denied):
-            raise Forbidden(verdict.reason)
+    if found.account_id != member.caller.account_id:
+        member.demand(Permission.API_KEYS_MANAGE)
     return found

@@ -1,8 +1,10 @@
-"""The one place that answers "may this account do X in organization O".
+"""The one place that answers "may this caller do X", in an organization and for its own account.
 
-Roles are sets of permissions; a membership gives one role. An organization that the caller is not in is answered
-exactly like one that does not exist (403), so that ids cannot be probed. What does not live here: which object belongs
-to which organization; resources look objects up *inside* the organization, and answer 404 when they are not there.
+Roles are sets of permissions; a membership gives one role. What an API key may do is that, less what its scopes leave
+out. An organization that the caller is not in is answered exactly like one that does not exist (403), so that ids
+cannot be probed. What does not live here: which operation needs what (the routes declare it, admin_api/kit/needs.py),
+and which object belongs to which organization; resources look objects up *inside* the organization, and answer 404 when
+they are not there.
 """
 
 from __future__ import annotations
@@ -14,34 +16,96 @@ from uuid import UUID
 from gateway.database.pool import Connection
 from gateway.database.statement import Statement
 from gateway.errors import Forbidden
+from gateway.identity.principals import Principal
 
 
 class Permission(StrEnum):
-    """What can be done inside an organization, as `resource.action`."""
+    """What can be done inside an organization, as `resource.action`; roles hold these."""
 
     ORG_READ = "org.read"
+    ORG_UPDATE = "org.update"
     ORG_DELETE = "org.delete"
     ORG_CHANGE_OWNER = "org.change_owner"
     ORG_MANAGE_MEMBERS = "org.manage_members"
     ORG_MANAGE_ROLES = "org.manage_roles"
     API_KEYS_READ = "api_keys.read"
+    API_KEYS_UPDATE = "api_keys.update"
     API_KEYS_CREATE = "api_keys.create"
-    API_KEYS_MANAGE = "api_keys.manage"  # other members' keys
+    API_KEYS_MANAGE = "api_keys.manage"
     PUBLISHERS_READ = "publishers.read"
     PUBLISHERS_WRITE = "publishers.write"
     EARNINGS_READ = "earnings.read"
     PAYOUTS_CREATE = "payouts.create"
+    AUDIT_READ = "audit.read"
+    WEBHOOKS_READ = "webhooks.read"
+    WEBHOOKS_MANAGE = "webhooks.manage"
+    OAUTH_PROVIDERS_READ = "oauth_providers.read"
+    OAUTH_PROVIDERS_MANAGE = "oauth_providers.manage"
+    IP_ALLOW_READ = "ip_allow.read"
+    IP_ALLOW_MANAGE = "ip_allow.manage"
 
+
+DESCRIPTIONS = {
+    Permission.ORG_READ: "See the organization and its members.",
+    Permission.ORG_UPDATE: "Rename the organization.",
+    Permission.ORG_DELETE: "Delete the organization.",
+    Permission.ORG_CHANGE_OWNER: "Make owners, and change or remove an owner.",
+    Permission.ORG_MANAGE_MEMBERS: "Invite and remove members, and give them roles.",
+    Permission.ORG_MANAGE_ROLES: "Make, change and delete custom roles.",
+    Permission.API_KEYS_READ: "List the organization's API keys.",
+    Permission.API_KEYS_UPDATE: "Limit and revoke API keys of one's own account.",
+    Permission.API_KEYS_CREATE: "Make API keys.",
+    Permission.API_KEYS_MANAGE: "Limit and revoke API keys of other members.",
+    Permission.PUBLISHERS_READ: "See publishers as their owner does.",
+    Permission.PUBLISHERS_WRITE: "Create, change, test and delete publishers.",
+    Permission.EARNINGS_READ: "See earnings, payouts and receipts of what was sold.",
+    Permission.PAYOUTS_CREATE: "Request payouts.",
+    Permission.AUDIT_READ: "Read the audit log.",
+    Permission.WEBHOOKS_READ: "See webhooks and their deliveries.",
+    Permission.WEBHOOKS_MANAGE: "Create, change, replay and delete webhooks.",
+    Permission.OAUTH_PROVIDERS_READ: "See OAuth providers, without their secrets.",
+    Permission.OAUTH_PROVIDERS_MANAGE: "Create, change and delete OAuth providers.",
+    Permission.IP_ALLOW_READ: "See IP allow-lists.",
+    Permission.IP_ALLOW_MANAGE: "Change IP allow-lists.",
+}
+"""What each permission is for, in the words of the catalogue (GET /permissions)."""
+
+
+class AccountRight(StrEnum):
+    """What everybody may do for the own account; only the scopes of an API key narrow it."""
+
+    BUY = "buy"
+    WALLET_READ = "wallet.read"
+    ACCOUNT_MANAGE = "account.manage"
+
+
+ACCOUNT_RIGHTS = {
+    AccountRight.BUY: "Make paid calls.",
+    AccountRight.WALLET_READ: "See the wallet, its budget, its deposits and receipts.",
+    AccountRight.ACCOUNT_MANAGE: (
+        "Claim credit, deposit, make a recovery code, create organizations, answer invitations, end sessions."
+    ),
+}
 
 _VIEWER = frozenset(
     {
         Permission.ORG_READ,
         Permission.API_KEYS_READ,
+        Permission.API_KEYS_UPDATE,
         Permission.PUBLISHERS_READ,
         Permission.EARNINGS_READ,
+        Permission.AUDIT_READ,
+        Permission.WEBHOOKS_READ,
+        Permission.OAUTH_PROVIDERS_READ,
+        Permission.IP_ALLOW_READ,
     }
 )
-_EDITOR = _VIEWER | {Permission.API_KEYS_CREATE, Permission.PUBLISHERS_WRITE}
+_EDITOR = _VIEWER | {
+    Permission.API_KEYS_CREATE,
+    Permission.PUBLISHERS_WRITE,
+    Permission.WEBHOOKS_MANAGE,
+    Permission.OAUTH_PROVIDERS_MANAGE,
+}
 _OWNER = frozenset(Permission)
 _ADMIN = _OWNER - {Permission.ORG_DELETE, Permission.ORG_CHANGE_OWNER}
 
@@ -59,31 +123,35 @@ ROLE_IN = Statement(
 
 
 @dataclass(frozen=True, slots=True)
-class Allowed:
-    """The account may; `role` is what it is in the organization."""
+class Member:
+    """A caller in an organization that it is a member of: `role` by name, `permissions` as far as its key reaches."""
 
+    caller: Principal
+    organization_id: UUID
     role: str
+    permissions: frozenset[Permission]
+
+    def demand(self, permission: Permission) -> None:
+        """Raise Forbidden without a permission: for what depends on the object, beyond what the route declares."""
+        if permission not in self.permissions:
+            raise Forbidden(lacking(self.role, permission))
 
 
-@dataclass(frozen=True, slots=True)
-class Denied:
-    """The account may not; `reason` is fit for the caller's eyes."""
-
-    reason: str
+def lacking(role: str, permission: Permission) -> str:
+    """Return the refusal of a member whose role lacks a permission."""
+    return f"Your role in this organization, {role}, lacks the permission {permission.value}."
 
 
-def decide(role: str | None, permission: Permission) -> Allowed | Denied:
-    """Return whether a role holds a permission. `None` is a caller without membership."""
+async def membership(connection: Connection, caller: Principal, organization_id: UUID) -> Member:
+    """Return the caller as a member of an organization. Raises Forbidden, also for an unknown organization."""
+    role = await ROLE_IN.first(connection, organization_id, caller.account_id)
     if role is None:
-        return Denied("You are not a member of this organization.")
-    if permission in ROLES.get(role, frozenset()):
-        return Allowed(role)
-    return Denied(f"Your role in this organization, {role}, lacks the permission {permission.value}.")
+        raise Forbidden("You are not a member of this organization.")
+    return Member(caller, organization_id, role, ROLES.get(role, frozenset()))
 
 
-async def require(connection: Connection, account_id: UUID, organization_id: UUID, permission: Permission) -> Allowed:
-    """Return the caller's role when it may. Raises Forbidden otherwise, also for an unknown organization."""
-    verdict = decide(await ROLE_IN.first(connection, organization_id, account_id), permission)
-    if isinstance(verdict, Denied):
-        raise Forbidden(verdict.reason)
-    return verdict
+async def require(connection: Connection, caller: Principal, organization_id: UUID, permission: Permission) -> Member:
+    """Return the caller as a member who holds a permission. Raises Forbidden, also for an unknown organization."""
+    member = await membership(connection, caller, organization_id)
+    member.demand(permission)
+    return member

@@ -91,13 +91,14 @@ async def test_only_a_hash_of_key_and_code_is_stored(database: Database) -> None
 
 async def test_a_deleted_organization_is_nobodys(database: Database) -> None:
     made = await accounts.register_agent(database, USDC)
+    principal = await Identities(database).resolve(f"Bearer {made.key.text}")
     async with database.acquire() as connection:
-        assert (await require(connection, made.account.id, made.organization_id, Permission.ORG_DELETE)).role == "owner"
+        assert (await require(connection, principal, made.organization_id, Permission.ORG_DELETE)).role == "owner"
         await connection.execute(
             "UPDATE identity.organization SET deleted_at = now() WHERE id = $1", made.organization_id
         )
         with pytest.raises(Forbidden):
-            await require(connection, made.account.id, made.organization_id, Permission.ORG_READ)
+            await require(connection, principal, made.organization_id, Permission.ORG_READ)
         assert await organizations.of_account(connection, made.account.id) == []
 
 

@@ -1,0 +1,146 @@
+"""Who may call what: every operation of the served document, tried by everybody, against what it declares it needs.
+
+A new operation is in here as soon as it is served. Objects in paths do not exist and bodies are empty, so who is let
+through is told 400 or 404 and changes nothing; who is not is told 401 or 403 first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import pytest
+import pytest_asyncio
+from fastapi import APIRouter, Depends
+
+from admin_api.app import build, document
+from admin_api.kit.access import Caller
+from admin_api.kit.needs import OPEN, Undeclared, check, needs
+from gateway.identity.permissions import ROLES, AccountRight, Permission
+from gateway.ids import uuid7
+from tests.support.gateway import RunningGateway
+from tests.support.world import World
+
+DOCUMENT: dict[str, Any] = document(build(None))  # pyright: ignore[reportArgumentType] - it needs no parts
+OPERATIONS = {
+    f"{method.upper()} {path}": item for path, items in DOCUMENT["paths"].items() for method, item in items.items()
+}
+MEMBERS = ("viewer", "editor", "admin", "owner")
+WITHOUT_KEY = ("anonymous", "revoked")
+# Who proves itself otherwise than by a key alone, and what an empty request is told then.
+PROOFS = {
+    "public": {},
+    "operator": dict.fromkeys([*WITHOUT_KEY, "stranger", *MEMBERS], 501),  # no token is set here
+    "facilitator": dict.fromkeys([*WITHOUT_KEY, "stranger", *MEMBERS], 501),  # no chain is set here
+    "signature": {"revoked": 401},
+    "wallet.read or signature": {"anonymous": 401, "revoked": 401},
+    "payment": {"revoked": 401, "anonymous": 402},
+}
+
+
+@dataclass
+class Stage:
+    """A gateway with one shop, and everybody's key by what he is."""
+
+    gateway: RunningGateway
+    world: World
+    slug: str
+    keys: dict[str, str]
+    accounts: dict[str, UUID]
+
+    async def organization(self) -> UUID:
+        """Make an organization with a member of each role."""
+        organization, run = uuid7(), self.world.connection.execute
+        await run(
+            "INSERT INTO identity.organization (id, name, slug, created_by) VALUES ($1, 'Shared', $2, $3)",
+            organization, f"shared-{organization.hex[-12:]}", self.accounts["owner"],
+        )  # fmt: skip
+        for role in MEMBERS:
+            await run(
+                "INSERT INTO identity.membership (organization_id, account_id, role) VALUES ($1, $2, $3)",
+                organization, self.accounts[role], role,
+            )  # fmt: skip
+        return organization
+
+    async def told(self, name: str, who: str, organization: UUID) -> int:
+        """Return the status that somebody gets for an operation with nothing in it."""
+        method, path = name.split(" ")
+        given = {"organization_id": str(organization), "slug": self.slug, "path": "v1/x"}
+        target = re.sub(r"\{(\w+)\}", lambda match: given.get(match[1], str(uuid7())), path)
+        headers = {"Authorization": f"Bearer {self.keys[who]}"} if who in self.keys else {}
+        with_body = "application/json" in OPERATIONS[name].get("requestBody", {}).get("content", {})
+        options: dict[str, Any] = {"json": {}} if with_body else {}
+        return (await self.gateway.client.request(method, target, headers=headers, **options)).status_code
+
+
+@pytest_asyncio.fixture(scope="module")
+async def stage(gateway: RunningGateway, world: World) -> Stage:
+    shop = await world.publisher()
+    found = {name: await world.agent() for name in ("stranger", "revoked", *MEMBERS)}
+    await world.connection.execute(
+        "UPDATE identity.api_key SET revoked_at = now() WHERE account_id = $1", found["revoked"].id
+    )
+    keys = {name: agent.key for name, agent in found.items()}
+    return Stage(gateway, world, shop.slug, keys, {name: agent.id for name, agent in found.items()})
+
+
+def expected(words: str, who: str) -> int | None:
+    """Return how somebody is refused what needs `words`, None for who is let through. Raises KeyError for new words."""
+    if words in PROOFS:
+        return PROOFS[words].get(who)
+    if who in WITHOUT_KEY:
+        return 401
+    if words == "authenticated" or words in [right.value for right in AccountRight]:
+        return None
+    if words == "member":
+        return 403 if who == "stranger" else None
+    return None if Permission(words) in ROLES.get(who, frozenset()) else 403
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+async def test_everybody_is_told_what_the_declaration_says(stage: Stage, name: str) -> None:
+    words = OPERATIONS[name]["x-permission"]
+    organization = await stage.organization() if "{organization_id}" in name else uuid7()
+    # The least first: what the owner is allowed to do may end the organization.
+    for who in ("anonymous", "revoked", "stranger", *MEMBERS):
+        # Everybody owns the organization that `default` stands for.
+        role = "owner" if "/default/" in name and who not in WITHOUT_KEY else who
+        status, refusal = await stage.told(name, who, organization), expected(words, role)
+        if refusal is None:
+            assert status not in (401, 403, 405, 500), (who, status)
+        else:
+            assert status == refusal, (who, words)
+
+
+def test_every_kind_of_need_is_in_use() -> None:
+    words = Counter(operation["x-permission"] for operation in OPERATIONS.values())
+    assert PROOFS.keys() < words.keys()
+    assert {"authenticated", "publishers.read", "publishers.write"} < words.keys()
+
+
+def test_an_operation_without_a_declaration_stops_the_start() -> None:
+    router = APIRouter()
+
+    @router.get("/forgotten")
+    async def forgotten(caller: Caller) -> None:
+        """Know who calls, and forget to ask what he may."""
+
+    @router.get("/twice", dependencies=[OPEN, needs(AccountRight.BUY)])
+    async def twice() -> None:
+        """Say two things."""
+
+    @router.get("/nowhere", dependencies=[needs(Permission.ORG_READ)])
+    async def nowhere() -> None:
+        """Ask for a permission in no organization."""
+
+    @router.get("/sound/{organization_id}", dependencies=[needs(Permission.ORG_READ), Depends(lambda: None)])
+    async def sound() -> None:
+        """Say one thing."""
+
+    for route in router.routes[:3]:
+        with pytest.raises(Undeclared):
+            check([route])
+    check(router.routes[3:])
