@@ -206,7 +206,7 @@ class ProxySettings(_Section):
     connections_per_upstream_max: int = Field(default=1_024, ge=1)
     connect_retries: int = Field(default=0, ge=0, description="New tries of a connection that did not come about")
     connect_retries_max: int = Field(default=3, ge=0, le=10)
-    idle_connections_per_upstream: int = Field(default=64, ge=0)
+    idle_connections_per_upstream: int = Field(default=256, ge=0)
     allow_addresses: Networks = Field(default=(), description="CIDRs exempt from the egress guard; development only")
 
     @model_validator(mode="after")

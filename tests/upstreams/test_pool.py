@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from gateway.settings import ProxySettings
 from gateway.upstreams.http import PoolCounts, Timeouts
 from gateway.upstreams.http.errors import ConnectError, PoolTimeout, UpstreamError
 from gateway.upstreams.origin import Lane
@@ -140,6 +141,11 @@ async def test_surplus_idle_connections_are_closed(max_idle):
     async with line(always(OK), max_idle=max_idle) as up:
         await asyncio.gather(*(up.get() for _ in range(6)))
         await up.settled(open=max_idle, idle=max_idle)
+
+
+def test_as_many_are_kept_as_calls_may_be_on_their_way():
+    it = ProxySettings()
+    assert it.idle_connections_per_upstream >= it.connections_per_upstream, "or each burst makes connections anew"
 
 
 async def test_idle_connections_expire_by_themselves():
