@@ -40,6 +40,7 @@ from gateway.jobs.wallet_gauges import WalletSampler
 from gateway.ledger.answers import Answers
 from gateway.ledger.group_commit import GroupCommit
 from gateway.ledger.holds import Holds
+from gateway.ledger.partitions import make_ahead
 from gateway.limits.limiter import RateLimiter
 from gateway.networks import load_networks
 from gateway.payments.evm.chains import open_chains
@@ -83,6 +84,7 @@ USAGE_SECONDS = 60.0
 FLUSH_SECONDS = 10.0
 LEARN_SECONDS = 2.0
 GAUGE_SECONDS = 5.0
+PARTITIONS_SECONDS = 3_600.0
 PURCHASE_SECONDS = 2.0
 ABSOLUTE = re.compile(rb"https?://([^/?#]+)(/.*)?", re.I | re.S)
 # What stands below /publishers/<slug> and is ours: exactly these methods and paths, everything else is the upstream's.
@@ -238,6 +240,7 @@ class Worker:
         self._runner.every(LEARN_SECONDS, services.experiences.sync, "experiences")
         self._runner.every(USAGE_SECONDS, services.experiences.forget, "old experiences")
         self._runner.every(GAUGE_SECONDS, self._sampler.sample, "gauges")
+        self._runner.every(PARTITIONS_SECONDS, self._make_ahead, "partitions")
         if services.buying is not None:
             self._runner.every(PURCHASE_SECONDS, services.buying.watch, "purchases")
             sampler = WalletSampler(services.metrics, services.database, services.buying, services.ledger)
@@ -251,6 +254,9 @@ class Worker:
             live.cut_stalled(time.perf_counter() - patience)
 
         self._runner.every(patience / 4, look, "stalled callers")
+
+    async def _make_ahead(self) -> None:
+        self.services.metrics.set_partitions_ahead(await make_ahead(self.services.database))
 
     async def _trim_markets(self) -> None:
         self.services.markets.trim(self.services.catalog.sales())

@@ -191,6 +191,13 @@ class Metrics:
         self._pool = _Gauges(self._sum_gauge("pool", "Connections of a pool by state.", "pool", "state"))
         self._cache_events = self._counter("cache_events_total", "Cache hits, misses and so on.", "cache", "event")
         self._cache_entries = _Gauges(self._sum_gauge("cache_entries", "Entries in a cache, all workers.", "cache"))
+        # Of all workers the one that looked last says it for all.
+        self._partitions_ahead = Gauge(
+            "tollway_ledger_partitions_ahead_seconds",
+            "For how long the ledger has partitions for new calls.",
+            registry=self._registry,
+            multiprocess_mode="livemostrecent",
+        )
         sizes = self._histogram("ledger_batch_size", "Charges in one commit.", BATCHES)
         seconds = self._histogram("ledger_batch_seconds", "Duration of one commit.", SECONDS)
         self._batch_size, self._batch_seconds = (
@@ -334,6 +341,10 @@ class Metrics:
         """Add one group commit."""
         self._batch_size.observe(size)
         self._batch_seconds.observe(seconds)
+
+    def set_partitions_ahead(self, seconds: int) -> None:
+        """Set for how many seconds the ledger has partitions for new calls; below 0 there is none for those of now."""
+        self._partitions_ahead.set(seconds)
 
     def flush(self) -> None:
         """Publish what was counted in the last quarter second. Call it when the worker ends."""

@@ -331,11 +331,11 @@ async def small_disk(stores: Stores, database: str) -> AsyncIterator[Path]:
     await admin.execute(f"CREATE TABLESPACE small OWNER tollway LOCATION '{place}'")
     owner = await connect(DatabaseSettings(url=database))
     try:
-        await owner.execute("ALTER TABLE ledger.transfer SET TABLESPACE small")
+        await owner.execute("ALTER TABLE ledger.transfer_first SET TABLESPACE small")
         yield place
     finally:
         (place / "filler").unlink(missing_ok=True)
-        await owner.execute("ALTER TABLE ledger.transfer SET TABLESPACE pg_default")
+        await owner.execute("ALTER TABLE ledger.transfer_first SET TABLESPACE pg_default")
         await owner.close()
         await admin.execute("CHECKPOINT")  # files of dropped tables stay until then
         await admin.execute("DROP TABLESPACE small")
