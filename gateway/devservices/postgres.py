@@ -102,7 +102,8 @@ class Postgres:
 def launch(data: Path, *, durable: bool = True, say: Callable[[str], None] = quiet) -> Postgres:
     """Start the cluster kept under `data`, creating it the first time; does not wait until it is ready.
 
-    `durable=False` turns fsync off, for tests that do not crash it. The caller holds the data directory's lock.
+    `durable=False` is for tests that do not crash it: without fsync, and without autovacuum, whom only a superuser can
+    turn out of a database that is dropped. The caller holds the data directory's lock.
     """
     stop_leftover(data, "postgres", signal.SIGINT)
     place = find_place(data, say)
@@ -153,6 +154,7 @@ def _options(durable: bool) -> dict[str, str]:
         "max_connections": "200",
         "shared_buffers": "128MB",
         "fsync": "on" if durable else "off",
+        "autovacuum": "on" if durable else "off",
         "full_page_writes": "on" if durable else "off",
         "synchronous_commit": "on",
         "timezone": "UTC",

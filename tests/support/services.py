@@ -36,7 +36,7 @@ class Services:
 def start_services(directory: Path, *, durable: bool = True) -> Services:
     """Start both servers with their data under `directory` (a short path) and wait until they are ready.
 
-    `durable=False` turns fsync off, for tests that measure nothing and crash nothing.
+    `durable=False` turns fsync and autovacuum off, for tests that measure nothing and crash nothing.
     """
     data = prepare(directory)
     with contextlib.ExitStack() as holding:

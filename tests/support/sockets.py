@@ -17,6 +17,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
+from websockets.protocol import State
 from websockets.typing import Subprotocol
 
 
@@ -160,14 +161,16 @@ async def _fragments(connection: ServerConnection, _connected: Connected, _rest:
 
 
 async def _crumbs(connection: ServerConnection, connected: Connected, rest: str) -> None:
-    """Send a text message in fragments that never ends."""
+    """Send a text message in fragments that never ends; `sent` counts what the kernel took."""
     connection.transport.write(Frame(Opcode.TEXT, b"", fin=False).serialize(mask=False))
-    while True:
+    while connected.sent <= 64 << 20:
         connection.transport.write(Frame(Opcode.CONT, b"x" * int(rest), fin=False).serialize(mask=False))
-        connected.sent += int(rest)
         await asyncio.sleep(0)
-        if connection.transport.is_closing() or connected.sent > 64 << 20:
+        while connection.transport.get_write_buffer_size():
+            await asyncio.sleep(0.001)
+        if connection.transport.is_closing() or connection.state is not State.OPEN:
             return
+        connected.sent += int(rest)
 
 
 async def _flood(connection: ServerConnection, connected: Connected, _rest: str) -> None:
