@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -25,7 +26,8 @@ from gateway.ledger import proof
 from gateway.settings import DatabaseSettings
 from tests.support.chain import Chain, temporary_chain
 from tests.support.chat import ChatUpstream
-from tests.support.gateway import RunningGateway, start_gateway
+from tests.support.databases import drop_database
+from tests.support.gateway import RunningGateway, hear, start_gateway
 from tests.support.market import Market, market_database
 from tests.support.mcp_server import PublishersServer, ScriptedMcpServer
 from tests.support.services import Services, temporary_services
@@ -103,7 +105,7 @@ async def database_url(services: Services, template: str) -> AsyncIterator[str]:
     connection = await asyncpg.connect(services.database_url)
     await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
     yield replaced(services.database_url, name)
-    await connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    await drop_database(connection, name)
     await connection.close()
 
 
@@ -169,10 +171,9 @@ async def gateway(services: Services, database_url: str) -> AsyncIterator[Runnin
 
 
 @pytest_asyncio.fixture(scope="module")
-async def world(request: pytest.FixtureRequest, connection: Connection, upstream: RecordingUpstream) -> World:
-    """Makes agents and publishers on this module's database; waits for a gateway to hear of them where there is one."""
-    hears = "gateway" in request.fixturenames
-    return World(connection, upstream.url, pause=0.2 if hears else 0)
+async def world(database_url: str, connection: Connection, upstream: RecordingUpstream) -> World:
+    """Makes agents and publishers on this module's database; waits for the gateways there to hear of them."""
+    return World(connection, upstream.url, partial(hear, database_url))
 
 
 @pytest_asyncio.fixture

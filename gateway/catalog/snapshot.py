@@ -202,35 +202,56 @@ class Catalog:
         self._unseal = unseal
         self._by_slug: dict[str, Publisher] = {}
         self._slug_of: dict[UUID, str] = {}
+        self._reads = 0  # numbers every look at the database
+        self._loaded = 0  # the look by which everything was last put in place,
+        self._placed: dict[UUID, int] = {}  # and later ones, by publisher
         self.assets: dict[UUID, Asset] = {}
         self.listening = False
         self.reloads = 0
 
     async def load(self) -> None:
         """Read everything. Raises what the database raises."""
+        look = self._look()
         async with self._database.acquire() as connection:
             self.assets = {asset.id: asset for asset in await LIST_ASSETS.all(connection)}
             rows = await LOAD_ALL.all(connection)
-        publishers = [publisher for row in rows if (publisher := self._compiled(row)) is not None]
-        self._by_slug = {publisher.slug: publisher for publisher in publishers}
-        self._slug_of = {publisher.id: publisher.slug for publisher in publishers}
+        compiled = {row.id: self._compiled(row) for row in rows}
+        for publisher_id in self._slug_of.keys() | compiled.keys():
+            self._place(look, publisher_id, compiled.get(publisher_id))
+        self._loaded = max(self._loaded, look)
+        self._placed = {one: placed for one, placed in self._placed.items() if placed > self._loaded}
         self.reloads += 1
 
     async def refresh(self, publisher_id: UUID, connection: Connection | None = None) -> None:
         """Read one publisher again and put it in place, or take it out when it is gone or inactive."""
+        look = self._look()
         if connection is None:
             async with self._database.acquire() as leased:
                 row = await LOAD_ONE.first(leased, publisher_id)
         else:
             row = await LOAD_ONE.first(connection, publisher_id)
-        publisher = self._compiled(row) if row is not None and row.active else None
+        self._place(look, publisher_id, self._compiled(row) if row is not None and row.active else None)
+        self.reloads += 1
+
+    def _look(self) -> int:
+        """Number a look at the database that begins now."""
+        self._reads += 1
+        return self._reads
+
+    def _place(self, look: int, publisher_id: UUID, publisher: Publisher | None) -> None:
+        """Put a publisher in place, or take it out, unless a look that began later already has.
+
+        Answers overtake each other: the listener may have looked before a change, and hear after it was put in place.
+        """
+        if self._placed.get(publisher_id, self._loaded) > look:
+            return
+        self._placed[publisher_id] = look
         slug = self._slug_of.pop(publisher_id, None)
-        if slug is not None:
-            self._by_slug.pop(slug, None)
+        if slug is not None and self._by_slug[slug].id == publisher_id:
+            del self._by_slug[slug]
         if publisher is not None:
             self._by_slug[publisher.slug] = publisher
             self._slug_of[publisher.id] = publisher.slug
-        self.reloads += 1
 
     def find(self, slug: str) -> Publisher | None:
         """Return the active publisher of a slug."""

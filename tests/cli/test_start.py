@@ -3,6 +3,7 @@
 import asyncpg
 
 from tests.conftest import replaced
+from tests.support.databases import drop_database
 from tests.support.dev import tollway
 from tests.support.services import Services
 
@@ -20,7 +21,7 @@ async def test_a_database_without_the_schema_is_told_with_the_command(services: 
     try:
         printed = serve(services, replaced(services.database_url, "tw_bare"))
     finally:
-        await connection.execute("DROP DATABASE tw_bare WITH (FORCE)")
+        await drop_database(connection, "tw_bare")
         await connection.close()
     assert "cannot start: the database lacks 0001_identity.sql" in printed
     assert "run `tollway migrate`" in printed

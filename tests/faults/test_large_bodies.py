@@ -45,7 +45,7 @@ async def gateway(
 @pytest_asyncio.fixture(scope="module")
 async def customer(connection: Connection, firehose: Firehose, gateway: RunningGateway) -> tuple[Agent, Shop]:
     """An agent and a shop whose upstream is the firehose, after a first call has loaded all code."""
-    world = World(connection, firehose.url, pause=0.5)
+    world = World(connection, firehose.url, gateway.hears)
     agent, shop = await world.agent(10**9), await world.publisher(PRICE)
     assert await asyncio.to_thread(download, gateway, agent, shop, 1000, firehose) == 1000
     assert await asyncio.to_thread(upload, gateway, agent, shop, 1000) == 1000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 
 import asyncpg
 import pytest
@@ -16,7 +17,8 @@ from gateway.settings import DatabaseSettings
 from tests.conftest import replaced
 from tests.hostile.shops import Market, Tills, open_market
 from tests.hostile.wire import ScriptedUpstream
-from tests.support.gateway import RunningGateway, start_gateway
+from tests.support.databases import drop_database
+from tests.support.gateway import RunningGateway, hear, start_gateway
 from tests.support.services import Services
 from tests.support.upstream import RecordingUpstream
 from tests.support.world import World
@@ -34,7 +36,7 @@ async def database_url(services: Services, template: str) -> AsyncIterator[str]:
     connection = await asyncpg.connect(services.database_url)
     await connection.execute(f'CREATE DATABASE "tw_hostile" TEMPLATE "{template}"')
     yield replaced(services.database_url, "tw_hostile")
-    await connection.execute('DROP DATABASE "tw_hostile" WITH (FORCE)')
+    await drop_database(connection, "tw_hostile")
     await connection.close()
 
 
@@ -91,9 +93,11 @@ def gateway(gateways: dict[str, RunningGateway]) -> RunningGateway:
 
 
 @pytest.fixture(scope="session")
-def world(connection: Connection, upstream: RecordingUpstream, gateways: dict[str, RunningGateway]) -> World:
+def world(
+    database_url: str, connection: Connection, upstream: RecordingUpstream, gateways: dict[str, RunningGateway]
+) -> World:
     """Makes agents and publishers; waits for the gateways to hear of a publisher."""
-    return World(connection, upstream.url, pause=0.3)
+    return World(connection, upstream.url, partial(hear, database_url))
 
 
 @pytest_asyncio.fixture(scope="session")
@@ -114,7 +118,7 @@ async def tills(world: World) -> AsyncIterator[Tills]:
 async def books_of_the_module(connection: Connection) -> AsyncIterator[None]:
     """Whatever a module's tests did, the books balance and every exchange ends."""
     yield
-    for _ in range(100):
+    for _ in range(600):
         report = await proof.verify(connection)
         if not report.open_exchanges:
             break

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from tests.hostile.wire import request
-from tests.support.world import Agent, Shop, World
+from tests.support.world import Agent, Shop, World, by_nobody
 
 PRICE, PREMIUM, BASE = 10_000, 500_000, 10
 FUNDS = 10**12
@@ -34,7 +34,7 @@ class Market:
 async def open_market(world: World, scripted_url: str) -> Market:
     """Make them and wait until the gateways have heard of them."""
     agent = await world.agent(FUNDS)
-    pause, world.pause = world.pause, 0
+    heard, world.heard = world.heard, by_nobody
     every = {"allowed_passthrough_headers": ["*"]}
     token = {"upstream_headers": {"X-Upstream-Token": "the-publishers-own"}}
     plain = await world.publisher(PRICE, **every, **token)
@@ -51,7 +51,7 @@ async def open_market(world: World, scripted_url: str) -> Market:
     )
     scripted = await world.publisher(PRICE, api_url=scripted_url, **every)
     keyed = await world.publisher(PRICE, api_url=f"{world.upstream_url}/base/v2", **every, **token)
-    world.pause = pause
+    world.heard = heard
     free = await world.publisher(None, **every)
     return Market(agent, plain, dear, scripted, keyed, free)
 
@@ -87,7 +87,7 @@ class Tills:
 
     async def _paid(self, agent: Agent, expected: int) -> int:
         paid = -1
-        for _ in range(500):
+        for _ in range(3000):
             paid = FUNDS - await self._world.balance(agent)
             if paid == expected:
                 break

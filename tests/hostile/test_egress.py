@@ -20,7 +20,7 @@ from tests.hostile.wire import ask, request
 from tests.support.gateway import RunningGateway, start_gateway
 from tests.support.services import Services
 from tests.support.upstream import RecordingUpstream
-from tests.support.world import World
+from tests.support.world import World, by_nobody
 
 WALLET = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
 
@@ -154,12 +154,12 @@ CALLED = {form: url for form, url in STORED.items() if "{p}" in url and "127.0.0
 @pytest_asyncio.fixture(scope="module")
 async def stored(inside: Inside, world: World) -> dict[str, str]:
     """Slugs of publishers with such URLs, put past the door: as if they had been stored before it was there."""
-    pause, world.pause = world.pause, 0
+    heard, world.heard = world.heard, by_nobody
     slugs = {
         form: (await world.publisher(PRICE, api_url=url.replace("{p}", str(inside.secret.port)))).slug
         for form, url in CALLED.items()
     }
-    world.pause = pause
+    world.heard = heard
     await world.publisher()
     return slugs
 

@@ -16,6 +16,7 @@ from gateway.database.migrate import MigrationError, migrate, migrations
 from gateway.database.pool import Connection
 from tests.conftest import replaced
 from tests.house.test_sql import everything
+from tests.support.databases import drop_database
 from tests.support.services import Services
 
 NAME = re.compile(r"(\d{4})_[a-z0-9]+(?:_[a-z0-9]+)*\.sql")
@@ -36,7 +37,7 @@ async def empty(services: Services) -> AsyncIterator[str]:
     connection = await asyncpg.connect(services.database_url)
     await connection.execute(f'CREATE DATABASE "{name}"')
     yield replaced(services.database_url, name)
-    await connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    await drop_database(connection, name)
     await connection.close()
 
 

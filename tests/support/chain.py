@@ -5,6 +5,7 @@ One chain serves the whole session; each test takes wallets of its own, and puts
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 import shutil
@@ -74,6 +75,7 @@ class Chain:
     signer_key: str
     keys: tuple[str, ...]
     ahead: int = 0
+    held: bool = False
     _node: Node | None = None
 
     @property
@@ -105,8 +107,11 @@ class Chain:
         data = call_data(selector("transfer(address,uint256)"), address, units)
         sent = {"from": "0x" + bank.hex(), "to": "0x" + self.usdc.hex(), "data": "0x" + data.hex(), "gas": hex(100_000)}
         digest = await self.rpc("eth_sendTransaction", sent)
-        if (await self.rpc("eth_getTransactionReceipt", digest)) is None:
+        if self.held:
             await self.mine()
+        async with asyncio.timeout(60):
+            while (await self.rpc("eth_getTransactionReceipt", digest)) is None:  # "at once" is a moment later
+                await asyncio.sleep(0.01)
         return digest
 
     async def treasurer_pays(self, address: bytes, units: int) -> str:
@@ -213,7 +218,7 @@ class Chain:
     async def held_blocks(self) -> AsyncIterator[None]:
         """Mine only when told; afterwards what waits is mined."""
         await self.rpc("anvil_setIntervalMining", 0)
-        await self.rpc("evm_setAutomine", False)
+        await self.hold()
         try:
             yield
         finally:
@@ -223,7 +228,7 @@ class Chain:
     @contextlib.asynccontextmanager
     async def blocks_every(self, seconds: int) -> AsyncIterator[None]:
         """Mine as a public chain does."""
-        await self.rpc("evm_setAutomine", False)
+        await self.hold()
         await self.rpc("anvil_setIntervalMining", seconds)
         try:
             yield
@@ -231,8 +236,15 @@ class Chain:
             await self.rpc("anvil_setIntervalMining", 0)
             await self.at_once()
 
+    async def hold(self) -> None:
+        """Mine nothing until told."""
+        await self.rpc("evm_setAutomine", False)
+        self.held = True
+
     async def at_once(self) -> None:
+        """Mine what is sent."""
         await self.rpc("evm_setAutomine", True)
+        self.held = False
 
     async def later(self, seconds: int) -> None:
         """Let the next block be so much later."""

@@ -32,6 +32,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+_running: dict[str, RunningGateway] = {}
+
+
 @dataclass
 class RunningGateway:
     """A gateway process and its environment. `client` is a plain httpx client with its base URL set."""
@@ -50,19 +53,40 @@ class RunningGateway:
         """Return everything it has printed so far."""
         return self.log.read_text(errors="replace")
 
+    async def hears(self, slug: str) -> None:
+        """Wait until it knows a publisher, by calls that are refused as soon as it does.
+
+        Workers are not told apart: with several, a dozen new connections in a row must find one that knows.
+        """
+        fields = {
+            "Authorization": "Bearer none",
+            "SIGN-IN-WITH-X": "none",
+        }  # refused before anything is counted or paid
+        wanted, knew = 1, 0
+        if self.environment.get("TOLLWAY_WORKERS", "1") != "1":
+            wanted, fields["Connection"] = 12, "close"
+        async with asyncio.timeout(60):
+            while knew < wanted:
+                answer = await self.client.get(f"/publishers/{slug}/-", headers=fields)
+                knew = 0 if "unknown-publisher" in answer.text else knew + 1
+                if not knew:
+                    await asyncio.sleep(0.01)
+
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Signal the process, wait for its end and return its exit status."""
+        _running.pop(self.url, None)
         await self.client.aclose()
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return await asyncio.to_thread(self.process.wait, 30)
+        return await asyncio.to_thread(self.process.wait, 90)
 
     async def kill(self) -> None:
         """End it and all its workers as a power cut would."""
+        _running.pop(self.url, None)
         await self.client.aclose()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        await asyncio.to_thread(self.process.wait, 30)
+        await asyncio.to_thread(self.process.wait, 90)
 
 
 async def start_gateway(services: Services, database_url: str, **settings: str) -> RunningGateway:
@@ -92,14 +116,22 @@ async def start_gateway(services: Services, database_url: str, **settings: str) 
     url = f"https://localhost:{port}" if authority else f"http://127.0.0.1:{port}"
     limits = httpx.Limits(max_connections=400, max_keepalive_connections=400)
     verify = ssl.create_default_context(cafile=authority) if authority else True
-    client = httpx.AsyncClient(base_url=url, timeout=30, limits=limits, verify=verify)
+    client = httpx.AsyncClient(base_url=url, timeout=60, limits=limits, verify=verify)
     running = RunningGateway(process, url, environment, log, client)
     await _until_ready(running)
+    _running[url] = running
     return running
 
 
+async def hear(database_url: str, slug: str) -> None:
+    """Wait until every gateway that runs on a database knows a publisher; one that starts later reads it anyway."""
+    for gateway in list(_running.values()):
+        if gateway.environment["TOLLWAY_DATABASE_URL"] == database_url and gateway.process.poll() is None:
+            await gateway.hears(slug)
+
+
 async def _until_ready(running: RunningGateway) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         if running.process.poll() is not None:
             break

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import asyncpg
 import httpx
 
 from gateway.upstreams.postgres.address import Address, read_address
+from tests.support.databases import drop_database
 from tests.support.world import Agent, Shop
 
 MARKET = Path(__file__).resolve().parents[2] / "gateway/devservices/demo_market.sql"
@@ -69,12 +69,7 @@ async def market_database(services: Server) -> AsyncIterator[Market]:
     text = f"postgresql://reader:reader-secret@127.0.0.1:{urlsplit(services.database_url).port}/{NAME}"
     yield Market(owner, read_address(text, tls="disable"), text)
     await owner.close()
-    for _ in range(20):  # a backend that sorts or copies does not look up at once
-        try:
-            await connection.execute(f'DROP DATABASE "{NAME}" WITH (FORCE)')
-            break
-        except asyncpg.ObjectInUseError:
-            await asyncio.sleep(1)
+    await drop_database(connection, NAME)
     await connection.execute("DROP ROLE reader")
     await connection.close()
 

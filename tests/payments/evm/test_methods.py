@@ -95,7 +95,7 @@ async def test_permit2_executed_by_somebody_else_is_found(
         # A plain transfer of the same amount between the same two is not this payment.
         await chain.transact(payer, chain.usdc, call_data(selector("transfer(address,uint256)"), signed.payee, 10_000))
         await settlements.submit(one.id)
-        status = await settlements.wait(one.id, 10)
+        status = await settlements.wait(one.id, 60)
     assert status.state == "confirmed"
     assert status.transaction is not None
     assert status.transaction.hex() == theirs[2:]
@@ -235,7 +235,6 @@ async def test_bundles_cost_less_gas_than_single_transactions(settling: Worker, 
             orders = [order(chain.authorize(payer, chain.treasury, 100)) for _ in range(10)]
             for one in orders:
                 await settlements.reserve(one)
-            await chain.rpc("evm_setAutomine", False)
             for one in orders:
                 await settlements.submit(one.id)
             before = await chain.head()

@@ -6,6 +6,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -22,7 +23,8 @@ from gateway.payments.evm.encoding import show_address
 from gateway.settings import DatabaseSettings
 from tests.conftest import replaced
 from tests.support.chain import Chain
-from tests.support.gateway import RunningGateway, start_gateway
+from tests.support.databases import drop_database
+from tests.support.gateway import RunningGateway, hear, start_gateway
 from tests.support.services import Services
 from tests.support.upstream import RecordingUpstream
 from tests.support.world import Agent, World
@@ -43,7 +45,7 @@ async def database_url(services: Services, template: str) -> AsyncIterator[str]:
     name = f"tw_facilitator_{secrets.token_hex(4)}"
     await admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
     yield replaced(services.database_url, name)
-    await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    await drop_database(admin, name)
     await admin.close()
 
 
@@ -63,8 +65,8 @@ async def upstream() -> AsyncIterator[RecordingUpstream]:
 
 
 @pytest_asyncio.fixture(scope="package")
-async def world(connection: Connection, upstream: RecordingUpstream) -> World:
-    return World(connection, upstream.url, pause=0.2)
+async def world(database_url: str, connection: Connection, upstream: RecordingUpstream) -> World:
+    return World(connection, upstream.url, partial(hear, database_url))
 
 
 @pytest_asyncio.fixture(scope="package")

@@ -34,6 +34,7 @@ from tests.conftest import replaced
 from tests.payments.facilitator.conftest import booked, payer
 from tests.payments.facilitator.test_deposits import PATH, SEPOLIA_USDC, body, signed
 from tests.support.chain import Chain
+from tests.support.databases import drop_database
 from tests.support.gateway import RunningGateway, free_port, start_gateway
 from tests.support.services import Services
 from tests.support.world import Agent, Shop, World
@@ -128,7 +129,7 @@ def settling(services: Services, template: str, chain: Chain, seller: Agent, rel
         connection = await connect(DatabaseSettings(url=url))
         running = await start_gateway(services, url, **{**remote, **settings})
         try:
-            shop = await World(connection, upstream.url, pause=0.2).publisher(10_000, asset=SEPOLIA_USDC)
+            shop = await World(connection, upstream.url, running.hears).publisher(10_000, asset=SEPOLIA_USDC)
             yield Town(running, treasury, shop, connection)
             report = await proof.verify(connection)
             assert report.sound, report.violations
@@ -139,7 +140,7 @@ def settling(services: Services, template: str, chain: Chain, seller: Agent, rel
         finally:
             await running.stop()
             await connection.close()
-            await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+            await drop_database(admin, name)
             await admin.close()
 
     return start
@@ -157,7 +158,7 @@ async def deposit(
 
 async def until_credited(town: Town, account: Any, payment: dict[str, str]) -> httpx.Response:
     """Ask again with the same payment, as the answer says, until its end is known."""
-    for _ in range(60):
+    for _ in range(240):
         _, answer = await deposit(town, account, payment)
         if answer.status_code != 503:
             return answer
@@ -221,7 +222,7 @@ async def test_what_a_facilitator_does_not_answer_shows_in_the_metrics(
             return all(line in text for line in lines)
 
         async def until_shown(*lines: str) -> None:
-            for _ in range(150):
+            for _ in range(300):
                 if await shown(*lines):
                     return
                 await asyncio.sleep(0.2)

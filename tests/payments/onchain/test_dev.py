@@ -18,6 +18,7 @@ from tests.conftest import replaced
 from tests.docs.markdown import ROOT, blocks
 from tests.docs.test_quick_starts import assert_shows
 from tests.support.chain import Chain
+from tests.support.databases import drop_database
 from tests.support.dev import environment, start_program, still_running
 from tests.support.services import Services
 
@@ -33,7 +34,7 @@ def agreement() -> None:
 
 async def test_the_printed_command_pays(services: Services, tmp_path: Path) -> None:
     connection = await asyncpg.connect(services.database_url)
-    await connection.execute('DROP DATABASE IF EXISTS "tw_dev" WITH (FORCE)')
+    await drop_database(connection, "tw_dev")
     await connection.execute('CREATE DATABASE "tw_dev"')
     await connection.close()
     stores = {
