@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -38,7 +37,7 @@ def bootstrap(checkout: Path, *arguments: str, **env: str) -> subprocess.Complet
     path = str(checkout.parent / "tools")
     command = ["scripts/bootstrap", *arguments]
     return subprocess.run(
-        command, cwd=checkout, env={"PATH": path, **env}, capture_output=True, text=True, check=False, timeout=60
+        command, cwd=checkout, env={"PATH": path, **env}, capture_output=True, text=True, check=False, timeout=120
     )
 
 
@@ -83,9 +82,7 @@ def test_an_environment_with_the_stamp_of_the_lock_is_taken_as_it_is(checkout: P
     sums = subprocess.run(["cksum"], input="", capture_output=True, text=True, check=True).stdout.strip()
     stamp = checkout / ".venv" / ".tollway-lock"
     stamp.write_text(f"requirements.lock {sums} {checkout}\n")
-    began = time.monotonic()
-    assert bootstrap(checkout).returncode == 0
-    assert time.monotonic() - began < 1.0
+    assert bootstrap(checkout).returncode == 0, "its Python can make nothing"
     # The dev environment holds more: the stamp of the run lock is not enough for it.
     assert bootstrap(checkout, "dev", TOLLWAY_PYTHON="/nowhere").returncode == 1
 

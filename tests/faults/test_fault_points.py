@@ -43,7 +43,7 @@ def test_every_point_is_in_the_suite() -> None:
 
 async def retried(gateway: RunningGateway, path: str, headers: dict[str, str]) -> httpx.Response:
     """Ask again until the key is free: the reconciler needs a moment."""
-    for _ in range(80):
+    for _ in range(240):
         answer = await gateway.client.get(path, headers=headers)
         if answer.status_code != 409:
             return answer

@@ -61,7 +61,7 @@ async def test_killed_at(
     await doomed.kill()
     again = await start_gateway(services, database_url, MONEY_DEAD_AFTER="1")
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while (await proof.verify(connection)).open_exchanges:
                 await asyncio.sleep(0.1)
         kept = point == "store.after"
@@ -72,7 +72,7 @@ async def test_killed_at(
                 await asyncio.sleep(0.1)
             assert answer.text.endswith("data: [DONE]\n\n")
             assert len(chat.bodies) == calls + (not kept)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while await world.balance(agent) != FUNDS - COST:
                     await asyncio.sleep(0.02)
     finally:

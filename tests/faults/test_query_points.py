@@ -77,7 +77,7 @@ async def dies(
 
 
 async def all_ended(connection: Connection) -> None:
-    for _ in range(200):
+    for _ in range(600):
         report = await proof.verify(connection)
         if not report.open_exchanges and not report.pending_holds:
             return
@@ -112,7 +112,7 @@ async def test_a_key_buys_one_answer_through_a_kill_at(
 ) -> None:
     key = {"Idempotency-Key": str(uuid4())}
     await dies(services, database_url, point, shop, agent, SHORT, **key)
-    for _ in range(200):
+    for _ in range(600):
         answer = await ask(gateway, shop, agent, SHORT, **key)
         if answer.status_code != 409:
             break

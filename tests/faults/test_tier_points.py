@@ -48,14 +48,14 @@ async def counted(connection: Connection, agent: Agent) -> dict[str, int]:
 
 async def until_ended(connection: Connection) -> None:
     """Wait for the reconciler."""
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(60):
         while (await proof.verify(connection)).open_exchanges:
             await asyncio.sleep(0.1)
 
 
 async def retried(gateway: RunningGateway, path: str, headers: dict[str, str]) -> httpx.Response:
     """Ask again until the key is free."""
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(60):
         while (answer := await gateway.client.get(path, headers=headers)).status_code == 409:
             await asyncio.sleep(0.25)
     return answer

@@ -91,7 +91,7 @@ async def test_killed_when(
     odd_mcp.go_on.set()
     healed = await start_gateway(services, database_url, MONEY_DEAD_AFTER="1")
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while (await proof.verify(connection)).open_exchanges:
                 await asyncio.sleep(0.1)
         kept = point == "store.after"
@@ -101,7 +101,7 @@ async def test_killed_when(
                 await asyncio.sleep(0.1)
             assert found == (200, "done")
             assert odd_mcp.called("slow") == runs + (not kept)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while await world.balance(agent) != FUNDS - PRICE:
                     await asyncio.sleep(0.02)
     finally:

@@ -68,7 +68,7 @@ class Caller:
 
     async def _answer(self, stream: int) -> Seen:
         seen = Seen()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while data := await self._reader.read(65_536):
                 try:
                     events = self.h2.receive_data(data)

@@ -144,7 +144,7 @@ async def test_a_rain_of_wrong_keys_does_not_lock_out_a_right_one(
     agent = await tills.agent("rain")
     wrong = [f"seren_{number:016x}_{'b' * 43}" for number in range(100)]
     path = f"/publishers/{market.plain.slug}/x"
-    rain = asyncio.gather(*(ask(gateway.port, request("GET", path, key=key), seconds=20) for key in wrong))
-    assert (await ask(gateway.port, request("GET", path, key=agent.key), seconds=20)).status == 200
+    rain = asyncio.gather(*(ask(gateway.port, request("GET", path, key=key)) for key in wrong))
+    assert (await ask(gateway.port, request("GET", path, key=agent.key))).status == 200
     assert {answer.status for answer in await rain} == {401}
     await tills.expect(agent, PRICE)

@@ -147,9 +147,7 @@ async def test_no_refusal_shows_our_innards(gateways: dict[str, RunningGateway],
         for fields, body in (((), b""), (("Content-Type: application/json",), b'{"name":{"$gt":""}}'))
     ]  # fmt: skip
     for server, gateway in gateways.items():
-        answers = await asyncio.gather(
-            *(ask(gateway.port, raw, head=raw.startswith(b"HEAD"), seconds=30) for raw in odd)
-        )
+        answers = await asyncio.gather(*(ask(gateway.port, raw, head=raw.startswith(b"HEAD")) for raw in odd))
         for raw, answer in zip(odd, answers, strict=True):
             assert answer.status < 500 or answer.status == 501, (server, raw[:80], answer)
             if answer.status >= 400:
@@ -164,7 +162,7 @@ async def test_an_inactive_and_an_unknown_publisher_are_told_alike(
 ) -> None:
     shop = await world.publisher()
     await connection.execute("UPDATE catalog.publisher SET is_active = false WHERE id = $1", shop.id)
-    for _ in range(200):
+    for _ in range(3000):
         gone = await ask(gateway.port, market.ask("GET", "/x", shop=shop))
         if gone.status == 404:
             break

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-QUIET = 15.0  # nothing here takes so long: only a failure waits for it
+QUIET = 60.0  # nothing here takes so long: only a failure waits for it
 
 
 @dataclass

@@ -65,7 +65,7 @@ class Stage:
 
     async def reached(self) -> None:
         """Wait until the publisher's server has a request."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not self.upstream.heads:
                 await asyncio.sleep(0.01)
 

@@ -29,7 +29,7 @@ async def shop(world: World, chat: ChatUpstream) -> Shop:
 
 
 async def settled(world: World, agent: Agent, left: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await world.balance(agent) != left:
             await asyncio.sleep(0.02)
 

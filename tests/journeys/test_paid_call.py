@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("sound_books")
 
 async def settled(connection: Connection) -> None:
     """Wait until every exchange has its recorded end."""
-    for _ in range(100):
+    for _ in range(1200):
         report = await proof.verify(connection)
         if not report.open_exchanges:
             return

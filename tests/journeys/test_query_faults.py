@@ -109,7 +109,7 @@ async def test_a_killed_gateway_leaves_no_hold(
     await dying.kill()
     with pytest.raises(httpx.HTTPError):
         await asking
-    for _ in range(200):
+    for _ in range(1200):
         if await world.balance(agent) == DOLLAR:
             break
         await asyncio.sleep(0.05)
@@ -240,7 +240,7 @@ async def test_a_role_that_was_given_too_much_is_taken_out_of_service(
 
 async def until(call: Any, status: int) -> bool:
     """Return whether a call has a status within some seconds."""
-    for _ in range(200):
+    for _ in range(1200):
         if (await call()).status_code == status:
             return True
         await asyncio.sleep(0.05)

@@ -16,7 +16,7 @@ from tests.support.world import World
 async def bought(gateway: RunningGateway, world: World, path: str = "/v1/data?q=1"):
     agent, shop = await world.agent(1_000_000), await world.publisher(10_000, gateway_fee_percent="10")
     answer = await gateway.client.get(f"/publishers/{shop.slug}{path}", headers=agent.headers)
-    for _ in range(50):
+    for _ in range(1200):
         receipt = await gateway.client.get(f"/receipts/{answer.headers['x-request-id']}", headers=agent.headers)
         if receipt.json()["data"]["claims"]["delivered"]["outcome"] != "open":
             break

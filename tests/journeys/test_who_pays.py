@@ -209,7 +209,7 @@ async def check_books(row: Row, stage: Stage, world: World, connection: Connecti
 
 async def ended(row: Row, stage: Stage, connection: Connection) -> str | None:
     """Wait until the agent's only exchange has its end and return its id; None when no money moved for it."""
-    for _ in range(400):
+    for _ in range(1200):
         found = await connection.fetch(
             "SELECT t.cause_id, s.outcome FROM ledger.transfer t LEFT JOIN ledger.settlement s ON s.exchange_id = t.cause_id"
             " WHERE t.wallet_id = $1 AND t.kind = 'charge' GROUP BY t.cause_id, s.outcome",

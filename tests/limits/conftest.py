@@ -69,7 +69,7 @@ class Server:
 
     def command(self, line: str) -> bytes:
         """Send one inline command over a connection of its own, independent of the code under test."""
-        with closing(socket.create_connection(("127.0.0.1", self.port), timeout=2)) as link:
+        with closing(socket.create_connection(("127.0.0.1", self.port), timeout=30)) as link:
             link.sendall(line.encode() + b"\r\n")
             return link.recv(65_536)
 
@@ -78,7 +78,7 @@ class Server:
         shutil.rmtree(self.folder)
 
     def _await_ready(self) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             with suppress(OSError):
                 if self.command("PING").startswith(b"+PONG"):

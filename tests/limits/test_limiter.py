@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import uvloop
@@ -36,11 +37,21 @@ async def many(limiter: RateLimiter, check: Check, times: int) -> list[Verdict]:
     return await asyncio.gather(*(limiter.check(check) for _ in range(times)))
 
 
+def at_once(checking: Coroutine[Any, Any, Verdict]) -> Verdict:
+    """Return the verdict of a check that waits for nobody."""
+    try:
+        checking.send(None)
+    except StopIteration as decided:
+        return decided.value
+    checking.close()
+    raise AssertionError("it waits")
+
+
 def lines(caplog) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name.startswith("gateway.limits.")]
 
 
-async def until(condition, seconds: float = 5.0) -> None:
+async def until(condition, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "did not happen in time"
@@ -163,16 +174,10 @@ async def test_a_frozen_valkey_is_away_after_the_command_timeout_and_calls_stop_
         await limits.check(check)
         server.freeze()
         try:
-            started = time.monotonic()
-            assert all(verdict.allowed for verdict in await many(limits, check, 100))
-            assert 0.29 < time.monotonic() - started < 0.6
-            slowest = 0.0
+            assert all(verdict.allowed for verdict in await asyncio.wait_for(many(limits, check, 100), 60))
             for _ in range(60):  # over 1.2 s, so that a probe hangs meanwhile
-                started = time.monotonic()
-                await limits.check(check)
-                slowest = max(slowest, time.monotonic() - started)
+                assert at_once(limits.check(check)).allowed
                 await asyncio.sleep(0.02)
-            assert slowest < 0.2
         finally:
             server.thaw()
         await until(lambda: limits.available)
@@ -180,7 +185,7 @@ async def test_a_frozen_valkey_is_away_after_the_command_timeout_and_calls_stop_
 
 async def test_who_queues_behind_a_lost_batch_does_not_wait_for_a_second_timeout(server, principal: str) -> None:
     check = Check(principal, Policy("key", 10_000, 3_600))
-    async with limiter(server.settings(command_timeout=0.5)) as limits:
+    async with limiter(server.settings(command_timeout=2)) as limits:
         await limits.check(check)
         server.freeze()
         try:
@@ -188,7 +193,7 @@ async def test_who_queues_behind_a_lost_batch_does_not_wait_for_a_second_timeout
             in_flight = asyncio.create_task(many(limits, check, 10))
             await asyncio.sleep(0.1)
             await many(limits, check, 10)
-            assert time.monotonic() - started < 0.9
+            assert time.monotonic() - started < 2 * 2
             await in_flight
             assert (limits.stats.batches, limits.stats.unavailable) == (2, 20)
         finally:
@@ -206,9 +211,7 @@ async def test_an_unreachable_address_delays_no_call(policy: Policy) -> None:
     async with hanging_port() as port:
         redis = RedisSettings(url=f"redis://127.0.0.1:{port}", connect_timeout=0.4, command_timeout=0.2)
         async with limiter(redis) as limits:
-            started = time.monotonic()
-            await many(limits, Check("agent", policy), 50)
-            assert time.monotonic() - started < 0.1
+            assert [at_once(limits.check(Check("agent", policy))).allowed for _ in range(50)] == [True] * 50
 
 
 async def test_a_valkey_that_may_not_write_counts_as_away(server, principal: str, policy: Policy, caplog) -> None:
@@ -226,7 +229,7 @@ async def test_a_valkey_that_may_not_write_counts_as_away(server, principal: str
 
 
 async def test_stop_leaves_no_caller_waiting(server, principal: str, policy: Policy) -> None:
-    async with limiter(server.settings(command_timeout=5)) as limits:
+    async with limiter(server.settings(command_timeout=3_600)) as limits:
         await limits.check(Check(principal, policy))
         server.freeze()
         try:
@@ -235,7 +238,7 @@ async def test_stop_leaves_no_caller_waiting(server, principal: str, policy: Pol
             queued = asyncio.create_task(limits.check(Check(principal, policy)))
             await asyncio.sleep(0)
             await limits.stop()
-            verdicts = await asyncio.wait_for(asyncio.gather(in_flight, queued), 1)
+            verdicts = await asyncio.wait_for(asyncio.gather(in_flight, queued), 60)
             assert all(verdict.allowed for verdict in verdicts)
             assert (await limits.check(Check(principal, policy))).allowed
         finally:
@@ -249,7 +252,7 @@ async def test_a_fault_of_ours_leaves_no_caller_waiting(server, principal: str, 
             raise ZeroDivisionError
 
         monkeypatch.setattr(Valkey, "execute", broken)
-        assert (await asyncio.wait_for(limits.check(Check(principal, policy)), 1)).allowed
+        assert (await asyncio.wait_for(limits.check(Check(principal, policy)), 60)).allowed
 
 
 def test_exact_on_uvloop_too(server, principal: str, caplog) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import datetime
 import ipaddress
 import ssl
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -60,6 +59,13 @@ def test_a_wrong_list_of_nodes_is_refused_without_its_password(hosts: str) -> No
     with pytest.raises(ValueError, match=r"redis\.url: use") as caught:
         parse_nodes(f"redis+cluster://{hosts}")
     assert "secret" not in str(caught.value)
+
+
+async def patiently(valkey: Valkey) -> None:
+    """Wait until the server answers: after a failure there is a pause between attempts, and the machine may be busy."""
+    async with asyncio.timeout(60):
+        while await outcome(valkey.execute("PING")) != b"PONG":
+            await asyncio.sleep(0.02)
 
 
 @asynccontextmanager
@@ -146,8 +152,7 @@ def test_a_killed_server_fails_what_is_pending_and_its_successor_is_found(server
             with pytest.raises(ValkeyUnavailable):
                 await valkey.execute("PING")
             server.start()
-            await asyncio.sleep(0.6)  # longer than the longest pause between attempts
-            assert await valkey.execute("PING") == b"PONG"
+            await patiently(valkey)
 
     run(loop, main)
 
@@ -156,29 +161,27 @@ def test_a_killed_server_fails_what_is_pending_and_its_successor_is_found(server
 def test_a_frozen_server_costs_the_command_timeout_and_no_more(server, loop) -> None:
     async def main() -> None:
         async with connection(server.settings(command_timeout=0.2)) as valkey:
-            await valkey.execute("PING")
+            await patiently(valkey)
             server.freeze()
             try:
-                started = time.monotonic()
                 with pytest.raises(ValkeyUnavailable, match=r"within 0\.2 s"):
-                    await valkey.execute("PING")
-                assert 0.19 <= time.monotonic() - started < 0.5
+                    await asyncio.wait_for(valkey.execute("PING"), 30)
             finally:
                 server.thaw()
-            assert await valkey.execute("PING") == b"PONG"
+            await patiently(valkey)
 
     run(loop, main)
 
 
-async def test_while_nobody_listens_commands_fail_at_once_between_attempts(server) -> None:
+async def test_while_nobody_listens_commands_fail_at_once_between_attempts(server, monkeypatch) -> None:
+    for pause in ("FIRST_PAUSE", "LONGEST_PAUSE"):
+        monkeypatch.setattr(f"gateway.limits.valkey.{pause}", 3_600.0)
     server.kill()
     async with connection(server.settings()) as valkey:
         with pytest.raises(ValkeyUnavailable):
             await valkey.execute("PING")
-        started = time.monotonic()
         with pytest.raises(ValkeyUnavailable, match="a moment ago"):
             await valkey.execute("PING")
-        assert time.monotonic() - started < 0.02
 
 
 async def test_a_server_that_accepts_and_says_nothing_is_given_up(server) -> None:
@@ -207,9 +210,11 @@ async def test_a_server_that_talks_nonsense_is_dropped(server, nonsense: bytes) 
         dropped.set()
         writer.close()
 
-    async with listening(babble) as port, connection(server.settings(f"redis://127.0.0.1:{port}")) as valkey:
-        await outcome(valkey.execute("PING"))
-        await asyncio.wait_for(dropped.wait(), 2)  # sooner than the command timeout: the nonsense was noticed
+    async with listening(babble) as port:
+        settings = server.settings(f"redis://127.0.0.1:{port}", connect_timeout=3_600, command_timeout=3_600)
+        async with connection(settings) as valkey:
+            await asyncio.wait_for(outcome(valkey.execute("PING")), 60)
+            await asyncio.wait_for(dropped.wait(), 60)  # no timeout of ours: the nonsense was noticed
 
 
 async def test_close_fails_what_waits_even_while_connecting(server) -> None:

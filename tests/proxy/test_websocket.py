@@ -69,7 +69,7 @@ class Till:
 
     async def end(self) -> tuple[str, str]:
         """Wait until every exchange has ended and return how the last one did: settled or refunded, and why."""
-        for _ in range(100):
+        for _ in range(1200):
             if not (await proof.verify(self.books)).open_exchanges:
                 break
             await asyncio.sleep(0.05)
@@ -103,7 +103,7 @@ async def closing(socket: ClientConnection) -> tuple[int | None, str | None]:
     """Read to the end and return the Close frame that came; (None, None) when none did."""
     try:
         while True:
-            await asyncio.wait_for(socket.recv(), 10)
+            await asyncio.wait_for(socket.recv(), 60)
     except ConnectionClosed as end:
         return (end.rcvd.code, end.rcvd.reason) if end.rcvd else (None, None)
 
@@ -389,7 +389,7 @@ async def test_an_upstream_that_sends_too_much_is_told_so_and_its_caller_as_well
 ) -> None:
     async with till.open(f"/big/{MAX_MESSAGE + 1}") as socket:
         assert await closing(socket) == (1011, "the publisher's server sent too large a message")
-    await asyncio.wait_for(sockets.last.ended.wait(), 5)
+    await asyncio.wait_for(sockets.last.ended.wait(), 60)
     assert sockets.last.code == 1009
     assert await till.end() == ("settled", "delivered")
 
@@ -397,7 +397,7 @@ async def test_an_upstream_that_sends_too_much_is_told_so_and_its_caller_as_well
 async def test_a_message_that_never_ends_is_not_collected(till: Till, sockets: SocketUpstream) -> None:
     async with till.open("/crumbs/10000") as socket:
         assert (await closing(socket))[0] == 1011
-    await asyncio.wait_for(sockets.last.ended.wait(), 10)
+    await asyncio.wait_for(sockets.last.ended.wait(), 60)
     assert sockets.last.sent < 16 << 20
 
 
@@ -406,7 +406,7 @@ async def test_a_caller_that_does_not_read_stops_its_upstream_and_is_cut_off_hav
 ) -> None:
     socket = await till.open("/flood", max_queue=1)
     socket.transport.pause_reading()
-    await asyncio.wait_for(sockets.last.ended.wait(), 15)
+    await asyncio.wait_for(sockets.last.ended.wait(), 60)
     assert sockets.last.sent < 32 << 20, "what is on its way is bounded"
     assert (sockets.last.code, sockets.last.reason) == (1001, "the client takes no messages")
     assert await till.end() == ("settled", "client_stalled")
@@ -417,7 +417,7 @@ async def test_an_upstream_that_does_not_read_stops_its_caller_and_is_left(till:
     socket = await till.open("/deaf")
     sent = 0
     with contextlib.suppress(ConnectionClosed):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while sent < 256 << 20:
                 await socket.send(b"x" * 100_000)
                 sent += 100_000
@@ -435,7 +435,7 @@ async def test_the_callers_close_reaches_the_upstream(
 ) -> None:
     async with till.open() as socket:
         await socket.close(code, reason)
-    await asyncio.wait_for(sockets.last.ended.wait(), 5)
+    await asyncio.wait_for(sockets.last.ended.wait(), 60)
     # granian does not tell the application the reason.
     assert (sockets.last.code, sockets.last.reason) == (code, "" if server == "granian" else reason)
     assert await till.end() == ("settled", "delivered")
@@ -451,7 +451,7 @@ async def test_the_upstreams_close_reaches_the_caller(till: Till, code: int, rea
 async def test_a_close_without_a_code_is_a_normal_one(till: Till, sockets: SocketUpstream) -> None:
     async with till.open("/close-without-code") as socket:
         assert (await closing(socket))[0] == 1000
-    await asyncio.wait_for(sockets.last.ended.wait(), 5)
+    await asyncio.wait_for(sockets.last.ended.wait(), 60)
 
 
 @pytest.mark.parametrize(
@@ -473,7 +473,7 @@ async def test_a_caller_that_vanishes_has_paid_and_its_upstream_is_let_go(till: 
     await socket.send("x")
     await socket.recv()
     socket.transport.abort()
-    await asyncio.wait_for(sockets.last.ended.wait(), 5)
+    await asyncio.wait_for(sockets.last.ended.wait(), 60)
     assert sockets.last.code in (1001, 1005), "no server tells a lost connection from a Close frame without a code"
     assert (await till.end())[0] == "settled"
 
@@ -481,13 +481,13 @@ async def test_a_caller_that_vanishes_has_paid_and_its_upstream_is_let_go(till: 
 async def test_pings_are_answered_on_both_sides(till: Till) -> None:
     async with till.open("/ping") as socket:
         assert await socket.recv() == "pong came"
-        await asyncio.wait_for(await socket.ping(b"caller"), 5)
+        await asyncio.wait_for(await socket.ping(b"caller"), 60)
 
 
 async def test_a_connection_without_messages_ends_although_both_sides_live(till: Till, sockets: SocketUpstream) -> None:
     async with till.open() as socket:
         assert await closing(socket) == (1001, "no message for 4 s")
-    await asyncio.wait_for(sockets.last.ended.wait(), 5)
+    await asyncio.wait_for(sockets.last.ended.wait(), 60)
     assert sockets.last.code == 1001
 
 

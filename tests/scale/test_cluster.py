@@ -174,7 +174,7 @@ async def test_a_gateway_limits_by_a_cluster_and_says_when_a_part_is_away(
         agents = [await world.agent() for _ in range(12)]
         shop = await world.publisher(0)
         path = f"/publishers/{shop.slug}/x"
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (await gateway.client.get(path)).status_code == 404:
                 await asyncio.sleep(0.02)
         for agent in agents:

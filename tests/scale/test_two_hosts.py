@@ -31,7 +31,7 @@ class Hosts:
 
     async def honour(self, shop: Shop, headers: dict[str, str], status: int) -> None:
         """Wait until every worker answers so; far less long than a cache would keep what it is not told of."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             for host in (self.one, self.other):
                 agreed = 0
                 while agreed < 10:  # connections of their own: each worker is met

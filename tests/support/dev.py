@@ -5,10 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ def environment(**changes: str) -> dict[str, str]:
 def tollway(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     command = [sys.executable, "-m", "gateway.cli.main", *arguments]
-    return subprocess.run(command, env=environment(**env), capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, env=environment(**env), capture_output=True, text=True, check=False, timeout=120)
 
 
 @dataclass
@@ -39,7 +41,7 @@ class Program:
     port: int
     data: Path
 
-    def line(self, start: str, seconds: float = 30.0) -> str:
+    def line(self, start: str, seconds: float = 90.0) -> str:
         """Read output up to a line that begins so, and return it."""
         assert self.process.stdout is not None
         deadline = time.monotonic() + seconds
@@ -50,7 +52,7 @@ class Program:
             if text.startswith(start):
                 return text.strip()
             if not text:
-                self.process.wait(10)  # the end of its output
+                self.process.wait(60)  # the end of its output
                 break
         raise AssertionError(f"no line {start!r} in {seen}; status {self.process.poll()}")
 
@@ -58,7 +60,7 @@ class Program:
         """Return dev.json."""
         return json.loads((self.data / "dev.json").read_text())
 
-    def get(self, path: str, timeout: float = 20.0) -> tuple[int, bytes]:
+    def get(self, path: str, timeout: float = 60.0) -> tuple[int, bytes]:
         """Make one request."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
@@ -68,19 +70,32 @@ class Program:
         finally:
             connection.close()
 
-    def wait_listening(self, seconds: float = 20.0) -> None:
+    def call(self, path: str) -> Future[tuple[int, bytes]]:
+        """Begin a request to the trivial application, and return when it has come there."""
+        mark = self.data / f"begun-{secrets.token_hex(4)}"
+        pool = ThreadPoolExecutor(1)
+        answer = pool.submit(self.get, f"{path}?{mark}", 90)
+        pool.shutdown(wait=False)
+        deadline = time.monotonic() + 60
+        while not mark.exists():
+            assert not answer.done(), answer.result()
+            assert time.monotonic() < deadline, "it never came"
+            time.sleep(0.01)
+        return answer
+
+    def wait_listening(self, seconds: float = 90.0) -> None:
         """Wait until it answers."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.process.communicate()
             try:
-                self.get("/", timeout=5.0)
+                self.get("/")
                 return
             except (OSError, http.client.HTTPException):
                 time.sleep(0.02)
         raise AssertionError("it does not listen")
 
-    def end(self, number: signal.Signals = signal.SIGTERM, seconds: float = 40.0) -> int:
+    def end(self, number: signal.Signals = signal.SIGTERM, seconds: float = 90.0) -> int:
         """Send a signal, wait, and return the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(number)
@@ -112,7 +127,7 @@ def start_program(
     return Program(process, port, data)
 
 
-def still_running(pids: list[int], seconds: float = 10.0) -> list[int]:
+def still_running(pids: list[int], seconds: float = 60.0) -> list[int]:
     """Return those of the processes that have not ended in time."""
     deadline = time.monotonic() + seconds
     while (left := [pid for pid in pids if start_time(pid)]) and time.monotonic() < deadline:
@@ -120,7 +135,7 @@ def still_running(pids: list[int], seconds: float = 10.0) -> list[int]:
     return left
 
 
-def in_sessions(leaders: list[int], seconds: float = 5.0) -> list[str]:
+def in_sessions(leaders: list[int], seconds: float = 60.0) -> list[str]:
     """Return every process that stays in the sessions that these processes lead or led (Linux).
 
     multiprocessing's resource tracker ends a moment after the process it served.

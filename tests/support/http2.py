@@ -30,7 +30,7 @@ class Stream:
     reads: bool = True  # False: its window is never opened again
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def until(self, condition, seconds: float = 15.0) -> None:
+    async def until(self, condition, seconds: float = 60.0) -> None:
         """Wait until a condition on this stream holds."""
         async with asyncio.timeout(seconds):
             while not condition(self):
@@ -88,7 +88,7 @@ class Http2Client:
             room = min(self.h2.local_flow_control_window(stream.id), self.h2.max_outbound_frame_size, len(data))
             if room <= 0:
                 self._window.clear()
-                await asyncio.wait_for(self._window.wait(), 15)
+                await asyncio.wait_for(self._window.wait(), 60)
                 continue
             self.h2.send_data(stream.id, data[:room])
             data, stream.sent = data[room:], stream.sent + room

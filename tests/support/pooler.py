@@ -47,7 +47,7 @@ class Pooler:
         command = [str(BINARY), "-q", *(["-u", account.name] if account else []), str(self._configuration)]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, start_new_session=True, stderr=log)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline and self._process.poll() is None:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
                 return

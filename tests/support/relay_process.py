@@ -46,7 +46,7 @@ async def main(task: dict[str, Any]) -> None:
 async def buy(settlements: Settlements, one: Order) -> None:
     assert (await settlements.reserve(one)).verdict == "reserved"
     await settlements.submit(one.id)
-    status = await settlements.wait(one.id, 15)
+    status = await settlements.wait(one.id, 60)
     assert status.state == "confirmed", status
 
 

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 from typing import Any
 
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Answer at once; after three seconds on /slow, five minutes on /long; in six pieces over three seconds on /stream."""
+    """Answer at once; after three seconds on /slow, five minutes on /long; in six pieces over three seconds on /stream.
+
+    The query, if there is one, names a file to be made when the call has come.
+    """
     if scope["type"] == "lifespan":
         while True:
             message = await receive()
             await send({"type": f"{message['type']}.complete"})
             if message["type"] == "lifespan.shutdown":
                 return
+    if mark := scope["query_string"].decode():
+        Path(mark).touch()
     pieces = 1
     if scope["path"] == "/slow":
         await asyncio.sleep(3)

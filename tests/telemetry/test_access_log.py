@@ -11,7 +11,7 @@ from tests.support.world import World
 
 async def lines(running: RunningGateway, expected: int) -> list[dict[str, Any]]:
     """Wait for the access lines that a gateway has written."""
-    for _ in range(50):
+    for _ in range(600):
         found = [json.loads(text) for text in running.output().splitlines() if '"tollway.access"' in text]
         if len(found) >= expected:
             break

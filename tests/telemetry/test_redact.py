@@ -97,6 +97,6 @@ def test_a_key_is_masked_in_any_surroundings(around: str, secret: str) -> None:
     "hostile", ["://a:" * 2_000, "authorization='" * 1_000, "x-payment: " * 1_000, "bearer " * 2_000]
 )
 def test_hostile_text_costs_no_more_than_milliseconds(hostile: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()  # ours alone, however busy the machine
     redact(hostile)
-    assert time.perf_counter() - started < 0.25
+    assert time.process_time() - started < 0.25

@@ -15,7 +15,7 @@ async def series(running: RunningGateway, name: str) -> dict[str, float]:
 
 
 async def until_shown(running: RunningGateway, name: str, labels: str, least: float) -> dict[str, float]:
-    for _ in range(100):
+    for _ in range(600):
         shown = await series(running, name)
         if shown.get(labels, 0) >= least:
             return shown
@@ -30,7 +30,7 @@ async def test_a_call_under_way_is_an_open_exchange_and_then_none(gateway: Runni
         assert answer.status_code == 200
         assert (await until_shown(gateway, "tollway_open_exchanges", "", 1))[""] == 1
         await until_shown(gateway, "tollway_pool", 'pool="upstream",state="in_use"', 1)
-    for _ in range(100):
+    for _ in range(600):
         if not (await series(gateway, "tollway_open_exchanges"))[""]:
             break
         await asyncio.sleep(0.1)

@@ -73,7 +73,7 @@ async def by_us(up, method: bytes) -> Outcome:
 
 async def by_aiohttp(port: int, method: bytes) -> Outcome:
     try:
-        async with aiohttp.ClientSession(auto_decompress=False, timeout=aiohttp.ClientTimeout(total=5)) as session:
+        async with aiohttp.ClientSession(auto_decompress=False, timeout=aiohttp.ClientTimeout(total=60)) as session:
             data = b"x" if method == b"POST" else None
             url = f"http://127.0.0.1:{port}/"
             async with session.request(method.decode(), url, data=data, allow_redirects=False) as response:

@@ -290,7 +290,7 @@ async def test_cancelled_while_uploading():
         call.cancel()
         await asyncio.wait([call])
         assert call.cancelled()
-        await asyncio.wait_for(closed.wait(), 1)
+        await asyncio.wait_for(closed.wait(), 60)
         await up.settled()
 
 

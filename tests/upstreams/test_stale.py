@@ -39,19 +39,19 @@ class CrossingServer:
     def end_the_idle_connection(self) -> None:
         """Return when it has ended. Blocks the event loop of who calls, on purpose."""
         self._end.set()
-        assert self._ended.wait(5)
+        assert self._ended.wait(60)
 
     def stop(self) -> None:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # ends an accept that waits
-        self._thread.join(5)
+        self._thread.join(60)
         self._listener.close()
 
     def _run(self) -> None:
         with suppress(OSError):
             first = self._accept()
             self._serve_one(first)
-            self._end.wait(5)
+            self._end.wait(60)
             if self._last_words:
                 first.sendall(self._last_words)
             if self.tls is not None and self._notify:
@@ -66,7 +66,7 @@ class CrossingServer:
 
     def _accept(self) -> socket.socket:
         connection = self._listener.accept()[0]
-        connection.settimeout(5)
+        connection.settimeout(60)
         if self.tls is not None:
             connection = self.tls.wrap_socket(connection, server_side=True)
         return connection

@@ -58,7 +58,7 @@ class Peer:
     async def closed_by_client(self) -> bool:
         """Wait for the client to close; data that comes instead is a failure."""
         try:
-            return await asyncio.wait_for(self.reader.read(1), 5) == b""
+            return await asyncio.wait_for(self.reader.read(1), 60) == b""
         except ConnectionError:
             return True
 
@@ -98,7 +98,7 @@ class Server:
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:
-            await asyncio.wait(list(self._tasks), timeout=5)
+            await asyncio.wait(list(self._tasks), timeout=60)
         if self.errors:
             raise AssertionError("the server's script failed") from self.errors[0]
 
@@ -128,7 +128,7 @@ class Line:
     async def settled(self, **expected: int) -> None:
         """Wait until the gauges are as expected (the rest zero); fail showing what they are."""
         want = PoolCounts(**expected)
-        for _ in range(200):
+        for _ in range(3000):
             if self.client.counts == want:
                 return
             await asyncio.sleep(0.01)

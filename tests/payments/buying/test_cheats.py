@@ -173,7 +173,7 @@ async def test_who_hangs_up_while_it_is_being_paid_for_has_bought(
     seller.mode, shop = "silent", await reselling()
     async with httpx.AsyncClient(base_url=gateway.url) as leaving:
         call = asyncio.ensure_future(leaving.get(f"/publishers/{shop.slug}/item", headers=agent.headers))
-        await asyncio.wait_for(seller.reached.wait(), 10)
+        await asyncio.wait_for(seller.reached.wait(), 60)
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
     seller.release.set()

@@ -86,7 +86,7 @@ async def test_a_gateway_that_is_killed_while_its_upstream_works_owes_its_caller
     seller.mode, shop = "silent", await reselling()
     doomed = await start_gateway(services, database_url, **buys(chain, key))
     call = asyncio.ensure_future(doomed.client.get(f"/publishers/{shop.slug}/item", headers=agent.headers))
-    await asyncio.wait_for(seller.reached.wait(), 10)
+    await asyncio.wait_for(seller.reached.wait(), 60)
     await doomed.kill()
     seller.release.set()
     await asyncio.gather(call, return_exceptions=True)
@@ -122,12 +122,12 @@ async def nothing_open(connection: Connection) -> None:
     async def over() -> bool:
         return (await proof.verify(connection)).pending_holds == 0
 
-    await until(over, 20)
+    await until(over)
 
 
 async def retried(gateway: RunningGateway, path: str, headers: dict[str, str]) -> httpx.Response:
     """Ask again until the key is free."""
-    for _ in range(80):
+    for _ in range(240):
         answer = await gateway.client.get(path, headers=headers)
         if answer.status_code != 409:
             return answer

@@ -93,7 +93,7 @@ async def test_a_server_of_version_1(
 async def answering(url: str, server: subprocess.Popen[bytes]) -> None:
     """Wait until a server answers 402."""
     async with httpx.AsyncClient() as client:
-        for _ in range(300):
+        for _ in range(900):
             assert server.poll() is None, "the server has ended"
             try:
                 assert (await client.get(url)).status_code == 402

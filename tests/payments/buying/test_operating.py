@@ -144,7 +144,7 @@ async def test_what_is_in_the_wallet_and_not_known_yet_is_measured(
             values = [float(line.split()[-1]) for line in lines if line.startswith(f"tollway_{series}")]
             return len(values) == 1 and right(values[0])
 
-        await until(there, 30)
+        await until(there)
 
     seller.mode, shop = "late", await reselling()  # a payment that is not taken
     assert (await gateway.client.get(f"/publishers/{shop.slug}/item", headers=agent.headers)).status_code == 200

@@ -135,7 +135,7 @@ async def test_a_gateway_that_was_taken_for_dead_signs_nothing(
     frozen = await start_gateway(services, database_url, **buys(chain, key))
     try:
         call = asyncio.ensure_future(frozen.client.get(f"/publishers/{shop.slug}/item", headers=agent.headers))
-        await asyncio.wait_for(seller.reached.wait(), 20)
+        await asyncio.wait_for(seller.reached.wait(), 60)
         os.killpg(frozen.process.pid, signal.SIGSTOP)  # its workers too
         try:
             await left(world, agent, 10 * CAP)  # the other gateway has let go of what the call held

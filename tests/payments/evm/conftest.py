@@ -108,13 +108,13 @@ async def clearing(connection: Connection) -> int:
     )
 
 
-async def ended(settlements: Settlements, payment: UUID, seconds: float = 10.0) -> str:
+async def ended(settlements: Settlements, payment: UUID, seconds: float = 60.0) -> str:
     """Wait for a payment's end and return its state with the reason."""
     status = await settlements.wait(payment, seconds)
     return status.state if status.reason is None else f"{status.state}: {status.reason}"
 
 
-async def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], Any], seconds: float = 60.0) -> None:
     """Wait until an async condition holds."""
     import asyncio
 

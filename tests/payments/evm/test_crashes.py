@@ -36,7 +36,7 @@ async def doomed(orders: list[Order], chain: Chain, database_url: str, fault: st
         sys.executable, "-m", "tests.support.relay_process",
         cwd=ROOT, env=environment(TOLLWAY_FAULT=fault), stdin=-1, stdout=-1, stderr=-1,
     )  # fmt: skip
-    out, error = await asyncio.wait_for(process.communicate(json.dumps(task).encode()), 40)
+    out, error = await asyncio.wait_for(process.communicate(json.dumps(task).encode()), 120)
     assert process.returncode == -9, f"it was to be killed: {out.decode()}{error.decode()}"
     return out.decode()
 

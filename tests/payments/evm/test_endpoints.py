@@ -99,6 +99,6 @@ async def test_a_payment_is_settled_once_through_an_outage_of_one_node(
             one = order(chain.authorize(payer, chain.treasury, 10_000))
             await settlements.reserve(one)
             await settlements.submit(one.id)
-            assert await ended(settlements, one.id, 20) == "confirmed"
+            assert await ended(settlements, one.id) == "confirmed"
     assert await chain.usdc_of(payer.address) == 0
     assert await world.earned(shop) == 18_000

@@ -136,7 +136,7 @@ async def test_money_that_somebody_else_moved_to_the_payee_is_a_payment(
         await settlements.reserve(one)
         theirs = await chain.transact(other, chain.usdc, executed(signed))
         await settlements.submit(one.id)
-        status = await settlements.wait(one.id, 10)
+        status = await settlements.wait(one.id, 60)
     assert status.state == "confirmed"
     assert status.transaction is not None
     assert status.transaction.hex() == theirs[2:]
@@ -153,7 +153,7 @@ async def test_a_front_run_makes_our_transaction_fail_and_the_payment_succeed(
         await until(reaches(settlements, one, "broadcast"))
         theirs = await chain.transact(other, chain.usdc, executed(signed), tip=50 * GWEI)
         await chain.mine()
-        status = await settlements.wait(one.id, 10)
+        status = await settlements.wait(one.id, 60)
     assert status.state == "confirmed"
     assert status.transaction is not None
     assert status.transaction.hex() == theirs[2:]

@@ -117,6 +117,6 @@ async def test_a_gateway_that_dies_while_it_settles_leaves_one_transfer_that_can
             answer = await gateway.client.post("/payments/settle", json=body, headers=seller.headers)
             return answer.json()["success"]
 
-        await until(settled, 40)
+        await until(settled)
         assert await chain.usdc_of(to) == 10_000
         assert not await settled()

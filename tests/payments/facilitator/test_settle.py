@@ -55,7 +55,7 @@ async def test_a_payment_is_verified_and_then_moved_to_its_payee(
             receipt["effectiveGasPrice"], 16
         )
 
-    await until(counted, 5)
+    await until(counted)
 
 
 async def test_twenty_copies_of_a_payment_are_one_transfer_and_one_success(
@@ -100,7 +100,7 @@ async def test_a_settlement_that_takes_long_is_pending_and_its_end_can_be_asked_
             assert pending["transaction"]
             assert (await ask(hasty, "verify", body, seller))["invalidReason"] == "settlement_pending"
             assert (await ask(hasty, "settle", body, stranger))["errorReason"] == USED
-        for _ in range(20):
+        for _ in range(300):
             if (await ask(hasty, "verify", body, seller))["isValid"]:
                 break
             await asyncio.sleep(0.2)

@@ -102,7 +102,7 @@ OPEN = """
 """
 
 
-async def settled(connection: Connection, seconds: float = 20) -> None:
+async def settled(connection: Connection, seconds: float = 60) -> None:
     """Wait until every payment has ended, and every call."""
     deadline = time.monotonic() + seconds
     while await connection.fetchval(OPEN):

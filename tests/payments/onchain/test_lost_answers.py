@@ -106,7 +106,7 @@ async def test_settle_first_what_settles_too_late_goes_back(
             await chain.mine()
             return await buyer.balance() == 10 * PRICE
 
-        await until(returned, 20)
+        await until(returned)
         last = await buyer.client.get(path, headers=header)
         assert last.status_code == 402
         assert "goes back" in last.json()["detail"]
@@ -190,7 +190,7 @@ async def test_a_stream_that_breaks_off_after_its_settlement_goes_back(
         await chain.mine()
         return await buyer.balance() == 10 * PRICE
 
-    await until(returned, 20)
+    await until(returned)
     assert (upstream.calls, await world.earned(shop)) == (1, 0)
 
 

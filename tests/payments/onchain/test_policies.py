@@ -86,7 +86,7 @@ async def test_settle_first_the_money_comes_back_when_the_publisher_fails(
         await chain.mine()
         return await buyer.balance() == 10 * PRICE
 
-    await until(returned, 20)
+    await until(returned)
     assert await world.earned(shop) == 0
     again = await buyer.client.get(f"/publishers/{shop.slug}/{path}", headers=header)
     assert (again.status_code, upstream.calls) == (402, 1)

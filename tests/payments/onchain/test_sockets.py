@@ -140,7 +140,7 @@ async def test_a_wallet_that_cannot_pay_opens_nothing_and_what_arrives_later_goe
         )
         return row is not None and row["state"] == "confirmed"
 
-    await until(returned, 30)
+    await until(returned)
     assert (await buyer.balance(), await world.earned(shop)) == (PRICE, 0)
 
 
@@ -170,7 +170,7 @@ async def test_a_connection_that_dies_with_its_gateway_is_given_back(
         await chain.mine()
         return await buyer.balance() == 10 * PRICE
 
-    await until(returned, 20)
+    await until(returned)
     answer = await refused(await buying(url=gateway.url), shop, header)
     assert (answer.status_code, json.loads(answer.body)["detail"].endswith("the money goes back: sign a new one")) == (
         402, True,
