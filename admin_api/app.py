@@ -20,6 +20,7 @@ from admin_api.kit.edge import Edge
 from admin_api.resources import (
     agent,
     agent_wallet,
+    audit_logs,
     auth,
     connection_tests,
     deposits,
@@ -56,6 +57,7 @@ ROUTERS = (
     key_budgets.router,
     auth.router,
     organizations.router,
+    audit_logs.router,
     connection_tests.router,
     openapi_import.router,
     organization_publishers.router,

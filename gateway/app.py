@@ -17,6 +17,7 @@ from ipaddress import ip_network
 from urllib.parse import unquote
 from uuid import UUID
 
+from gateway.audit.verify import Anchorer
 from gateway.billing.deposits import Deposits
 from gateway.billing.receipts import ReceiptSigner
 from gateway.billing.wallet_proofs import WalletProofs, forget_nonces
@@ -86,6 +87,7 @@ LEARN_SECONDS = 2.0
 GAUGE_SECONDS = 5.0
 PARTITIONS_SECONDS = 3_600.0
 PURCHASE_SECONDS = 2.0
+ANCHOR_SECONDS = 60.0
 ABSOLUTE = re.compile(rb"https?://([^/?#]+)(/.*)?", re.I | re.S)
 # What stands below /publishers/<slug> and is ours: exactly these methods and paths, everything else is the upstream's.
 STORE = {
@@ -235,6 +237,7 @@ class Worker:
         self._runner.every(EXPIRE_SECONDS, lambda: expire_stored_answers(services.database), "answers")
         self._runner.every(EXPIRE_SECONDS, lambda: forget_nonces(services.database), "nonces")
         self._runner.every(FLUSH_SECONDS, services.identities.flush_used, "last-used")
+        self._runner.every(ANCHOR_SECONDS, Anchorer(services.database).run, "audit heads")
         self._runner.every(services.settings.queries.refresh / 4, self._refresher.run, "sales")
         self._runner.every(FLUSH_SECONDS, self._trim_markets, "markets")
         self._runner.every(LEARN_SECONDS, services.experiences.sync, "experiences")

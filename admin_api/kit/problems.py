@@ -19,9 +19,13 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from admin_api.kit.wording import wording
-from gateway.errors import InvalidRequest, MethodNotAllowed, NotFound, Problem, UnsupportedMediaType
+from gateway.audit.entries import record_refusal
+from gateway.audit.origin import origin
+from gateway.database.pool import LOST
+from gateway.errors import InvalidRequest, MethodNotAllowed, NotFound, Problem, Unavailable, UnsupportedMediaType
 from gateway.json_text import json_text
 from gateway.request_body import nearest_field
+from gateway.telemetry.logging import of
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +99,19 @@ def _identity(request: Request) -> str:
 
 
 async def _on_problem(request: Request, error: Exception) -> Response:
-    return problem_response(cast("Problem", error), _identity(request))
+    problem = cast("Problem", error)
+    if origin().refused is not None and request.method not in ("GET", "HEAD"):
+        await _note_refusal(request, problem)
+    return problem_response(problem, _identity(request))
+
+
+async def _note_refusal(request: Request, problem: Problem) -> None:
+    """Write the refusal of a member down. The answer is the same whether or not that succeeds."""
+    operation = getattr(request.scope.get("route"), "operation_id", None)
+    try:
+        await record_refusal(request.app.state.services.database, operation or request.method, problem.detail)
+    except (*LOST, Unavailable) as error:
+        log.warning("a refusal is missing in the audit log: %s", type(error).__name__, extra=of(_identity(request)))
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:

@@ -20,6 +20,7 @@ from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import Answer, Moment
 from admin_api.kit.needs import declares
 from admin_api.kit.problems import refusals
+from gateway.audit.origin import origin
 from gateway.errors import NotConfigured, Unauthenticated
 from gateway.ledger.resolutions import debts, resolve, unended
 from gateway.request_body import RequestBody
@@ -38,6 +39,8 @@ async def operator(request: Request, services: ServicesDep, _documented: Annotat
     if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), token.encode()):
         await guess(request, services)
         raise Unauthenticated("This needs the operator token.")
+    who = origin()
+    who.actor_type, who.credential_type = "operator", "operator_token"
     return "operator"
 
 

@@ -21,6 +21,7 @@ from admin_api.resources import publisher_models as models
 from admin_api.store.readiness import not_ready
 from gateway.catalog import logos
 from gateway.catalog.assets import Asset
+from gateway.catalog.history import note
 from gateway.catalog.publishers import PublisherDesk
 from gateway.catalog.records import LIST_OF_ORGANIZATION, TOUCH_PUBLISHER, Publisher, assemble
 from gateway.catalog.refusals import refused
@@ -213,6 +214,7 @@ async def upload_publisher_logo(
     async with services.database.transaction() as connection:
         await logos.put_logo(connection, publisher_id, logo)
         await TOUCH_PUBLISHER.run(connection, publisher_id)
+        await note(connection, "publisher.upload_logo", organization_id, publisher.record, digest=logo.digest.hex())
     url = logo_url(services.settings.public_url, publisher.record.slug)
     return models.LogoUploadDataResponse(data=models.LogoUploadResponse(logo_url=url, message="The logo is stored."))
 

@@ -18,6 +18,7 @@ _ACCESS = (
     *("session.create", "session.revoke", "session.revoke_others", "session.revoke_all"),
     *("oauth_provider.create", "oauth_provider.update", "oauth_provider.delete"),
     *("oauth_connection.create", "oauth_connection.revoke"),
+    "permission.deny",
     *("ip_allow_list.add", "ip_allow_list.remove", "ip_allow_list.update"),
 )
 _CATALOG = (

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 
 from gateway.audit.actions import ACTIONS
 from gateway.audit.origin import origin
-from gateway.database.pool import Connection
+from gateway.database.pool import Connection, Database
 from gateway.database.statement import Command, Statement
 from gateway.ids import uuid7
 
@@ -139,6 +139,15 @@ async def record(
     )
     values = [getattr(made, name) for name in _NAMES]
     await APPEND.run(connection, *values[:-1], digest_of(made))
+
+
+async def record_refusal(database: Database, operation: str, reason: str) -> None:
+    """Write down that a member asked for what its role does not let it do, in a transaction of its own."""
+    refused = origin().refused
+    if refused is not None:
+        details = {"permission": refused[1], "operation": operation}
+        async with database.transaction() as connection:
+            await record(connection, "permission.deny", refused[0], details=details, status="denied", error=reason)
 
 
 def digest_of(entry: Entry) -> bytes:

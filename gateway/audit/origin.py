@@ -31,6 +31,8 @@ class Origin:
     ip_address: str | None = None
     user_agent: str | None = None
     request_id: str | None = None
+    refused: tuple[UUID, str] | None = None
+    """The organization whose member it is, and the permission that it was refused for."""
 
 
 _current: ContextVar[Origin | None] = ContextVar("tollway_origin", default=None)

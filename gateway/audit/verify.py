@@ -9,6 +9,7 @@ all entries up to its moment.
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
@@ -18,6 +19,8 @@ import orjson
 from gateway.audit.entries import Entry, digest_of, microseconds
 from gateway.database.pool import Connection, Database
 from gateway.database.statement import Statement
+
+log = logging.getLogger(__name__)
 
 ROUND = 1_000
 MOST_FINDINGS = 100
@@ -109,18 +112,33 @@ ANCHOR = Statement(
 
 
 async def anchor(database: Database) -> Checkpoint | None:
-    """Write a checkpoint for every chain that has moved on; return the last one if any was written (a job)."""
-    last: Checkpoint | None = None
+    """Write a checkpoint for every chain that has moved on, and return the last one there is."""
     while True:
         async with database.transaction() as connection:
-            if not await LOCK_CHECKPOINTS.one(connection):
+            locked = await LOCK_CHECKPOINTS.one(connection)
+            last = await LAST_CHECKPOINT.first(connection)
+            if not locked:
                 return last
             moved = await MOVED.all(connection, ROUND)
-            before = await LAST_CHECKPOINT.first(connection)
             for head in moved:
-                before = last = await _anchor(connection, head, before)
+                last = await _anchor(connection, head, last)
         if len(moved) < ROUND:
             return last
+
+
+class Anchorer:
+    """Periodic job; any number of workers may run it. The log line is the copy that is kept elsewhere."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._last = 0
+
+    async def run(self) -> None:
+        """Write checkpoints, and log the last one where it is new."""
+        last = await anchor(self._database)
+        if last is not None and last.number > self._last:
+            self._last = last.number
+            log.info("audit head %d:%s", last.number, last.digest.hex())
 
 
 async def _anchor(connection: Connection, head: Head, before: Checkpoint | None) -> Checkpoint:

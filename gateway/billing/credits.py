@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from gateway.audit.entries import record
 from gateway.database.pool import Connection, Database
 from gateway.database.statement import Command, Statement
 from gateway.errors import Conflict, NotEligible
 from gateway.identity import referrals
 from gateway.identity.accounts import Account, load, wallet_address
+from gateway.identity.organizations import default_of
 from gateway.ledger.wallets import LOCK_WALLET, Wallet, grant, open_wallet
 from gateway.settings import MoneySettings
 
@@ -89,6 +91,7 @@ async def claim_signup(
         await _once(connection, wallet, SIGNUP, SIGNUP_REFERENCE, money.signup_bonus, expires_at)
         if referrer is not None:
             await _reward(connection, referrer, account, money, expires_at)
+        await _note(connection, "wallet.claim_signup_bonus", account_id, wallet)
     return money.signup_bonus
 
 
@@ -102,6 +105,8 @@ async def apply_referral(
             referrer = await wallet_of(connection, applied.referrer, asset_id)
             expires_at = now + timedelta(days=money.bonus_expiry_days)
             await _reward(connection, referrer, await load(connection, account_id), money, expires_at)
+        if applied.referrer is not None:
+            await _note(connection, "wallet.apply_referral", account_id, None, referrer=str(applied.referrer))
     return applied
 
 
@@ -120,6 +125,7 @@ async def claim_daily(
             connection, wallet.id, source=DAILY, reference=now.date().isoformat(), amount=money.daily_claim,
             expires_at=expires_at, description="daily claim",
         )  # fmt: skip
+        await _note(connection, "wallet.claim_daily", account_id, wallet)
     return Eligibility(False, state.remaining - 1)
 
 
@@ -151,6 +157,16 @@ def daily(now: datetime, claimed: set[str], money: MoneySettings) -> Eligibility
 async def pending_rewards(connection: Connection, account_id: UUID) -> int:
     """Return how many referred agents have yet to claim their signup bonus."""
     return await COUNT_PENDING.one(connection, account_id)
+
+
+async def _note(
+    connection: Connection, action: str, account_id: UUID, wallet: Wallet | None, **details: object
+) -> None:
+    """Write a claim down in the log of the account's own organization."""
+    home = await default_of(connection, account_id)
+    if wallet is not None:
+        details["wallet"] = wallet.address
+    await record(connection, action, home.id if home else None, account_id, details=details)
 
 
 async def _claimed(connection: Connection, wallet: Wallet, now: datetime) -> set[str]:

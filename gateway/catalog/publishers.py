@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from gateway.catalog.assets import Asset
 from gateway.catalog.delivery import check_bounds
 from gateway.catalog.drafts import URL_FIELDS, Draft, check_whole
+from gateway.catalog.history import facts, note
 from gateway.catalog.metering import check_metering
 from gateway.catalog.not_offered import check_offered
 from gateway.catalog.openapi.merging import Merged, merge
@@ -107,7 +108,10 @@ class PublisherDesk:
                     await ADD_ASSET.run(connection, publisher_id, asset.id)
                     row = Pricing(publisher_id, asset.id, pricing_model=_pricing_model(draft))
                     await put_pricing(connection, row.changed(asset, _price_changes(changes)))
-                return await _whole(connection, organization_id, publisher_id)
+                made = await _whole(connection, organization_id, publisher_id)
+                after = facts(draft, await list_pricing(connection, [publisher_id]))
+                await note(connection, "publisher.create", organization_id, made.record, after=after)
+                return made
         except UniqueViolation:
             raise Conflict("This slug is taken; slugs of deleted publishers stay reserved.", field="slug") from None
 
@@ -123,6 +127,7 @@ class PublisherDesk:
         async with self.database.transaction() as connection:
             record = await _locked(connection, organization_id, publisher_id)
             draft = self.draft_of(record)
+            before = facts(draft, await list_pricing(connection, [publisher_id]))
             draft.apply(changes)
             if "database_config" in changes:
                 await DELETE_SALE.run(connection, publisher_id)
@@ -132,7 +137,10 @@ class PublisherDesk:
             await self._check(connection, draft, accepted)
             await self._write(connection, record, draft, accepted[0])
             await self._write_assets(connection, record, known, accepted, changes)
-            return await _whole(connection, organization_id, publisher_id)
+            made = await _whole(connection, organization_id, publisher_id)
+            after = facts(draft, await list_pricing(connection, [publisher_id]))
+            await note(connection, "publisher.update", organization_id, made.record, before=before, after=after)
+            return made
 
     async def describe(
         self, organization_id: UUID, publisher_id: UUID, imported: Sequence[Mapping[str, Any]], *, replace: bool
@@ -144,12 +152,18 @@ class PublisherDesk:
         async with self.database.transaction() as connection:
             record = await _locked(connection, organization_id, publisher_id)
             draft = self.draft_of(record)
+            before = facts(draft, ())
             merged = merge(draft.document.get("endpoints") or [], imported, replace=replace)
             draft.apply({"endpoints": merged.endpoints})
             known = await all_assets(connection)
             await self._check(connection, draft, [known[asset_id] for asset_id in record.asset_ids])
             await self._write(connection, record, draft, None)
-            return await _whole(connection, organization_id, publisher_id), merged
+            made = await _whole(connection, organization_id, publisher_id)
+            await note(
+                connection, "publisher.import_openapi", organization_id, record, before=before, after=facts(draft, ()),
+                added=merged.added, removed=merged.removed,
+            )  # fmt: skip
+            return made, merged
 
     async def update_pricing(
         self, organization_id: UUID, publisher_id: UUID, request: UpdatePricingRequest
@@ -168,6 +182,7 @@ class PublisherDesk:
             known = await all_assets(connection)
             rows = {row.asset_id: row for row in await list_pricing(connection, [publisher_id])}
             draft = self.draft_of(record)
+            before = facts(draft, rows.values())
             if along:
                 draft.apply(along)
                 check_tiers(draft.document, record.category, [known[asset_id] for asset_id in record.asset_ids])
@@ -181,13 +196,16 @@ class PublisherDesk:
             check_model(draft.document, row.pricing_model)
             await put_pricing(connection, row)
             await TOUCH_PUBLISHER.run(connection, publisher_id)
+            after = facts(draft, await list_pricing(connection, [publisher_id]))
+            await note(connection, "publisher.update_pricing", organization_id, record, before=before, after=after)
             return row, asset
 
     async def delete(self, organization_id: UUID, publisher_id: UUID) -> None:
         """Take a publisher out of the store and destroy its credentials. Raises NotFound."""
         async with self.database.transaction() as connection:
-            await _locked(connection, organization_id, publisher_id)
+            record = await _locked(connection, organization_id, publisher_id)
             await DELETE_PUBLISHER.run(connection, publisher_id)
+            await note(connection, "publisher.delete", organization_id, record)
 
     async def get(self, connection: Connection, organization_id: UUID, publisher_id: UUID) -> Publisher:
         """Return a publisher of an organization. Raises NotFound."""

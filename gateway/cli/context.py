@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import cast
 
+from gateway.audit.origin import Origin, acting
 from gateway.devservices.datadir import read_dev_json
 from gateway.settings import Settings, load
 
@@ -51,3 +54,8 @@ def chain_for_cli(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     known = cast("dict[str, object]", chain)
     found = {name: str(known[member]) for member, name in FROM_ITS_CHAIN.items() if known.get(member)}
     return {f"TOLLWAY_CHAIN_{known.get('chain_id')}_RPC": str(known.get("rpc_url")), **found, **env}
+
+
+def operating() -> AbstractContextManager[Origin]:
+    """Let the operator act, for the audit log: whoever is logged in at this machine."""
+    return acting(Origin("operator", credential_type="command_line", user_agent=f"tollway, {getpass.getuser()}"))

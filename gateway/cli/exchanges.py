@@ -11,7 +11,7 @@ from uuid import UUID
 
 import click
 
-from gateway.cli.context import settings_for_cli
+from gateway.cli.context import operating, settings_for_cli
 from gateway.database.pool import Database
 from gateway.ledger.resolutions import Debt, Decision, UnendedExchange, debts, resolve, unended
 from gateway.settings import Settings
@@ -94,7 +94,8 @@ def _run(work: Callable[[Database, Settings], Awaitable[Result]]) -> Result:
         database = Database(settings.database)
         await database.start()
         try:
-            return await work(database, settings)
+            with operating():
+                return await work(database, settings)
         finally:
             await database.stop()
 

@@ -15,6 +15,7 @@ import orjson
 from pydantic import ValidationError
 
 from gateway.catalog.authentication import Authentication
+from gateway.catalog.history import note
 from gateway.catalog.openapi.desk import Import, import_openapi
 from gateway.catalog.openapi.text import MAX_DOCUMENT
 from gateway.catalog.publishers import PublisherDesk
@@ -22,7 +23,7 @@ from gateway.catalog.records import FIND_ANY, LIST_ANY, SET_FLAGS, Record, assem
 from gateway.catalog.requests import CreatePublisherRequest
 from gateway.catalog.urls import UrlPolicy
 from gateway.catalog.views import owner_view
-from gateway.cli.context import settings_for_cli
+from gateway.cli.context import operating, settings_for_cli
 from gateway.database.pool import Connection, Database
 from gateway.database.statement import Statement
 from gateway.errors import InvalidRequest
@@ -245,7 +246,10 @@ def _set_flags(slug_or_id: str, *, active: bool | None, verified: bool | None) -
         async with database.transaction() as connection:
             record = await _find(connection, slug_or_id)
             await SET_FLAGS.run(connection, record.id, active, verified)
-            return await _find(connection, slug_or_id)
+            after = await _find(connection, slug_or_id)
+            flags = [{"is_active": one.is_active, "is_verified": one.is_verified} for one in (record, after)]
+            await note(connection, "publisher.update", record.organization_id, record, before=flags[0], after=flags[1])
+            return after
 
     record = _with_database(run)
     click.echo(f"{record.slug} is {_state(record)}")
@@ -257,7 +261,8 @@ def _with_database(run: Callable[[Settings, Database], Awaitable[Result]]) -> Re
         database = Database(settings.database)
         await database.start()
         try:
-            return await run(settings, database)
+            with operating():
+                return await run(settings, database)
         finally:
             await database.stop()
 

@@ -11,11 +11,13 @@ from uuid import UUID
 
 import click
 
+from gateway.audit.entries import record
 from gateway.billing.credits import wallet_of
 from gateway.catalog.assets import LIST_ASSETS, Asset
-from gateway.cli.context import settings_for_cli
+from gateway.cli.context import operating, settings_for_cli
 from gateway.database.pool import Connection, connect
 from gateway.identity.accounts import FIND_ACCOUNT, FIND_AGENT
+from gateway.identity.organizations import default_of
 from gateway.ids import uuid7
 from gateway.ledger.wallets import BALANCES, FIND_BY_ADDRESS, Wallet, grant
 from pricing.money import MoneyError, format_usd, parse_amount
@@ -52,6 +54,10 @@ def grant_command(
         )  # fmt: skip
         balance = await _balance(connection, found)
         text = format_usd(balance, asset.decimals)
+        if granted.verdict != "repeated":
+            home = await default_of(connection, found.owner_id)
+            details = {"wallet": found.address, "amount_atomic": str(amount), "reference": reference}
+            await record(connection, "wallet.grant", home.id if home else None, found.owner_id, details=details)
         if granted.verdict == "repeated":
             return f"nothing granted: reference {reference} was granted to {found.address} before; it has {text}"
         return f"granted {format_usd(amount, asset.decimals)} to {found.address}; it has {text}"
@@ -80,7 +86,8 @@ def _with_connection(run: Callable[[Connection], Awaitable[Result]]) -> Result:
         connection = await connect(settings_for_cli().database.direct)
         try:
             async with connection.transaction():
-                return await run(connection)
+                with operating():
+                    return await run(connection)
         finally:
             await connection.close()
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from gateway.audit.entries import record
+from gateway.audit.origin import origin
 from gateway.database.pool import Connection, Database, UniqueViolation
 from gateway.database.statement import Command, Statement
 from gateway.errors import Conflict
@@ -133,6 +135,9 @@ async def _register(connection: Connection, asset_id: UUID, name: str) -> Regist
     await INSERT_MEMBERSHIP.run(connection, organization_id, account_id, "owner")
     _, key = await add_key(connection, name=AGENT_KEY_NAME, organization_id=organization_id, account_id=account_id)
     await open_wallet(connection, account_id, asset_id, wallet_address(account_id))
+    origin().actor_type, origin().actor_id = "agent", account_id
+    details = {"name": name, "key_id": key.key_id}
+    await record(connection, "account.register", organization_id, account_id, details=details)
     return Registered(await load(connection, account_id), organization_id, key)
 
 

@@ -12,11 +12,12 @@ What does not live here: recognising a key (principals.py), and whether a call f
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from gateway.audit.entries import record
 from gateway.database.pool import Connection
 from gateway.database.statement import Command, Statement
 from gateway.errors import BudgetLocked, Conflict, NotFound
@@ -151,7 +152,9 @@ async def create_key(
         expires_at=expires_at,
         budget=budget,
     )
-    return CreatedKey(await FIND_KEY_ROW.one(connection, organization_id, key_row), key.text)
+    made = await FIND_KEY_ROW.one(connection, organization_id, key_row)
+    await _note(connection, "api_key.create", made, after=_set(made))
+    return CreatedKey(made, key.text)
 
 
 async def revoke_key(connection: Connection, member: Member, key_row: UUID) -> ApiKey:
@@ -159,7 +162,8 @@ async def revoke_key(connection: Connection, member: Member, key_row: UUID) -> A
     found = await _theirs(connection, member, key_row)
     if found.id != member.caller.api_key_id:
         await demand_no_budget(connection, member.caller)
-    await REVOKE_KEY.run(connection, key_row)
+    if await REVOKE_KEY.run(connection, key_row):
+        await _note(connection, "api_key.revoke", found)
     return found
 
 
@@ -178,7 +182,9 @@ async def set_budget(
     if found.id == caller.api_key_id:
         raise BudgetLocked(OWN_BUDGET)
     await SET_BUDGET.run(connection, key_row, *budgets.written(change(found.budget)))
-    return await FIND_KEY_ROW.one(connection, member.organization_id, key_row)
+    made = await FIND_KEY_ROW.one(connection, member.organization_id, key_row)
+    await _note(connection, "api_key.update", made, before=_set(found), after=_set(made))
+    return made
 
 
 async def demand_no_budget(connection: Connection, caller: Principal) -> None:
@@ -203,3 +209,16 @@ async def _theirs(connection: Connection, member: Member, key_row: UUID) -> ApiK
     if found.account_id != member.caller.account_id:
         member.demand(Permission.API_KEYS_MANAGE)
     return found
+
+
+def _set(key: ApiKey) -> dict[str, object]:
+    """Return what people set of a key, for the audit log."""
+    limits = None if key.budget is None else asdict(key.budget.limits)
+    return {"name": key.name, "expires_at": key.expires_at, "budget": limits}
+
+
+async def _note(
+    connection: Connection, action: str, key: ApiKey, *, before: object = None, after: object = None
+) -> None:
+    details = {"key_id": key.key_id, "name": key.name, "account_id": str(key.account_id)}
+    await record(connection, action, key.organization_id, key.id, before=before, after=after, details=details)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
 
+from gateway.audit.origin import origin
 from gateway.database.pool import Connection
 from gateway.database.statement import Statement
 from gateway.errors import Forbidden
@@ -134,6 +135,7 @@ class Member:
     def demand(self, permission: Permission) -> None:
         """Raise Forbidden without a permission: for what depends on the object, beyond what the route declares."""
         if permission not in self.permissions:
+            origin().refused = self.organization_id, permission.value  # the audit log's to write
             raise Forbidden(lacking(self.role, permission))
 
 

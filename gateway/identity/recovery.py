@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
+from gateway.audit.entries import record
+from gateway.audit.origin import origin
 from gateway.database.pool import Connection, Database
 from gateway.database.statement import Command, Statement
 from gateway.errors import Unauthenticated
@@ -68,6 +70,10 @@ async def set_up(database: Database, account_id: UUID, email: str | None, *, cha
         code = None if account.has_recovery else codes.new_recovery_code()
         if code is not None:
             await SET_RECOVERY_CODE.run(connection, account_id, codes.recovery_hash(code))
+        if code is not None or change_email:
+            home = await default_of(connection, account_id)
+            details = {"new_code": code is not None, "email": change_email}
+            await record(connection, "account.set_recovery", home.id if home else None, account_id, details=details)
         return RecoverySet(code, account.recovery_email is not None)
 
 
@@ -83,7 +89,12 @@ async def recover(database: Database, code: str) -> Recovered:
             raise Unauthenticated("This recovery code is unknown or has been used.")
         await REVOKE_ALL_KEYS.run(connection, account_id)
         budget = await CARRIED_BUDGET.first(connection, account_id)
-        return Recovered(await _rearm(connection, await load(connection, account_id), budget), fresh)
+        armed = await _rearm(connection, await load(connection, account_id), budget)
+        # The code is what proves who asks.
+        origin().actor_type, origin().actor_id = armed.account.kind, account_id
+        details = {"key_id": armed.key.key_id}
+        await record(connection, "account.recover", armed.organization_id, account_id, details=details)
+        return Recovered(armed, fresh)
 
 
 async def _rearm(connection: Connection, account: Account, budget: KeyBudget | None) -> Registered:

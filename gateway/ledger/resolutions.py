@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
+from gateway.audit.entries import record
 from gateway.database.pool import Connection, Database
 from gateway.database.statement import Command, Statement
 from gateway.errors import NotFound
@@ -180,14 +181,22 @@ async def resolve(
             forgiven = await FORGIVE.first(connection, exchange_id)
             if forgiven is None:
                 raise NotFound("No call with this id was delivered on trust and not paid.")
-            await NOTE_RESOLUTION.run(connection, exchange_id, decision, forgiven, actor, note)
+            await _note(connection, exchange_id, decision, forgiven, actor, note)
             return forgiven
         found = await unended(connection, dead_after=timedelta(0), exchange_id=exchange_id)
         if not found:
             raise NotFound("No open exchange has this id.")
         verdict = await _end(connection, found[0], decision, grace)
-        await NOTE_RESOLUTION.run(connection, exchange_id, decision, verdict, actor, note)
+        await _note(connection, exchange_id, decision, verdict, actor, note)
     return verdict
+
+
+async def _note(
+    connection: Connection, exchange_id: UUID, decision: str, verdict: str, actor: str, note: str | None
+) -> None:
+    await NOTE_RESOLUTION.run(connection, exchange_id, decision, verdict, actor, note)
+    details = {"decision": decision, "verdict": verdict, "by": actor, "note": note}
+    await record(connection, "exchange.resolve", None, exchange_id, details=details)
 
 
 async def _end(connection: Connection, exchange: UnendedExchange, decision: Decision, grace: timedelta) -> str:

@@ -47,6 +47,10 @@ async def test_a_grant_is_shown_and_a_repeated_reference_grants_nothing(
     shown = await run(database_url, "wallet", "show", str(agent.id))
     assert "$2.50" in shown.stdout
     assert "admin_grant" in shown.stdout
+    entries = await connection.fetch("SELECT * FROM audit.entry WHERE chain = $1", agent.organization_id)
+    assert [(entry["action"], entry["actor_type"], entry["credential_type"]) for entry in entries] == [
+        ("wallet.grant", "operator", "command_line")
+    ]
 
 
 async def test_wrong_grants_are_one_line(database_url: str, world: World) -> None:

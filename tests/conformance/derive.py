@@ -35,6 +35,8 @@ SERVED = frozenset(
         "list_org_api_keys",
         "create_org_api_key",
         "revoke_org_api_key",
+        "list_audit_logs",
+        "get_audit_log",
     ]
 )
 

@@ -74,6 +74,7 @@ class Walker:
             "slug": self.known.slug,
             "request_id": self.known.receipt,
             "key_id": str(uuid4()),
+            "log_id": str(uuid4()),
             "exchange_id": str(uuid4()),
             "name": "not-found",
             "path": "x",

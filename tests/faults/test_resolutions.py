@@ -75,6 +75,11 @@ async def test_an_operator_resolves_by_command_and_over_http(
         assert [(str(line["exchange_id"]), line["decision"]) for line in lines] == [(one, "refund"), (two, "keep")]
         assert lines[0]["actor"].startswith("cli:")
         assert lines[0]["note"] == "upstream never saw it"
+        entries = await connection.fetch("SELECT * FROM audit.entry WHERE action = 'exchange.resolve' ORDER BY seq")
+        assert [(str(entry["resource_id"]), entry["actor_type"], entry["credential_type"]) for entry in entries] == [
+            (one, "operator", "command_line"), (two, "operator", "operator_token"),
+        ]  # fmt: skip
+        assert entries[1]["request_id"] == kept.headers["x-request-id"]
     finally:
         await gateway.stop()
 
