@@ -336,6 +336,7 @@ class Gateway:
         self._pipeline = Pipeline.build(services, onchain, _buyer(services))
         self._sockets = SocketPipeline.build(services, onchain)
         self._worker.mind(self._pipeline.live)
+        self._pipeline.turns.watch()
         on_stop(self.drain)
         self._admin = self._make_admin(services)
         spare_from_collection()
@@ -353,6 +354,8 @@ class Gateway:
             if pipeline is not None and not await pipeline.live.finished(CUT_SECONDS):
                 pipeline.live.cut()
                 await pipeline.live.finished(CUT_SECONDS)
+        if self._pipeline is not None:
+            self._pipeline.turns.stop()
         if self._worker is not None:
             await self._worker.stop()
 

@@ -184,7 +184,7 @@ class ProxySettings(_Section):
 
     calls: int = Field(default=20_000, ge=1, description="At once, per worker; what comes above is answered 503")
     wait: Seconds = Field(
-        default=1.0, description="How long calls may wait for the gateway itself before new ones are answered 503"
+        default=0.25, description="How long calls may wait for the gateway itself before new ones are answered 503"
     )
     max_target: Bytes = 8_192
     max_header_bytes: Bytes = 65_536

@@ -14,6 +14,7 @@ from typing import TypeAlias
 from gateway.catalog.authentication import Authentication
 from gateway.catalog.snapshot import Publisher, Route
 from gateway.errors import UpstreamUnreachable
+from gateway.proxy.line import Line
 from gateway.settings import Settings
 from gateway.telemetry.metrics import Metrics
 from gateway.upstreams.auth.authenticator import Authenticator
@@ -32,7 +33,7 @@ Authenticate: TypeAlias = Callable[[Authentication, str], Authenticator]
 class Destination:
     """A publisher's server. `lane` is the pool key: the origin's, or the publisher's own when it bounds connections.
 
-    `calls` and `sockets` bound what is on its way at once.
+    `calls` and `sockets` bound what is on its way at once; `line` is of the calls that want to be among `calls`.
     """
 
     publisher: Publisher
@@ -44,6 +45,7 @@ class Destination:
     auth: Authenticator | None
     calls: Turnstile
     sockets: Turnstile
+    line: Line
 
 
 class Destinations:
@@ -55,6 +57,11 @@ class Destinations:
         it = settings.breaker
         self._policy = BreakerPolicy(it.failures, it.percent, it.calls, it.window, it.wait, it.wait_max)
         self._known: dict[str, Destination] = {}
+
+    def crowded(self, slug: str, now: float) -> bool:
+        """Return whether a publisher's line is as long as it may be. One that nobody has called has none."""
+        known = self._known.get(slug)
+        return known is not None and known.line.full(now)
 
     def find(self, publisher: Publisher) -> Destination:
         """Return the destination of a publisher that has a route."""
@@ -86,6 +93,7 @@ class Destinations:
             self._auth(publisher, known),
             known.calls if known is not None and known.calls.limit == most else Turnstile(most),
             known.sockets if known is not None and known.sockets.limit == sockets else Turnstile(sockets),
+            known.line if known is not None else Line(self._settings.wait),
         )
 
     def _auth(self, publisher: Publisher, known: Destination | None) -> Authenticator | None:

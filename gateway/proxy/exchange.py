@@ -67,6 +67,7 @@ class Exchange:
         "held",
         "id",
         "keyed",
+        "lag",
         "limit",
         "marks",
         "meter",
@@ -98,6 +99,7 @@ class Exchange:
         self.receive = receive
         self.send = send
         self.started = time.perf_counter()
+        self.lag = 0.0  # door: for how long its bytes had been here by then
         self.marks: list[tuple[str, float]] = []
         self.method: str = scope["method"]
         self.slug = ""  # intake

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import ceil
-from time import monotonic
+from time import monotonic, perf_counter
 
 from gateway.billing.prepaid_credits import Ending
 from gateway.errors import (
@@ -17,6 +17,7 @@ from gateway.errors import (
 )
 from gateway.proxy.body import ClientGone
 from gateway.proxy.destination import Destination
+from gateway.proxy.door import overloaded
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.settle import settle
 from gateway.services import Services
@@ -43,11 +44,12 @@ SILENCE = (ConnectError, Disconnected, FirstByteTimeout, IdleTimeout, ProtocolEr
 async def admit(exchange: Exchange, to: Destination, services: Services) -> None:
     """Take the place of one call, which Pipeline.serve gives back. Nothing has moved when this raises.
 
-    Raises Unavailable when as many calls as the publisher takes at once stay on their way for the connect timeout, and
-    UpstreamUnavailable while its server is left alone.
+    Raises Unavailable when as many calls as the publisher takes at once stay on their way for the connect timeout,
+    Overloaded when too many wait for that already, and UpstreamUnavailable while its server is left alone.
     """
-    places = to.sockets if exchange.scope["type"] == "websocket" else to.calls
-    if not await places.enter(to.timeouts.connect):
+    socket = exchange.scope["type"] == "websocket"
+    places = to.sockets if socket else to.calls
+    if not await (places.enter(to.timeouts.connect) if socket else _in_line(exchange, to, services)):
         services.metrics.upstream_error(exchange.sold.slug, "PoolTimeout")
         raise Unavailable(
             f"{places.limit} calls to this publisher are on their way, as many as it takes at once; not charged."
@@ -62,6 +64,21 @@ async def admit(exchange: Exchange, to: Destination, services: Services) -> None
             "The publisher's server failed repeatedly and is left alone for a moment; you were not charged.",
             retry_after=ceil(wait),
         )
+
+
+async def _in_line(exchange: Exchange, to: Destination, services: Services) -> bool:
+    """Wait for a place and return whether there was one in time. Raises Overloaded."""
+    begun, line = perf_counter(), to.line
+    if not line.enter(exchange, begun):
+        services.metrics.turned_away("publisher")
+        raise overloaded("publisher")
+    try:
+        entered = await to.calls.enter(to.timeouts.connect)
+        now = perf_counter()
+        line.passed(exchange, now - begun, now)
+    finally:
+        line.leave(exchange)
+    return entered
 
 
 async def unanswered(exchange: Exchange, to: Destination, error: UpstreamError, services: Services) -> Problem:

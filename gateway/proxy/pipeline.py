@@ -16,6 +16,7 @@ from typing import Self
 
 from gateway.billing.prepaid_credits import Ending, gives_back
 from gateway.errors import (
+    Overloaded,
     Problem,
     Unavailable,
 )
@@ -28,7 +29,7 @@ from gateway.proxy.buying import Buyer, to_its_end
 from gateway.proxy.cut import cut_connection
 from gateway.proxy.deliver import deliver
 from gateway.proxy.destination import Destination, Destinations
-from gateway.proxy.door import Door, overloaded
+from gateway.proxy.door import Door, Reason, overloaded
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.failures import admit, unanswered
 from gateway.proxy.forward import NO_FIELDS, forward
@@ -54,6 +55,7 @@ from gateway.proxy.queries import Queries
 from gateway.proxy.quote import quote
 from gateway.proxy.settle import settle
 from gateway.proxy.tiers import Usages
+from gateway.proxy.turns import Turns
 from gateway.services import Services
 from gateway.telemetry.logging import of
 from gateway.upstreams.http.errors import (
@@ -88,6 +90,7 @@ class Pipeline:
     mcp: McpSeller
     live: Live
     door: Door
+    turns: Turns
     onchain: OnchainRail | None = None
     buyer: Buyer | None = None
 
@@ -116,16 +119,17 @@ class Pipeline:
             McpSeller.build(services, Purchases(services, destinations, pay, onchain)),
             live,
             Door(services.settings.proxy.wait, services.settings.proxy.calls),
+            Turns(),
             onchain,
             buyer,
         )
 
     async def serve(self, exchange: Exchange) -> None:
         """Walk one call to its booked end and answer it. Raises only Truncated, and cancellation."""
+        exchange.lag = self.turns.lag
         reason = self.door.enter(exchange, len(self.live.calls), exchange.started)
         if reason is not None:
-            self.services.metrics.turned_away(reason)
-            await turn_away(exchange, overloaded(reason))
+            await turn_away(exchange, self._too_many(reason))
             return
         self.live.calls[exchange] = asyncio.current_task()
         try:
@@ -139,11 +143,15 @@ class Pipeline:
                 raise Truncated from None
             await answer_internal_error(exchange)
         finally:
-            self.door.leave(exchange)
+            self.door.line.leave(exchange)
             del self.live.calls[exchange]
             if exchange.place is not None:
                 exchange.place.leave()
             observe(exchange, self.services)
+
+    def _too_many(self, reason: Reason) -> Overloaded:
+        self.services.metrics.turned_away(reason)
+        return overloaded(reason)
 
     async def _serve(self, exchange: Exchange) -> None:
         """Walk, and answer what stopped the walk; a fault in that answer is a fault like any other."""
@@ -176,6 +184,8 @@ class Pipeline:
         services = self.services
         intake(exchange, services.settings.proxy)
         candidates = match(exchange, services.catalog)
+        if self.destinations.crowded(exchange.slug, exchange.started):
+            raise self._too_many("publisher")  # which `admit` would say as well, after more work
         await identify(exchange, services.identities, services.proofs, services.limiter, self.guesses, self.trusted)
         await limit(exchange, services.limiter, self.per_key, self.per_address, self.trusted)
         exchange.mark("limit")
@@ -210,7 +220,9 @@ class Pipeline:
         else:
             await buyer.prepare(exchange)
         to = self.destinations.find(exchange.sold)
+        self.door.line.leave(exchange)  # a publisher without a free place must not shut the door to others
         await admit(exchange, to, services)
+        self.door.line.come_back(exchange)
         try:
             if ARMED == "authorize.before":
                 await act()
@@ -220,7 +232,7 @@ class Pipeline:
                 await act()
             exchange.mark("authorize")
             limited, paid = exchange.marks[0][1], exchange.marks[-1][1]
-            self.door.passed(exchange, limited - exchange.started + paid - begun, paid)
+            self.door.line.passed(exchange, exchange.lag + limited - exchange.started + paid - begun, paid)
             if buyer is None:
                 await self._buy(exchange, to)
             else:

@@ -262,7 +262,7 @@ class Metrics:
         for other in ("open", "half_open"):  # a breaker that was never open has no series
             self._breakers.set(other == state, label, other)
 
-    def turned_away(self, reason: Literal["wait", "calls"]) -> None:
+    def turned_away(self, reason: Literal["wait", "calls", "publisher"]) -> None:
         """Count a call that was refused at the door."""
         self._turned_away.add(1, reason)
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from gateway.database.pool import Connection
-from gateway.proxy.door import FEW, INTERVAL
+from gateway.proxy.line import FEW, INTERVAL
 from tests.support.gateway import RunningGateway, start_gateway
 from tests.support.services import Services
 from tests.support.upstream import RecordingUpstream
@@ -102,5 +102,49 @@ async def test_a_line_that_does_not_move_is_not_joined_and_no_money_is_lost(
         assert (await call()).status_code == 200, "the line is short again"
         assert upstream.calls == served + FEW + 1
         assert await world.balance(agent) == (1_000 - served - FEW - 1) * PRICE
+    finally:
+        await gateway.stop()
+
+
+async def test_a_publishers_line_that_does_not_move_is_not_joined_and_others_are_served(
+    services: Services, database_url: str, world: World, upstream: RecordingUpstream
+) -> None:
+    gateway = await start_gateway(services, database_url, PROXY_WAIT="1")
+    try:
+        agent, free = await world.agent(1_000 * PRICE), await shop_known(gateway, world)
+        narrow = await world.publisher(PRICE, max_connections=1, connect_timeout_seconds=30)
+        async with asyncio.timeout(20):
+            while (await gateway.client.get(f"/publishers/{narrow.slug}/x")).status_code != 402:
+                await asyncio.sleep(0.02)
+        upstream.forget()
+        upstream.released.clear()
+
+        def call(what: str) -> asyncio.Task[httpx.Response]:
+            return asyncio.create_task(gateway.client.get(f"/publishers/{narrow.slug}/{what}", headers=agent.headers))
+
+        async def forwarded(number: int) -> None:
+            async with asyncio.timeout(30):
+                while upstream.calls < number:
+                    await asyncio.sleep(0.02)
+
+        late = [call("slow?ms=4000")]  # the two behind it come through late, and an interval apart
+        await forwarded(1)
+        late += [call("slow?ms=1000"), call("slow?ms=1000")]
+        assert [answer.status_code for answer in await asyncio.gather(*late)] == [200] * 3
+        inside = call("wait")
+        await forwarded(4)
+        calls = [call("x") for _ in range(3 * FEW)]
+        async with asyncio.timeout(30):
+            while sum(one.done() for one in calls) < 2 * FEW - 1:  # the one inside was in time, and made room
+                await asyncio.sleep(0.02)
+        assert all(turned_away(one.result()) for one in calls if one.done())
+        assert upstream.calls == 4
+        other = await gateway.client.get(f"/publishers/{free.slug}/x", headers=agent.headers)
+        assert other.status_code == 200, "it is that publisher's line"
+        upstream.released.set()
+        answers = await asyncio.gather(inside, *calls)
+        served = sum(answer.status_code == 200 for answer in answers)
+        assert (served, await counted(gateway, "publisher")) == (FEW + 2, 2 * FEW - 1)
+        assert await world.balance(agent) == (1_000 - 3 - 1 - served) * PRICE
     finally:
         await gateway.stop()
