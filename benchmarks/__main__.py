@@ -52,6 +52,7 @@ INSIDE: dict[str, Callable[[Setting], Finding]] = {
 @click.option("--pin", is_flag=True, help="The proxy on one core, everything else on the others.")
 @click.option("--seconds", type=click.FloatRange(0.1, 600), help="Length of a round; default the plan's.")
 @click.option("--rounds", type=click.IntRange(1, 100), help="Default the plan's.")
+@click.option("--rows", type=click.IntRange(1_000), help="Up to which ledger growth is measured; default the plan's.")
 @click.option("--extras", default=None, help="Which measurements beside the rounds, or none; default the plan's.")
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), default=ROOT / "benchmarks" / "reports")
 @click.option(
@@ -87,7 +88,8 @@ def chosen(plan: Plan, options: dict[str, Any]) -> Plan:
     sweeps, extras = ([Sweep(**own)], ()) if own else (plan.sweeps, plan.extras)
     if options.get("extras") is not None:
         extras = tuple(word for word in options["extras"].split(",") if word != "none")
-    return Plan(sweeps, options.get("rounds") or plan.rounds, options.get("seconds") or plan.seconds, extras)
+    rounds, seconds = options.get("rounds") or plan.rounds, options.get("seconds") or plan.seconds
+    return Plan(sweeps, rounds, seconds, extras, options.get("rows") or plan.rows, plan.blocks)
 
 
 class Run:
@@ -178,13 +180,12 @@ class Run:
 
     def _outside(self, found: Report) -> None:
         """Run what starts a stack of its own."""
-        thorough = self.options["plan"] == "report"
-        rounds, blocks = (3, ["instant", "2"]) if thorough else (1, ["instant"])
         if "x402" in self.plan.extras:
+            rounds, blocks = 3 if self.options["plan"] == "report" else 1, [*self.plan.blocks]
             self._look(found, "x402", lambda: x402.run(self.server, rounds=rounds, seconds=8, blocks=blocks))
         if "growth" in self.plan.extras:
-            rounds, seconds = self.plan.rounds, self.plan.seconds
-            self._look(found, "growth", lambda: growth.run(self.server, self.quick, rounds, seconds))
+            rounds, seconds, rows = self.plan.rounds, self.plan.seconds, self.plan.rows
+            self._look(found, "growth", lambda: growth.run(self.server, self.quick, rounds, seconds, rows))
 
     def _look(self, found: Report, name: str, experiment: Callable[[], Finding]) -> None:
         """Add what an experiment finds. One that fails takes nothing from the others, and the report says so."""

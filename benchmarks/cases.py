@@ -103,12 +103,16 @@ class Sweep:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A list of sweeps, and how long to look. `extras` are the measurements that are no rounds (experiments/)."""
+    """A list of sweeps, and how long to look. `extras` are the measurements that are no rounds (experiments/), `rows`
+    how many charges the ledger is given where its growth is measured, and `blocks` how the chains make theirs.
+    """
 
     sweeps: Sequence[Sweep]
     rounds: int
     seconds: float
     extras: Sequence[str] = ()
+    rows: int = 10_000_000
+    blocks: Sequence[str] = ("instant",)
 
     def cases(self) -> list[Case]:
         """Return all cases, each once, in the order in which the rounds alternate."""
@@ -118,10 +122,16 @@ class Plan:
 CLOSED: tuple[Kind, ...] = ("bare", "nginx", "express", *OURS)
 BODIES = Sweep(CLOSED, shapes=("large", "upload", "events"), connections=(16,))
 TWO_WORKERS = Sweep(("nginx", *OURS), workers=(2,))
-HALF_LOAD = Sweep(("bare", "nginx", *OURS), load=0.5, connections=(256,))
+HALF_LOAD = Sweep(("bare", "nginx", *OURS), servers=("granian", "uvicorn"), load=0.5, connections=(256,))
 ONE_OR_MANY = Sweep(("prepaid",), agents=(1, MANY), publishers=(1, 1000))
 MARKET = Sweep(("prepaid",), publishers=(1000,), spreads=("zipf",))
 EXTRAS = ("writes", "overload", "idle", "startup", "x402", "profiles")
+
+STANDARD = (
+    Sweep(connections=(1, 16, 64, 256)),
+    Sweep(OURS, servers=SERVERS, connections=(16, 64)),
+    TWO_WORKERS, BODIES, HALF_LOAD, ONE_OR_MANY, MARKET,
+)  # fmt: skip
 
 PLANS = {
     "quick": Plan(
@@ -131,14 +141,8 @@ PLANS = {
         ],
         1, 1.0, ("writes", "overload", "idle", "startup"),
     ),
-    "standard": Plan(
-        [
-            Sweep(connections=(1, 16, 64, 256)),
-            Sweep(OURS, servers=SERVERS, connections=(16, 64)),
-            TWO_WORKERS, BODIES, HALF_LOAD, ONE_OR_MANY, MARKET,
-        ],
-        3, 2.5, EXTRAS,
-    ),
+    "standard": Plan(STANDARD, 3, 2.5, EXTRAS),
+    "complete": Plan(STANDARD, 3, 2.0, (*EXTRAS, "growth"), 1_000_000, ("instant", "2")),
     "report": Plan(
         [
             Sweep(servers=SERVERS, connections=(1, 16, 64, 256)),
@@ -149,7 +153,7 @@ PLANS = {
             Sweep(("prepaid",), agents=(1, MANY), publishers=(1, 1000), connections=(16, 64)),
             Sweep(("prepaid",), publishers=(1000,), spreads=("turns", "zipf"), connections=(16, 64)),
         ],
-        4, 4.0, (*EXTRAS, "growth"),
+        4, 4.0, (*EXTRAS, "growth"), blocks=("instant", "2"),
     ),
     "growth": Plan([], 3, 4.0, ("growth",)),
 }  # fmt: skip

@@ -17,6 +17,7 @@ class Answers:
     `ok` and `answers` are those within the time, `ok_total` also those that came after its end. `shed` are answers of
     503. Nothing is known of `unfinished` calls and of `socket_errors`. `unsent`: due, but no connection was free.
     `late` is how long after its time a request was sent although a connection was free: the generator's own part.
+    `queued` is how long good calls waited for that or for a connection, and `sent` their latency from then on.
     """
 
     seconds: float
@@ -42,6 +43,10 @@ class Answers:
     other_p99_ms: float
     late_p50_ms: float
     late_p99_ms: float
+    queued_p50_ms: float
+    queued_p99_ms: float
+    sent_p50_ms: float
+    sent_p99_ms: float
     cpu_seconds: float
 
     @property

@@ -20,6 +20,7 @@ class Goal:
     unit: str
     measured: float | None
     case: Case | None = None
+    so_far: str = ""  # what there is of a figure that was not measured to its end
 
     @property
     def reached(self) -> bool | None:
@@ -34,7 +35,7 @@ class Goal:
             "≥" if self.at_least else "≤",
             {None: "not measured", True: "yes", False: "**no**"}[self.reached],
         )
-        measured = "" if self.measured is None else f"{shown(self.measured)}{self.unit}"
+        measured = self.so_far if self.measured is None else f"{shown(self.measured)}{self.unit}"
         return self.what, f"{sign} {shown(self.wanted)}{self.unit}", measured, verdict
 
 
@@ -154,11 +155,17 @@ def _grown(found: dict[str, Any]) -> float | None:
     return min(ratios.values()) if LARGEST in ratios else None
 
 
+def _so_far(found: dict[str, Any]) -> str:
+    """Return the worst ratio on the way, and how far it was gone."""
+    ratios = {step["rows"]: step["ratio"] for step in found.get("steps", ())}
+    return f"{shown(min(ratios.values()))} x up to {max(ratios):,} rows" if ratios else ""
+
+
 def _resources(results: Results) -> Iterator[Goal]:
     each = results.found("idle", lambda found: found["stream"]["bytes_each"] / 1024)
     yield Goal("memory of an idle event stream, of up to 10,000", 40.0, False, " KiB", each)
-    least = results.found("growth", _grown)
-    yield Goal("prepaid beside 10^7 ledger rows and 10^5 agents against 10^3 rows", 0.90, True, " x", least)
+    least, what = results.found("growth", _grown), "prepaid beside 10^7 ledger rows and 10^5 agents against 10^3 rows"
+    yield Goal(what, 0.90, True, " x", least, so_far=_so_far(results.findings.get("growth", {})))
     ready = results.found("startup", lambda found: found["dev"]["median"])
     yield Goal("start to ready on a warm data directory", 2.0, False, " s", ready)
     late = results.found("overload", lambda found: found["p99_ms"])

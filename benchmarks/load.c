@@ -39,7 +39,7 @@ enum part { HEAD, LENGTH, CHUNK_SIZE, CHUNK_DATA, CHUNK_END, TRAILER, UNTIL_CLOS
 struct connection {
     int fd, busy, writing;
     size_t request, sent;
-    int64_t due, first; /* first: when the answer's first byte came, 0 before */
+    int64_t due, began, first; /* began: when it was sent; first: when the answer's first byte came, 0 before */
     enum part part;
     int status, retry_after, closes;
     int64_t left; /* of the body, or of the chunk */
@@ -57,7 +57,7 @@ static int epoll;
 static struct connection *connections;
 static int connection_count, *idle, idle_first, idle_number;
 static int64_t deadline;
-static struct samples ok_latency, other_latency, first_byte, lateness;
+static struct samples ok_latency, other_latency, first_byte, lateness, queued, since_sent;
 static long in_window, ok_in_window, ok_total, shed, shed_without_retry, bad_status, last_bad, socket_errors, reconnects;
 static long started;
 static long long received;
@@ -180,6 +180,7 @@ static void begin(struct connection *on, int64_t due) {
     on->request = turn++ % head_count;
     on->sent = on->kept = 0;
     on->due = due;
+    on->began = now();
     on->first = 0;
     on->part = HEAD;
     started++;
@@ -190,7 +191,7 @@ static void finished(struct connection *on) {
     int64_t at = now();
     int good = on->status >= 200 && on->status < 300;
     add(good ? &ok_latency : &other_latency, at - on->due);
-    if (good) add(&first_byte, on->first - on->due);
+    if (good) add(&first_byte, on->first - on->due), add(&queued, on->began - on->due), add(&since_sent, at - on->began);
     if (at <= deadline) in_window++, ok_in_window += good;
     ok_total += good;
     if (on->status == 503) shed++, shed_without_retry += !on->retry_after;
@@ -354,8 +355,8 @@ int main(int count, char **argument) {
     int64_t began = now();
     deadline = began + (int64_t)(seconds * SECOND);
     long unsent = run(rate, began);
-    struct samples *all[] = {&ok_latency, &other_latency, &first_byte, &lateness};
-    for (int i = 0; i < 4; i++) qsort(all[i]->at, all[i]->number, sizeof(uint32_t), by_size);
+    struct samples *all[] = {&ok_latency, &other_latency, &first_byte, &lateness, &queued, &since_sent};
+    for (int i = 0; i < 6; i++) qsort(all[i]->at, all[i]->number, sizeof(uint32_t), by_size);
     struct rusage used;
     getrusage(RUSAGE_SELF, &used);
     double cpu = (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) + (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6;
@@ -363,11 +364,13 @@ int main(int count, char **argument) {
            " \"unsent\": %ld, \"shed\": %ld, \"shed_without_retry_after\": %ld, \"bad_status\": %ld, \"last_bad\": %ld,"
            " \"socket_errors\": %ld, \"reconnects\": %ld, \"bytes\": %lld, \"p50_ms\": %.4f, \"p99_ms\": %.4f,"
            " \"p999_ms\": %.4f, \"max_ms\": %.4f, \"first_p50_ms\": %.4f, \"first_p99_ms\": %.4f, \"other_p99_ms\": %.4f,"
-           " \"late_p50_ms\": %.4f, \"late_p99_ms\": %.4f, \"cpu_seconds\": %.4f}\n",
+           " \"late_p50_ms\": %.4f, \"late_p99_ms\": %.4f, \"queued_p50_ms\": %.4f, \"queued_p99_ms\": %.4f,"
+           " \"sent_p50_ms\": %.4f, \"sent_p99_ms\": %.4f, \"cpu_seconds\": %.4f}\n",
            seconds, in_window, ok_in_window, ok_total, started, connection_count - idle_number, unsent, shed,
            shed_without_retry, bad_status, last_bad, socket_errors, reconnects, received, percentile(&ok_latency, .5),
            percentile(&ok_latency, .99), percentile(&ok_latency, .999), percentile(&ok_latency, 1),
            percentile(&first_byte, .5), percentile(&first_byte, .99), percentile(&other_latency, .99),
-           percentile(&lateness, .5), percentile(&lateness, .99), cpu);
+           percentile(&lateness, .5), percentile(&lateness, .99), percentile(&queued, .5), percentile(&queued, .99),
+           percentile(&since_sent, .5), percentile(&since_sent, .99), cpu);
     return 0;
 }

@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.cases import OTHER, Case
 from benchmarks.experiments.finding import Chart, Finding, table
 from benchmarks.goals import Goal, Results, goals, shown
+from benchmarks.limits import Limit, limit_of
 from benchmarks.plots import line_chart
 from benchmarks.rounds import Row
 
@@ -115,9 +116,10 @@ class Report:
             table(("goal", "wanted", "measured", "reached"), [goal.cells() for goal in self.goals]),
         ]
         if missed := [*self._missed()]:
-            parts += ["## Why some are not reached", "\n".join(missed)]
+            parts += ["## Why some are not reached", *missed]
         if self.rows:
             parts += ["## Cases", _case_tables(self.rows), NOTES, *map(self._shown, charts(self.rows))]
+            parts += ["## Open loop", OPEN_NOTE, _open_table(opened)] if (opened := _opened(self.rows)) else []
             parts += ["## Who is busy", BUSY_NOTE, _busy_table(self.rows)]
             parts += [doubts] if (doubts := _doubts(self.rows)) else []
         for finding in self.findings:
@@ -129,18 +131,21 @@ class Report:
         return f"![{chart.title}]({self.name}-{chart.kind}.svg)"
 
     def _missed(self) -> Iterator[str]:
-        """Yield what is scarce in the case of each goal that is not reached, and where its profile is."""
+        """Yield, by what limits them, the goals that are not reached, with what is scarce in the case of each, the
+        profile that shows it, and what design would pass.
+        """
         rows = {row.case: row for row in self.rows if row.door == row.case.door}
         files = {kind: one["file"] for f in self.findings if f.name == "profiles" for kind, one in f.document.items()}
+        told: dict[Limit, list[str]] = {}
         for goal in self.goals:
-            if goal.reached is not False:
-                continue
-            told = f"- {goal.what}: {shown(goal.measured or 0)}{goal.unit} of {shown(goal.wanted)}{goal.unit}."
-            if goal.case in rows:
-                told += f" {scarce(rows[goal.case])}"
-                kind = goal.case.kind
-                told += f" Profile: [{kind}, 64 connections]({files[kind]})." if kind in files else ""
-            yield told
+            if goal.reached is False:
+                why = f" {scarce(rows[goal.case])}" if goal.case in rows else ""
+                line = f"- {goal.what}: {shown(goal.measured or 0)}{goal.unit} of {shown(goal.wanted)}{goal.unit}.{why}"
+                told.setdefault(limit_of(goal.what), []).append(line)
+        for limit, lines in told.items():
+            kind = limit.profile
+            profile = f" Profile: [{kind}, 64 connections]({files[kind]})." if kind in files else ""
+            yield "\n".join([*lines, "", f"The limit: {limit.what}{profile}", "", f"What would pass: {limit.design}"])
 
     def _conditions(self) -> Iterator[str]:
         machine, services, disk, load = self.machine, self.services, self.disk, self.generator
@@ -183,6 +188,21 @@ Valkey's."""
 BUSY_NOTE = """The share of all cores that each process tree kept busy, and everything else on the machine (others),
 which should be next to nothing. Where they add up to 100 %, the processors are the limit, and nothing but doing less
 helps."""
+
+
+OPEN_NOTE = """Latencies in milliseconds, from when a call was due and from when it was sent, and how late the generator
+was although it had a free connection: it shares the processors with what it measures, and what it is late is in the
+first two columns of every row, the bare upstream's too."""
+
+
+def _opened(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row.case.load and row.rounds]
+
+
+def _open_table(rows: Sequence[Row]) -> str:
+    names = ("p50_ms", "p99_ms", "sent_p50_ms", "sent_p99_ms", "late_p50_ms", "late_p99_ms")
+    lines = [(row.door_name, *(f"{row.middle(name):.2f}" for name in names)) for row in rows]
+    return table(("case", "p50 from due", "p99", "p50 from sent", "p99", "late p50", "late p99"), lines)
 
 
 def _case_tables(rows: Sequence[Row]) -> str:
@@ -268,7 +288,10 @@ def _same_traffic(one: Case, other: Case) -> bool:
 
 def _row_document(row: Row, rows: Sequence[Row]) -> dict[str, Any]:
     case = row.case
-    middles = ("p50_ms", "p99_ms", "p999_ms", "first_p50_ms", "first_p99_ms", "late_p99_ms")
+    middles = (
+        "p50_ms", "p99_ms", "p999_ms", "first_p50_ms", "first_p99_ms", "late_p50_ms", "late_p99_ms", "sent_p50_ms",
+        "sent_p99_ms",
+    )  # fmt: skip
     return {
         "name": row.door_name,
         **{name: getattr(case, name) for name in Case.__slots__},

@@ -46,8 +46,8 @@ class Side:
     heads: Path
 
 
-def run(server: str, quick: bool, rounds: int, seconds: float) -> Finding:
-    """Measure both sides after each step. Takes minutes, most of them for making the past."""
+def run(server: str, quick: bool, rounds: int, seconds: float, upto: int) -> Finding:
+    """Measure both sides after each step, up to so many charges. Takes minutes, most of them for making the past."""
     with contextlib.ExitStack() as stack:
         data = stack.enter_context(directory())
         stores = stack.enter_context(services(data))
@@ -60,7 +60,7 @@ def run(server: str, quick: bool, rounds: int, seconds: float) -> Finding:
         small, grown = sides
         asyncio.run(give_a_past(small.stores.database_url, small.world, 0, STEPS[0]))
         present, found = 0, []
-        for wanted in QUICK_STEPS if quick else STEPS:
+        for wanted in QUICK_STEPS if quick else (step for step in STEPS if step <= upto):
             asyncio.run(_grow(grown, present, wanted))
             present = wanted
             found.append({"rows": wanted, **_compare(stores, small, grown, rounds, seconds)})

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from benchmarks.cases import MANY, OTHER, PLANS, Case, Plan, Sweep
 from benchmarks.generator import Answers
 from benchmarks.goals import Goal, Results, goals
+from benchmarks.limits import LIMITS, limit_of
 from benchmarks.plots import line_chart, scale
 from benchmarks.profile import count, native_shares
 from benchmarks.report import Report, bases, charts, scarce
@@ -118,7 +120,11 @@ def test_a_report_says_why_a_goal_is_not_reached_and_is_not_valid_when_a_row_of_
     )
     report = Report("n", "now", options, {**machine, "packages": {}}, {}, True, {}, {}, {}, rows)
     assert report.valid, "a peer's row is not ours"
-    assert "- gateway's CPU per prepaid call, 64 connections: 61 us of 60 us. The processors are" in report.markdown()
+    text = report.markdown()
+    assert "- gateway's CPU per prepaid call, 64 connections: 61 us of 60 us. The processors are" in text
+    assert "The limit: The CPU of one thread" in text
+    assert "What would pass: The compiled walk" in text
+    assert "The limit: Indexes" not in text, "nothing about what was not missed"
     rows.append(row(prepaid(16), 100, shed=1))
     assert not report.valid
     assert "not valid: prepaid" in report.markdown()
@@ -128,6 +134,7 @@ def test_a_ledger_that_was_not_grown_to_the_end_reaches_nothing() -> None:
     found = {"growth": {"steps": [{"rows": 1000, "ratio": 1.0}]}}
     grown = next(goal for goal in goals(Results([], found), "granian", MANY, DISK) if "ledger rows" in goal.what)
     assert grown.reached is None
+    assert grown.cells()[2:] == ("1 x up to 1,000 rows", "not measured"), "but what there is, is said"
 
 
 def test_a_goal_says_its_bound_and_its_verdict() -> None:
@@ -194,3 +201,14 @@ def test_shares_of_perf_are_summed_by_object_and_addresses_have_no_name() -> Non
     symbols, objects = native_shares(report)
     assert symbols == [("libx.so: f", 0.1), ("libx.so: (no name)", pytest.approx(0.075)), ("kernel: tcp_sendmsg", 0.01)]
     assert objects == [("libx.so", pytest.approx(0.175)), ("kernel", 0.01)]
+
+
+def test_of_every_goal_it_is_known_what_limits_it_and_the_documentation_has_it_too() -> None:
+    every = [goal.what for goal in goals(Results([], {}), "granian", MANY, DISK)]
+    assert all(limit_of(what).design for what in every)
+    assert {limit for what in every for limit in (limit_of(what),)} == set(LIMITS), "no words about what is no goal"
+    page = " ".join((Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text().split())
+    for limit in LIMITS:
+        if limit.profile != "none":  # the others have been reached
+            assert limit.what in page
+            assert limit.design in page

@@ -111,6 +111,8 @@ def test_a_latency_of_the_open_loop_counts_from_when_the_call_was_due(heads: Pat
     seen = load(server.port, heads, 1, 0.8, rate=500)
     assert seen.started + seen.unsent > 300
     assert seen.p99_ms > 300, "by the time at which they were sent, only one in hundreds has waited"
+    assert seen.queued_p99_ms > 250, "for they stood in the callers' own queue"
+    assert seen.sent_p50_ms < seen.p50_ms
 
 
 def test_the_times_of_the_open_loop_are_the_same_in_every_run(heads: Path) -> None:
