@@ -76,10 +76,9 @@ LIMITS = (
     Limit(
         ("p99 of admitted calls at twice the capacity",),
         "prepaid",
-        "It takes until the first calls have waited for a quarter of a second, and half a second more in which none"
-        " was in time, before anybody is refused, and by then the line is three quarters of a second long. Where"
-        " that is still more than the goal, the capacity under overload has fallen: refusals take processor time as"
-        " well.",
+        "It takes until the first calls have waited for a quarter of a second, and as long again in which none was"
+        " in time, before anybody is refused, and by then the line is half a second long, and longer by what the"
+        " refusals cost. Where it is longer than the goal, something else has taken processor time away.",
         "Refusals in the server before Python sees the call, and a bound from the measured rate, without waiting"
         " for anybody to be late.",
     ),

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import math
 
-INTERVAL = 0.5  # seconds for which nobody was in time before the line is bounded
+INTERVAL = 0.25  # seconds for which nobody was in time before the line is bounded
 SHORTER = 0.7
-LONGER = 0.05  # places more with each call in time
+LONGER = 0.2  # places more with each call in time
 FEW = 16  # may always stand there: somebody has to find out that it goes on
 CALM = 5.0  # seconds without anybody refused after which there is no bound
 

@@ -47,16 +47,17 @@ def test_one_late_call_or_a_burst_shuts_nobody_out() -> None:
     assert line.room(5.0) == 100
     for step in range(10):
         line.through(5.0 + INTERVAL * step / 11, LATE)
-    assert line.room(5.4) == 100
+    assert line.room(5.0 + INTERVAL) == 100
 
 
 def test_one_in_time_begins_the_interval_anew() -> None:
     line = Standing(200)
-    for now, waited in ((5.0, LATE), (5.3, IN_TIME), (5.5, LATE), (5.9, LATE)):
+    most = INTERVAL * 0.8
+    for now, waited in ((5.0, LATE), (5.0 + most, IN_TIME), (6.0, LATE), (6.0 + most, LATE)):
         line.through(now, waited)
-    assert line.room(5.9) == 100
-    line.through(6.0, LATE)
-    assert line.room(6.0) == 0
+    assert line.room(6.0 + most) == 100
+    line.through(6.0 + INTERVAL, LATE)
+    assert line.room(6.0 + INTERVAL) == 0
 
 
 def test_a_line_that_stays_is_as_long_as_what_is_served_in_time() -> None:
@@ -82,7 +83,8 @@ def test_calls_in_time_let_more_in_and_calm_lets_everybody_in() -> None:
     line.shrink(100)
     for step in range(60):
         line.through(5.6 + step / 1_000, IN_TIME)
-    assert line.room(5.7) == int(50 + 60 * LONGER) - 40
+    grown = 50 + 60 * LONGER - 40
+    assert grown <= line.room(5.7) <= grown + 1
     line.through(5.7 + CALM + 0.1, IN_TIME)
     assert line.room(11.0) == 100
 
