@@ -18,7 +18,7 @@ from gateway.errors import Forbidden, NotConfigured, NotFound
 from gateway.identity.permissions import Permission, require
 from gateway.identity.principals import Principal
 from gateway.identity.wallets import account_of
-from gateway.ledger.receipts import ReceiptFacts, find_receipt
+from gateway.ledger.receipts import ReceiptFacts, find_receipt, is_archived
 
 router = APIRouter(tags=["extensions"])
 EXTENSION: dict[str, Any] = {"x-extension": True}
@@ -54,6 +54,10 @@ async def get_receipt(
         raise NotConfigured("This gateway has no secret keys to sign with; its operator sets TOLLWAY_SECRET_KEYS.")
     async with services.database.acquire() as connection:
         facts = await find_receipt(connection, request_id)
+        if facts is None and await is_archived(connection, request_id):
+            raise NotFound(
+                "Calls of then are archived and have no receipt here any more; the operator has their records."
+            )
         if facts is None or not await _may_see(connection, caller, facts):
             raise NotFound("You have no paid call with this id.")
     claims = payload_of(facts, services.settings.public_url)

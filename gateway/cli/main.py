@@ -30,8 +30,8 @@ COMMANDS = {
     "receipt": ("gateway.cli.receipt:receipt", "Verify receipts of paid calls."),
     "secrets": ("gateway.cli.secrets:secrets", "Make, rotate and check the keys that encrypt credentials."),
     "fault-points": ("gateway.cli.fault_points:fault_points", "List where a development gateway can be made to fail."),
+    "ledger": ("gateway.cli.ledger:ledger", "Prove that the books balance, and archive old months."),
     "audit": ("gateway.cli.audit:audit", "Prove that nobody changed the audit log."),
-    "ledger": ("gateway.cli.ledger:ledger", "Prove that the books balance."),
 }
 
 

@@ -29,6 +29,8 @@ READ_TRIES = 3
 Connection = Any  # asyncpg.Connection or its pool proxy: they share methods, not a base class that its stubs know
 UniqueViolation = asyncpg.UniqueViolationError
 CheckViolation = asyncpg.CheckViolationError
+LockNotAvailable = asyncpg.LockNotAvailableError
+NotFinished = asyncpg.ObjectNotInPrerequisiteStateError  # what a function of ours raises when it is too early
 # A server that is there and cannot: out of disk, memory or connections, an I/O error, or a standby that only reads.
 # The statement did nothing.
 UNABLE = (

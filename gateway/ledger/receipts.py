@@ -96,6 +96,14 @@ FIND_ONCHAIN_RECEIPT = Statement(
 )
 
 
+IS_ARCHIVED = Statement("SELECT $1 < upto FROM ledger.archived", bool, scalar=True)
+
+
+async def is_archived(connection: Connection, exchange_id: UUID) -> bool:
+    """Return whether a call with this id would be of a month whose rows are in an archive."""
+    return await IS_ARCHIVED.one(connection, exchange_id)
+
+
 async def find_receipt(connection: Connection, exchange_id: UUID) -> ReceiptFacts | None:
     """Return the facts of a paid exchange, or None when no money moved for this id."""
     prepaid = await FIND_RECEIPT.first(connection, exchange_id)

@@ -100,6 +100,7 @@ FIND_UNENDED_PAYMENTS = Statement(
        AND m.id >= coalesce($2, least(
                (SELECT min(settled_through::text) FROM ledger.worker WHERE reconciled_at IS NULL),
                (SELECT min(payment_id::text) FROM chain.undelivered))::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+       AND m.id >= (SELECT upto FROM ledger.archived)
        AND NOT EXISTS (SELECT FROM ledger.settlement s WHERE s.exchange_id = m.id)
      ORDER BY m.id LIMIT $3
     """,
@@ -123,6 +124,7 @@ FIND_UNENDED_COUNTS = Statement(
      WHERE d.alone AND ($2::uuid IS NULL OR d.exchange_id = $2)
        AND d.exchange_id >= coalesce($2, (SELECT settled_through FROM ledger.worker WHERE reconciled_at IS NULL
                                            ORDER BY settled_through LIMIT 1), 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+       AND d.exchange_id >= (SELECT upto FROM ledger.archived)
        AND NOT EXISTS (SELECT FROM ledger.settlement s WHERE s.exchange_id = d.exchange_id)
      ORDER BY d.exchange_id, p.slug LIMIT $3
     """,

@@ -51,7 +51,10 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class WalletLine:
-    """One line of a wallet's history: a credit (positive) with what is left of it, or a charge or refund."""
+    """One line of a wallet's history: a credit (positive) with what is left of it, a charge or refund, or `carried`.
+
+    That is all of an archived month in one, and what it came to; its id is the one that the month ends before.
+    """
 
     id: UUID
     kind: str
@@ -112,7 +115,7 @@ GRANTED_TOTAL = Statement(
     int,
     scalar=True,
 )
-# Credits first-class, charges and refunds summed per exchange. Newest first; ties by id.
+# Credits first-class, charges and refunds summed per exchange, archived months in a line each. Newest first.
 HISTORY = Statement(
     """
     SELECT t.cause_id AS id, 'credit' AS kind, a.source, a.granted AS amount,
@@ -130,14 +133,24 @@ HISTORY = Statement(
       LEFT JOIN catalog.publisher p ON p.id = e.publisher_id
      WHERE t.wallet_id = $1 AND t.kind IN ('charge', 'capture', 'refund', 'expire')
      GROUP BY t.cause_id, t.kind
+    UNION ALL
+    SELECT r.upto, 'carried', 'carried_forward', sum(c.credits - c.debits), 0, l.at, NULL,
+           format('everything before %s', to_char(l.at AT TIME ZONE 'UTC', 'YYYY-MM-DD'))
+      FROM ledger.account a
+      JOIN ledger.carried c ON c.account_id = a.id
+      JOIN ledger.archive r ON r.id = c.archive_id
+      CROSS JOIN LATERAL (SELECT ledger.moment_of(r.upto) AS at) l
+     WHERE a.wallet_id = $1 GROUP BY r.upto, l.at
      ORDER BY created_at DESC, id DESC, kind LIMIT $2 OFFSET $3
     """,
     WalletLine,
 )
 HISTORY_COUNT = Statement(
     """
-    SELECT count(DISTINCT (cause_id, kind)) FROM ledger.transfer
-     WHERE wallet_id = $1 AND kind IN ('grant', 'charge', 'capture', 'refund', 'expire')
+    SELECT (SELECT count(DISTINCT (cause_id, kind)) FROM ledger.transfer
+             WHERE wallet_id = $1 AND kind IN ('grant', 'charge', 'capture', 'refund', 'expire'))
+         + (SELECT count(DISTINCT c.archive_id) FROM ledger.account a JOIN ledger.carried c ON c.account_id = a.id
+             WHERE a.wallet_id = $1)
     """,
     int,
     scalar=True,

@@ -63,7 +63,11 @@ class Undelivered:
 
 _FATE = """
     SELECT p.id, p.network, p.asset, p.payer, p.payee, p.signature, p.amount, p.state::text AS state, p.reason, p.final,
-           p.deferred, p.request_hash, p.mined_transaction AS transaction, s.outcome::text AS outcome,
+           p.deferred, p.request_hash, p.mined_transaction AS transaction,
+           -- What is archived had its end before.
+           CASE WHEN s.outcome IS NULL AND p.id < (SELECT upto FROM ledger.archived)
+                THEN CASE WHEN r.payment_id IS NULL THEN 'settled' ELSE 'refunded' END
+                ELSE s.outcome::text END AS outcome,
            r.state::text AS repayment
       FROM chain.payment p
       LEFT JOIN ledger.settlement s ON s.exchange_id = p.id

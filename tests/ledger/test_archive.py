@@ -1,0 +1,359 @@
+"""Old months go to files and their sums stay: the proof holds at every step, and whoever dies between two loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from gateway.database.pool import Connection, connect
+from gateway.faults import POINTS
+from gateway.ids import floor_at
+from gateway.ledger import proof
+from gateway.ledger.archive import ArchiveError, archive, check, read
+from gateway.ledger.entries import Charge, Settlement, post
+from gateway.ledger.exchanges import END_HOLD, refund
+from gateway.ledger.holds import Hold, post_holds
+from gateway.ledger.receipts import find_receipt
+from gateway.ledger.resolutions import unended
+from gateway.ledger.wallets import HISTORY, HISTORY_COUNT
+from gateway.settings import DatabaseSettings
+from tests.conftest import TEMPLATE, replaced
+from tests.support.services import Services
+from tests.support.world import World
+
+GRACE = timedelta(days=7)
+STEPS = [point for point in POINTS if point.startswith("archive.")]
+MONTHS = 6
+
+
+def month(ago: int) -> datetime:
+    """Return the beginning of a month of the past."""
+    now = datetime.now(UTC)
+    number = now.year * 12 + now.month - 1 - ago
+    return datetime(number // 12, number % 12 + 1, 1, tzinfo=UTC)
+
+
+def floor(ago: int) -> UUID:
+    return floor_at(int(month(ago).timestamp() * 1000))
+
+
+def id_in(ago: int) -> UUID:
+    """Return an id of a call in that month."""
+    return UUID(
+        int=floor_at(int((month(ago) + timedelta(days=9)).timestamp() * 1000)).int | uuid4().int & (1 << 62) - 1
+    )
+
+
+class Past:
+    """A ledger with months behind it: the first partition ends MONTHS ago."""
+
+    def __init__(self, url: str, connection: Connection) -> None:
+        self.url = url
+        self.connection = connection
+        self.world = World(connection)
+
+    async def begin(self) -> None:
+        """Cut the empty first partition into months, and let everything else be as on an old gateway."""
+        for table in ("transfer", "settlement"):
+            await self.connection.execute(f"DROP TABLE ledger.{table}_first")
+            await self.connection.execute(
+                f"CREATE TABLE ledger.{table}_first PARTITION OF ledger.{table}"
+                f" FOR VALUES FROM (MINVALUE) TO ('{UUID(int=floor(MONTHS).int >> 80 << 80)}')"
+            )
+            for ago in range(MONTHS, -1, -1):
+                await self.connection.execute("SELECT ledger.make_partition($1, $2)", table, month(ago))
+        await self.connection.execute("UPDATE catalog.usage_mark SET upto = $1", floor(0))
+        self.agent, self.shop = await self.world.agent(10_000), await self.world.publisher()
+
+    async def call(self, ago: int, *, ended: bool = True) -> UUID:
+        exchange = id_in(ago)
+        charge = Charge(exchange, self.agent.wallet_id, self.shop.id, self.shop.account_id, 100, 7)
+        ends = [Settlement(exchange, "delivered", 200, 0, 9, "GET", b"\1" * 32)] if ended else []
+        assert [one.verdict for one in await post(self.connection, [charge], None, ends)] == ["posted"]
+        return exchange
+
+    async def held(self, ago: int, captured: int | None) -> UUID:
+        hold = Hold(id_in(ago), self.agent.wallet_id, self.shop.id, self.shop.account_id, 100)
+        assert [one.verdict for one in await post_holds(self.connection, [hold], None, [], GRACE)] == ["held"]
+        if captured is not None:
+            fee = "1" if captured else "0"
+            ended = await END_HOLD.one(
+                self.connection, hold.exchange_id, str(captured), fee, "delivered", 200, 0, 9, GRACE
+            )  # fmt: skip
+            assert ended.verdict == ("captured" if captured else "voided")
+        return hold.exchange_id
+
+    async def month_of_calls(self, ago: int) -> list[UUID]:
+        """Charge, refund, hold, capture and void: everything that a month sees."""
+        calls = [await self.call(ago) for _ in range(3)]
+        await refund(self.connection, calls[0], reason="x", status=None, grace=GRACE, only_open=False)
+        await self.held(ago, 40)
+        await self.held(ago, 0)
+        lot = await self.connection.fetchval(
+            "SELECT verdict FROM ledger.grant_lot($1, $2, 'promo', $3, 50, 'promotional', NULL, NULL, NULL, NULL)",
+            id_in(ago), self.agent.wallet_id, f"{ago}",
+        )  # fmt: skip
+        assert lot == "granted"
+        return calls
+
+    async def money(self) -> tuple[int, int, list[str]]:
+        """Return what the agent has and the publisher has earned, and the sums of all, as the proof has them."""
+        report = await proof.verify(self.connection)
+        assert report.sound, report.violations
+        return (
+            await self.world.balance(self.agent), await self.world.earned(self.shop),
+            [f"{one.asset} {one.debits} {one.credits} {one.customers} {one.fees}" for one in report.assets],
+        )  # fmt: skip
+
+    async def left(self) -> list[str]:
+        """Return the partitions of transfers that are there."""
+        return [row[0] for row in await self.connection.fetch("SELECT name FROM ledger.partitions('transfer')")]
+
+
+@pytest_asyncio.fixture
+async def past(services: Services, template: str) -> AsyncIterator[Past]:
+    admin = await asyncpg.connect(services.database_url)
+    name = f"tw_past_{uuid4().hex[:8]}"
+    await admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{TEMPLATE}"')
+    url = replaced(services.database_url, name)
+    connection = await connect(DatabaseSettings(url=url))
+    made = Past(url, connection)
+    await made.begin()
+    yield made
+    await connection.close()
+    await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    await admin.close()
+
+
+async def archived(past: Past, ago: int, directory: Path) -> int:
+    """Archive what was before a month, and return how many months that were."""
+    return len([one async for one in archive(past.connection, floor(ago), directory)])
+
+
+async def test_old_months_go_and_their_sums_stay(past: Past, tmp_path: Path) -> None:
+    old = await past.month_of_calls(5)
+    await past.month_of_calls(4)
+    young = await past.month_of_calls(1)
+    before = await past.money()
+    receipt = await find_receipt(past.connection, old[1])
+    assert receipt is not None
+
+    assert await archived(past, 3, tmp_path) == 4, "the empty first one, and three months"
+    assert await past.money() == before
+    assert (await past.left())[:2] == ["transfer_archived", f"transfer_{month(3):%Y_%m}"]
+    assert await find_receipt(past.connection, old[1]) is None
+    assert await find_receipt(past.connection, young[1]) is not None
+    assert await check(past.connection, tmp_path) == []
+    assert await archived(past, 3, tmp_path) == 0
+
+    names = {path.name for path in tmp_path.iterdir()}
+    assert f"ledger-until-{month(4):%Y-%m-%d}.json" in names
+    assert len(names) == 12, "nothing unfinished is left"
+    lines = gzip.decompress((tmp_path / f"ledger-until-{month(4):%Y-%m-%d}.transfer.ndjson.gz").read_bytes())
+    rows = [json.loads(line) for line in lines.splitlines()]
+    assert {row["kind"] for row in rows} == {"charge", "refund", "hold", "capture", "release", "grant"}
+    assert {row["amount"] for row in rows if row["cause_id"] == str(old[1])} == {"100"}
+
+
+async def test_a_call_of_then_is_neither_charged_nor_refunded_nor_open_again(past: Past, tmp_path: Path) -> None:
+    old = await past.month_of_calls(5)
+    await archived(past, 3, tmp_path)
+    before = await past.money()
+    charge = Charge(old[1], past.agent.wallet_id, past.shop.id, past.shop.account_id, 100, 7)
+    with pytest.raises(asyncpg.CheckViolationError, match="archived"):
+        await post(past.connection, [charge], None, [])
+    with pytest.raises(asyncpg.CheckViolationError, match="archived"):
+        await post(past.connection, [], None, [Settlement(old[1], "delivered", 200, 0, 9)])
+    undone = await refund(past.connection, old[1], reason="x", status=None, grace=GRACE, only_open=False)
+    assert undone.verdict == "unknown"
+    assert await unended(past.connection, dead_after=timedelta(0), exchange_id=old[1]) == []
+    assert await past.money() == before
+
+
+async def test_the_history_has_a_line_for_each_archived_month(past: Past, tmp_path: Path) -> None:
+    await past.month_of_calls(5)
+    await past.month_of_calls(1)
+    before = await HISTORY.all(past.connection, past.agent.wallet_id, 100, 0)
+    await archived(past, 4, tmp_path)
+    after = await HISTORY.all(past.connection, past.agent.wallet_id, 100, 0)
+    assert await HISTORY_COUNT.one(past.connection, past.agent.wallet_id) == len(after) == len(before) - 5 + 1 - 1
+    (carried,) = [line for line in after if line.kind == "carried"]
+    assert (carried.source, carried.amount) == ("carried_forward", 50 - 200 - 40)
+    assert carried.description == f"everything before {month(4):%Y-%m-%d}"
+    assert sum(line.amount for line in after) == sum(line.amount for line in before)
+
+
+async def test_what_has_no_end_keeps_its_month(past: Past, tmp_path: Path) -> None:
+    await past.month_of_calls(5)
+    run, said = past.connection.execute, past.connection.fetchval
+    reasons = {
+        "no end": lambda: past.call(5, ended=False),
+        "is pending": lambda: past.held(5, None),
+        "worker": lambda: run("INSERT INTO ledger.worker (settled_through) VALUES ($1)", id_in(5)),
+        "counts": lambda: run("UPDATE catalog.usage_mark SET upto = $1", id_in(5)),
+        "payment": lambda: run(PAYMENT, id_in(5), past.shop.account_id),
+    }
+    await archived(past, 5, tmp_path)
+    for reason, happen in reasons.items():
+        transaction = past.connection.transaction()
+        await transaction.start()
+        await happen()
+        with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match=reason):
+            async with past.connection.transaction():
+                await said("SELECT ledger.seal($1)", floor(3))
+        await past.call(5)  # nothing is sealed by a try that failed
+        await transaction.rollback()
+    assert await said("SELECT ledger.seal($1)", floor(3)) == "sealed"
+    assert (await proof.verify(past.connection)).sound
+
+
+PAYMENT = """
+    INSERT INTO chain.payment (id, network, verifier, asset, payer, nonce, method, payee, authorized, amount, valid_after,
+                               valid_before, signature, deferred, booking, account_id)
+    SELECT $1, 'eip155:8453', b, b, b, decode(repeat('ab', 32), 'hex'), 'eip3009', b, 5, 5, 0, 1,
+           decode(repeat('ab', 65), 'hex'), false, 'earnings', $2 FROM decode(repeat('ab', 20), 'hex') AS x (b)
+"""
+
+
+async def test_a_sealed_month_takes_nothing_more(past: Past, tmp_path: Path) -> None:
+    (_, call, *_) = await past.month_of_calls(5)
+    for _ in range(2):
+        assert await past.connection.fetchval("SELECT ledger.seal($1)", floor(5)) == "sealed"
+    assert [one async for one in archive(past.connection, floor(5), tmp_path)]
+    assert await past.connection.fetchval("SELECT ledger.seal($1)", floor(4)) == "sealed"
+    with pytest.raises(asyncpg.RaiseError, match="sealed"):
+        await past.call(5)
+    with pytest.raises(asyncpg.RaiseError, match="sealed"):
+        await refund(past.connection, call, reason="x", status=None, grace=GRACE, only_open=False)
+    await past.call(4)
+    await past.money()
+
+
+async def test_an_archive_that_was_changed_is_found(past: Past, tmp_path: Path) -> None:
+    await past.month_of_calls(5)
+    await past.month_of_calls(4)
+    await archived(past, 3, tmp_path)
+    name, other = (f"ledger-until-{month(ago):%Y-%m-%d}" for ago in (4, 3))
+    path, manifest = f"{name}.transfer.ndjson.gz", f"{name}.json"
+    kept = {one.name: one.read_bytes() for one in tmp_path.iterdir()}
+    lines = gzip.decompress(kept[path]).splitlines(keepends=True)
+    harms: dict[str, dict[str, bytes | None]] = {
+        "an amount": {path: gzip.compress(b"".join(lines).replace(b'"100"', b'"900"'))},
+        "a line": {path: gzip.compress(b"".join(lines[:-1]))},
+        "the end": {path: kept[path][:-20]},
+        "the manifest": {manifest: None},
+        "all of it": {path: kept[f"{other}.transfer.ndjson.gz"], manifest: kept[f"{other}.json"]},
+    }
+    for harm, files in harms.items():
+        for file, text in files.items():
+            (tmp_path / file).unlink() if text is None else (tmp_path / file).write_bytes(text)
+        assert await check(past.connection, tmp_path), harm
+        for file in files:
+            (tmp_path / file).write_bytes(kept[file])
+    assert await check(past.connection, tmp_path) == []
+
+
+async def test_files_that_do_not_add_up_drop_nothing(
+    past: Past, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes wrong between the ledger and the disk, the rows stay until the sums are the same."""
+    await past.month_of_calls(5)
+    before = await past.money()
+
+    def wrong(sealed: object, directory: Path) -> object:
+        contents = read(sealed, directory)  # type: ignore[arg-type]
+        for one in contents.sums.values():
+            one.debits += 1
+        return contents
+
+    monkeypatch.setattr("gateway.ledger.archive.read", wrong)
+    with pytest.raises(ArchiveError, match="do not add up"):
+        await archived(past, 3, tmp_path)
+    assert await past.money() == before
+    monkeypatch.undo()
+    assert await archived(past, 3, tmp_path) == 2
+    assert await past.money() == before
+
+
+async def command(url: str, *arguments: str, fault: str = "") -> tuple[int, str]:
+    """Run `tollway ledger` and return its status and what it said."""
+    env = {**os.environ, "TOLLWAY_DATABASE_URL": url, "TOLLWAY_FAULT": fault}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gateway.cli.main", "ledger", *arguments, env=env,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    said, _ = await process.communicate()
+    return process.returncode or 0, said.decode()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", STEPS)
+async def test_killed_at(past: Past, tmp_path: Path, point: str) -> None:
+    await past.month_of_calls(5)
+    await past.month_of_calls(4)
+    before = await past.money()
+    arguments = ("archive", "--before", f"{month(3):%Y-%m-%d}", "--to", str(tmp_path))
+    status, said = await command(past.url, *arguments, fault=f"{point}:kill")
+    assert status == -signal.SIGKILL, said
+    assert await past.money() == before
+    await past.call(0)
+    before = await past.money()
+    status, said = await command(past.url, *arguments)
+    assert status == 0, said
+    assert await past.money() == before
+    assert (await past.left())[:2] == ["transfer_archived", f"transfer_{month(3):%Y_%m}"]
+    status, said = await command(past.url, "verify", "--archive", str(tmp_path))
+    assert status == 0, said
+
+
+async def test_the_command_says_what_it_did_and_refuses_young_months(past: Past, tmp_path: Path) -> None:
+    await past.month_of_calls(5)
+    arguments = ("archive", "--to", str(tmp_path), "--before")
+    status, said = await command(past.url, *arguments, f"{month(0):%Y-%m-%d}")
+    assert status == 2
+    assert "31 days ago" in said
+    status, said = await command(past.url, *arguments, f"{month(4):%Y-%m-%d}")
+    assert status == 0
+    assert f"archived until {month(4):%Y-%m-%d}: ledger-until-{month(4):%Y-%m-%d}.json" in said
+    assert await archived(past, 4, tmp_path) == 0
+    (tmp_path / f"ledger-until-{month(4):%Y-%m-%d}.json").unlink()
+    status, said = await command(past.url, "verify", "--archive", str(tmp_path))
+    assert status == 1
+    assert "BROKEN: archives are what was carried forward" in said
+
+
+async def test_who_reads_the_ledger_is_not_overtaken(past: Past, tmp_path: Path) -> None:
+    """A proof has its snapshot and keeps the rows that are in it; the archive waits, and goes on behind it."""
+    await past.month_of_calls(5)
+    before = await past.money()
+    reader = await connect(DatabaseSettings(url=past.url))
+    snapshot = reader.transaction(isolation="repeatable_read", readonly=True)
+    await snapshot.start()
+    await proof.HOLD_STILL.run(reader)
+    count = await reader.fetchval("SELECT count(*) FROM ledger.transfer")
+    archiving = asyncio.create_task(archived(past, 4, tmp_path))
+    watcher = await connect(DatabaseSettings(url=past.url))
+    async with asyncio.timeout(60):
+        while not await watcher.fetchval(
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'"
+        ):
+            await asyncio.sleep(0.01)
+    assert await reader.fetchval("SELECT count(*) FROM ledger.transfer") == count
+    await snapshot.rollback()
+    async with asyncio.timeout(60):
+        assert await archiving == 3
+    assert await past.money() == before
+    await reader.close()
+    await watcher.close()
