@@ -12,7 +12,7 @@ run: ## Run everything on this machine: database, cache, demo publishers, gatewa
 
 test: ## Run all tests on a real PostgreSQL and Valkey (ARGS="tests/cli -k drain" selects)
 	@scripts/bootstrap dev
-	@exec $(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
+	@exec $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: ## Measure calls beside other proxies and the official x402 servers, queries, estimates (docs/benchmarks.md)
 	@scripts/bootstrap dev

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import ssl
@@ -18,6 +19,7 @@ from pathlib import Path
 import httpx
 
 from gateway.upstreams.credentials import generate_key
+from tests.support import forking
 from tests.support.services import Services
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,10 +28,12 @@ PROBE = "/publishers/-/-"  # answered 404 by the pipeline as soon as it serves
 
 
 def free_port() -> int:
-    """Return a port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that was free a moment ago, of those that the kernel gives nobody meanwhile."""
+    while True:
+        port = secrets.choice(range(12_000, 32_000))
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 _running: dict[str, RunningGateway] = {}
@@ -39,7 +43,7 @@ _running: dict[str, RunningGateway] = {}
 class RunningGateway:
     """A gateway process and its environment. `client` is a plain httpx client with its base URL set."""
 
-    process: subprocess.Popen[bytes]
+    process: forking.Forked | subprocess.Popen[bytes]
     url: str
     environment: dict[str, str]
     log: Path
@@ -107,11 +111,7 @@ async def start_gateway(services: Services, database_url: str, **settings: str) 
         **{f"TOLLWAY_{name}": value for name, value in settings.items()},
     }
     log = Path(tempfile.mkstemp(prefix="tw-gateway-", suffix=".log")[1])
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gateway.cli.main", "serve"],
-            cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True,
-        )  # fmt: skip
+    process = await asyncio.to_thread(_start, environment, log)
     authority = settings.get("SERVER_TLS_CERTIFICATE")
     url = f"https://localhost:{port}" if authority else f"http://127.0.0.1:{port}"
     limits = httpx.Limits(max_connections=400, max_keepalive_connections=400)
@@ -121,6 +121,16 @@ async def start_gateway(services: Services, database_url: str, **settings: str) 
     await _until_ready(running)
     _running[url] = running
     return running
+
+
+def _start(environment: dict[str, str], log: Path) -> forking.Forked | subprocess.Popen[bytes]:
+    if not forking.fresh(environment):
+        return forking.start(environment, log)
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "gateway.cli.main", "serve"],
+            cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
 
 
 async def hear(database_url: str, slug: str) -> None:
