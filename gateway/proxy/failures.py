@@ -47,9 +47,13 @@ async def admit(exchange: Exchange, to: Destination, services: Services) -> None
     Raises Unavailable when as many calls as the publisher takes at once stay on their way for the connect timeout,
     Overloaded when too many wait for that already, and UpstreamUnavailable while its server is left alone.
     """
-    socket = exchange.scope["type"] == "websocket"
-    places = to.sockets if socket else to.calls
-    if not await (places.enter(to.timeouts.connect) if socket else _in_line(exchange, to, services)):
+    if exchange.scope["type"] == "websocket":
+        places = to.sockets
+        entered = await places.enter(to.timeouts.connect)
+    else:
+        places = to.calls
+        entered = (to.line.open and places.take()) or await _in_line(exchange, to, services)
+    if not entered:
         services.metrics.upstream_error(exchange.sold.slug, "PoolTimeout")
         raise Unavailable(
             f"{places.limit} calls to this publisher are on their way, as many as it takes at once; not charged."

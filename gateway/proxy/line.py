@@ -33,6 +33,11 @@ class Line:
         self._late = 0  # how many have passed since then
         self._refused = 0.0
 
+    @property
+    def open(self) -> bool:
+        """Return whether nobody has been late lately, so that who need not wait need not be noted."""
+        return self._late_since is None and self._places == math.inf
+
     def full(self, now: float) -> bool:
         """Return whether nobody may join; then somebody is being refused."""
         if len(self._standing) < self._places:

@@ -20,10 +20,16 @@ class Turnstile:
         self._inside = 0
         self._line: deque[asyncio.Future[None]] = deque()
 
+    def take(self) -> bool:
+        """Take a place if one is free now, and return whether one was."""
+        if self._inside >= self.limit:
+            return False
+        self._inside += 1
+        return True
+
     async def enter(self, seconds: float) -> bool:
         """Take a place, waiting in line for `seconds` at most, and return whether there was one."""
-        if self._inside < self.limit:
-            self._inside += 1
+        if self.take():
             return True
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._line.append(turn)
