@@ -43,7 +43,7 @@ class Listener:
         self._database = database
         self._catalog = catalog
         self._identities = identities
-        self._changed: set[UUID] = set()
+        self._changed: dict[UUID, None] = {}  # read in the order in which they changed
         self._refresher: asyncio.Task[None] | None = None
 
     async def check(self) -> None:
@@ -108,13 +108,14 @@ class Listener:
         self._identities.told(payload)
 
     def _catalog_changed(self, _connection: Connection, _pid: int, _channel: str, payload: str) -> None:
-        self._changed.add(UUID(payload))
+        self._changed[UUID(payload)] = None
         if self._refresher is None or self._refresher.done():
             self._refresher = asyncio.get_running_loop().create_task(self._refresh())
 
     async def _refresh(self) -> None:
         while self._changed:
-            publisher_id = self._changed.pop()
+            publisher_id = next(iter(self._changed))
+            del self._changed[publisher_id]
             try:
                 await self._catalog.refresh(publisher_id)
             except (*LOST, Unavailable) as error:
