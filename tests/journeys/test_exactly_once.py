@@ -89,7 +89,6 @@ async def test_keys_are_unique_across_workers(
     gateway: RunningGateway,
 ) -> None:  # fmt: skip
     agent, shop = await world.agent(1_000_000), await world.publisher(10_000)
-    await asyncio.sleep(0.3)
     upstream.forget()
     headers, path = keyed(agent), f"/publishers/{shop.slug}/x?ms=200"
     calls = [gateway.client.get(path, headers=headers) for _ in range(10)]

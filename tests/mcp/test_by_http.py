@@ -190,7 +190,7 @@ async def test_an_execution_has_its_own_price(
         "UPDATE catalog.pricing SET price_per_execution = 30000, price_per_post = 20000 WHERE publisher_id = $1",
         shop.id,
     )
-    await asyncio.sleep(0.3)
+    await world.told()
     assert (await called(gateway, shop, agent, "forecast", {"city": "Oslo"})).headers["x-cost"] == "0.03"
     assert (await called(gateway, shop, agent, "counted", {"steps": 0})).headers["x-cost"] == "0.05"
 

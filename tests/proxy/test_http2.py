@@ -54,9 +54,7 @@ async def gateways(
 
 @pytest_asyncio.fixture(scope="module")
 async def shop(world: World, gateways: object) -> Shop:
-    made = await world.publisher(PRICE, allowed_passthrough_headers=["*"])
-    await asyncio.sleep(0.3)
-    return made
+    return await world.publisher(PRICE, allowed_passthrough_headers=["*"])
 
 
 @pytest_asyncio.fixture(params=["clear", "tls"])
@@ -96,7 +94,6 @@ async def test_what_a_stream_cost_is_said_behind_it_to_who_takes_trailers(
 ) -> None:
     agent = await world.agent(FUNDS)
     priced = await world.publisher(None, price_per_mib="1", reserve_max_charge="0.5", pricing_model="per_byte")
-    await asyncio.sleep(0.3)
     more = [*([("te", "trailers")] if wanted else []), *key]
     answer = await client.call(asked(priced, agent, "/chunks?n=4&pause=50", "GET", *more))
     size = len(answer.body)
@@ -246,7 +243,6 @@ async def test_an_upload_that_its_upstream_does_not_take_holds_up_no_other_strea
     async with await asyncio.start_server(deaf, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         stuck = await world.publisher(PRICE, api_url=f"http://127.0.0.1:{port}")
-        await asyncio.sleep(0.3)
         try:
             upload = client.send(asked(stuck, agent, "/up", "POST"), end=False)
             writing = asyncio.create_task(client.write(upload, b"x" * 30_000_000))
@@ -275,7 +271,6 @@ async def test_a_websocket_over_http2_is_one_stream_and_one_price(
 ) -> None:
     agent = await world.agent(FUNDS)
     talks = await world.publisher(PRICE, api_url=sockets.url, websocket_enabled=True)
-    await asyncio.sleep(0.3)
     fields = [
         (":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "https"), (":authority", "gateway.test"),
         (":path", f"/publishers/{talks.slug}/echo"), ("sec-websocket-version", "13"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from email.utils import parsedate_to_datetime
 
@@ -28,7 +27,6 @@ async def test_a_402_is_exact_where_an_amount_has_more_than_64_bits(
     wired: RunningGateway, world: World, upstream: RecordingUpstream, price: int, known: bool
 ) -> None:
     agent, shop = await world.agent(), await world.publisher(price, asset=ETHER)
-    await asyncio.sleep(0.3)
     status, _, body = await ask(wired, f"/publishers/{shop.slug}/x", agent if known else None)
     assert status == 402
     (offer,) = body["accepts"]
@@ -38,7 +36,6 @@ async def test_a_402_is_exact_where_an_amount_has_more_than_64_bits(
 
 async def test_a_repeated_answer_says_when_it_was_repeated(wired: RunningGateway, world: World) -> None:
     agent, shop = await world.agent(1_000_000), await world.publisher(10_000)
-    await asyncio.sleep(0.3)
     path, key = f"/publishers/{shop.slug}/x", {**agent.headers, "Idempotency-Key": "once"}
     first = await wired.client.get(path, headers=key)
     again = await wired.client.get(path, headers=key)
@@ -69,7 +66,7 @@ async def test_a_publishers_own_limit_is_its_own_and_holds_without_a_key(
     for number, shop in enumerate(shops):  # two slugs as long as they may be that differ at their end only
         shop.slug = f"{'long-' * 12}xyz{number}"
         await connection.execute("UPDATE catalog.publisher SET slug = $2 WHERE id = $1", shop.id, shop.slug)
-    await asyncio.sleep(0.5)
+    await world.told()
     agent = await world.agent()
     for headers in (agent.headers, {}):
         paths = [f"/publishers/{shop.slug}/x" for shop in (*shops, *shops)]
@@ -82,7 +79,6 @@ async def test_refusals_say_once_where_the_limit_stands(wired: RunningGateway, w
     poor, rich = await world.agent(), await world.agent(1_000_000)
     dear, limited = await world.publisher(10_000), await world.publisher(None, max_queries_per_minute=1)
     away = await world.publisher(10_000, api_url="http://127.0.0.1:1")
-    await asyncio.sleep(0.3)
     await wired.client.get(f"/publishers/{limited.slug}/x", headers=rich.headers)
     for agent, shop, status in ((poor, dear, 402), (rich, away, 502), (rich, limited, 429)):
         answer = await wired.client.get(f"/publishers/{shop.slug}/x", headers=agent.headers)

@@ -1,7 +1,5 @@
 """A publisher whose model or credential no code serves yet is refused: it is never sold at another price than its own."""
 
-import asyncio
-
 import pytest
 
 from gateway.database.pool import Connection
@@ -48,7 +46,7 @@ async def test_a_pricing_model_without_its_prices_is_refused(
     upstream.forget()
     shop = await world.publisher(10_000)
     await connection.execute("UPDATE catalog.pricing SET pricing_model = 'tiered' WHERE publisher_id = $1", shop.id)
-    await asyncio.sleep(0.5)
+    await world.told()
     assert "has no tiers (price_tiers)" in await refusal(gateway, world, shop)
     assert upstream.calls == 0
 

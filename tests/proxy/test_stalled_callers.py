@@ -28,9 +28,7 @@ def settings() -> dict[str, str]:
 
 @pytest_asyncio.fixture(scope="module")
 async def shop(world: World, gateways: object) -> Shop:
-    made = await world.publisher(PRICE)
-    await asyncio.sleep(0.3)
-    return made
+    return await world.publisher(PRICE)
 
 
 def silent(gateway: RunningGateway, data: bytes) -> socket.socket:
@@ -136,7 +134,6 @@ async def test_of_a_websocket(
 ) -> None:
     agent = await world.agent(FUNDS)
     talks = await world.publisher(PRICE, api_url=sockets.url, websocket_enabled=True)
-    await asyncio.sleep(0.3)
     handshake = (
         f"GET /publishers/{talks.slug}/flood HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {agent.key}\r\n"
         "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"

@@ -161,7 +161,7 @@ async def test_new_tiers_hold_for_what_was_counted_before(
         "UPDATE catalog.publisher SET document = document || $2 WHERE id = $1",
         shop.id, {"price_tiers": [{"up_to": 5, "price": "0"}, {"price": "1"}]},
     )  # fmt: skip
-    await world.publisher()  # workers are told in this order: who knows it knows the tiers
+    await world.told()
     assert await costs(gateway, agent, shop, 2) == ["0", "1"]
 
 

@@ -41,7 +41,6 @@ async def test_a_paid_call_over_tls(
     wired: RunningGateway, world: World, upstream: RecordingUpstream, trust: ssl.SSLContext
 ) -> None:
     agent, shop = await world.agent(1_000_000), await world.publisher(10_000)
-    await asyncio.sleep(0.3)
     upstream.forget()
     answer = await wired.client.get(f"/publishers/{shop.slug}/x", headers=agent.headers)
     assert (answer.status_code, answer.headers["x-cost"]) == (200, "0.01")
@@ -66,7 +65,6 @@ async def test_a_websocket_over_tls(
 ) -> None:
     agent = await world.agent(1_000_000)
     shop = await world.publisher(10_000, api_url=sockets.url, websocket_enabled=True)
-    await asyncio.sleep(0.3)
     url = f"wss://localhost:{wired.port}/publishers/{shop.slug}/hello/you"
     async with connect(url, additional_headers=agent.headers, ssl=trust, proxy=None) as socket:
         assert await socket.recv() == "you"

@@ -52,7 +52,7 @@ async def publisher(gateway: RunningGateway, owner: Agent, server: TokenServer, 
 
 async def call(gateway: RunningGateway, owner: Agent, shop: dict[str, Any], **options: Any) -> Any:
     assert shop["status"] == 201, shop["problem"]
-    await asyncio.sleep(0.1)  # until the worker has heard of the publisher
+    await gateway.hears(shop["slug"])
     return await gateway.client.request(
         options.pop("method", "GET"), f"/publishers/{shop['slug']}/x", headers=owner.headers, **options
     )
@@ -138,7 +138,7 @@ async def test_a_short_lived_token_is_asked_for_again_in_time(
         gateway, owner, server, auth_type="oauth2_cc", oauth2_token_url=f"{server.url}/oauth/token", **OAUTH
     )
     carried = [(await call(gateway, owner, shop)).json()["carried"]]
-    await asyncio.sleep(1)
+    await asyncio.sleep(1.1)
     carried.append((await call(gateway, owner, shop)).json()["carried"])
     assert carried == [["Bearer token-1"], ["Bearer token-2"]]
 

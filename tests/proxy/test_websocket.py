@@ -82,9 +82,7 @@ class Till:
 
 @pytest_asyncio.fixture(scope="module")
 async def shop(world: World, sockets: SocketUpstream, gateways: dict[str, RunningGateway]) -> Shop:
-    made = await world.publisher(PRICE, api_url=sockets.url, websocket_enabled=True)
-    await asyncio.sleep(0.3)  # until the gateways have heard of it
-    return made
+    return await world.publisher(PRICE, api_url=sockets.url, websocket_enabled=True)
 
 
 @pytest_asyncio.fixture

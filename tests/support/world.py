@@ -94,6 +94,10 @@ class World:
         await self.heard(shop.slug)
         return shop
 
+    async def told(self) -> None:
+        """Wait until the gateways know every change before: they are told in this order."""
+        await self.publisher()
+
     async def _publisher(self, price: int | None, asset: UUID, document: dict[str, Any]) -> Shop:
         owner = await self.agent()
         publisher = uuid7()

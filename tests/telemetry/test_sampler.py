@@ -45,7 +45,6 @@ async def test_limits_that_are_decided_without_valkey_are_counted(
     running = await start_gateway(services, database_url, REDIS_URL="redis://127.0.0.1:1/0")
     try:
         shop = await world.publisher(None)
-        await asyncio.sleep(0.3)
         assert (await running.client.get(f"/publishers/{shop.slug}/x")).status_code == 200
         await until_shown(running, "tollway_limit_verdicts_total", 'policy="any",verdict="unavailable"', 1)
     finally:
