@@ -14,6 +14,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from admin_api.account import pages as account_pages
 from admin_api.examples import REQUESTS
 from admin_api.kit import needs, problems, reference
 from admin_api.kit.edge import Edge
@@ -26,6 +27,7 @@ from admin_api.resources import (
     deposits,
     discovery,
     key_budgets,
+    logins,
     openapi_import,
     operations,
     operator,
@@ -33,9 +35,11 @@ from admin_api.resources import (
     organizations,
     payment_status,
     payments,
+    people,
     publisher_calls,
     publishers,
     receipts,
+    sessions,
 )
 from admin_api.store import pages as store
 from gateway.services import Services
@@ -56,6 +60,10 @@ ROUTERS = (
     deposits.router,
     key_budgets.router,
     auth.router,
+    people.router,
+    logins.router,
+    sessions.router,
+    account_pages.router,
     organizations.router,
     audit_logs.router,
     connection_tests.router,

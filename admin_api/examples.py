@@ -43,6 +43,14 @@ _PAYMENT: dict[str, Any] = {
 
 REQUESTS: dict[str, dict[str, Any]] = {
     "agent_register": {"name": "price-watcher"},
+    "signup": {"email": "ada@example.com", "password": "<your password>", "name": "Ada Lovelace"},
+    "verify_email": {"token": "<the letter's token>"},
+    "resend_verification_email": {"email": "ada@example.com"},
+    "login": {"email": "ada@example.com", "password": "<your password>"},
+    "refresh": {"refresh_token": "<the last refresh token>"},
+    "change_password": {"current_password": "<your password>", "new_password": "<another one>"},
+    "forgot_password": {"email": "ada@example.com"},
+    "reset_password": {"token": "<the letter's token>", "new_password": "<another one>"},
     "create_default_org_api_key": {"name": "nightly job", "expires_in_days": 90},
     "create_org_api_key": {
         "name": "nightly job",

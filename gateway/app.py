@@ -28,10 +28,13 @@ from gateway.database.migrate import MigrationError, require_current
 from gateway.database.pool import LOST, Database
 from gateway.drain import on_stop
 from gateway.errors import NotFound, Unavailable
+from gateway.identity import people, sessions
+from gateway.identity.passwords import Passwords
 from gateway.identity.principals import Identities
 from gateway.jobs.expire import expire_lots, expire_stored_answers
 from gateway.jobs.gauges import Sampler
 from gateway.jobs.heartbeat import Heartbeat
+from gateway.jobs.letters import Postman
 from gateway.jobs.listener import CHECK_SECONDS, Listener
 from gateway.jobs.reconcile import Reconciler
 from gateway.jobs.runner import Runner
@@ -43,6 +46,7 @@ from gateway.ledger.group_commit import GroupCommit
 from gateway.ledger.holds import Holds
 from gateway.ledger.partitions import make_ahead
 from gateway.limits.limiter import RateLimiter
+from gateway.mail.door import MailDoor
 from gateway.networks import load_networks
 from gateway.payments.evm.chains import open_chains
 from gateway.payments.evm.purchases import open_wallet
@@ -86,6 +90,7 @@ FLUSH_SECONDS = 10.0
 LEARN_SECONDS = 2.0
 GAUGE_SECONDS = 5.0
 PARTITIONS_SECONDS = 3_600.0
+LETTER_SECONDS = 1.0
 PURCHASE_SECONDS = 2.0
 ANCHOR_SECONDS = 60.0
 ABSOLUTE = re.compile(rb"https?://([^/?#]+)(/.*)?", re.I | re.S)
@@ -116,6 +121,8 @@ def build_services(settings: Settings) -> Services:
         settings=settings,
         database=database,
         identities=Identities(database),
+        passwords=Passwords(),
+        mail=MailDoor(settings.smtp),
         catalog=catalog,
         limiter=RateLimiter(settings.redis, settings.limits, workers=settings.server.workers),
         ledger=ledger,
@@ -206,6 +213,7 @@ class Worker:
             DatabaseInspector(services.guard),
             timedelta(seconds=services.settings.queries.refresh),
         )
+        self._postman = Postman(services.database, services.mail, services.settings.public_url)
         self._sampler = Sampler(
             services.metrics,
             services.database,
@@ -237,6 +245,10 @@ class Worker:
         self._runner.every(EXPIRE_SECONDS, lambda: expire_stored_answers(services.database), "answers")
         self._runner.every(EXPIRE_SECONDS, lambda: forget_nonces(services.database), "nonces")
         self._runner.every(FLUSH_SECONDS, services.identities.flush_used, "last-used")
+        self._runner.every(LETTER_SECONDS, self._postman.run, "letters")
+        self._runner.every(USAGE_SECONDS, self._postman.tidy, "failed letters")
+        self._runner.every(USAGE_SECONDS, lambda: people.forget_old(services.database), "old sign-ups")
+        self._runner.every(USAGE_SECONDS, lambda: sessions.forget_old(services.database), "old sessions")
         self._runner.every(ANCHOR_SECONDS, Anchorer(services.database).run, "audit heads")
         self._runner.every(services.settings.queries.refresh / 4, self._refresher.run, "sales")
         self._runner.every(FLUSH_SECONDS, self._trim_markets, "markets")
@@ -270,6 +282,8 @@ class Worker:
         await self._runner.stop()
         await services.upstreams.aclose()
         services.markets.close()
+        services.passwords.stop()
+        services.mail.stop()
         await services.holds.stop()
         await services.ledger.stop()
         await services.settlements.stop()

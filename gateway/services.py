@@ -11,11 +11,13 @@ from gateway.catalog.authentication import Authentication
 from gateway.catalog.experiences import Experiences
 from gateway.catalog.snapshot import Catalog
 from gateway.database.pool import Database
+from gateway.identity.passwords import Passwords
 from gateway.identity.principals import Identities
 from gateway.ledger.answers import Answers
 from gateway.ledger.group_commit import GroupCommit
 from gateway.ledger.holds import Holds
 from gateway.limits.limiter import RateLimiter
+from gateway.mail.door import MailDoor
 from gateway.payments.evm.purchases import BuyingWallet
 from gateway.payments.evm.settlements import Settlements
 from gateway.payments.examine import Examiner
@@ -37,6 +39,8 @@ class Services:
     settings: Settings
     database: Database
     identities: Identities
+    passwords: Passwords
+    mail: MailDoor
     catalog: Catalog
     limiter: RateLimiter
     ledger: GroupCommit

@@ -42,7 +42,7 @@ SHORT_NAMES = {
 }
 SECRET_FIELDS = {
     ("database", "url"), ("database", "direct_url"), ("redis", "url"),
-    ("secrets", "keys"), ("secrets", "operator_token"),
+    ("secrets", "keys"), ("secrets", "operator_token"), ("smtp", "password"),
 }  # fmt: skip
 # Environment variables with our prefix that are not settings but switches of tools (Makefile, tests, dev).
 NOT_SETTINGS = re.compile(r"^TOLLWAY_(CONFIG|PYTHON|TEST_.*|FAULT|CHAIN_.*|BENCH_.*|DEV_.*)$")
@@ -173,6 +173,10 @@ class LimitSettings(_Section):
     per_address: int = Field(default=600, ge=1, description="Unauthenticated requests per minute and client address")
     registrations: int = Field(default=30, ge=1, description="New agents per hour and client address")
     guesses: int = Field(default=10, ge=1, description="Failed keys or recovery codes per minute and client address")
+    logins: int = Field(default=10, ge=1, description="Tries at a password per 15 minutes, account and client address")
+    logins_per_account: int = Field(default=100, ge=1, description="The same per hour, from all addresses together")
+    logins_per_address: int = Field(default=100, ge=1, description="Per 15 minutes and address, at all accounts")
+    letters: int = Field(default=5, ge=1, description="Letters per hour that somebody can have sent to one mailbox")
     publishers: int = Field(default=500, ge=1, description="Publishers that one organization may ever create")
     connection_tests: int = Field(default=10, ge=1, description="Connection tests per minute and organization")
     estimates: int = Field(default=30, ge=1, description="Free looks at the price of a query per minute and caller")
@@ -363,6 +367,38 @@ class SecretSettings(_Section):
         return value
 
 
+class SessionSettings(_Section):
+    """Logins of people (docs/accounts.md)."""
+
+    access: Seconds = Field(default=900.0, description="How long an access token lives; then it is refreshed")
+    lifetime: float = Field(default=2_592_000.0, ge=60, le=31_536_000, description="When to log in again at the latest")
+
+
+class SmtpSettings(_Section):
+    """The mail server that letters go to. Without one, and without a folder, nobody can sign up by e-mail."""
+
+    host: str = ""
+    port: int = Field(default=587, ge=1, le=65_535)
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    username: str = Field(default="", description="Empty: no login")
+    password: str = ""
+    sender: str = Field(default="Tollway <no-reply@localhost.localdomain>", description="What letters come from")
+    folder: str = Field(default="", description="Where letters are kept as files instead, while `host` is empty")
+
+    @field_validator("sender")
+    @classmethod
+    def _one_mailbox(cls, value: str) -> str:
+        if not re.fullmatch(r"(?:[\w .-]+ <[^\s<>@,]+@[\w.-]+>|[^\s<>@,]+@[\w.-]+)", value, re.ASCII):
+            raise ValueError("must be name@example.com or Name <name@example.com>")
+        return value
+
+    @model_validator(mode="after")
+    def _no_password_in_the_clear(self) -> SmtpSettings:
+        if self.security == "none" and self.username:
+            raise ValueError("username with security none would send the password in the clear: use starttls or tls")
+        return self
+
+
 class LoggingSettings(_Section):
     """Structured logs on standard error."""
 
@@ -389,6 +425,8 @@ class Settings(_Section):
     buying: BuyingSettings = BuyingSettings()
     facilitator: FacilitatorSettings = FacilitatorSettings()
     secrets: SecretSettings = SecretSettings()
+    sessions: SessionSettings = SessionSettings()
+    smtp: SmtpSettings = SmtpSettings()
     logging: LoggingSettings = LoggingSettings()
 
     @property

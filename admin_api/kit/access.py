@@ -1,7 +1,7 @@
 """Dependencies of the routes: services, the caller, and the limits that guard both.
 
-Authenticated requests count per key, all others per address, in the same budgets as publisher calls; wrong keys and
-recovery codes have a tighter limit of their own. What does not live here: what the caller may do
+Authenticated requests count per key or login, all others per address, in the same budgets as publisher calls; wrong
+keys and recovery codes have a tighter limit of their own. What does not live here: what the caller may do
 (gateway/identity/permissions.py).
 """
 
@@ -12,10 +12,12 @@ from typing import Annotated, cast
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
 
+from admin_api.kit import cookies
 from gateway.audit.origin import origin
 from gateway.errors import InvalidRequest, RateLimited, Unauthenticated
 from gateway.identity.clients import client_address, networks
-from gateway.identity.principals import Principal
+from gateway.identity.principals import Principal, access_token_in
+from gateway.identity.sessions import principal_of
 from gateway.limits.limiter import Check, Policy, headers
 from gateway.services import Services
 
@@ -78,16 +80,23 @@ async def registration(request: Request, services: ServicesDep) -> None:
 async def caller(
     request: Request, services: ServicesDep, _documented: Annotated[object, Security(_bearer)]
 ) -> Principal:
-    """Return who is calling. Raises Unauthenticated, or RateLimited for who tries keys."""
+    """Return who is calling, by API key, access token or login cookie. Raises Unauthenticated.
+
+    Raises RateLimited for who tries keys or tokens, Forbidden for a cookie that another site makes use of.
+    """
     values = request.headers.getlist("authorization")
     if len(values) > 1:
         raise InvalidRequest("The request has more than one Authorization field.")
-    if not values:
+    cookie = None if values else cookies.access_token(request, services.settings)
+    if not values and cookie is None:
         await public(request, services)
     try:
-        principal = await services.identities.resolve(values[0] if values else None)
+        if cookie is not None:
+            principal = await principal_of(services.database, cookie)
+        else:
+            principal = await resolved(services, values[0] if values else None)
     except Unauthenticated:
-        if values:
+        if values or cookie:
             await guess(request, services)
         raise
     acts(principal)
@@ -96,11 +105,20 @@ async def caller(
     return principal
 
 
+async def resolved(services: Services, authorization: str | None) -> Principal:
+    """Return who an Authorization field names: a key's account, or a person who logged in. Raises Unauthenticated."""
+    token = access_token_in(authorization)
+    if token is None:
+        return await services.identities.resolve(authorization)
+    return await principal_of(services.database, token)
+
+
 def acts(principal: Principal) -> None:
     """Let the audit log know who makes this request."""
     who = origin()
     who.actor_type, who.actor_id = principal.kind, principal.account_id
-    who.credential_type, who.credential_id = "api_key", principal.api_key_id
+    who.credential_type = "api_key" if principal.session_id is None else "session"
+    who.credential_id = principal.api_key_id
 
 
 async def somebody(request: Request, services: Services) -> Principal | None:
@@ -109,7 +127,7 @@ async def somebody(request: Request, services: Services) -> Principal | None:
     if len(values) != 1:
         return None
     try:
-        principal = await services.identities.resolve(values[0])
+        principal = await resolved(services, values[0])
     except Unauthenticated:
         await guess(request, services)
         return None

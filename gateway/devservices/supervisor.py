@@ -254,7 +254,10 @@ def _start_market(begin: Startup, env: dict[str, str]) -> dict[str, object]:
 def _gateway_environment(begin: Startup, port: int, database: str, redis: str) -> dict[str, str]:
     """Return the gateway's environment: the caller's, and what only we know."""
     allowed = (*begin.settings.proxy.allow_addresses, "127.0.0.0/8")
+    smtp = begin.settings.smtp
+    letters = {} if smtp.host or smtp.folder else {"TOLLWAY_SMTP_FOLDER": str(begin.data / "mail")}
     return {
+        **letters,
         **begin.env,
         "TOLLWAY_DATA": str(begin.data),
         "TOLLWAY_PORT": str(port),

@@ -130,7 +130,7 @@ def wallet_address(account_id: UUID) -> str:
 async def _register(connection: Connection, asset_id: UUID, name: str) -> Registered:
     account_id, organization_id = uuid7(), uuid7()
     await INSERT_ACCOUNT.run(connection, account_id, "agent", name, codes.new_referral_code())
-    slug = await _free_slug(connection, name)
+    slug = await free_slug(connection, name)
     await INSERT_ORGANIZATION.run(connection, organization_id, name, slug, True, account_id)
     await INSERT_MEMBERSHIP.run(connection, organization_id, account_id, "owner")
     _, key = await add_key(connection, name=AGENT_KEY_NAME, organization_id=organization_id, account_id=account_id)
@@ -141,7 +141,8 @@ async def _register(connection: Connection, asset_id: UUID, name: str) -> Regist
     return Registered(await load(connection, account_id), organization_id, key)
 
 
-async def _free_slug(connection: Connection, name: str) -> str:
+async def free_slug(connection: Connection, name: str) -> str:
+    """Return a slug for an organization that is named like its owner; taken meanwhile, the insert fails."""
     slug = names.slug_of(name)
     if slug and not await SLUG_TAKEN.one(connection, slug):
         return slug

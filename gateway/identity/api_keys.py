@@ -26,6 +26,7 @@ from gateway.identity.accounts import add_key
 from gateway.identity.budgets import KeyBudget
 from gateway.identity.permissions import Member, Permission
 from gateway.identity.principals import Principal, refused_key
+from gateway.identity.sessions import demand_live
 
 MAX_DAYS = 3_650
 MAX_LIVE_KEYS = 1_000
@@ -194,6 +195,10 @@ async def demand_no_budget(connection: Connection, caller: Principal) -> None:
 
 
 async def _lock_maker(connection: Connection, maker: Principal) -> None:
+    if maker.session_id is not None:
+        await LOCK_ACCOUNT.run(connection, maker.account_id)
+        await demand_live(connection, maker)
+        return
     limited = await LOCK_MAKER.first(connection, maker.api_key_id)
     if limited is None:
         raise refused_key()

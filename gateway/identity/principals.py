@@ -25,6 +25,7 @@ from gateway.identity import budgets
 from gateway.identity.budgets import KeyBudget
 
 KEY = re.compile(r"seren_([0-9a-f]{16})_([A-Za-z0-9]{43})", re.ASCII)
+ACCESS_PREFIX = "seren_access_"
 FRESH_SECONDS = 300.0
 STALE_SECONDS = 1.0
 UNKNOWN_SECONDS = 5.0
@@ -35,7 +36,10 @@ _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A caller who has proven who it is. `organization_id` is what its key belongs to, `budget` what it may spend."""
+    """A caller who has proven who it is. `organization_id` is what its key belongs to, `budget` what it may spend.
+
+    A person who logged in has a `session_id` instead of a key, and the session in the key's place.
+    """
 
     account_id: UUID
     organization_id: UUID
@@ -44,6 +48,7 @@ class Principal:
     name: str
     kind: str
     budget: KeyBudget | None = None
+    session_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +110,26 @@ def new_key() -> NewKey:
     return NewKey(f"seren_{key_id}_{secret}", key_id, hashlib.sha256(secret.encode()).digest())
 
 
+def access_token_in(authorization: str | None) -> str | None:
+    """Return the access token of an Authorization field value, None where it has none; it may be nobody's."""
+    scheme, _, token = (authorization or "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token.strip().startswith(ACCESS_PREFIX) else None
+
+
 def refused_key() -> Unauthenticated:
     """Return the refusal of a key, which does not tell why."""
     return Unauthenticated("The API key is unknown, expired or revoked. Send `Authorization: Bearer seren_…`.")
 
 
+def buys_nothing() -> Unauthenticated:
+    """Return the refusal of an access token where a key is asked for; it says nothing of whether the token is good."""
+    return Unauthenticated(
+        "A login buys nothing: make an API key (POST /organizations/default/api-keys) and call by it."
+    )
+
+
 class Identities:
-    """Resolves credentials to principals. One per worker."""
+    """Resolves API keys to principals. One per worker."""
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
@@ -132,7 +150,7 @@ class Identities:
         scheme, _, token = authorization.partition(" ")
         match = KEY.fullmatch(token.strip()) if scheme.lower() == "bearer" else None
         if match is None:
-            raise refused_key()
+            raise refused_key() if access_token_in(authorization) is None else buys_nothing()
         key_id, secret = match[1], match[2]
         entry = self._entries.get(key_id)
         if entry is None or self._is_old(entry):

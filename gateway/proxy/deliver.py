@@ -33,6 +33,8 @@ OURS = frozenset(
     b" ratelimit-policy idempotency-replayed payment-response x-payment-response".split()
 )
 
+SANDBOX = (b"content-security-policy", b"sandbox allow-scripts allow-forms")
+
 Keep = Callable[[HeaderPairs, bytes | None], Awaitable[None]]
 
 
@@ -334,7 +336,16 @@ def response_headers(exchange: Exchange, answer: UpstreamResponse, *, refunded: 
     if exchange.payment is not None or relays:
         headers.extend(kept_from_caches(headers))
     headers.extend(limit_fields(exchange))
-    return headers
+    return fenced(headers) if b"sec-fetch-site" in exchange.fields else headers
+
+
+def fenced(headers: HeaderPairs) -> HeaderPairs:
+    """Return an answer's fields for a browser, which takes all that comes from this host for one site.
+
+    A publisher's page must neither act as its reader's login here, so it gets an origin of its own, nor set the cookies
+    of one.
+    """
+    return [*(pair for pair in headers if pair[0] != b"set-cookie"), SANDBOX]
 
 
 def kept_from_caches(headers: HeaderPairs) -> HeaderPairs:

@@ -17,7 +17,7 @@ PREFIX = b"/publishers/"
 OURS = frozenset(
     b"authorization host content-length transfer-encoding content-type idempotency-key"
     b" payment-signature x-payment expect x-forwarded-for x-forwarded-host x-forwarded-proto via sign-in-with-x"
-    b" x-agent-wallet".split()
+    b" x-agent-wallet sec-fetch-site".split()
 )
 SINGLE = frozenset(
     b"authorization host content-length transfer-encoding idempotency-key sign-in-with-x x-agent-wallet".split()

@@ -44,9 +44,22 @@ REASONS = {
     "create_deposit": "answers 501 until there is a card rail",
     "create_org_publisher_payout": "answers 501 until there is a payout rail",
     "claim_payment_method_bonus": "answers 409 until there is a card rail",
+    "signup": "nothing exists before its link is used, which verify_email records",
+    "resend_verification_email": "has a letter sent",
+    "forgot_password": "has a letter sent",
+    "refresh": "goes on with a login; one that ends by it is proven in tests/people/test_trail.py",
 }
 # Operations whose entry is proven by another test: "file::function".
+OF_PEOPLE = "tests/people/test_trail.py::test_what_people_do_is_in_the_log"
 PROVEN = {
+    "verify_email": OF_PEOPLE,
+    "login": OF_PEOPLE,
+    "logout": OF_PEOPLE,
+    "change_password": OF_PEOPLE,
+    "reset_password": OF_PEOPLE,
+    "revoke_session": OF_PEOPLE,
+    "revoke_other_sessions": OF_PEOPLE,
+    "revoke_all_sessions": OF_PEOPLE,
     "resolve_exchange": "tests/faults/test_resolutions.py::test_an_operator_resolves_by_command_and_over_http",
 }
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
 import pytest_asyncio
 
 from tests.conformance.fuzz import OPERATOR_TOKEN, Known
@@ -35,9 +36,14 @@ async def upstream() -> AsyncIterator[RecordingUpstream]:
 
 
 @pytest_asyncio.fixture(scope="module")
-async def gateway(services: Services, database_url: str) -> AsyncIterator[RunningGateway]:
+async def gateway(
+    services: Services, database_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[RunningGateway]:
     server = os.environ.get("TOLLWAY_FUZZ_SERVER", "granian")
-    running = await start_gateway(services, database_url, SERVER=server, SECRETS_OPERATOR_TOKEN=OPERATOR_TOKEN)
+    letters = str(tmp_path_factory.mktemp("mail"))
+    running = await start_gateway(
+        services, database_url, SERVER=server, SECRETS_OPERATOR_TOKEN=OPERATOR_TOKEN, SMTP_FOLDER=letters
+    )
     yield running
     await running.stop()
 

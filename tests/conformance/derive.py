@@ -13,7 +13,7 @@ from typing import Any
 from tests.conformance.shapes import operations
 
 FIXTURE = Path(__file__).with_name("contract.json")
-WHOLE_CATEGORIES = ("agent", "agent-wallet", "publishers")
+WHOLE_CATEGORIES = ("agent", "agent-wallet", "publishers", "OAuth", "oauth-providers", "Auth", "Sessions")
 SERVED = frozenset(
     [
         "list_organizations",

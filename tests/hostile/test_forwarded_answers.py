@@ -121,6 +121,22 @@ async def test_fields_of_an_answer_keep_their_bytes_and_order(
     assert (answer.all("server"), answer.all("date")) == (["mine/1"], ["Thu, 01 Jan 1970 00:00:00 GMT"])
 
 
+async def test_a_publishers_page_is_a_site_of_its_own_to_browsers(
+    wired: RunningGateway, market: Market, scripted: ScriptedUpstream
+) -> None:
+    """Its scripts must not act as the reader's login at this gateway, nor its cookies become one."""
+    scripted.answers["page"] = (
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nSet-Cookie: tollway_access=planted\r\n"
+        b"Content-Security-Policy: default-src *\r\nContent-Length: 2\r\n\r\nok"
+    )
+    asked = market.ask("GET", "/page", "Sec-Fetch-Site: none", "Sec-Fetch-Mode: navigate", shop=market.scripted)
+    answer = await ask(wired.port, asked)
+    assert answer.all("set-cookie") == []
+    assert answer.all("content-security-policy") == ["default-src *", "sandbox allow-scripts allow-forms"]
+    plain = await ask(wired.port, market.ask("GET", "/page", shop=market.scripted))
+    assert (plain.all("set-cookie"), len(plain.all("content-security-policy"))) == (["tollway_access=planted"], 1)
+
+
 @pytest.mark.parametrize("name", ["X-Cost", "x-COST-asset", "X-Balance", "X-Cost-Drawn", "X-Request-Id", "RateLimit", "RateLimit-Policy", "Idempotency-Replayed"])  # fmt: skip
 async def test_an_upstream_cannot_speak_in_our_name(
     wired: RunningGateway, market: Market, scripted: ScriptedUpstream, name: str
