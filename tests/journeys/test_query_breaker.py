@@ -20,7 +20,7 @@ from tests.support.services import Services
 from tests.support.world import Agent, Shop, World
 
 pytestmark = pytest.mark.usefixtures("sound_books")
-WAIT = 4.0
+WAIT = 6.0
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -31,7 +31,7 @@ async def gateway(services: Services, database_url: str) -> AsyncIterator[Runnin
         database_url,
         BREAKER_FAILURES="3",
         BREAKER_WAIT=str(WAIT),
-        BREAKER_WAIT_MAX="8",
+        BREAKER_WAIT_MAX="12",
         QUERIES_SECONDS="1",
         QUERIES_STATEMENT_SECONDS="0.5",
     )

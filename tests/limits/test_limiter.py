@@ -76,12 +76,12 @@ async def test_concurrent_checks_share_a_round_trip(server, principal: str, poli
 
 async def test_verdict_of_a_lone_call_and_after_its_retry_after(server, principal: str) -> None:
     """EX-37 through the door, in real time."""
-    check = Check(principal, Policy("key", 2, 2))
+    check = Check(principal, Policy("key", 2, 6))
     async with limiter(server.settings()) as limits:
-        assert await limits.check(check) == Verdict(True, check.policy, 1, 0, 1)
+        assert await limits.check(check) == Verdict(True, check.policy, 1, 0, 3)
         assert (await limits.check(check)).remaining == 0
         refused = await limits.check(check)
-        assert (refused.allowed, refused.retry_after, refused.reset_after) == (False, 1, 2)
+        assert (refused.allowed, refused.retry_after, refused.reset_after) == (False, 3, 6)
         await asyncio.sleep(refused.retry_after)
         assert (await limits.check(check)).allowed
 

@@ -30,7 +30,7 @@ def environment(**changes: str) -> dict[str, str]:
 def tollway(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     command = [sys.executable, "-m", "gateway.cli.main", *arguments]
-    return subprocess.run(command, env=environment(**env), capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, env=environment(**env), capture_output=True, text=True, check=False, timeout=300)
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """A publisher's server for tests: records the raw head and body of each request and answers as its path asks.
 
 /status/503 answers that status; /slow?ms=.. waits first; /reset closes without an answer; /cut breaks off mid-body
-(?pause=..: later); /chunks sends pieces with pauses; /bytes?n=.. a large body; /hang never answers; /wait does when `released` is set; anything else 200 with a small JSON.
+(?pause=..: later); /chunks sends pieces with pauses (?held=1: all but the first when `released` is set); /bytes?n=.. a large body; /hang never answers; /wait does when `released` is set; anything else 200 with a small JSON.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class RecordingUpstream:
             writer.transport.abort()
             return False
         if word == "chunks":
-            await self._chunks(writer, int(query.get("n", "3")), int(query.get("pause", "50")) / 1000)
+            await self._chunks(writer, int(query.get("n", "3")), int(query.get("pause", "50")) / 1000, "held" in query)
             return True
         status = int(word) if "/status/" in url.path else 200
         body = b"" if request.method == "HEAD" else json.dumps({"target": request.target, "ok": True}).encode()
@@ -160,12 +160,14 @@ class RecordingUpstream:
             writer.write(body)
         await writer.drain()
 
-    async def _chunks(self, writer: asyncio.StreamWriter, number: int, pause: float) -> None:
+    async def _chunks(self, writer: asyncio.StreamWriter, number: int, pause: float, held: bool) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
         for index in range(number):
             piece = f"data: {index}\n\n".encode()
             writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
             await writer.drain()
+            if held:
+                await self.released.wait()
             await asyncio.sleep(pause)
         writer.write(b"0\r\n\r\n")
         await writer.drain()

@@ -64,19 +64,17 @@ async def test_a_connection_known_to_be_closed_is_not_written_to():
 async def test_no_head_in_time():
     async with line(answers(b"HTTP/1.1 103 Hint\r\n\r\nHTTP/1.1 200 OK\r\n")) as up:
         with pytest.raises(FirstByteTimeout) as caught:
-            await up.send(timeouts=Timeouts(connect=1, first_byte=0.1, idle=5, total=9))
+            await up.send(timeouts=Timeouts(connect=60, first_byte=0.1, idle=60, total=60))
         assert caught.value.sent
         await up.settled()
 
 
 async def test_silence_in_the_body_after_what_had_arrived():
     async with line(answers(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")) as up:
-        response = await up.send(timeouts=Timeouts(connect=1, first_byte=5, idle=0.1, total=9))
+        response = await up.send(timeouts=Timeouts(connect=60, first_byte=60, idle=0.2, total=60))
         assert await response.read() == b"abc"
-        started = asyncio.get_running_loop().time()
         with pytest.raises(IdleTimeout):
             await response.read()
-        assert asyncio.get_running_loop().time() - started < 1
         await up.settled()
 
 
@@ -90,7 +88,7 @@ async def test_a_dribbling_upstream_meets_the_total_timeout(dribble):
 
     async with line(script) as up:
         with pytest.raises(TotalTimeout):
-            await everything(await up.send(timeouts=Timeouts(connect=1, first_byte=5, idle=5, total=0.3)))
+            await everything(await up.send(timeouts=Timeouts(connect=60, first_byte=60, idle=60, total=0.3)))
         await up.settled()
 
 
@@ -100,10 +98,10 @@ async def test_a_steady_body_outlives_the_idle_timeout():
         await peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n")
         for _ in range(30):
             await peer.say(b"x")
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
 
     async with line(script) as up:
-        response = await up.send(timeouts=Timeouts(connect=1, first_byte=0.2, idle=0.2, total=9))
+        response = await up.send(timeouts=Timeouts(connect=60, first_byte=60, idle=1, total=60))
         assert await everything(response) == b"x" * 30
 
 
@@ -114,8 +112,8 @@ async def test_a_caller_who_does_not_read_is_no_silence_of_the_upstream():
         await peer.reader.read()
 
     async with line(script) as up:
-        response = await up.send(timeouts=Timeouts(connect=1, first_byte=5, idle=0.15, total=9))
-        await asyncio.sleep(0.4)
+        response = await up.send(timeouts=Timeouts(connect=60, first_byte=60, idle=0.5, total=60))
+        await asyncio.sleep(1)
         assert len(await everything(response)) == 9_000_000
 
 
@@ -142,9 +140,9 @@ async def test_one_timer_serves_many_calls():
 
 async def test_times_may_shrink_from_call_to_call():
     async with line(answers(OK, b"")) as up:
-        await up.send(timeouts=Timeouts(connect=1, first_byte=60, idle=60, total=60))
+        await up.send(timeouts=Timeouts(connect=60, first_byte=60, idle=60, total=60))
         with pytest.raises(FirstByteTimeout):
-            await up.send(b"POST", timeouts=Timeouts(connect=1, first_byte=0.1, idle=60, total=60))
+            await up.send(b"POST", timeouts=Timeouts(connect=60, first_byte=0.1, idle=60, total=60))
 
 
 async def test_gauges_count_over_all_origins():

@@ -12,9 +12,9 @@ from gateway.upstreams.http import PoolCounts, Timeouts
 from gateway.upstreams.http.errors import ConnectError, PoolTimeout, UpstreamError
 from gateway.upstreams.origin import Lane
 
-from .wire import OK, Line, always, answers, everything, line
+from .wire import OK, PATIENT, Line, always, answers, everything, line
 
-HURRIED = Timeouts(connect=0.1, first_byte=5, idle=5, total=20)
+HURRIED = Timeouts(connect=0.1, first_byte=60, idle=60, total=60)
 
 
 async def test_200_calls_share_10_connections():
@@ -109,15 +109,15 @@ async def test_a_lane_has_connections_of_its_own_and_another_limit_is_another_la
     async with line(script, max_connections=5) as up:
         narrow, wide = Lane(up.origin, "shop", 1), Lane(up.origin, "shop", 2)
 
-        def call(lane):
-            return asyncio.ensure_future(up.client.send(lane, b"GET", b"/", [], None, HURRIED))
+        def call(lane, timeouts=PATIENT):
+            return asyncio.ensure_future(up.client.send(lane, b"GET", b"/", [], None, timeouts))
 
         waiting = [call(narrow), call(up.origin), call(wide), call(wide)]
         await asyncio.sleep(0.05)
         assert up.client.counts.in_use == 4
         for full in (narrow, wide):
             with pytest.raises(PoolTimeout) as caught:
-                await call(full)
+                await call(full, HURRIED)
             assert not caught.value.sent
         go.set()
         for answer in await asyncio.gather(*waiting):

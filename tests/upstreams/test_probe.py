@@ -14,13 +14,16 @@ from gateway.upstreams.probe import Finding, Prober, probe
 from tests.support.certificates import self_signed
 
 from .test_dial import resolving, tls_listener
-from .wire import HOST, LOOPBACK, OK, Peer, always, answers, line
+from .wire import HOST, LOOPBACK, OK, PATIENT, Peer, always, answers, line
 
-QUICK = Timeouts(connect=0.5, first_byte=0.3, idle=0.3, total=1)
+QUICK = Timeouts(connect=0.5, first_byte=60, idle=60, total=60)
+BRIEF = Timeouts(connect=60, first_byte=0.3, idle=60, total=60)
 
 
-async def tried(origin: Origin, *, guard: EgressGuard | None = None, tls=None, headers=HOST) -> Finding:
-    return await probe(Prober(guard or EgressGuard(LOOPBACK), origin, QUICK, tls), b"GET", b"/", headers)
+async def tried(
+    origin: Origin, *, guard: EgressGuard | None = None, tls=None, headers=HOST, timeouts: Timeouts = PATIENT
+) -> Finding:
+    return await probe(Prober(guard or EgressGuard(LOOPBACK), origin, timeouts, tls), b"GET", b"/", headers)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +63,7 @@ async def silent(peer: Peer) -> None:
 )
 async def test_a_server_that_does_not_answer_in_http(script, outcome):
     async with line(script) as up:
-        found = await tried(up.origin)
+        found = await tried(up.origin, timeouts=BRIEF if script is silent else PATIENT)
     assert (found.outcome, found.ok, found.status) == (outcome, False, None)
     assert set(found.times) == {"resolve_ms", "connect_ms"}
     assert "SSH" not in found.detail
@@ -85,7 +88,7 @@ async def test_names_without_an_address_and_slow_resolvers():
         return []
 
     for resolver in (nowhere, slow):
-        found = await tried(Origin("https", "shop.test", 443), guard=EgressGuard(resolver=resolver))
+        found = await tried(Origin("https", "shop.test", 443), guard=EgressGuard(resolver=resolver), timeouts=QUICK)
         assert (found.outcome, found.times) == ("dns_failed", {})
         assert "shop.test" in found.detail
     await asyncio.sleep(0.6)  # the shared resolution ends on its own

@@ -281,15 +281,15 @@ async def test_an_upstream_that_stops_accepting_times_out_as_idle():
     async with line(script) as up:
         with pytest.raises(IdleTimeout):
             await up.send(
-                b"POST", body=b"z" * 64_000_000, timeouts=Timeouts(connect=1, first_byte=9, idle=0.2, total=9)
+                b"POST", body=b"z" * 64_000_000, timeouts=Timeouts(connect=60, first_byte=60, idle=0.2, total=60)
             )
         await up.settled()
 
 
 async def test_a_slow_caller_is_not_the_upstreams_fault():
-    impatient = Timeouts(connect=1, first_byte=0.1, idle=0.1, total=9)
+    impatient = Timeouts(connect=60, first_byte=0.5, idle=0.5, total=60)
     async with line(recording([])) as up:
-        response = await up.send(b"POST", body=pieces(b"a", b"b", b"c", pause=0.15), timeouts=impatient)
+        response = await up.send(b"POST", body=pieces(b"a", b"b", b"c", pause=0.7), timeouts=impatient)
         assert await everything(response) == b"ok"
 
 

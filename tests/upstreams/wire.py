@@ -15,7 +15,7 @@ from gateway.upstreams.egress import EgressGuard
 from gateway.upstreams.http import Origin, PoolCounts, Timeouts, UpstreamClient, UpstreamResponse
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
-PATIENT = Timeouts(connect=5, first_byte=5, idle=5, total=20)
+PATIENT = Timeouts(connect=60, first_byte=60, idle=60, total=60)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 HOST = [(b"Host", b"upstream.test")]
 
