@@ -447,8 +447,9 @@ async def _(stage: Stage) -> Seen | None:
 
 @row("stopped", kill="stop")
 async def _(stage: Stage) -> Seen:
+    stage.upstream.forget()
     call = asyncio.ensure_future(stage.call("/hang"))
-    await asyncio.sleep(0.5)
+    await stage.reached()
     stage.gateway.process.send_signal(signal.SIGTERM)
     return await call
 

@@ -182,7 +182,7 @@ async def test_a_caller_who_hangs_up_before_the_head_gets_the_answer_later(
     upstream.forget()
     headers, path = keyed(agent), f"/publishers/{shop.slug}/x?ms=700"
     with pytest.raises(httpx.ReadTimeout):
-        await gateway.client.get(path, headers=headers, timeout=0.2)
+        await gateway.client.get(path, headers=headers, timeout=httpx.Timeout(60, read=0.2))
     for _ in range(300):
         again = await gateway.client.get(path, headers=headers)
         if again.status_code != 409:
