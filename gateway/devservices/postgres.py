@@ -195,25 +195,26 @@ def _create(place: Place, password: str) -> None:
         os.write(handle, password.encode())
         if place.account is not None:
             os.fchown(handle, place.account.uid, place.account.gid)
-        _run(place, "initdb", "-D", fresh, "-U", SUPERUSER, f"--pwfile={password_file}", *_initdb_options(place))
+        run(place, "initdb", "-D", fresh, "-U", SUPERUSER, f"--pwfile={password_file}", *_initdb_options(place))
     finally:
         os.close(handle)
         password_file.unlink(missing_ok=True)
     statements = (
         f"CREATE ROLE {ROLE} LOGIN CREATEDB CREATEROLE PASSWORD '{password}'\nCREATE DATABASE {DATABASE} OWNER {ROLE}\n"
     )
-    _run(place, "postgres", "--single", "-D", fresh, "postgres", stdin=statements)
+    run(place, "postgres", "--single", "-D", fresh, "postgres", stdin=statements)
     fresh.rename(place.cluster)
 
 
 def _initdb_options(place: Place) -> list[str]:
-    banner = _run(place, "postgres", "--version").rsplit(" ", 1)[-1]
+    banner = run(place, "postgres", "--version").rsplit(" ", 1)[-1]
     major = int("".join(digit for digit in banner.split(".")[0] if digit.isdigit()) or 0)
     provider = ["--locale-provider=builtin"] if major >= BUILTIN_LOCALE_SINCE else []
     return ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--data-checksums", *provider]
 
 
-def _run(place: Place, program: str, *arguments: str | Path, stdin: str = "") -> str:
+def run(place: Place, program: str, *arguments: str | Path, stdin: str = "") -> str:
+    """Run one of the server's programs to its end, as the cluster's account, and return what it says."""
     account = place.account
     done = subprocess.run(
         [str(place.binaries / program), *map(str, arguments)],
