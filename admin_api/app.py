@@ -26,8 +26,10 @@ from admin_api.resources import (
     connection_tests,
     deposits,
     discovery,
+    invitations,
     key_budgets,
     logins,
+    members,
     openapi_import,
     operations,
     operator,
@@ -39,6 +41,7 @@ from admin_api.resources import (
     publisher_calls,
     publishers,
     receipts,
+    roles,
     sessions,
 )
 from admin_api.store import pages as store
@@ -66,6 +69,9 @@ ROUTERS = (
     account_pages.router,
     organizations.router,
     audit_logs.router,
+    members.router,
+    invitations.router,
+    roles.router,
     connection_tests.router,
     openapi_import.router,
     organization_publishers.router,
@@ -154,6 +160,10 @@ def _common(operation: dict[str, Any]) -> list[int]:
     common = [500, 503] if operation.get("x-extension") else [429, 500, 503]
     if operation.get("parameters") or operation.get("security"):
         common.append(400)
+    if operation.get("security") and {} not in operation["security"]:
+        common.append(401)
+    if needs.may_forbid(operation["x-permission"]):
+        common.append(403)
     body = operation.get("requestBody")
     if body is not None and "default" not in operation["responses"]:
         common += [400, 413]

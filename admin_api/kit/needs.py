@@ -23,7 +23,7 @@ from fastapi.routing import APIRoute
 from admin_api.kit.access import Caller, ServicesDep, public, registration
 from gateway.errors import InvalidRequest
 from gateway.identity.organizations import default_of
-from gateway.identity.permissions import AccountRight, Member, Permission, membership, require
+from gateway.identity.permissions import SCOPES, AccountRight, Member, Permission, demand_right, membership, require
 from gateway.identity.principals import Principal
 
 Dependency = TypeVar("Dependency", bound=Callable[..., Any])
@@ -54,6 +54,11 @@ def declared(route: APIRoute) -> str:
     if any(parameter.name == "organization_id" for parameter in found[0].query_params):
         raise Undeclared(f"{route.methods} {route.path}: {words[0]} needs an organization, and the path names none")
     return words[0]
+
+
+def may_forbid(words: str) -> bool:
+    """Return whether a caller who is known may be refused what needs this."""
+    return words in SCOPES or words.startswith("member")
 
 
 def check(routes: Iterable[Any]) -> None:
@@ -101,6 +106,7 @@ def _in_default(permission: Permission) -> Callable[..., Any]:
 def _own(right: AccountRight) -> Callable[..., Any]:
     @declares(right.value)
     async def account(caller: Caller) -> Principal:
+        demand_right(caller, right)
         return caller
 
     return account

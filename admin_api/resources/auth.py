@@ -28,7 +28,7 @@ from gateway.identity import names
 from gateway.identity.accounts import load
 from gateway.identity.api_keys import MAX_DAYS, ApiKey, create_key, list_keys, revoke_key, set_budget
 from gateway.identity.organizations import default_of
-from gateway.identity.permissions import Member, Permission
+from gateway.identity.permissions import SCOPES, Member, Permission
 from gateway.request_body import RequestBody
 from gateway.services import Services
 
@@ -65,10 +65,15 @@ class UserMeResponse(Answer):
 
 
 class CreateApiKeyRequest(RequestBody):
-    """A new key. Without expires_in_days it does not expire, so a misspelt one is refused."""
+    """A new key. Without expires_in_days it does not expire, so a misspelt one is refused.
+
+    `scopes` are what it may do: permissions of the organization, and `buy`, `wallet.read` and `account.manage` for the
+    account. Without them it may do what the key that makes it may.
+    """
 
     name: Annotated[StrictStr, Field(max_length=256)]
     expires_in_days: Annotated[StrictInt, Field(ge=1, le=MAX_DAYS)] | None = None
+    scopes: Annotated[list[StrictStr], Field(max_length=100)] | None = None
     budget: BudgetChange | None = None
 
 
@@ -90,6 +95,7 @@ class ApiKeyInfo(Answer):
     expires_at: Moment | None
     last_used_at: Moment | None
     revoked_at: Moment | None
+    scopes: list[str] | None
     budget: KeyBudgetInfo | None
 
 
@@ -116,6 +122,7 @@ class ApiKeyCreated(Answer):
     organization_id: UUID
     created_at: Moment
     expires_at: Moment | None
+    scopes: list[str] | None
     budget: KeyBudgetInfo | None
 
 
@@ -256,13 +263,15 @@ async def _list(services: Services, member: Member) -> ApiKeysResponse:
 
 
 async def _create(services: Services, member: Member, body: CreateApiKeyRequest) -> ApiKeyCreatedResponse:
+    if set(body.scopes or ()) - SCOPES:
+        raise refused("scopes", "has a name that GET /permissions does not list, and that is no right of an account")
     async with services.database.transaction() as connection:
         try:
             name = names.check(body.name, longest=100)
         except names.NameRefused as error:
             raise refused("name", str(error)) from None
         budget = None if body.budget is None else changed(None, body.budget, services.catalog.default_asset)
-        created = await create_key(connection, member, name, body.expires_in_days, budget)
+        created = await create_key(connection, member, name, body.expires_in_days, budget, body.scopes)
     record = created.record
     return ApiKeyCreatedResponse(
         data=ApiKeyCreated(
@@ -273,6 +282,7 @@ async def _create(services: Services, member: Member, body: CreateApiKeyRequest)
             organization_id=record.organization_id,
             created_at=record.created_at,
             expires_at=record.expires_at,
+            scopes=record.scopes,
             budget=shown(record.budget, services.catalog.assets, {}, datetime.now(UTC).date()),
         )
     )
@@ -317,5 +327,6 @@ def _info(key: ApiKey, budget: KeyBudgetInfo | None) -> ApiKeyInfo:
         expires_at=key.expires_at,
         last_used_at=key.last_used_at,
         revoked_at=key.revoked_at,
+        scopes=key.scopes,
         budget=budget,
     )

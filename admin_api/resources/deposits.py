@@ -26,6 +26,7 @@ from gateway.catalog.prices import LIST_PRICING
 from gateway.catalog.records import FIND_ACTIVE
 from gateway.catalog.refusals import refused
 from gateway.errors import InvalidRequest, NotFound, RailNotAvailable, SettlementPending, Unauthenticated
+from gateway.identity.permissions import AccountRight, demand_right
 from gateway.identity.principals import Principal
 from gateway.identity.wallets import KIND
 from gateway.payments.evm.encoding import parse_address, show_address
@@ -206,7 +207,9 @@ async def holder(
         if proofs:
             raise InvalidRequest("Send an API key or a wallet proof, not both.")
         try:
-            return await caller(request, services, None)
+            principal = await caller(request, services, None)
+            demand_right(principal, AccountRight.WALLET_READ)
+            return principal
         except Unauthenticated as refusal:
             refusal.fields["extensions"] = services.proofs.extensions(services.settings.public_url + request.url.path)
             raise

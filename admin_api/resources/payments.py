@@ -19,6 +19,7 @@ from admin_api.kit.envelope import Answer
 from admin_api.kit.needs import declares
 from admin_api.kit.problems import refusals
 from gateway.errors import Forbidden, InvalidRequest, RailNotAvailable
+from gateway.identity.permissions import AccountRight, demand_right
 from gateway.limits.policy import Check, Policy
 from gateway.payments.facilitation import Requester, Settled
 from gateway.services import Services
@@ -106,6 +107,7 @@ async def requester(
         await public(request, services)
         return Requester(None, key)
     principal = await caller(request, services, None)
+    demand_right(principal, AccountRight.BUY)
     if rules.access == "listed" and str(principal.organization_id) not in rules.organizations:
         raise Forbidden("This gateway settles for organizations that its operator has listed; yours is not among them.")
     return Requester(principal.organization_id, key)

@@ -6,6 +6,7 @@ wallet. A half-registered agent (a key without a wallet) can therefore not exist
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -65,8 +66,8 @@ INSERT_MEMBERSHIP = Command("INSERT INTO identity.membership (organization_id, a
 INSERT_KEY = Command(
     """
     INSERT INTO identity.api_key (id, key_id, secret_hash, name, organization_id, account_id, expires_at, budget_scope,
-                                  budget_asset, budget_per_call, budget_per_day, budget_per_month)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::numeric, $11::text::numeric, $12::text::numeric)
+                                  budget_asset, budget_per_call, budget_per_day, budget_per_month, scopes)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::numeric, $11::text::numeric, $12::text::numeric, $13)
     """
 )
 FIND_ACCOUNT = Statement(
@@ -112,12 +113,13 @@ async def add_key(
     account_id: UUID,
     expires_at: datetime | None = None,
     budget: KeyBudget | None = None,
+    scopes: Sequence[str] | None = None,
 ) -> tuple[UUID, NewKey]:
     """Store a fresh key and return its id with the key; the text of the key is kept nowhere."""
     key, key_row = new_key(), uuid7()
     await INSERT_KEY.run(
         connection, key_row, key.key_id, key.secret_hash, name, organization_id, account_id, expires_at,
-        *budgets.written(budget),
+        *budgets.written(budget), scopes,
     )  # fmt: skip
     return key_row, key
 

@@ -1,7 +1,8 @@
 """API keys of an organization: list, create, revoke, limit. Only hashes are stored; a key's text exists in one answer.
 
-A key acts as the account that made it. Its owner may always revoke it; keys of other members take the permission to
-manage them. Revoked keys stay listed.
+A key acts as the account that made it, and never may more than what made it: its scopes and its end are within those of
+its maker's key, and each use asks what the account's role holds then. Its owner may always revoke it; keys of other
+members take the permission to manage them. Revoked keys stay listed.
 
 A key must not loosen what it may spend. So one with a budget makes no keys, sets no budgets, revokes only itself and
 makes no recovery code; and no key sets its own budget, so that one without any is left that can change the others.
@@ -11,7 +12,7 @@ What does not live here: recognising a key (principals.py), and whether a call f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,11 +21,11 @@ from uuid import UUID
 from gateway.audit.entries import record
 from gateway.database.pool import Connection
 from gateway.database.statement import Command, Statement
-from gateway.errors import BudgetLocked, Conflict, NotFound
+from gateway.errors import BudgetLocked, Conflict, Forbidden, NotFound
 from gateway.identity import budgets
 from gateway.identity.accounts import add_key
 from gateway.identity.budgets import KeyBudget
-from gateway.identity.permissions import Member, Permission
+from gateway.identity.permissions import Member, Permission, granted_scopes
 from gateway.identity.principals import Principal, refused_key
 from gateway.identity.sessions import demand_live
 
@@ -51,6 +52,7 @@ class ApiKey:
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
+    scopes: list[str] | None
     budget: KeyBudget | None
 
     @property
@@ -67,6 +69,14 @@ class CreatedKey:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Maker:
+    """The key that makes another one."""
+
+    limited: bool
+    expires_at: datetime | None
+
+
 def _row(*, budget: list[str | None] | None, **columns: Any) -> ApiKey:
     return ApiKey(**columns, budget=budgets.read(budget))
 
@@ -74,7 +84,7 @@ def _row(*, budget: list[str | None] | None, **columns: Any) -> ApiKey:
 LIST_KEYS = Statement(
     """
     SELECT id, key_id, name, organization_id, account_id, created_at, expires_at, revoked_at, last_used_at,
-           budget
+           scopes, budget
       FROM identity.api_key WHERE organization_id = $1 ORDER BY created_at DESC, id DESC
     """,
     _row,
@@ -82,7 +92,7 @@ LIST_KEYS = Statement(
 FIND_KEY_ROW = Statement(
     """
     SELECT id, key_id, name, organization_id, account_id, created_at, expires_at, revoked_at, last_used_at,
-           budget
+           scopes, budget
       FROM identity.api_key WHERE organization_id = $1 AND id = $2
     """,
     _row,
@@ -99,10 +109,20 @@ COUNT_LIVE_KEYS = Statement(
 # The same for a budget that is being set: the answer is whether the maker has one.
 LOCK_MAKER = Statement(
     """
-    SELECT k.budget IS NOT NULL
+    SELECT k.budget IS NOT NULL AS limited, k.expires_at
       FROM identity.account a JOIN identity.api_key k ON k.account_id = a.id
      WHERE k.id = $1 AND a.status = 'active' AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
        FOR SHARE OF a, k
+    """,
+    _Maker,
+)
+# Before the maker: who is removed from the organization waits, and then takes the new key along. The answer is whether
+# the key will act in this organization only.
+LOCK_MEMBERSHIP = Statement(
+    """
+    SELECT NOT (o.is_personal AND o.created_by = m.account_id)
+      FROM identity.membership m JOIN identity.organization o ON o.id = m.organization_id
+     WHERE m.organization_id = $1 AND m.account_id = $2 AND o.deleted_at IS NULL FOR SHARE OF m
     """,
     bool,
     scalar=True,
@@ -135,16 +155,25 @@ async def create_key(
     name: str,
     expires_in_days: int | None,
     budget: KeyBudget | None = None,
+    scopes: Collection[str] | None = None,
 ) -> CreatedKey:
     """Make a key that acts as its maker. Raises Conflict when the organization has too many live ones.
 
-    Raises Unauthenticated when the maker's own key has died since it was looked up, BudgetLocked when it has a budget.
+    Raises Unauthenticated when the maker's own key has died since it was looked up, BudgetLocked when it has a budget,
+    Forbidden when the key would have more than its maker.
     """
     organization_id, caller = maker.organization_id, maker.caller
-    await _lock_maker(connection, caller)
+    confined = await LOCK_MEMBERSHIP.first(connection, organization_id, caller.account_id)
+    if confined is None:
+        raise Forbidden("You are not a member of this organization.")
+    ends = await _lock_maker(connection, caller)
     if await COUNT_LIVE_KEYS.one(connection, organization_id) >= MAX_LIVE_KEYS:
         raise Conflict(f"This organization has {MAX_LIVE_KEYS} live keys; revoke some first.")
-    expires_at = None if expires_in_days is None else datetime.now(UTC) + timedelta(days=expires_in_days)
+    expires_at = ends if expires_in_days is None else datetime.now(UTC) + timedelta(days=expires_in_days)
+    if ends is not None and expires_at is not None and expires_at > ends:
+        raise Forbidden(
+            "A key does not outlive the one that makes it: ask for fewer days, or leave expires_in_days out."
+        )
     key_row, key = await add_key(
         connection,
         name=name,
@@ -152,6 +181,7 @@ async def create_key(
         account_id=caller.account_id,
         expires_at=expires_at,
         budget=budget,
+        scopes=granted_scopes(maker, scopes, confined=confined),
     )
     made = await FIND_KEY_ROW.one(connection, organization_id, key_row)
     await _note(connection, "api_key.create", made, after=_set(made))
@@ -194,16 +224,18 @@ async def demand_no_budget(connection: Connection, caller: Principal) -> None:
         raise BudgetLocked(LOCKED)
 
 
-async def _lock_maker(connection: Connection, maker: Principal) -> None:
+async def _lock_maker(connection: Connection, maker: Principal) -> datetime | None:
+    """Keep the maker's own credential alive until the transaction ends, and return when its key ends."""
     if maker.session_id is not None:
         await LOCK_ACCOUNT.run(connection, maker.account_id)
         await demand_live(connection, maker)
-        return
-    limited = await LOCK_MAKER.first(connection, maker.api_key_id)
-    if limited is None:
+        return None
+    key = await LOCK_MAKER.first(connection, maker.api_key_id)
+    if key is None:
         raise refused_key()
-    if limited:
+    if key.limited:
         raise BudgetLocked(LOCKED)
+    return key.expires_at
 
 
 async def _theirs(connection: Connection, member: Member, key_row: UUID) -> ApiKey:
@@ -219,7 +251,7 @@ async def _theirs(connection: Connection, member: Member, key_row: UUID) -> ApiK
 def _set(key: ApiKey) -> dict[str, object]:
     """Return what people set of a key, for the audit log."""
     limits = None if key.budget is None else asdict(key.budget.limits)
-    return {"name": key.name, "expires_at": key.expires_at, "budget": limits}
+    return {"name": key.name, "expires_at": key.expires_at, "scopes": key.scopes, "budget": limits}
 
 
 async def _note(

@@ -9,6 +9,7 @@ they are not there.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
@@ -81,11 +82,9 @@ class AccountRight(StrEnum):
 
 
 ACCOUNT_RIGHTS = {
-    AccountRight.BUY: "Make paid calls.",
+    AccountRight.BUY: "Call publishers and use the facilitator.",
     AccountRight.WALLET_READ: "See the wallet, its budget, its deposits and receipts.",
-    AccountRight.ACCOUNT_MANAGE: (
-        "Claim credit, deposit, make a recovery code, create organizations, answer invitations, end sessions."
-    ),
+    AccountRight.ACCOUNT_MANAGE: "Claim credit, deposit, set recovery, join and make organizations, end sessions.",
 }
 
 _VIEWER = frozenset(
@@ -113,13 +112,45 @@ _ADMIN = _OWNER - {Permission.ORG_DELETE, Permission.ORG_CHANGE_OWNER}
 ROLES: dict[str, frozenset[Permission]] = {"owner": _OWNER, "admin": _ADMIN, "editor": _EDITOR, "viewer": _VIEWER}
 """DECISIONS: owner everything; admin all but deleting and owner changes; editor writes resources; viewer reads."""
 
-ROLE_IN = Statement(
+SCOPES = frozenset([*(one.value for one in Permission), *(one.value for one in AccountRight)])
+"""What the scopes of an API key can name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What an account is in an organization. `custom` is the name of a role that the organization made itself."""
+
+    role: str
+    custom: str | None
+    permissions: list[str] | None
+
+    @property
+    def name(self) -> str:
+        """Return the role's name."""
+        return self.role if self.custom is None else self.custom
+
+    @property
+    def held(self) -> frozenset[Permission]:
+        """Return what the role holds. A stored permission that no longer exists is none."""
+        if self.permissions is None:
+            return ROLES.get(self.role, frozenset())
+        return frozenset(one for one in Permission if one.value in self.permissions)
+
+
+STANDING = Statement(
     """
-    SELECT m.role FROM identity.membership m JOIN identity.organization o ON o.id = m.organization_id
+    SELECT m.role, r.name AS custom, r.permissions
+      FROM identity.membership m
+      JOIN identity.organization o ON o.id = m.organization_id
+      LEFT JOIN identity.role r ON r.id = m.role_id
      WHERE m.organization_id = $1 AND m.account_id = $2 AND o.deleted_at IS NULL
     """,
-    str,
-    scalar=True,
+    Standing,
+)
+
+
+LOCK_ORGANIZATION = Statement(
+    "SELECT true FROM identity.organization WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE", bool, scalar=True
 )
 
 
@@ -134,22 +165,60 @@ class Member:
 
     def demand(self, permission: Permission) -> None:
         """Raise Forbidden without a permission: for what depends on the object, beyond what the route declares."""
-        if permission not in self.permissions:
-            origin().refused = self.organization_id, permission.value  # the audit log's to write
-            raise Forbidden(lacking(self.role, permission))
+        if permission in self.permissions:
+            return
+        origin().refused = self.organization_id, permission.value  # the audit log's to write
+        scopes = self.caller.scopes
+        if scopes is not None and permission.value not in scopes:
+            raise out_of_scope(permission)
+        raise Forbidden(f"Your role in this organization, {self.role}, lacks the permission {permission.value}.")
 
 
-def lacking(role: str, permission: Permission) -> str:
-    """Return the refusal of a member whose role lacks a permission."""
-    return f"Your role in this organization, {role}, lacks the permission {permission.value}."
+def out_of_scope(right: Permission | AccountRight) -> Forbidden:
+    """Return the refusal of an API key whose scopes leave something out."""
+    return Forbidden(f"The scopes of this API key do not have {right.value}. Use a key that has it.")
+
+
+def demand_right(caller: Principal, right: AccountRight) -> None:
+    """Raise Forbidden for an API key that may not do something for its account.
+
+    A key of a shared organization does not manage the account that made it: it could become more than it is.
+    """
+    if caller.scopes is not None and right.value not in caller.scopes:
+        raise out_of_scope(right)
+    if caller.confined and right is AccountRight.ACCOUNT_MANAGE:
+        raise Forbidden("This API key belongs to a shared organization; use one of your own organization for this.")
+
+
+def granted_scopes(maker: Member, asked: Collection[str] | None, *, confined: bool) -> list[str] | None:
+    """Return the scopes of a key that `maker` makes: what it asks for, else what its own key has; None is everything.
+
+    Raises Forbidden for more than the maker has, and where a key that will be `confined` is to manage the account.
+    """
+    caller = maker.caller
+    if asked is None:
+        return None if caller.scopes is None else sorted(caller.scopes)
+    for scope in sorted(set(asked)):
+        if scope in Permission:
+            maker.demand(Permission(scope))
+        elif caller.scopes is not None and scope not in caller.scopes:
+            raise out_of_scope(AccountRight(scope))
+    if confined and AccountRight.ACCOUNT_MANAGE in asked:
+        raise Forbidden("A key of a shared organization cannot have account.manage.")
+    return sorted(set(asked))
 
 
 async def membership(connection: Connection, caller: Principal, organization_id: UUID) -> Member:
     """Return the caller as a member of an organization. Raises Forbidden, also for an unknown organization."""
-    role = await ROLE_IN.first(connection, organization_id, caller.account_id)
-    if role is None:
+    if caller.confined and caller.organization_id != organization_id:
+        raise Forbidden("This API key belongs to another organization, and acts in no other one.")
+    standing = await STANDING.first(connection, organization_id, caller.account_id)
+    if standing is None:
         raise Forbidden("You are not a member of this organization.")
-    return Member(caller, organization_id, role, ROLES.get(role, frozenset()))
+    held = standing.held
+    if caller.scopes is not None:
+        held = frozenset(one for one in held if one.value in caller.scopes)
+    return Member(caller, organization_id, standing.name, held)
 
 
 async def require(connection: Connection, caller: Principal, organization_id: UUID, permission: Permission) -> Member:
@@ -157,3 +226,15 @@ async def require(connection: Connection, caller: Principal, organization_id: UU
     member = await membership(connection, caller, organization_id)
     member.demand(permission)
     return member
+
+
+async def locked(connection: Connection, member: Member, permission: Permission | None = None) -> Member:
+    """Lock the organization until the transaction ends, and return what the member is in it by now. Raises Forbidden.
+
+    Every change of its members, roles and invitations begins so: each sees what the one before it left.
+    """
+    await LOCK_ORGANIZATION.first(connection, member.organization_id)
+    now = await membership(connection, member.caller, member.organization_id)
+    if permission is not None:
+        now.demand(permission)
+    return now

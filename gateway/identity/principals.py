@@ -38,7 +38,9 @@ _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 class Principal:
     """A caller who has proven who it is. `organization_id` is what its key belongs to, `budget` what it may spend.
 
-    A person who logged in has a `session_id` instead of a key, and the session in the key's place.
+    `scopes` are what its key may do, None for all that its account may. A `confined` key, one of a shared organization,
+    acts in that one only. A person who logged in has a `session_id` instead of a key, and the session in the key's
+    place.
     """
 
     account_id: UUID
@@ -49,6 +51,8 @@ class Principal:
     kind: str
     budget: KeyBudget | None = None
     session_id: UUID | None = None
+    scopes: frozenset[str] | None = None
+    confined: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,8 @@ class KeyRecord:
     kind: str
     expires_at: datetime | None
     budget: list[str | None] | None
+    scopes: list[str] | None
+    confined: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +91,7 @@ class _Entry:
 FIND_KEY = Statement(
     """
     SELECT k.id AS api_key_id, k.key_id, k.secret_hash, k.organization_id, k.account_id, a.name, a.kind, k.expires_at,
-           k.budget
+           k.budget, k.scopes, NOT (o.is_personal AND o.created_by = k.account_id) AS confined
       FROM identity.api_key k
       JOIN identity.account a ON a.id = k.account_id
       JOIN identity.organization o ON o.id = k.organization_id
@@ -210,9 +216,10 @@ class Identities:
         record = await self._database.read(lambda connection: FIND_KEY.first(connection, key_id))
         principal = None
         if record is not None:
+            scopes = None if record.scopes is None else frozenset(record.scopes)
             principal = Principal(
                 record.account_id, record.organization_id, record.api_key_id, record.key_id, record.name, record.kind,
-                budgets.read(record.budget),
+                budgets.read(record.budget), scopes=scopes, confined=record.confined,
             )  # fmt: skip
         entry = _Entry(record, principal, started)
         if changes != self._changes:  # maybe of this key, after it was read: it serves this once

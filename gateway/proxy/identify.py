@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from gateway.billing.wallet_proofs import WalletProofs
 from gateway.errors import InvalidRequest, RateLimited, Unauthenticated
 from gateway.identity.clients import Network, client_address, is_trusted
+from gateway.identity.permissions import AccountRight, demand_right
 from gateway.identity.principals import Identities
 from gateway.limits.limiter import RateLimiter
 from gateway.limits.policy import Check, Policy
@@ -24,7 +25,7 @@ async def identify(
     guesses: Policy,
     trusted: Sequence[Network],
 ) -> None:
-    """Set the principal when a credential came along. Raises Unauthenticated, or RateLimited for one who guesses."""
+    """Set the principal when a credential came along. Raises Unauthenticated, Forbidden, RateLimited."""
     exchange.by_trusted_proxy = bool(trusted) and is_trusted(peer_address(exchange), trusted)
     credential, proof = exchange.fields.get(b"authorization"), exchange.fields.get(b"sign-in-with-x")
     if credential is None and proof is None:
@@ -36,6 +37,7 @@ async def identify(
             exchange.principal = await proofs.prove(proof, exchange.fields.get(b"x-agent-wallet"))
         elif credential is not None:
             exchange.principal = await identities.resolve(credential.decode("latin-1"))
+            demand_right(exchange.principal, AccountRight.BUY)
     except Unauthenticated:
         verdict = await limiter.check(Check(counted_address(exchange, trusted), guesses))
         if not verdict.allowed:

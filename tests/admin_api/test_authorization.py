@@ -20,6 +20,7 @@ from admin_api.app import build, document
 from admin_api.kit.access import Caller
 from admin_api.kit.needs import OPEN, Undeclared, check, needs
 from gateway.identity.permissions import ROLES, AccountRight, Permission
+from gateway.identity.principals import new_key
 from gateway.ids import uuid7
 from tests.support.gateway import RunningGateway
 from tests.support.world import World
@@ -30,14 +31,21 @@ OPERATIONS = {
 }
 MEMBERS = ("viewer", "editor", "admin", "owner")
 WITHOUT_KEY = ("anonymous", "revoked")
+# Keys of the owner: one whose scopes are empty, and one of another shared organization.
+NARROW = ("scopeless", "confined")
+# The least first: what the owner is allowed to do may end the organization.
+EVERYBODY = (*WITHOUT_KEY, "stranger", *NARROW, *MEMBERS)
 # Who proves itself otherwise than by a key alone, and what an empty request is told then.
 PROOFS = {
     "public": {},
-    "operator": dict.fromkeys([*WITHOUT_KEY, "stranger", *MEMBERS], 501),  # no token is set here
-    "facilitator": dict.fromkeys([*WITHOUT_KEY, "stranger", *MEMBERS], 501),  # no chain is set here
+    "operator": dict.fromkeys(EVERYBODY, 501),  # no token is set here
+    "facilitator": dict.fromkeys(EVERYBODY, 501),  # no chain is set here
     "signature": {"revoked": 401},
-    "wallet.read or signature": {"anonymous": 401, "revoked": 401},
-    "payment": {"revoked": 401, "anonymous": 402},
+    "wallet.read or signature": {"anonymous": 401, "revoked": 401, "scopeless": 403},
+    "payment": {"revoked": 401, "anonymous": 402, "scopeless": 403},
+    "authenticated": {"anonymous": 401, "revoked": 401},
+    "member": {"anonymous": 401, "revoked": 401, "stranger": 403, "confined": 403},
+    "member and account.manage": {"anonymous": 401, "revoked": 401, "stranger": 403, "confined": 403, "scopeless": 403},
 }
 
 
@@ -65,6 +73,16 @@ class Stage:
             )  # fmt: skip
         return organization
 
+    async def key(self, organization: UUID, scopes: list[str] | None) -> str:
+        """Make another key of the owner's."""
+        key = new_key()
+        await self.world.connection.execute(
+            "INSERT INTO identity.api_key (id, key_id, secret_hash, name, organization_id, account_id, scopes)"
+            " VALUES ($1, $2, $3, 'other', $4, $5, $6)",
+            uuid7(), key.key_id, key.secret_hash, organization, self.accounts["owner"], scopes,
+        )  # fmt: skip
+        return key.text
+
     async def told(self, name: str, who: str, organization: UUID) -> int:
         """Return the status that somebody gets for an operation with nothing in it."""
         method, path = name.split(" ")
@@ -84,7 +102,10 @@ async def stage(gateway: RunningGateway, world: World) -> Stage:
         "UPDATE identity.api_key SET revoked_at = now() WHERE account_id = $1", found["revoked"].id
     )
     keys = {name: agent.key for name, agent in found.items()}
-    return Stage(gateway, world, shop.slug, keys, {name: agent.id for name, agent in found.items()})
+    made = Stage(gateway, world, shop.slug, keys, {name: agent.id for name, agent in found.items()})
+    keys["scopeless"] = await made.key(found["owner"].organization_id, scopes=[])
+    keys["confined"] = await made.key(await made.organization(), scopes=None)
+    return made
 
 
 def expected(words: str, who: str) -> int | None:
@@ -93,10 +114,8 @@ def expected(words: str, who: str) -> int | None:
         return PROOFS[words].get(who)
     if who in WITHOUT_KEY:
         return 401
-    if words == "authenticated" or words in [right.value for right in AccountRight]:
-        return None
-    if words == "member":
-        return 403 if who == "stranger" else None
+    if words in [right.value for right in AccountRight]:
+        return 403 if who == "scopeless" or (who, words) == ("confined", "account.manage") else None
     return None if Permission(words) in ROLES.get(who, frozenset()) else 403
 
 
@@ -104,10 +123,9 @@ def expected(words: str, who: str) -> int | None:
 async def test_everybody_is_told_what_the_declaration_says(stage: Stage, name: str) -> None:
     words = OPERATIONS[name]["x-permission"]
     organization = await stage.organization() if "{organization_id}" in name else uuid7()
-    # The least first: what the owner is allowed to do may end the organization.
-    for who in ("anonymous", "revoked", "stranger", *MEMBERS):
+    for who in EVERYBODY:
         # Everybody owns the organization that `default` stands for.
-        role = "owner" if "/default/" in name and who not in WITHOUT_KEY else who
+        role = "owner" if "/default/" in name and who not in (*WITHOUT_KEY, *NARROW) else who
         status, refusal = await stage.told(name, who, organization), expected(words, role)
         if refusal is None:
             assert status not in (401, 403, 405, 500), (who, status)
@@ -118,7 +136,7 @@ async def test_everybody_is_told_what_the_declaration_says(stage: Stage, name: s
 def test_every_kind_of_need_is_in_use() -> None:
     words = Counter(operation["x-permission"] for operation in OPERATIONS.values())
     assert PROOFS.keys() < words.keys()
-    assert {"authenticated", "publishers.read", "publishers.write"} < words.keys()
+    assert {"publishers.read", "publishers.write", "account.manage"} < words.keys()
 
 
 def test_an_operation_without_a_declaration_stops_the_start() -> None:

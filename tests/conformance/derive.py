@@ -13,20 +13,9 @@ from typing import Any
 from tests.conformance.shapes import operations
 
 FIXTURE = Path(__file__).with_name("contract.json")
-WHOLE_CATEGORIES = ("agent", "agent-wallet", "publishers", "OAuth", "oauth-providers", "Auth", "Sessions")
+WHOLE_CATEGORIES = ("agent", "agent-wallet", "publishers", "Organizations", "RBAC", "Auth", "Sessions")
 SERVED = frozenset(
     [
-        "list_organizations",
-        "list_org_publishers",
-        "create_publisher",
-        "get_org_publisher",
-        "update_publisher",
-        "delete_publisher",
-        "update_publisher_pricing",
-        "get_org_publisher_earnings",
-        "list_org_publisher_payouts",
-        "create_org_publisher_payout",
-        "upload_publisher_logo",
         "get_current_user",
         "get_supported",
         "list_default_org_api_keys",

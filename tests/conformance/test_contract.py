@@ -29,7 +29,8 @@ def test_every_operation_is_exact(served: dict[str, Any]) -> None:
 def test_the_copy_holds_all_that_is_served() -> None:
     tags = [operation["tag"] for operation in CONTRACT.values()]
     assert {tag: tags.count(tag) for tag in tags} == {
-        "agent": 1, "agent-wallet": 12, "publishers": 8, "Organizations": 11, "Auth": 11, "Sessions": 4, "payments": 1,
+        "agent": 1, "agent-wallet": 12, "publishers": 8, "Organizations": 14, "RBAC": 9, "Auth": 11, "Sessions": 4,
+        "payments": 1,
         "Audit Logs": 2,
     }  # fmt: skip
     assert {operation["id"] for operation in CONTRACT.values()} >= SERVED

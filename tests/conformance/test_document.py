@@ -158,6 +158,9 @@ EXPECTED = {
     "change_password": 400,
     "reset_password": 404,
     "resolve_exchange": 404,
+    "accept_invitation": 404,
+    "decline_invitation": 404,
+    "assign_role": 404,
 }
 
 
@@ -177,12 +180,15 @@ def fitted(example: dict[str, Any], known: Known) -> dict[str, Any]:
 async def sent(gateway: RunningGateway, name: str, agent: Agent, known: Known, body: dict[str, Any]) -> httpx.Response:
     method, path = name.split(" ")
     other_key = await made_key(gateway, agent) if "{key_id}" in path else ""
+    role = await made_role(gateway, agent) if "{role_id}" in path else ""
     target = path.format(
         organization_id=known.organization,
         publisher_id=known.publisher,
         slug=known.slug,
         exchange_id=uuid4(),
         key_id=other_key,
+        role_id=role,
+        member_id=uuid4(),
     )
     token = OPERATOR_TOKEN if path.startswith("/operator") else agent.key
     return await gateway.client.request(method, target, headers={"Authorization": f"Bearer {token}"}, json=body)
@@ -194,6 +200,13 @@ async def made_key(gateway: RunningGateway, agent: Agent) -> str:
         "/organizations/default/api-keys", headers=agent.headers, json={"name": "to be limited"}
     )
     return made.json()["data"]["id"]
+
+
+async def made_role(gateway: RunningGateway, agent: Agent) -> str:
+    """Return the id of a new custom role: those that are built in cannot be changed."""
+    body = {"name": "to be changed", "permissions": []}
+    path = f"/organizations/{agent.organization_id}/roles"
+    return (await gateway.client.post(path, headers=agent.headers, json=body)).json()["data"]["id"]
 
 
 def test_the_logo_in_the_example_is_a_picture() -> None:

@@ -42,6 +42,12 @@ MAY_FAIL = {
     "DELETE /sessions/{session_id}": "an API key has no session",
     "POST /sessions/{session_id}/revoke-others": "an API key has no session",
     "GET /publishers/{slug}/logo": "made-up pictures are refused, so there may be none",
+    "DELETE /organizations/{organization_id}": "an agent's own organization stays",
+    "POST /organizations/{organization_id}/leave": "an account stays in its own organization",
+    "DELETE /organizations/{organization_id}/members/{member_id}": "there is no other member",
+    "PUT /organizations/{organization_id}/members/{member_id}/role": "there is no other member",
+    "POST /invitations/accept": "tokens cannot be guessed",
+    "POST /invitations/decline": "tokens cannot be guessed",
     "POST /publishers/{slug}/estimate": "slug and publisher_id must agree",
 }
 
