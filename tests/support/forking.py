@@ -69,7 +69,8 @@ class Nursery:
         self._started = Queue[Forked]()
         self._running: dict[int, Forked] = {}
         self._lock = threading.Lock()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
         atexit.register(self._close)
 
     def start(self, environment: dict[str, str], log: Path) -> Forked:
@@ -93,8 +94,11 @@ class Nursery:
 
     def _close(self) -> None:
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait(30)
+        self._listener.join(30)
+        self._process.stdout.close()
 
 
 _nursery: list[Nursery] = []
