@@ -30,8 +30,6 @@ WITH_JSON = [
 ]
 # Any other word there is a path of another operation, or none: 404 tells it.
 WORDS_BESIDE = "/payments/{payment_id}"
-# A word where an id may stand as well: other methods are told of the id.
-WORD_FOR_ID = "/sessions/revoke-all"
 SECURED = [name for name, one in OPERATIONS.items() if one["security"] and {} not in one["security"]]
 IDS = {
     name: [one["name"] for one in operation.get("parameters", []) if one["in"] == "path"]
@@ -166,7 +164,7 @@ def methods_of(path: str) -> set[str]:
 NOT_ALLOWED = [
     (method, path)
     for path in DOCUMENT["paths"]
-    if not path.startswith("/publishers/{slug}") and path not in (WORDS_BESIDE, WORD_FOR_ID)
+    if not path.startswith("/publishers/{slug}") and path != WORDS_BESIDE
     for method in {"PATCH", "DELETE", "OPTIONS", "PROPFIND"} - methods_of(path)
 ]
 
