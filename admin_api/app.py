@@ -30,6 +30,8 @@ from admin_api.resources import (
     key_budgets,
     logins,
     members,
+    oauth,
+    oauth_providers,
     openapi_import,
     operations,
     operator,
@@ -44,6 +46,7 @@ from admin_api.resources import (
     roles,
     sessions,
 )
+from admin_api.store import connect
 from admin_api.store import pages as store
 from gateway.services import Services
 
@@ -78,6 +81,9 @@ ROUTERS = (
     publishers.router,
     discovery.router,
     publisher_calls.router,
+    oauth_providers.router,
+    oauth.router,
+    connect.router,
     receipts.router,
     payments.router,
     payment_status.router,

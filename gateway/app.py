@@ -29,6 +29,7 @@ from gateway.database.pool import LOST, Database
 from gateway.drain import on_stop
 from gateway.errors import NotFound, Unavailable
 from gateway.identity import people, sessions
+from gateway.identity.connections import forget_flows
 from gateway.identity.passwords import Passwords
 from gateway.identity.principals import Identities
 from gateway.jobs.expire import expire_lots, expire_stored_answers
@@ -69,6 +70,8 @@ from gateway.settings import Settings
 from gateway.telemetry.logging import setup as setup_logging
 from gateway.telemetry.logging import unless
 from gateway.telemetry.metrics import Metrics
+from gateway.upstreams.auth.callers import CallersTokens
+from gateway.upstreams.auth.consent import Consents
 from gateway.upstreams.breaker import BreakerPolicy, State
 from gateway.upstreams.credentials import CredentialBox, parse_keys
 from gateway.upstreams.egress import EgressGuard
@@ -116,6 +119,7 @@ def build_services(settings: Settings) -> Services:
         max_idle=settings.proxy.idle_connections_per_upstream,
         idle_seconds=UPSTREAM_IDLE_SECONDS,
     )
+    consents = Consents(database, box, upstreams, guard)
     settlements, own_kinds, kinds, examiner = _rails(settings, database, Poster(upstreams, guard))
     return Services(
         settings=settings,
@@ -137,6 +141,8 @@ def build_services(settings: Settings) -> Services:
         markets=_markets(settings, guard, catalog, metrics),
         experiences=Experiences(database),
         box=box,
+        consents=consents,
+        callers=CallersTokens(database, box, consents, settings.public_url),
         receipts=ReceiptSigner(parse_keys(settings.secrets.keys)),
         settlements=settlements,
         kinds=kinds,
@@ -203,7 +209,7 @@ class Worker:
             services.database, services.ledger, services.box.key_ids, dead_after=dead_after
         )  # fmt: skip
         self._listener = Listener(
-            services.settings.database, services.database, services.catalog, services.identities
+            services.settings.database, services.database, services.catalog, services.identities, services.callers
         )  # fmt: skip
         self._dead_after = services.settings.money.dead_after
         self._reconciler = Reconciler(services.database, self._grace, dead_after, self._heartbeat.may_judge)
@@ -250,6 +256,8 @@ class Worker:
         self._runner.every(USAGE_SECONDS, lambda: people.forget_old(services.database), "old sign-ups")
         self._runner.every(USAGE_SECONDS, lambda: sessions.forget_old(services.database), "old sessions")
         self._runner.every(ANCHOR_SECONDS, Anchorer(services.database).run, "audit heads")
+        self._runner.every(FLUSH_SECONDS, services.callers.flush_used, "connections last-used")
+        self._runner.every(EXPIRE_SECONDS, lambda: forget_flows(services.database), "consents")
         self._runner.every(services.settings.queries.refresh / 4, self._refresher.run, "sales")
         self._runner.every(FLUSH_SECONDS, self._trim_markets, "markets")
         self._runner.every(LEARN_SECONDS, services.experiences.sync, "experiences")

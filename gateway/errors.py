@@ -101,6 +101,12 @@ class EndpointProtected(Problem):
     status, name, title = 403, "endpoint-protected", "Endpoint protected"
 
 
+class ConnectionNeeded(Problem):
+    """The publisher is called in its callers' names, and this one has not connected: `authorize_url` is where to."""
+
+    status, name, title = 403, "connection-needed", "Connection needed"
+
+
 class BudgetExceeded(Problem):
     """The call could exceed what the API key may spend. Nothing was sent or charged; no other payment is asked for."""
 

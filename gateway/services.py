@@ -26,6 +26,8 @@ from gateway.payments.x402.offer import PaymentKinds
 from gateway.settings import Settings
 from gateway.telemetry.metrics import Metrics
 from gateway.upstreams.auth.authenticator import Authenticator, authenticator
+from gateway.upstreams.auth.callers import CallersTokens
+from gateway.upstreams.auth.consent import Consents
 from gateway.upstreams.credentials import CredentialBox
 from gateway.upstreams.egress import EgressGuard
 from gateway.upstreams.http.client import UpstreamClient
@@ -51,6 +53,8 @@ class Services:
     markets: Markets
     experiences: Experiences
     box: CredentialBox
+    consents: Consents
+    callers: CallersTokens
     receipts: ReceiptSigner
     settlements: Settlements
     kinds: PaymentKinds

@@ -68,7 +68,16 @@ def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(value.strip() for value in values)
 
 
+def _origins(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Check a list of origins. Raises ValueError naming the wrong one."""
+    for value in values:
+        if not re.fullmatch(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", value.strip()):
+            raise ValueError(f"{value!r} is not an origin such as https://app.example.com")
+    return tuple(value.strip() for value in values)
+
+
 Networks = Annotated[tuple[str, ...], AfterValidator(_networks)]
+Origins = Annotated[tuple[str, ...], AfterValidator(_origins)]
 
 
 class _Section(BaseModel):
@@ -92,6 +101,9 @@ class ServerSettings(_Section):
     tls_certificate: str = Field(default="", description="PEM file: own certificate, then its chain; empty: no TLS")
     tls_key: str = Field(default="", description="PEM file of the certificate's private key, without a password")
     trusted_proxies: Networks = Field(default=(), description="CIDRs whose X-Forwarded-* are believed; default none")
+    return_origins: Origins = Field(
+        default=(), description="Sites that browsers may go back to from an OAuth provider, beside `public_url`"
+    )
 
     @field_validator("public_url")
     @classmethod

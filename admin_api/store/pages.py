@@ -39,11 +39,11 @@ SELLERS = {"individual": "an individual", "organization": "an organization"}
 KINDS = {"integration": "API", "database": "Database, sold by SQL queries", "compute": "Compute"}
 MCP = "MCP server, sold tool by tool"
 
-_templates = Environment(
+templates = Environment(
     loader=PackageLoader("admin_api.store"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
 )
-_templates.filters.update(clean=clean, line=line)
-STYLE = _templates.get_template("style.css").render()
+templates.filters.update(clean=clean, line=line)
+STYLE = templates.get_template("style.css").render()
 _hash = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 POLICY = (
     f"default-src 'none'; style-src 'sha256-{_hash}'; img-src 'self'; form-action 'self'; base-uri 'none';"
@@ -187,7 +187,7 @@ def _example(example: dict[str, Any]) -> dict[str, Any]:
 
 def _page(request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
     """Render a page, or say that the caller has it already."""
-    text = _templates.get_template(template).render(style=STYLE, **values)
+    text = templates.get_template(template).render(style=STYLE, **values)
     body = text.encode("utf-8")
     etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     headers = {**HEADERS, "ETag": etag}

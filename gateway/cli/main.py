@@ -24,6 +24,7 @@ COMMANDS = {
     "config": ("gateway.cli.config:config", "Check and list settings."),
     "wallet": ("gateway.cli.wallet:wallet", "Show wallets and grant credit."),
     "publisher": ("gateway.cli.publisher:publisher", "List, show, create, test, verify and switch publishers."),
+    "oauth": ("gateway.cli.oauth:oauth", "List OAuth providers, and make one the platform's."),
     "exchanges": ("gateway.cli.exchanges:exchanges", "List and resolve exchanges whose end is unknown."),
     "payments": ("gateway.cli.payments:payments", "Show payments on a chain, and what became of them."),
     "purchases": ("gateway.cli.purchases:purchases", "Show what was bought by x402, and the wallet that pays for it."),

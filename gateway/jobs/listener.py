@@ -20,10 +20,11 @@ from gateway.database.statement import Command
 from gateway.errors import Unavailable
 from gateway.identity.principals import Identities
 from gateway.settings import DatabaseSettings
+from gateway.upstreams.auth.callers import CallersTokens
 
 log = logging.getLogger(__name__)
 
-CATALOG, IDENTITY = "tollway_catalog", "tollway_identity"
+CATALOG, IDENTITY, OAUTH = "tollway_catalog", "tollway_identity", "tollway_oauth"
 NOTIFY = Command("SELECT pg_notify($1, '')")
 CHECK_SECONDS = 2.0
 PING_SECONDS = 1.0
@@ -37,13 +38,19 @@ class Listener:
     """
 
     def __init__(
-        self, settings: DatabaseSettings, database: Database, catalog: Catalog, identities: Identities
-    ) -> None:  # fmt: skip
+        self,
+        settings: DatabaseSettings,
+        database: Database,
+        catalog: Catalog,
+        identities: Identities,
+        callers: CallersTokens,
+    ) -> None:
         self._held = Held(settings.direct, self._listen)
         self._database = database
         self._catalog = catalog
         self._identities = identities
         self._changed: dict[UUID, None] = {}  # read in the order in which they changed
+        self._callers = callers
         self._refresher: asyncio.Task[None] | None = None
 
     async def check(self) -> None:
@@ -72,10 +79,12 @@ class Listener:
         await self._prove(connection)
         await connection.add_listener(CATALOG, self._catalog_changed)
         await connection.add_listener(IDENTITY, self._identity_changed)
+        await connection.add_listener(OAUTH, self._oauth_changed)
         connection.add_termination_listener(self._lost)
         # Only now nothing can be missed; what was missed before is read again.
         await self._catalog.load()
         self._identities.forget()
+        self._callers.forget()
         self._trust(heard=True)
 
     async def _prove(self, connection: Connection) -> None:
@@ -103,9 +112,13 @@ class Listener:
     def _trust(self, *, heard: bool) -> None:
         self._catalog.listening = heard
         self._identities.listening = heard
+        self._callers.listening = heard
 
     def _identity_changed(self, _connection: Connection, _pid: int, _channel: str, payload: str) -> None:
         self._identities.told(payload)
+
+    def _oauth_changed(self, _connection: Connection, _pid: int, _channel: str, payload: str) -> None:
+        self._callers.told(payload)
 
     def _catalog_changed(self, _connection: Connection, _pid: int, _channel: str, payload: str) -> None:
         self._changed[UUID(payload)] = None

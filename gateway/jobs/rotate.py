@@ -24,11 +24,21 @@ NOBODY = UUID(int=0)
 
 @dataclass(frozen=True, slots=True)
 class SealedRow:
-    """A publisher with an envelope."""
+    """An envelope, the context it is sealed in, and what it belongs to in words."""
 
     id: UUID
-    slug: str
-    credentials: bytes
+    name: str
+    sealed: bytes
+    context: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """One table with envelopes: `after` reads those under other keys and locks them, `every` all of them."""
+
+    after: Statement[SealedRow]
+    every: Statement[SealedRow]
+    put: Command
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +51,7 @@ class LiveWorker:
 
 @dataclass(slots=True)
 class Rotation:
-    """What a run did: how many it sealed again, and which publishers' (by slug) did not open, and why."""
+    """What a run did: how many it sealed again, and whose (publishers by slug) did not open, and why."""
 
     key_id: str
     rotated: int = 0
@@ -59,21 +69,65 @@ class KeyUse:
 
 
 # Deleted publishers have no credentials any more, inactive ones do.
-NEXT_ROWS = Statement(
-    """
-    SELECT id, slug, credentials FROM catalog.publisher
-     WHERE id > $1 AND credentials IS NOT NULL AND substring(credentials FOR octet_length($2::bytea)) <> $2::bytea
-     ORDER BY id LIMIT $3 FOR UPDATE
-    """,
-    SealedRow,
+PUBLISHERS = Shelf(
+    Statement(
+        """
+        SELECT id, slug AS name, credentials AS sealed, uuid_send(id) AS context FROM catalog.publisher
+         WHERE id > $1 AND credentials IS NOT NULL AND substring(credentials FOR octet_length($2::bytea)) <> $2::bytea
+         ORDER BY id LIMIT $3 FOR UPDATE
+        """,
+        SealedRow,
+    ),
+    Statement(
+        """
+        SELECT id, slug AS name, credentials AS sealed, uuid_send(id) AS context FROM catalog.publisher
+         WHERE id > $1 AND credentials IS NOT NULL ORDER BY id LIMIT $2
+        """,
+        SealedRow,
+    ),
+    Command("UPDATE catalog.publisher SET credentials = $2 WHERE id = $1"),
 )
-ALL_ROWS = Statement(
-    """
-    SELECT id, slug, credentials FROM catalog.publisher WHERE id > $1 AND credentials IS NOT NULL ORDER BY id LIMIT $2
-    """,
-    SealedRow,
+PROVIDERS = Shelf(
+    Statement(
+        """
+        SELECT id, 'OAuth provider ' || id AS name, client_secret AS sealed, uuid_send(id) AS context
+          FROM oauth.provider WHERE id > $1 AND substring(client_secret FOR octet_length($2::bytea)) <> $2::bytea
+         ORDER BY id LIMIT $3 FOR UPDATE
+        """,
+        SealedRow,
+    ),
+    Statement(
+        """
+        SELECT id, 'OAuth provider ' || id AS name, client_secret AS sealed, uuid_send(id) AS context
+          FROM oauth.provider WHERE id > $1 ORDER BY id LIMIT $2
+        """,
+        SealedRow,
+    ),
+    Command("UPDATE oauth.provider SET client_secret = $2 WHERE id = $1"),
 )
-SEAL_AGAIN = Command("UPDATE catalog.publisher SET credentials = $2 WHERE id = $1")
+# What is kept of consents under way is over within minutes; a key must not go before.
+CONNECTIONS = Shelf(
+    Statement(
+        """
+        SELECT id, 'OAuth connection ' || id AS name, tokens AS sealed,
+               uuid_send(provider_id) || uuid_send(account_id) AS context
+          FROM oauth.connection
+         WHERE id > $1 AND tokens IS NOT NULL AND substring(tokens FOR octet_length($2::bytea)) <> $2::bytea
+         ORDER BY id LIMIT $3 FOR UPDATE
+        """,
+        SealedRow,
+    ),
+    Statement(
+        """
+        SELECT id, 'OAuth connection ' || id AS name, tokens AS sealed,
+               uuid_send(provider_id) || uuid_send(account_id) AS context
+          FROM oauth.connection WHERE id > $1 AND tokens IS NOT NULL ORDER BY id LIMIT $2
+        """,
+        SealedRow,
+    ),
+    Command("UPDATE oauth.connection SET tokens = $2 WHERE id = $1"),
+)
+SHELVES = (PUBLISHERS, PROVIDERS, CONNECTIONS)
 LIVE_WORKERS = Statement(
     """
     SELECT id, secret_keys FROM ledger.worker
@@ -102,41 +156,55 @@ async def rotate(database: Database, box: CredentialBox, *, dead_after: timedelt
                 f"{len(lacking)} running gateway process(es) do not have key {box.current}: add it to "
                 "TOLLWAY_SECRET_KEYS there and restart them first. Nothing was changed."
             )
+    for shelf in SHELVES:
+        await _rotate_shelf(database, box, shelf, rotation)
+    return rotation
+
+
+async def _rotate_shelf(database: Database, box: CredentialBox, shelf: Shelf, rotation: Rotation) -> None:
     last = NOBODY
     while True:
         async with database.transaction() as connection:
-            rows = await NEXT_ROWS.all(connection, last, box.header, BATCH)
+            rows = await shelf.after.all(connection, last, box.header, BATCH)
             for row in rows:
-                await _seal_again(connection, box, row, rotation)
+                await _seal_again(connection, box, shelf, row, rotation)
         if not rows:
-            return rotation
+            return
         last = rows[-1].id
 
 
-async def _seal_again(connection: Connection, box: CredentialBox, row: SealedRow, rotation: Rotation) -> None:
+async def _seal_again(
+    connection: Connection, box: CredentialBox, shelf: Shelf, row: SealedRow, rotation: Rotation
+) -> None:
     try:
-        plaintext = box.open(row.credentials, row.id.bytes)
+        plaintext = box.open(row.sealed, row.context)
     except CredentialError as error:
-        rotation.failed[row.slug] = str(error)
+        rotation.failed[row.name] = str(error)
         return
-    await SEAL_AGAIN.run(connection, row.id, box.seal(plaintext, row.id.bytes))
+    await shelf.put.run(connection, row.id, box.seal(plaintext, row.context))
     rotation.rotated += 1
 
 
 async def key_use(database: Database, box: CredentialBox, *, dead_after: timedelta) -> KeyUse:
     """Open every stored credential and count by key id: which keys are in use, and what does not open. Reads only."""
-    use, last = KeyUse(), NOBODY
+    use = KeyUse()
     async with database.acquire() as connection:
         use.workers.update(
             worker.secret_keys[0] for worker in await LIVE_WORKERS.all(connection, dead_after) if worker.secret_keys
         )
-        while rows := await ALL_ROWS.all(connection, last, BATCH):
-            last = rows[-1].id
-            for row in rows:
-                try:
-                    use.sealed[key_id_of(row.credentials)] += 1
-                    box.open(row.credentials, row.id.bytes)
-                    use.opened += 1
-                except CredentialError as error:
-                    use.failed[row.slug] = str(error)
+        for shelf in SHELVES:
+            await _use_of(connection, box, shelf, use)
     return use
+
+
+async def _use_of(connection: Connection, box: CredentialBox, shelf: Shelf, use: KeyUse) -> None:
+    last = NOBODY
+    while rows := await shelf.every.all(connection, last, BATCH):
+        last = rows[-1].id
+        for row in rows:
+            try:
+                use.sealed[key_id_of(row.sealed)] += 1
+                box.open(row.sealed, row.context)
+                use.opened += 1
+            except CredentialError as error:
+                use.failed[row.name] = str(error)

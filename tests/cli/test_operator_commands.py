@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.database.pool import Connection
+from gateway.ids import uuid7
 from tests.support.dev import tollway
 from tests.support.mcp_server import PublishersServer
 from tests.support.upstream import RecordingUpstream
@@ -167,3 +168,47 @@ async def test_a_bad_order_names_its_fields_without_values(database_url: str, wo
         assert SECRET not in refused.stderr
         assert "Traceback" not in refused.stderr
     assert "no publisher is called" in (await run(database_url, "publisher", "show", "nobody")).stderr
+
+
+async def test_an_oauth_provider_becomes_the_platforms_with_its_servers(
+    database_url: str, world: World, connection: Connection
+) -> None:
+    assert (await run(database_url, "oauth", "list")).stdout == "there are no OAuth providers\n"
+    first, second = [await _provider(world, connection) for _ in range(2)]
+    shared = await run(database_url, "oauth", "share", first, "--host", "API.example.com", "--host", "b.example.com")
+    assert shared.stdout == "acme is the platform's; its tokens may go to api.example.com, b.example.com\n", (
+        shared.stderr
+    )
+    for arguments in (
+        ("share", first),
+        ("share", first, "--host", "a b"),
+        ("share", second, "--host", "b.example.com"),
+    ):
+        refused = await run(database_url, "oauth", *arguments)
+        assert refused.returncode != 0
+        assert "Traceback" not in refused.stderr
+    listed = (await run(database_url, "oauth", "list")).stdout
+    assert "of the platform  to api.example.com, b.example.com" in listed
+    assert f"{second}  acme" in listed
+    assert SECRET not in listed
+    assert "gone" in (await run(database_url, "oauth", "remove", first)).stdout
+    assert (await run(database_url, "oauth", "remove", first)).returncode == 1
+    logged = await connection.fetch(
+        "SELECT action, actor_type, credential_type FROM audit.entry WHERE resource_id = $1::text::uuid ORDER BY created_at",
+        first,
+    )
+    assert [tuple(row) for row in logged] == [
+        ("oauth_provider.update", "operator", "command_line"),
+        ("oauth_provider.delete", "operator", "command_line"),
+    ]
+
+
+async def _provider(world: World, connection: Connection) -> str:
+    owner, made = await world.agent(), str(uuid7())
+    await connection.execute(
+        "INSERT INTO oauth.provider (id, organization_id, slug, name, authorization_url, token_url, client_id,"
+        " client_secret, scopes, pkce_required, token_endpoint_auth_method, created_by)"
+        " VALUES ($1, $2, 'acme', 'Acme', 'https://a.example', 'https://a.example', 'x', $3, '{}', true, 'none', $4)",
+        made, owner.organization_id, SECRET.encode(), owner.id,
+    )  # fmt: skip
+    return made

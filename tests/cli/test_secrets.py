@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from gateway.database.pool import Connection
+from gateway.ids import uuid7
 from gateway.upstreams.credentials import CredentialBox, generate_key, key_id_of
 from tests.support.dev import ROOT, environment, tollway
 from tests.support.gateway import RunningGateway, start_gateway
@@ -159,6 +160,7 @@ def test_every_sealed_column_is_rotated() -> None:
     """Whoever seals something new must teach gateway/jobs/rotate.py to rotate it, and name the caller here.
 
     Session ids are sealed for callers to bring back, and stored nowhere: under an old key they are lost sessions.
+    What is kept of an OAuth consent under way is over within minutes.
     """
     sealing = {
         str(path.relative_to(ROOT))
@@ -166,7 +168,10 @@ def test_every_sealed_column_is_rotated() -> None:
         for path in (ROOT / folder).rglob("*.py")
         if re.search(r"\bbox\.seal\(|\.seal\(", path.read_text())
     }
-    assert sealing == {"gateway/catalog/publishers.py", "gateway/jobs/rotate.py", "gateway/proxy/mcp/session_ids.py"}
+    assert sealing == {
+        "gateway/catalog/publishers.py", "gateway/identity/oauth_providers.py", "gateway/jobs/rotate.py",
+        "gateway/proxy/mcp/session_ids.py", "gateway/upstreams/auth/consent.py",
+    }  # fmt: skip
 
 
 async def _last(connection: Connection) -> str:
@@ -190,3 +195,32 @@ def _rotate_in_background(database_url: str) -> subprocess.Popen[bytes]:
         cwd=Path(ROOT),
         env=environment(TOLLWAY_DATABASE_URL=database_url, TOLLWAY_SECRET_KEYS=f"{NEW},{OLD}"),
     )
+
+
+async def test_clients_secrets_and_callers_tokens_are_rotated_too(
+    database_url: str, world: World, connection: Connection
+) -> None:
+    agent, box = await world.agent(), CredentialBox.from_setting(OLD)
+    provider, linked = uuid7(), uuid7()
+    await connection.execute(
+        "INSERT INTO oauth.provider (id, organization_id, slug, name, authorization_url, token_url, client_id,"
+        " client_secret, scopes, pkce_required, token_endpoint_auth_method, created_by)"
+        " VALUES ($1, $2, 'acme', 'Acme', 'https://a.example', 'https://a.example', 'x', $3, '{}', true, 'none', $4)",
+        provider, agent.organization_id, box.seal(b"client", provider.bytes), agent.id,
+    )  # fmt: skip
+    context = provider.bytes + agent.id.bytes
+    await connection.execute(
+        "INSERT INTO oauth.connection (id, provider_id, account_id, tokens, refreshable, scopes)"
+        " VALUES ($1, $2, $3, $4, true, '{}')",
+        linked, provider, agent.id, box.seal(b"tokens", context),
+    )  # fmt: skip
+    rotated = await secrets(database_url, f"{NEW},{OLD}", "rotate")
+    assert rotated.stdout == "2 credentials are now under key new; 0 could not be opened\n"
+    fresh = CredentialBox.from_setting(NEW)
+    sealed = await connection.fetchval("SELECT client_secret FROM oauth.provider WHERE id = $1", provider)
+    assert fresh.open(sealed, provider.bytes) == b"client"
+    tokens = await connection.fetchval("SELECT tokens FROM oauth.connection WHERE id = $1", linked)
+    assert fresh.open(tokens, context) == b"tokens"
+    checked = await secrets(database_url, OLD, "check")
+    assert f"OAuth connection {linked}: " in checked.stderr
+    await connection.execute("DELETE FROM oauth.provider WHERE id = $1", provider)

@@ -13,7 +13,17 @@ from typing import Any
 from tests.conformance.shapes import operations
 
 FIXTURE = Path(__file__).with_name("contract.json")
-WHOLE_CATEGORIES = ("agent", "agent-wallet", "publishers", "Organizations", "RBAC", "Auth", "Sessions")
+WHOLE_CATEGORIES = (
+    "agent",
+    "agent-wallet",
+    "publishers",
+    "OAuth",
+    "oauth-providers",
+    "Organizations",
+    "RBAC",
+    "Auth",
+    "Sessions",
+)
 SERVED = frozenset(
     [
         "get_current_user",

@@ -161,6 +161,7 @@ EXPECTED = {
     "accept_invitation": 404,
     "decline_invitation": 404,
     "assign_role": 404,
+    "update_org_oauth_provider": 404,
 }
 
 
@@ -186,6 +187,7 @@ async def sent(gateway: RunningGateway, name: str, agent: Agent, known: Known, b
         publisher_id=known.publisher,
         slug=known.slug,
         exchange_id=uuid4(),
+        provider_id=uuid4(),
         key_id=other_key,
         role_id=role,
         member_id=uuid4(),
