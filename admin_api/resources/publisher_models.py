@@ -52,9 +52,13 @@ class OnchainAsset(Answer):
 
 
 def payable(publisher: Publisher, kinds: PaymentKinds) -> list[OnchainAsset]:
-    """Return the assets that a publisher takes on a chain, of those that this gateway can settle."""
-    relays = publisher.record.document.get("billing_model") == "x402_passthrough"
-    if publisher.record.category not in ("integration", "database") or relays:
+    """Return the assets that a publisher takes of wallets on a chain, of those that this gateway can settle.
+
+    None where calls are made in a user's name: a wallet alone is nobody's account.
+    """
+    document = publisher.record.document
+    relays = document.get("billing_model") == "x402_passthrough"
+    if publisher.record.category not in ("integration", "database") or relays or document.get("requires_user_oauth"):
         return []
     return [
         OnchainAsset(

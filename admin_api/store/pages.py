@@ -140,6 +140,7 @@ def _shown(publisher: Publisher, services: Services, tables: list[dict[str, Any]
         "price_words": publisher.pricing[0].pricing_display_text if publisher.pricing else None,
         "seller": SELLERS.get(document.get("publisher_type") or "", SELLERS["individual"]),
         "not_ready": not_ready(publisher, services),
+        "connect": _connect(document, public_url),
         "register": f"{public_url}/auth/agent",
         "curl": facts.call(publisher, public_url, on_sale[0] if on_sale else None),
         "onchain": bool(payable(publisher, services.kinds)),
@@ -156,6 +157,12 @@ def _shown(publisher: Publisher, services: Services, tables: list[dict[str, Any]
         "tables": [{**one, "columns": one["columns"][:MAX_COLUMNS_SHOWN]} for one in tables[:MAX_TABLES_SHOWN]],
         "examples": [_example(one) for one in examples[:5]],
     }
+
+
+def _connect(document: dict[str, Any], public_url: str) -> str | None:
+    """Return where callers connect their user's account, if calls are made in a user's name."""
+    provider = document.get("oauth_provider_id") if document.get("requires_user_oauth") else None
+    return None if provider is None else f"{public_url}/oauth/providers/{provider}/authorize"
 
 
 def _endpoint(publisher: Publisher, endpoint: dict[str, Any]) -> dict[str, Any]:

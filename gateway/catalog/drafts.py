@@ -17,6 +17,7 @@ from gateway.catalog.refusals import refused
 from gateway.catalog.requests import PRICE_FIELDS, SECRET_FIELDS
 from gateway.catalog.sales import is_postgres
 from gateway.catalog.tools import SEEN
+from gateway.catalog.user_oauth import BY_SLUG, check_user_oauth
 
 COLUMNS = ("name", "description", "publisher_category", "wallet_address", "wallet_network_id", "is_active")
 # Answered instead of null when unset, and what null in an update goes back to.
@@ -38,7 +39,16 @@ DOCUMENT_DEFAULTS: Mapping[str, Any] = {
     "websocket_enabled": False,
 }
 NOT_DOCUMENT = frozenset(
-    {*COLUMNS, *PRICE_FIELDS, *SECRET_FIELDS, "slug", "accepted_asset_ids", "add_asset_ids", "remove_asset_ids"}
+    {
+        *COLUMNS,
+        *PRICE_FIELDS,
+        *SECRET_FIELDS,
+        "slug",
+        "accepted_asset_ids",
+        "add_asset_ids",
+        "remove_asset_ids",
+        BY_SLUG,
+    }
 )
 URL_FIELDS = ("api_url", "mcp_endpoint", "token_exchange_url", "oauth2_token_url")
 # What of a database configuration may be answered: names and places, nothing that opens a door.
@@ -126,6 +136,7 @@ def check_whole(draft: Draft) -> None:
         case _:
             _check_database(secrets)
     _check_credentials(draft)
+    check_user_oauth(columns["publisher_category"], document, secrets)
 
 
 def _check_integration(document: Mapping[str, Any]) -> None:

@@ -23,7 +23,6 @@ OWNERSHIP = (
     "is not offered: this gateway does not know who owns what calls make. An endpoint with is_protected is closed to "
     "every caller"
 )
-PROVIDERS = "names no OAuth provider of this gateway: it has none"
 
 # Fields that mean nothing here, whatever they say; null, false and empty ask for nothing.
 FIELDS: Mapping[str, str] = {
@@ -42,12 +41,6 @@ FIELDS: Mapping[str, str] = {
     "resource_id_response_path": OWNERSHIP,
     "resource_id_url_pattern": OWNERSHIP,
     "protected_operations": OWNERSHIP,
-    "requires_user_oauth": (
-        "is not offered yet: this gateway keeps no OAuth connections of callers. Let calls in by a credential of your "
-        "own (upstream_api_key, auth_type)"
-    ),
-    "oauth_provider_slug": PROVIDERS,
-    "oauth_provider_id": PROVIDERS,
 }  # fmt: skip
 # Single words of fields that have others.
 WORDS: Mapping[tuple[str, str], str] = {

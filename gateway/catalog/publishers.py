@@ -52,6 +52,7 @@ from gateway.catalog.sales import DELETE_SALE, PUT_SALE, Inspection, Inspector, 
 from gateway.catalog.settlement import check_exposure
 from gateway.catalog.tiers import check_model, check_tiers
 from gateway.catalog.urls import UrlPolicy
+from gateway.catalog.user_oauth import check_host, put_provider
 from gateway.database.pool import Connection, Database, UniqueViolation
 from gateway.errors import Conflict, NotFound
 from gateway.ids import uuid7
@@ -98,6 +99,7 @@ class PublisherDesk:
                 most = self.settings.limits.publishers
                 if await COUNT_EVER.one(connection, organization_id) >= most:
                     raise Conflict(f"An organization may create at most {most} publishers.", limit=most)
+                await put_provider(connection, organization_id, draft.document, changes)
                 assets = await _accepted(connection, request)
                 await self._check(connection, draft, assets)
                 await self._insert(
@@ -129,6 +131,7 @@ class PublisherDesk:
             draft = self.draft_of(record)
             before = facts(draft, await list_pricing(connection, [publisher_id]))
             draft.apply(changes)
+            await put_provider(connection, organization_id, draft.document, changes)
             if "database_config" in changes:
                 await DELETE_SALE.run(connection, publisher_id)
                 await _put_sale(connection, publisher_id, found)
@@ -248,6 +251,7 @@ class PublisherDesk:
         if not await NETWORK_EXISTS.one(connection, draft.columns["wallet_network_id"]):
             raise refused("wallet_network_id", "is not a network that this gateway knows (CAIP-2, such as eip155:8453)")
         check_whole(draft)
+        await check_host(connection, draft.document)
         check_exposure(draft.document.get("x402_exposure"), assets)
         check_metering(draft.document, assets)
         check_tiers(draft.document, draft.columns["publisher_category"], assets)

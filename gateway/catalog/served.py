@@ -24,7 +24,6 @@ PRICING_MODELS = {
 
 # What a publisher counts on and nobody does yet: a call without it would be another one than it sells.
 NOT_YET = {
-    "requires_user_oauth": "needs OAuth connections of its callers",
     "ownership_tracking_enabled": "tracks who owns what its calls make",
     "protected_operations": "protects operations by ownership",
 }
@@ -40,6 +39,8 @@ def not_served(
     for field, reason in NOT_YET.items():
         if document.get(field):
             return reason
+    if document.get("requires_user_oauth") and not document.get("oauth_provider_id"):
+        return "needs OAuth connections of its callers, and names no provider"
     if sale is not None:
         return _database_not_served(document, pricing, sale)
     mcp = document.get("integration_type") == "mcp"

@@ -27,6 +27,7 @@ from gateway.catalog.sales import Sale, compile_sale, is_postgres
 from gateway.catalog.served import not_served
 from gateway.catalog.settlement import OnchainPolicy, compile_settlement
 from gateway.catalog.tiers import compile_tiers
+from gateway.catalog.user_oauth import UserOauth, compile_user_oauth
 from gateway.database.pool import Connection, Database
 from gateway.database.statement import Statement
 from pricing.money import MoneyError, parse_amount, parse_ratio, percent_to_ppm
@@ -130,6 +131,9 @@ class Publisher:
     watch: Watch = field(default_factory=Watch)
     """Where its answers say what they cost."""
 
+    user_oauth: UserOauth | None = None
+    """Whose tokens its calls carry, where it is called in its callers' names."""
+
     @property
     def prices_by_method(self) -> bool:
         """Return whether what a call costs or may do depends on its method."""
@@ -161,6 +165,7 @@ class PublisherRow:
     credentials: bytes | None
     pricing: list[dict[str, Any]]
     sale: dict[str, Any] | None
+    organization_id: UUID
 
 
 _COLUMNS = """
@@ -184,7 +189,8 @@ _COLUMNS = """
                  FROM catalog.pricing r JOIN catalog.asset a ON a.id = r.asset_id
                 WHERE r.publisher_id = p.id), '[]'::jsonb) AS pricing,
            (SELECT jsonb_build_object('tables', s.tables, 'findings', s.findings)
-              FROM catalog.sale s WHERE s.publisher_id = p.id) AS sale
+              FROM catalog.sale s WHERE s.publisher_id = p.id) AS sale,
+           p.organization_id
       FROM catalog.publisher p
 """
 LOAD_ALL = Statement(_COLUMNS + "WHERE p.deleted_at IS NULL AND p.is_active", PublisherRow)
@@ -332,6 +338,7 @@ def compile_publisher(
         sale=sale,
         mcp=mcp,
         watch=compile_watch(document),
+        user_oauth=compile_user_oauth(document, row.organization_id, route.host if route else ""),
     )
 
 

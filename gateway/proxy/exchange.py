@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gateway.proxy.held import HeldCall
     from gateway.proxy.meter import Meter
     from gateway.proxy.onchain.payment import CallPayment
+    from gateway.upstreams.auth.authenticator import Authenticator
     from gateway.upstreams.turnstile import Turnstile
     from pricing.sql.budget import Budget
     from pricing.tariffs.tiered import TierRate
@@ -73,6 +74,7 @@ class Exchange:
         "meter",
         "method",
         "outcome",
+        "own",
         "path",
         "patience",
         "payment",
@@ -118,6 +120,7 @@ class Exchange:
         self.tiers: TierRate | None = None  # quote: what the call costs by its caller's month, where that decides
         self.read_body: bytes | None = None  # query, purchase: its body, read before it is known who pays for it
         self.budget: Budget | None = None  # query: what a planned query may come to, in rows
+        self.own: Authenticator | None = None  # admit: the caller's own token, where the publisher asks for it
         self.place: Turnstile | None = None  # admit: where the call holds one of the publisher's places
         self.allowance: Allowance | None = None  # authorize: set when the caller's API key has a budget
         self.charge: ChargeVerdict | None = None  # authorize: set when money moved

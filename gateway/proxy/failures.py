@@ -16,6 +16,7 @@ from gateway.errors import (
     UpstreamUnreachable,
 )
 from gateway.proxy.body import ClientGone
+from gateway.proxy.callers_name import speak_for
 from gateway.proxy.destination import Destination
 from gateway.proxy.door import overloaded
 from gateway.proxy.exchange import Exchange
@@ -45,8 +46,11 @@ async def admit(exchange: Exchange, to: Destination, services: Services) -> None
     """Take the place of one call, which Pipeline.serve gives back. Nothing has moved when this raises.
 
     Raises Unavailable when as many calls as the publisher takes at once stay on their way for the connect timeout,
-    Overloaded when too many wait for that already, and UpstreamUnavailable while its server is left alone.
+    Overloaded when too many wait for that already, UpstreamUnavailable while its server is left alone, and what
+    `speak_for` raises.
     """
+    if exchange.sold.user_oauth is not None:
+        await speak_for(exchange, services)
     if exchange.scope["type"] == "websocket":
         places = to.sockets
         entered = await places.enter(to.timeouts.connect)

@@ -13,6 +13,7 @@ from urllib.parse import unquote_plus
 
 from gateway.billing.x402_passthrough import RELAYED
 from gateway.catalog.snapshot import Publisher, Route
+from gateway.errors import Problem
 from gateway.proxy.body import request_body
 from gateway.proxy.destination import Destination
 from gateway.proxy.exchange import Exchange, HeaderPairs
@@ -20,6 +21,7 @@ from gateway.proxy.identify import peer_address
 from gateway.proxy.meter import NOT_ASKED
 from gateway.upstreams.auth.authenticator import Authenticator
 from gateway.upstreams.http.client import UpstreamClient
+from gateway.upstreams.http.errors import UpstreamError
 from gateway.upstreams.http.response import UpstreamResponse
 from gateway.upstreams.origin import Origin
 
@@ -57,8 +59,9 @@ async def forward(
     """
     body = await request_body(exchange)
     headers = request_headers(exchange, to.publisher, to.route, to.origin, has_body=bool(body)) + payment
-    if to.auth is not None:
-        return await _forward_authenticated(exchange, client, to, to.auth, headers, body)
+    auth = exchange.own or to.auth
+    if auth is not None:
+        return await _forward_authenticated(exchange, client, to, auth, headers, body)
     return await _send(exchange, client, to, headers, body)
 
 
@@ -71,9 +74,17 @@ async def _forward_authenticated(
     answer = await _send(exchange, client, to, [*headers, bearer(token)], body if kept is None else kept.pass_on())
     if answer.status != 401 or not auth.reject(token) or (kept is not None and not kept.whole):
         return answer
+    try:
+        fresh = await auth.token(str(exchange.id))
+    except Problem:  # the caller has to connect again, which the next call is told: this one has its answer
+        return answer
+    except UpstreamError:
+        await answer.aclose()
+        raise
+    if fresh == token:
+        return answer
     await answer.aclose()
-    token = await auth.token(str(exchange.id))
-    return await _send(exchange, client, to, [*headers, bearer(token)], body if kept is None else kept.content)
+    return await _send(exchange, client, to, [*headers, bearer(fresh)], body if kept is None else kept.content)
 
 
 class KeptBody:

@@ -217,8 +217,9 @@ class SocketPipeline(Pipeline):
         settings, times, caller = self.services.settings.websocket, to.timeouts, exchange.scope["caller"]
         most = to.lane.limit if isinstance(to.lane, Lane) else settings.connections
         headers = request_headers(exchange, to.publisher, to.route, to.origin, has_body=False)
-        if to.auth is not None:
-            headers.append(bearer(await to.auth.token(str(exchange.id))))
+        auth = exchange.own or to.auth
+        if auth is not None:
+            headers.append(bearer(await auth.token(str(exchange.id))))
         return await open_socket(
             self.services.upstreams,
             # Connections of their own: those of calls come back within seconds, and must not wait for these.

@@ -179,6 +179,26 @@ async def _exchange(stage: Stage) -> None:
     assert called.all("authorization") == [f"Bearer token-{tokens.given}"]
 
 
+@shows("requires_user_oauth", "oauth_provider_slug", "oauth_provider_id")
+async def _callers_name(stage: Stage) -> None:
+    url = stage.servers.tokens.url
+    definition = {
+        "name": "Notes", "slug": f"notes-{stage.word}", "authorization_url": f"{url}/authorize", "scopes": ["read"],
+        "token_url": f"{url}/token", "client_id": CLIENT, "client_secret": SECRET,
+    }  # fmt: skip
+    path = f"/organizations/{stage.seller.organization_id}/oauth/providers"
+    made = await stage.gateway.client.post(path, headers=stage.seller.headers, json=definition)
+    provider = made.json()["data"]
+    by = {"oauth_provider_slug": provider["slug"]}
+    shop = await stage.sells(
+        requires_user_oauth=True, **(by if stage.door == "create" else {"oauth_provider_id": provider["id"]})
+    )
+    assert shop["oauth_provider_id"] == provider["id"]
+    refused = (await stage.call(shop, status=403)).json()
+    assert refused["provider_id"] == provider["id"]
+    assert refused["authorize_url"] in await stage.page(shop)
+
+
 @shows("token_cache_ttl_seconds")
 async def _kept(stage: Stage) -> None:
     tokens = stage.servers.tokens

@@ -26,7 +26,7 @@ async def refusal(gateway: RunningGateway, world: World, shop: Shop) -> str:
             "pricing model per_request, and the billing model x402_passthrough goes with",
         ),
         ({"integration_type": "mcp"}, "neither an HTTP API nor an MCP server"),
-        ({"requires_user_oauth": True}, "OAuth connections of its callers"),
+        ({"requires_user_oauth": True}, "names no provider"),
         ({"ownership_tracking_enabled": True}, "tracks who owns"),
         ({"protected_operations": ["DELETE"]}, "protects operations"),
     ],
