@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,8 @@ def serve(tmp_path: Path, kind: str, workers: int, **env: str) -> Iterator[Progr
         program.wait_listening()
         yield program
     finally:
+        with suppress(ProcessLookupError):
+            os.killpg(program.process.pid, signal.SIGKILL)  # its workers too
         program.end(signal.SIGKILL)
 
 
