@@ -48,6 +48,12 @@ MAY_FAIL = {
     "PUT /organizations/{organization_id}/members/{member_id}/role": "there is no other member",
     "POST /invitations/accept": "tokens cannot be guessed",
     "POST /invitations/decline": "tokens cannot be guessed",
+    "GET /oauth/{provider}/authorize": "no provider is defined",
+    "GET /oauth/providers/{provider_id}/authorize": "no provider is defined",
+    "GET /oauth/{provider}/callback": "no provider is defined",
+    "GET /oauth/providers/{provider_id}/callback": "no provider is defined",
+    "DELETE /oauth/connections/{provider}": "nothing is connected",
+    "DELETE /oauth/connections/providers/{provider_id}": "nothing is connected",
     "POST /publishers/{slug}/estimate": "slug and publisher_id must agree",
 }
 
