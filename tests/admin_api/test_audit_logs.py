@@ -50,6 +50,9 @@ REASONS = {
     "refresh": "goes on with a login; one that ends by it is proven in tests/people/test_trail.py",
 }
 # Operations whose entry is proven by another test: "file::function".
+OF_MEMBERS = "tests/admin_api/test_audit_of_members.py::test_the_life_of_an_organization_is_in_its_log"
+OF_CHANGES = "tests/admin_api/test_organizations.py::test_changes_of_members_are_in_the_audit_log"
+OF_OAUTH = "tests/admin_api/test_oauth_connections.py::test_the_log_says_who_connected_and_what_was_changed"
 OF_PEOPLE = "tests/people/test_trail.py::test_what_people_do_is_in_the_log"
 PROVEN = {
     "verify_email": OF_PEOPLE,
@@ -60,6 +63,24 @@ PROVEN = {
     "revoke_session": OF_PEOPLE,
     "revoke_other_sessions": OF_PEOPLE,
     "revoke_all_sessions": OF_PEOPLE,
+    "create_organization": OF_MEMBERS,
+    "update_organization": OF_MEMBERS,
+    "delete_organization": OF_MEMBERS,
+    "create_organization_role": OF_MEMBERS,
+    "update_role": OF_MEMBERS,
+    "delete_organization_role": OF_MEMBERS,
+    "create_invite": OF_MEMBERS,
+    "revoke_invite": OF_MEMBERS,
+    "accept_invitation": OF_MEMBERS,
+    "decline_invitation": OF_MEMBERS,
+    "leave_organization": OF_MEMBERS,
+    "assign_role": OF_CHANGES,
+    "remove_member": OF_CHANGES,
+    "create_org_oauth_provider": OF_OAUTH,
+    "update_org_oauth_provider": OF_OAUTH,
+    "delete_org_oauth_provider": OF_OAUTH,
+    "revoke_connection": OF_OAUTH,
+    "revoke_connection_by_id": OF_OAUTH,
     "resolve_exchange": "tests/faults/test_resolutions.py::test_an_operator_resolves_by_command_and_over_http",
 }
 

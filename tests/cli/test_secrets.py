@@ -166,7 +166,7 @@ def test_every_sealed_column_is_rotated() -> None:
         str(path.relative_to(ROOT))
         for folder in ("gateway", "admin_api")
         for path in (ROOT / folder).rglob("*.py")
-        if re.search(r"\bbox\.seal\(|\.seal\(", path.read_text())
+        if re.search(r"(?<!ledger)\.seal\(", path.read_text())  # ledger.seal closes a month
     }
     assert sealing == {
         "gateway/catalog/publishers.py", "gateway/identity/oauth_providers.py", "gateway/jobs/rotate.py",
