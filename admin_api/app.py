@@ -45,6 +45,7 @@ from admin_api.resources import (
     receipts,
     roles,
     sessions,
+    webhooks,
 )
 from admin_api.store import connect
 from admin_api.store import pages as store
@@ -75,6 +76,7 @@ ROUTERS = (
     members.router,
     invitations.router,
     roles.router,
+    webhooks.router,
     connection_tests.router,
     openapi_import.router,
     organization_publishers.router,

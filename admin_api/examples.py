@@ -64,6 +64,12 @@ REQUESTS: dict[str, dict[str, Any]] = {
     },
     "update_role": {"permissions": ["org.read", "publishers.read", "earnings.read"]},
     "create_default_org_api_key": {"name": "nightly job", "expires_in_days": 90, "scopes": ["buy", "wallet.read"]},
+    "create_webhook": {
+        "name": "Operations",
+        "url": "https://example.com/tollway",
+        "events": ["publisher.updated", "api_key.created"],
+    },
+    "update_webhook": {"name": "Operations", "events": ["*"]},
     "create_org_api_key": {
         "name": "nightly job",
         "expires_in_days": 90,

@@ -32,6 +32,7 @@ from gateway.identity import people, sessions
 from gateway.identity.connections import forget_flows
 from gateway.identity.passwords import Passwords
 from gateway.identity.principals import Identities
+from gateway.jobs.alerts import Alerts
 from gateway.jobs.expire import expire_lots, expire_stored_answers
 from gateway.jobs.gauges import Sampler
 from gateway.jobs.heartbeat import Heartbeat
@@ -42,6 +43,7 @@ from gateway.jobs.runner import Runner
 from gateway.jobs.sales import SaleRefresher
 from gateway.jobs.undelivered import give_back_undelivered
 from gateway.jobs.wallet_gauges import WalletSampler
+from gateway.jobs.webhooks import WebhookSender
 from gateway.ledger.answers import Answers
 from gateway.ledger.group_commit import GroupCommit
 from gateway.ledger.holds import Holds
@@ -96,6 +98,7 @@ PARTITIONS_SECONDS = 3_600.0
 LETTER_SECONDS = 1.0
 PURCHASE_SECONDS = 2.0
 ANCHOR_SECONDS = 60.0
+ALERT_SECONDS = 5.0
 ABSOLUTE = re.compile(rb"https?://([^/?#]+)(/.*)?", re.I | re.S)
 # What stands below /publishers/<slug> and is ours: exactly these methods and paths, everything else is the upstream's.
 STORE = {
@@ -220,6 +223,8 @@ class Worker:
             timedelta(seconds=services.settings.queries.refresh),
         )
         self._postman = Postman(services.database, services.mail, services.settings.public_url)
+        self._webhooks = WebhookSender(services.database, services.box, services.guard, services.settings.webhooks)
+        self._alerts = Alerts(services.database, services.settings.webhooks.low_balance)
         self._sampler = Sampler(
             services.metrics,
             services.database,
@@ -258,6 +263,9 @@ class Worker:
         self._runner.every(ANCHOR_SECONDS, Anchorer(services.database).run, "audit heads")
         self._runner.every(FLUSH_SECONDS, services.callers.flush_used, "connections last-used")
         self._runner.every(EXPIRE_SECONDS, lambda: forget_flows(services.database), "consents")
+        self._runner.every(0.1, self._webhooks.run, "webhooks")
+        self._runner.every(USAGE_SECONDS, self._webhooks.forget, "old webhook events")
+        self._runner.every(ALERT_SECONDS, self._alerts.run, "alerts")
         self._runner.every(services.settings.queries.refresh / 4, self._refresher.run, "sales")
         self._runner.every(FLUSH_SECONDS, self._trim_markets, "markets")
         self._runner.every(LEARN_SECONDS, services.experiences.sync, "experiences")
@@ -288,6 +296,7 @@ class Worker:
         """Stop the jobs, write what waits, close. The server has drained its calls before."""
         services = self.services
         await self._runner.stop()
+        await self._webhooks.aclose()
         await services.upstreams.aclose()
         services.markets.close()
         services.passwords.stop()

@@ -47,6 +47,8 @@ POINTS: dict[str, str] = {
     "archive.read": "the files of a month were read back, the ledger has all of its rows",
     "archive.carried": "the sums of a month are written, in a transaction that still has to drop its rows",
     "archive.dropped": "a month is archived, nobody has been told",
+    "webhook.claimed": "a delivery is leased, its receiver has not heard of it",
+    "webhook.sent": "a webhook's receiver has answered, nothing of that is noted",
 }
 ACTIONS = ("kill", "hang", "error")
 

@@ -324,6 +324,14 @@ class X402Settings(_Section):
     )
 
 
+def _pauses(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Check a list of seconds. Raises ValueError naming the wrong one."""
+    for value in values:
+        if not re.fullmatch(r"[0-9]{1,7}(?:\.[0-9]{1,3})?", value.strip()):
+            raise ValueError(f"{value!r} is no number of seconds")
+    return tuple(value.strip() for value in values)
+
+
 def _sellers(values: tuple[str, ...]) -> tuple[str, ...]:
     """Check a list of publishers and payees. Raises ValueError naming the wrong one."""
     for value in values:
@@ -360,6 +368,24 @@ class FacilitatorSettings(_Section):
     access: Literal["off", "listed", "key", "open"] = "key"
     organizations: tuple[str, ...] = Field(default=(), description="listed: ids of the organizations that may")
     per_minute: int = Field(default=60, ge=1, description="Settlements per minute and organization, or address")
+
+
+class WebhookSettings(_Section):
+    """Events that organizations have sent to their own servers (docs/webhooks.md)."""
+
+    timeout: Seconds = Field(default=15.0, description="How long a receiver may take to answer")
+    retries: Annotated[tuple[str, ...], AfterValidator(_pauses)] = Field(
+        default=("5", "300", "1800", "7200", "18000", "36000", "50400", "72000", "86400"),
+        description="Seconds before each new try, a tenth more or less; after the last one it has failed",
+    )
+    disable_after: Seconds = Field(
+        default=432_000.0, description="Without any success for so long a webhook is switched off"
+    )
+    keep: Seconds = Field(default=2_592_000.0, description="How long events and the log of their deliveries are kept")
+    at_once: int = Field(default=20, ge=1, description="Deliveries under way at once, per worker")
+    low_balance: int = Field(
+        default=1_000_000, ge=0, description="A wallet below this is told, in atomic units of the default asset"
+    )
 
 
 class SecretSettings(_Section):
@@ -436,6 +462,7 @@ class Settings(_Section):
     x402: X402Settings = X402Settings()
     buying: BuyingSettings = BuyingSettings()
     facilitator: FacilitatorSettings = FacilitatorSettings()
+    webhooks: WebhookSettings = WebhookSettings()
     secrets: SecretSettings = SecretSettings()
     sessions: SessionSettings = SessionSettings()
     smtp: SmtpSettings = SmtpSettings()

@@ -24,6 +24,8 @@ from gateway.audit.origin import origin
 from gateway.database.pool import Connection, Database
 from gateway.database.statement import Command, Statement
 from gateway.ids import uuid7
+from gateway.webhooks.events import EVENT_OF_ACTION
+from gateway.webhooks.outbox import emit
 
 Status = Literal["success", "denied"]
 NO_ORGANIZATION = UUID(int=0)
@@ -139,6 +141,17 @@ async def record(
     )
     values = [getattr(made, name) for name in _NAMES]
     await APPEND.run(connection, *values[:-1], digest_of(made))
+    event = EVENT_OF_ACTION.get(action)
+    if event is not None and organization_id is not None and status == "success":
+        await emit(connection, organization_id, event, _told(made))
+
+
+def _told(entry: Entry) -> dict[str, object]:
+    """Return what a webhook hears of an entry: what was changed, by whom, and how it is called."""
+    kept = {name: value for name, value in entry.metadata.items() if name not in ("before", "after")}
+    actor = {"type": entry.actor_type, "id": entry.actor_id}
+    named = {} if entry.resource_id is None else {f"{entry.resource_type}_id": entry.resource_id}
+    return {**kept, **named, "actor": actor, "audit_log_id": entry.id}
 
 
 async def record_refusal(database: Database, operation: str, reason: str) -> None:

@@ -127,7 +127,42 @@ CONNECTIONS = Shelf(
     ),
     Command("UPDATE oauth.connection SET tokens = $2 WHERE id = $1"),
 )
-SHELVES = (PUBLISHERS, PROVIDERS, CONNECTIONS)
+WEBHOOKS = Shelf(
+    Statement(
+        """
+        SELECT id, 'webhook ' || id AS name, secret AS sealed, uuid_send(id) AS context FROM webhook.endpoint
+         WHERE id > $1 AND substring(secret FOR octet_length($2::bytea)) <> $2::bytea ORDER BY id LIMIT $3 FOR UPDATE
+        """,
+        SealedRow,
+    ),
+    Statement(
+        """
+        SELECT id, 'webhook ' || id AS name, secret AS sealed, uuid_send(id) AS context FROM webhook.endpoint
+         WHERE id > $1 ORDER BY id LIMIT $2
+        """,
+        SealedRow,
+    ),
+    Command("UPDATE webhook.endpoint SET secret = $2 WHERE id = $1"),
+)
+WEBHOOKS_BEFORE = Shelf(
+    Statement(
+        """
+        SELECT id, 'webhook ' || id AS name, previous_secret AS sealed, uuid_send(id) AS context FROM webhook.endpoint
+         WHERE id > $1 AND previous_secret IS NOT NULL
+           AND substring(previous_secret FOR octet_length($2::bytea)) <> $2::bytea ORDER BY id LIMIT $3 FOR UPDATE
+        """,
+        SealedRow,
+    ),
+    Statement(
+        """
+        SELECT id, 'webhook ' || id AS name, previous_secret AS sealed, uuid_send(id) AS context FROM webhook.endpoint
+         WHERE id > $1 AND previous_secret IS NOT NULL ORDER BY id LIMIT $2
+        """,
+        SealedRow,
+    ),
+    Command("UPDATE webhook.endpoint SET previous_secret = $2 WHERE id = $1"),
+)
+SHELVES = (PUBLISHERS, PROVIDERS, CONNECTIONS, WEBHOOKS, WEBHOOKS_BEFORE)
 LIVE_WORKERS = Statement(
     """
     SELECT id, secret_keys FROM ledger.worker

@@ -41,7 +41,7 @@ async def fetch(client: UpstreamClient, guard: EgressGuard, url: str, most: int)
 
 
 async def _asked(client: UpstreamClient, guard: EgressGuard, url: str) -> UpstreamResponse:
-    base, target = _read(guard, url)
+    base, target = read_url(guard, url)
     headers = [
         (b"host", base.origin.authority),
         (b"accept", ACCEPT),
@@ -51,7 +51,7 @@ async def _asked(client: UpstreamClient, guard: EgressGuard, url: str) -> Upstre
     return await client.send(base.origin, b"GET", target, headers, None, TIMEOUTS)
 
 
-def _read(guard: EgressGuard, url: str) -> tuple[BaseUrl, bytes]:
+def read_url(guard: EgressGuard, url: str) -> tuple[BaseUrl, bytes]:
     """Return where a URL leads and what to ask for there. Raises EgressRefused; plain http is for development."""
     address, mark, query = url.partition("?")
     base = guard.check_url(address)

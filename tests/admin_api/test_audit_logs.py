@@ -81,6 +81,8 @@ PROVEN = {
     "delete_org_oauth_provider": OF_OAUTH,
     "revoke_connection": OF_OAUTH,
     "revoke_connection_by_id": OF_OAUTH,
+    "replay_webhook_delivery": "tests/webhooks/test_deliveries.py"
+    "::test_after_the_last_try_an_event_has_failed_and_can_be_sent_again",
     "resolve_exchange": "tests/faults/test_resolutions.py::test_an_operator_resolves_by_command_and_over_http",
 }
 
@@ -145,6 +147,21 @@ async def recovers(api: Api, clerk: Clerk, owner: Member) -> httpx.Response:
     return await api.call("POST", "/wallet/recover", json={"recovery_code": code}, expect=200)
 
 
+HOOK = {"name": "Ours", "url": "http://127.0.0.1:9/hook", "events": ["*"]}
+
+
+async def makes_a_webhook(api: Api, _clerk: Clerk, owner: Member) -> httpx.Response:
+    return await api.call("POST", of(owner, "/webhooks"), owner.key, json=HOOK, expect=201)
+
+
+def changes_a_webhook(method: str, rest: str, expect: int, **options: Any) -> Scene:
+    async def scene(api: Api, clerk: Clerk, owner: Member) -> httpx.Response:
+        made = (await makes_a_webhook(api, clerk, owner)).json()["data"]["webhook"]
+        return await api.call(method, of(owner, f"/webhooks/{made['id']}{rest}"), owner.key, expect=expect, **options)
+
+    return scene
+
+
 def keys(owner: Member) -> str:
     return of(owner, "/api-keys")
 
@@ -185,6 +202,11 @@ SCENES: dict[str, tuple[str, Scene]] = {
     "apply_referral_code": ("wallet.apply_referral", names_a_referrer),
     "set_recovery": ("account.set_recovery", sets_up_recovery),
     "wallet_recover": ("account.recover", recovers),
+    "create_webhook": ("webhook.create", makes_a_webhook),
+    "update_webhook": ("webhook.update", changes_a_webhook("PATCH", "", 200, json={"name": "New"})),
+    "delete_webhook": ("webhook.delete", changes_a_webhook("DELETE", "", 204)),
+    "rotate_webhook_secret": ("webhook.rotate_secret", changes_a_webhook("POST", "/rotate-secret", 200)),
+    "test_webhook": ("webhook.test", changes_a_webhook("POST", "/test", 202)),
 }
 
 

@@ -36,6 +36,14 @@ SERVED = frozenset(
         "revoke_org_api_key",
         "list_audit_logs",
         "get_audit_log",
+        "list_webhooks",
+        "create_webhook",
+        "get_webhook",
+        "update_webhook",
+        "delete_webhook",
+        "list_webhook_deliveries",
+        "rotate_webhook_secret",
+        "list_event_types",
     ]
 )
 

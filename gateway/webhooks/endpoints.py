@@ -1,0 +1,157 @@
+"""Webhook endpoints of an organization and the log of what was sent to them: reading and writing the tables.
+
+Secrets are sealed with the gateway's keys, bound to their endpoint, and never read back for an answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+from uuid import UUID
+
+from gateway.database.pool import Connection
+from gateway.database.statement import Command, Statement
+from gateway.ids import uuid7
+from gateway.webhooks.signing import new_secret
+
+MOST = 50
+"""Endpoints of one organization."""
+OVERLAP = timedelta(hours=24)
+"""How long the secret before a rotation signs too."""
+LISTED = 100
+"""Tries that the log shows."""
+
+
+class Box(Protocol):
+    """The credential box, as far as it is needed here (it belongs to an upper step)."""
+
+    def seal(self, plaintext: bytes, context: bytes) -> bytes:
+        """Encrypt, bound to a context."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A webhook as its organization sees it."""
+
+    id: UUID
+    organization_id: UUID
+    name: str
+    url: str
+    events: list[str]
+    enabled: bool
+    disabled_reason: str | None
+    created_by: UUID
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try of one delivery."""
+
+    id: UUID
+    webhook_id: UUID
+    event_id: UUID
+    event_type: str
+    data: dict[str, Any]
+    happened_at: datetime
+    attempt_number: int
+    response_status: int | None
+    response_body: str | None
+    error_message: str | None
+    next_retry_at: datetime | None
+    delivered_at: datetime | None
+    created_at: datetime
+
+
+LIST = Statement(
+    """
+    SELECT id, organization_id, name, url, events, enabled, disabled_reason, created_by, created_at
+      FROM webhook.endpoint WHERE organization_id = $1 ORDER BY created_at DESC, id DESC
+    """,
+    Endpoint,
+)
+FIND = Statement(
+    """
+    SELECT id, organization_id, name, url, events, enabled, disabled_reason, created_by, created_at
+      FROM webhook.endpoint WHERE organization_id = $1 AND id = $2
+    """,
+    Endpoint,
+)
+LOCK = Statement(
+    """
+    SELECT id, organization_id, name, url, events, enabled, disabled_reason, created_by, created_at
+      FROM webhook.endpoint WHERE organization_id = $1 AND id = $2 FOR UPDATE
+    """,
+    Endpoint,
+)
+# Counted under a lock of the organization's row, so that two cannot both be the last one.
+LOCK_ORGANIZATION = Command("SELECT FROM identity.organization WHERE id = $1 FOR NO KEY UPDATE")
+COUNT = Statement("SELECT count(*) FROM webhook.endpoint WHERE organization_id = $1", int, scalar=True)
+INSERT = Command(
+    """
+    INSERT INTO webhook.endpoint (id, organization_id, name, url, events, secret, created_by)
+    VALUES ($1, $2, $3, $4, $5, $6, $7)
+    """
+)
+# Whoever switches it on again gives it a new start.
+UPDATE = Command(
+    """
+    UPDATE webhook.endpoint
+       SET name = $2, url = $3, events = $4, enabled = $5,
+           disabled_reason = CASE WHEN $5 THEN NULL ELSE disabled_reason END,
+           failing_since = CASE WHEN $5 AND NOT enabled THEN NULL ELSE failing_since END
+     WHERE id = $1
+    """
+)
+DELETE = Command("DELETE FROM webhook.endpoint WHERE id = $1")
+ROTATE = Command(
+    """
+    UPDATE webhook.endpoint SET previous_secret = secret, previous_until = now() + $3::interval, secret = $2
+     WHERE id = $1
+    """
+)
+ATTEMPTS = Statement(
+    """
+    SELECT a.id, d.endpoint_id AS webhook_id, e.id AS event_id, e.type AS event_type, e.data,
+           e.created_at AS happened_at, a.number AS attempt_number, a.response_status, a.response_body,
+           a.error AS error_message, a.next_retry_at, a.delivered_at, a.created_at
+      FROM webhook.attempt a
+      JOIN webhook.delivery d ON d.id = a.delivery_id
+      JOIN webhook.event e ON e.id = d.event_id
+     WHERE a.endpoint_id = $1 ORDER BY a.created_at DESC, a.id DESC LIMIT $2
+    """,
+    Attempt,
+)
+# One event again, to the endpoint that it was for. A delivery that is still to come is left alone.
+REPLAY = Statement(
+    """
+    UPDATE webhook.delivery d SET state = 'pending', next_at = now()
+      FROM webhook.attempt a
+     WHERE a.id = $2 AND d.id = a.delivery_id AND d.endpoint_id = $1
+    RETURNING d.event_id::text
+    """,
+    UUID,
+    scalar=True,
+)
+
+
+async def create(
+    connection: Connection, box: Box, organization_id: UUID, account_id: UUID, name: str, url: str, events: list[str]
+) -> tuple[Endpoint, str] | None:
+    """Store an endpoint and return it with its secret; None when the organization has too many."""
+    await LOCK_ORGANIZATION.run(connection, organization_id)
+    if await COUNT.one(connection, organization_id) >= MOST:
+        return None
+    endpoint_id, secret = uuid7(), new_secret()
+    sealed = box.seal(secret.encode(), endpoint_id.bytes)
+    await INSERT.run(connection, endpoint_id, organization_id, name, url, events, sealed, account_id)
+    return await FIND.one(connection, organization_id, endpoint_id), secret
+
+
+async def rotate(connection: Connection, box: Box, endpoint_id: UUID) -> str:
+    """Give an endpoint a new secret and return it; the one before it signs as well for OVERLAP."""
+    secret = new_secret()
+    await ROTATE.run(connection, endpoint_id, box.seal(secret.encode(), endpoint_id.bytes), OVERLAP)
+    return secret

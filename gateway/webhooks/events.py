@@ -1,0 +1,59 @@
+"""Every event type, and which audited actions are events.
+
+An event that belongs to a change is written by `record` (gateway/audit/entries.py) in the transaction of the change.
+The others come from jobs, which derive them from what calls and payments write anyway.
+"""
+
+from __future__ import annotations
+
+EVENT_OF_ACTION: dict[str, str] = {
+    "account.recover": "account.recovered",
+    "api_key.create": "api_key.created",
+    "api_key.update": "api_key.updated",
+    "api_key.revoke": "api_key.revoked",
+    "invitation.create": "invitation.created",
+    "member.add": "member.added",
+    "member.remove": "member.removed",
+    "member.leave": "member.removed",
+    "member.assign_role": "member.role_changed",
+    "organization.update": "organization.updated",
+    "publisher.create": "publisher.created",
+    "publisher.update": "publisher.updated",
+    "publisher.update_pricing": "publisher.pricing_updated",
+    "publisher.import_openapi": "publisher.updated",
+    "publisher.upload_logo": "publisher.updated",
+    "publisher.delete": "publisher.deleted",
+    "wallet.claim_signup_bonus": "wallet.credited",
+    "wallet.claim_daily": "wallet.credited",
+    "wallet.grant": "wallet.credited",
+    "webhook.disable": "webhook.disabled",
+}
+DEPOSIT_COMPLETED = "deposit.completed"
+LOW_BALANCE = "wallet.low_balance"
+BUDGET_REACHED = "api_key.budget_reached"
+TEST = "webhook.test"
+"""Sent when somebody asks for it, to one endpoint, whatever that has subscribed to."""
+
+MEANINGS: dict[str, str] = {
+    "account.recovered": "An agent of the organization has used its recovery code: all its keys are new.",
+    "api_key.created": "An API key was made.",
+    "api_key.updated": "What an API key may spend was changed.",
+    "api_key.revoked": "An API key was revoked.",
+    BUDGET_REACHED: "An API key has spent what it may in this day or month.",
+    DEPOSIT_COMPLETED: "A deposit on a chain has arrived.",
+    "invitation.created": "Somebody was invited.",
+    "member.added": "Somebody has joined the organization.",
+    "member.removed": "Somebody has left the organization, or was removed.",
+    "member.role_changed": "A member has another role.",
+    "organization.updated": "The organization was renamed.",
+    "publisher.created": "A publisher was created.",
+    "publisher.updated": "A publisher was changed.",
+    "publisher.pricing_updated": "Prices of a publisher were changed.",
+    "publisher.deleted": "A publisher was deleted.",
+    "wallet.credited": "A bonus, a daily claim or a grant was credited.",
+    LOW_BALANCE: "A wallet has fallen below what TOLLWAY_WEBHOOKS_LOW_BALANCE says.",
+    "webhook.disabled": "A webhook was switched off because it had failed for too long, or answered 410.",
+    TEST: "Somebody tries a webhook.",
+}
+EVENT_TYPES = sorted(MEANINGS)
+ALL = "*"
