@@ -74,8 +74,6 @@ class Walker:
             "request_id": self.known.receipt,
             "key_id": str(uuid4()),
             "log_id": str(uuid4()),
-            "webhook_id": str(uuid4()),
-            "delivery_id": str(uuid4()),
             "exchange_id": str(uuid4()),
             "session_id": str(uuid4()),
             "member_id": str(uuid4()),
