@@ -76,7 +76,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
         "budget": {"per_call": "0.05", "per_day": "1.00", "per_month": "20.00"},
     },
     "update_default_org_api_key": {"budget": {"per_day": "2.50"}},
-    "update_org_api_key": {"budget": {"per_day": "2.50", "per_month": None}},
+    "update_org_api_key": {"budget": {"per_day": "2.50", "per_month": None}, "ip_allow_list": None},
     "create_org_oauth_provider": {
         "name": "Notes",
         "slug": "notes",

@@ -113,6 +113,12 @@ class BudgetExceeded(Problem):
     status, name, title = 403, "budget-exceeded", "Budget exceeded"
 
 
+class AddressNotAllowed(Problem):
+    """The API key may not be used from this address: its owner has named those from which it may."""
+
+    status, name, title = 403, "address-not-allowed", "Address not allowed"
+
+
 class BudgetLocked(Problem):
     """A key that has a budget may not make keys, set budgets or make a recovery code; no key sets its own budget."""
 

@@ -14,8 +14,9 @@ from fastapi.security import HTTPBearer
 
 from admin_api.kit import cookies
 from gateway.audit.origin import origin
-from gateway.errors import InvalidRequest, RateLimited, Unauthenticated
-from gateway.identity.clients import client_address, networks
+from gateway.errors import AddressNotAllowed, InvalidRequest, RateLimited, Unauthenticated
+from gateway.identity.allowed_addresses import demand_address
+from gateway.identity.clients import client_address, networks, whole_address
 from gateway.identity.principals import Principal, access_token_in
 from gateway.identity.sessions import principal_of
 from gateway.limits.limiter import Check, Policy, headers
@@ -82,7 +83,8 @@ async def caller(
 ) -> Principal:
     """Return who is calling, by API key, access token or login cookie. Raises Unauthenticated.
 
-    Raises RateLimited for who tries keys or tokens, Forbidden for a cookie that another site makes use of.
+    Raises RateLimited for who tries keys or tokens, Forbidden for a cookie that another site makes use of, and
+    AddressNotAllowed for a key where it may not be used.
     """
     values = request.headers.getlist("authorization")
     if len(values) > 1:
@@ -94,8 +96,8 @@ async def caller(
         if cookie is not None:
             principal = await principal_of(services.database, cookie)
         else:
-            principal = await resolved(services, values[0] if values else None)
-    except Unauthenticated:
+            principal = await resolved(request, services, values[0] if values else None)
+    except (Unauthenticated, AddressNotAllowed):
         if values or cookie:
             await guess(request, services)
         raise
@@ -105,12 +107,20 @@ async def caller(
     return principal
 
 
-async def resolved(services: Services, authorization: str | None) -> Principal:
-    """Return who an Authorization field names: a key's account, or a person who logged in. Raises Unauthenticated."""
+async def resolved(request: Request, services: Services, authorization: str | None) -> Principal:
+    """Return who an Authorization field names: a key's account, or a person who logged in.
+
+    Raises Unauthenticated, or AddressNotAllowed for a key that may not be used from where the request comes.
+    """
     token = access_token_in(authorization)
-    if token is None:
-        return await services.identities.resolve(authorization)
-    return await principal_of(services.database, token)
+    if token is not None:
+        return await principal_of(services.database, token)
+    principal = await services.identities.resolve(authorization)
+    if principal.addresses is not None:
+        peer = request.client.host if request.client else None
+        trusted = networks(services.settings.server.trusted_proxies)
+        demand_address(principal, whole_address(peer, request.headers.getlist("x-forwarded-for"), trusted))
+    return principal
 
 
 def acts(principal: Principal) -> None:
@@ -127,8 +137,8 @@ async def somebody(request: Request, services: Services) -> Principal | None:
     if len(values) != 1:
         return None
     try:
-        principal = await resolved(services, values[0])
-    except Unauthenticated:
+        principal = await resolved(request, services, values[0])
+    except (Unauthenticated, AddressNotAllowed):
         await guess(request, services)
         return None
     acts(principal)

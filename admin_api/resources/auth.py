@@ -24,9 +24,11 @@ from admin_api.resources.key_budgets import BudgetChange, KeyBudgetInfo, changed
 from gateway.billing.spending import spent_of
 from gateway.catalog.refusals import refused
 from gateway.database.pool import Connection
-from gateway.identity import names
+from gateway.identity import allowed_addresses, names
 from gateway.identity.accounts import load
-from gateway.identity.api_keys import MAX_DAYS, ApiKey, create_key, list_keys, revoke_key, set_budget
+from gateway.identity.api_keys import MAX_DAYS, ApiKey, create_key, list_keys, revoke_key, set_addresses, set_budget
+from gateway.identity.budgets import KeyBudget
+from gateway.identity.clients import Network
 from gateway.identity.organizations import default_of
 from gateway.identity.permissions import SCOPES, Member, Permission
 from gateway.request_body import RequestBody
@@ -34,6 +36,8 @@ from gateway.services import Services
 
 router = APIRouter(tags=["Auth"], route_class=StrictRoute)
 EXTENSION: dict[str, Any] = {"x-extension": True}
+
+Networks = Annotated[list[Annotated[StrictStr, Field(max_length=64)]], Field(max_length=allowed_addresses.MOST)]
 
 
 class UserStatus(StrEnum):
@@ -68,19 +72,25 @@ class CreateApiKeyRequest(RequestBody):
     """A new key. Without expires_in_days it does not expire, so a misspelt one is refused.
 
     `scopes` are what it may do: permissions of the organization, and `buy`, `wallet.read` and `account.manage` for the
-    account. Without them it may do what the key that makes it may.
+    account. `ip_allow_list` are the networks that it may be used from. Without them it may do what the key that makes
+    it may, from where that may.
     """
 
     name: Annotated[StrictStr, Field(max_length=256)]
     expires_in_days: Annotated[StrictInt, Field(ge=1, le=MAX_DAYS)] | None = None
     scopes: Annotated[list[StrictStr], Field(max_length=100)] | None = None
     budget: BudgetChange | None = None
+    ip_allow_list: Networks | None = None
 
 
 class UpdateApiKeyRequest(RequestBody):
-    """What is to change of a key. A limit that is left out stays as it is, null removes it; `budget: null` all."""
+    """What is to change of a key. A limit that is left out stays as it is, null removes it; `budget: null` all.
 
-    budget: BudgetChange | None
+    `ip_allow_list` replaces the list that there is; null lets the key be used from anywhere.
+    """
+
+    budget: BudgetChange | None = None
+    ip_allow_list: Networks | None = None
 
 
 class ApiKeyInfo(Answer):
@@ -97,6 +107,7 @@ class ApiKeyInfo(Answer):
     revoked_at: Moment | None
     scopes: list[str] | None
     budget: KeyBudgetInfo | None
+    ip_allow_list: list[str] | None
 
 
 class ApiKeyInfoResponse(Answer):
@@ -124,6 +135,7 @@ class ApiKeyCreated(Answer):
     expires_at: Moment | None
     scopes: list[str] | None
     budget: KeyBudgetInfo | None
+    ip_allow_list: list[str] | None
 
 
 class ApiKeyCreatedResponse(Answer):
@@ -189,7 +201,7 @@ async def update_default_org_api_key(
     member: Annotated[Member, needs(Permission.API_KEYS_UPDATE, default=True)],
     services: ServicesDep,
 ) -> ApiKeyInfoResponse:
-    """Set the budget of a key of the caller's default organization. No key sets its own."""
+    """Limit a key of the default organization: its budget, and where it may be used from. No key limits itself."""
     return await _update(services, member, key_id, body)
 
 
@@ -240,7 +252,7 @@ async def update_org_api_key(
     member: Annotated[Member, needs(Permission.API_KEYS_UPDATE)],
     services: ServicesDep,
 ) -> ApiKeyInfoResponse:
-    """Set the budget of a key of an organization. No key sets its own."""
+    """Limit a key of an organization: its budget, and where it may be used from. No key limits itself."""
     return await _update(services, member, key_id, body)
 
 
@@ -271,7 +283,9 @@ async def _create(services: Services, member: Member, body: CreateApiKeyRequest)
         except names.NameRefused as error:
             raise refused("name", str(error)) from None
         budget = None if body.budget is None else changed(None, body.budget, services.catalog.default_asset)
-        created = await create_key(connection, member, name, body.expires_in_days, budget, body.scopes)
+        created = await create_key(
+            connection, member, name, body.expires_in_days, budget, body.scopes, _networks(body.ip_allow_list)
+        )
     record = created.record
     return ApiKeyCreatedResponse(
         data=ApiKeyCreated(
@@ -284,18 +298,24 @@ async def _create(services: Services, member: Member, body: CreateApiKeyRequest)
             expires_at=record.expires_at,
             scopes=record.scopes,
             budget=shown(record.budget, services.catalog.assets, {}, datetime.now(UTC).date()),
+            ip_allow_list=_listed(record),
         )
     )
 
 
 async def _update(services: Services, member: Member, key_row: UUID, body: UpdateApiKeyRequest) -> ApiKeyInfoResponse:
+    def budget(before: KeyBudget | None) -> KeyBudget:
+        return changed(before, body.budget, services.catalog.default_asset)
+
+    named, networks = body.model_fields_set, _networks(body.ip_allow_list)
+    if not named:
+        raise refused("body", "names nothing to change: budget, ip_allow_list")
     async with services.database.transaction() as connection:
-        record = await set_budget(
-            connection,
-            member,
-            key_row,
-            lambda before: changed(before, body.budget, services.catalog.default_asset),
-        )
+        record = None
+        if "ip_allow_list" in named:
+            record = await set_addresses(connection, member, key_row, networks)
+        if "budget" in named or record is None:
+            record = await set_budget(connection, member, key_row, budget)
         (info,) = await _infos(connection, services, [record])
     services.identities.forget(record.key_id)
     return ApiKeyInfoResponse(data=info)
@@ -316,6 +336,18 @@ async def _infos(connection: Connection, services: Services, keys: Sequence[ApiK
     return [_info(key, shown(key.budget, services.catalog.assets, spent, day)) for key in keys]
 
 
+def _networks(items: list[str] | None) -> list[Network] | None:
+    """Return the networks of a request. Raises InvalidRequest."""
+    try:
+        return None if items is None else allowed_addresses.read(items)
+    except ValueError as error:
+        raise refused("ip_allow_list", str(error)) from None
+
+
+def _listed(key: ApiKey) -> list[str] | None:
+    return None if key.addresses is None else [str(one) for one in key.addresses]
+
+
 def _info(key: ApiKey, budget: KeyBudgetInfo | None) -> ApiKeyInfo:
     return ApiKeyInfo(
         id=key.id,
@@ -329,4 +361,5 @@ def _info(key: ApiKey, budget: KeyBudgetInfo | None) -> ApiKeyInfo:
         revoked_at=key.revoked_at,
         scopes=key.scopes,
         budget=budget,
+        ip_allow_list=_listed(key),
     )

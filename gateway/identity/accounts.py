@@ -18,6 +18,7 @@ from gateway.database.statement import Command, Statement
 from gateway.errors import Conflict
 from gateway.identity import budgets, codes, names
 from gateway.identity.budgets import KeyBudget
+from gateway.identity.clients import Network
 from gateway.identity.principals import NewKey, new_key
 from gateway.ids import uuid7
 from gateway.ledger.wallets import open_wallet
@@ -66,8 +67,9 @@ INSERT_MEMBERSHIP = Command("INSERT INTO identity.membership (organization_id, a
 INSERT_KEY = Command(
     """
     INSERT INTO identity.api_key (id, key_id, secret_hash, name, organization_id, account_id, expires_at, budget_scope,
-                                  budget_asset, budget_per_call, budget_per_day, budget_per_month, scopes)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::numeric, $11::text::numeric, $12::text::numeric, $13)
+                                  budget_asset, budget_per_call, budget_per_day, budget_per_month, scopes, addresses)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::numeric, $11::text::numeric, $12::text::numeric, $13,
+            $14)
     """
 )
 FIND_ACCOUNT = Statement(
@@ -114,12 +116,13 @@ async def add_key(
     expires_at: datetime | None = None,
     budget: KeyBudget | None = None,
     scopes: Sequence[str] | None = None,
+    addresses: Sequence[Network] | None = None,
 ) -> tuple[UUID, NewKey]:
     """Store a fresh key and return its id with the key; the text of the key is kept nowhere."""
     key, key_row = new_key(), uuid7()
     await INSERT_KEY.run(
         connection, key_row, key.key_id, key.secret_hash, name, organization_id, account_id, expires_at,
-        *budgets.written(budget), scopes,
+        *budgets.written(budget), scopes, addresses,
     )  # fmt: skip
     return key_row, key
 

@@ -1,18 +1,19 @@
 """API keys of an organization: list, create, revoke, limit. Only hashes are stored; a key's text exists in one answer.
 
-A key acts as the account that made it, and never may more than what made it: its scopes and its end are within those of
-its maker's key, and each use asks what the account's role holds then. Its owner may always revoke it; keys of other
-members take the permission to manage them. Revoked keys stay listed.
+A key acts as the account that made it, and never may more than what made it: its scopes, its end and its addresses are
+within those of its maker's key, and each use asks what the account's role holds then. Its owner may always revoke it;
+keys of other members take the permission to manage them. Revoked keys stay listed.
 
 A key must not loosen what it may spend. So one with a budget makes no keys, sets no budgets, revokes only itself and
-makes no recovery code; and no key sets its own budget, so that one without any is left that can change the others.
+makes no recovery code; and no key sets its own budget, so that one without any is left that can change the others. No
+key says where it may be used from itself, either: its list is another one's to set, within that one's own.
 
 What does not live here: recognising a key (principals.py), and whether a call fits a budget (billing/budgets.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,9 +23,10 @@ from gateway.audit.entries import record
 from gateway.database.pool import Connection
 from gateway.database.statement import Command, Statement
 from gateway.errors import BudgetLocked, Conflict, Forbidden, NotFound
-from gateway.identity import budgets
+from gateway.identity import allowed_addresses, budgets
 from gateway.identity.accounts import add_key
 from gateway.identity.budgets import KeyBudget
+from gateway.identity.clients import Network
 from gateway.identity.permissions import Member, Permission, granted_scopes
 from gateway.identity.principals import Principal, refused_key
 from gateway.identity.sessions import demand_live
@@ -36,6 +38,7 @@ LOCKED = (
     "This API key has a budget: it makes no keys and no recovery code, sets no budgets and revokes only itself. "
     "Use a key without a budget."
 )
+OWN_ADDRESSES = "No API key says itself where it may be used from, so that nobody locks themselves out: use another."
 OWN_BUDGET = "No API key sets its own budget, so that nobody locks themselves out: use another one that has none."
 
 
@@ -54,6 +57,7 @@ class ApiKey:
     last_used_at: datetime | None
     scopes: list[str] | None
     budget: KeyBudget | None
+    addresses: list[Network] | None
 
     @property
     def prefix(self) -> str:
@@ -84,7 +88,7 @@ def _row(*, budget: list[str | None] | None, **columns: Any) -> ApiKey:
 LIST_KEYS = Statement(
     """
     SELECT id, key_id, name, organization_id, account_id, created_at, expires_at, revoked_at, last_used_at,
-           scopes, budget
+           scopes, budget, addresses
       FROM identity.api_key WHERE organization_id = $1 ORDER BY created_at DESC, id DESC
     """,
     _row,
@@ -92,7 +96,7 @@ LIST_KEYS = Statement(
 FIND_KEY_ROW = Statement(
     """
     SELECT id, key_id, name, organization_id, account_id, created_at, expires_at, revoked_at, last_used_at,
-           scopes, budget
+           scopes, budget, addresses
       FROM identity.api_key WHERE organization_id = $1 AND id = $2
     """,
     _row,
@@ -141,6 +145,7 @@ SET_BUDGET = Command(
      WHERE id = $1
     """
 )
+SET_ADDRESSES = Command("UPDATE identity.api_key SET addresses = $2 WHERE id = $1")
 REVOKE_KEY = Command("UPDATE identity.api_key SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL")
 
 
@@ -156,6 +161,7 @@ async def create_key(
     expires_in_days: int | None,
     budget: KeyBudget | None = None,
     scopes: Collection[str] | None = None,
+    addresses: Sequence[Network] | None = None,
 ) -> CreatedKey:
     """Make a key that acts as its maker. Raises Conflict when the organization has too many live ones.
 
@@ -182,6 +188,7 @@ async def create_key(
         expires_at=expires_at,
         budget=budget,
         scopes=granted_scopes(maker, scopes, confined=confined),
+        addresses=_granted_addresses(caller, addresses),
     )
     made = await FIND_KEY_ROW.one(connection, organization_id, key_row)
     await _note(connection, "api_key.create", made, after=_set(made))
@@ -218,6 +225,26 @@ async def set_budget(
     return made
 
 
+async def set_addresses(
+    connection: Connection, member: Member, key_row: UUID, addresses: Sequence[Network] | None
+) -> ApiKey:
+    """Set where a key may be used from, None for anywhere, and return the key. Raises what set_budget raises.
+
+    Forbidden for the caller's own key, and for addresses that the caller's own key may not be used from.
+    """
+    caller = member.caller
+    await LOCK_ACCOUNT.run(connection, caller.account_id)
+    await LOCK_BOTH.run(connection, [caller.api_key_id, key_row])
+    found = await _theirs(connection, member, key_row)
+    await _lock_maker(connection, caller)
+    if found.id == caller.api_key_id:
+        raise Forbidden(OWN_ADDRESSES)
+    await SET_ADDRESSES.run(connection, key_row, _granted_addresses(caller, addresses))
+    made = await FIND_KEY_ROW.one(connection, member.organization_id, key_row)
+    await _note(connection, "api_key.update", made, before=_set(found), after=_set(made))
+    return made
+
+
 async def demand_no_budget(connection: Connection, caller: Principal) -> None:
     """Raise BudgetLocked for a key with a budget, as the database knows it."""
     if await HAS_BUDGET.first(connection, caller.api_key_id):
@@ -238,6 +265,19 @@ async def _lock_maker(connection: Connection, maker: Principal) -> datetime | No
     return key.expires_at
 
 
+def _granted_addresses(caller: Principal, asked: Sequence[Network] | None) -> list[Network] | None:
+    """Return where a key may be used from that `caller` makes or changes; None is anywhere, as far as the caller's own
+    may. Raises Forbidden for more.
+    """
+    if caller.addresses is None:
+        return None if asked is None else list(asked)
+    if asked is None:
+        return list(caller.addresses)
+    if not allowed_addresses.within(asked, caller.addresses):
+        raise Forbidden("A key may not be used from more addresses than the one that makes or changes it.")
+    return list(asked)
+
+
 async def _theirs(connection: Connection, member: Member, key_row: UUID) -> ApiKey:
     """Return a key that the member may change: one of its own account, or any by the permission. Raises."""
     found = await FIND_KEY_ROW.first(connection, member.organization_id, key_row)
@@ -251,7 +291,11 @@ async def _theirs(connection: Connection, member: Member, key_row: UUID) -> ApiK
 def _set(key: ApiKey) -> dict[str, object]:
     """Return what people set of a key, for the audit log."""
     limits = None if key.budget is None else asdict(key.budget.limits)
-    return {"name": key.name, "expires_at": key.expires_at, "scopes": key.scopes, "budget": limits}
+    addresses = None if key.addresses is None else [str(one) for one in key.addresses]
+    return {
+        "name": key.name, "expires_at": key.expires_at, "scopes": key.scopes, "budget": limits,
+        "ip_allow_list": addresses,
+    }  # fmt: skip
 
 
 async def _note(

@@ -31,7 +31,7 @@ def whole_address(peer: str | None, forwarded: Sequence[str], trusted: Sequence[
     if address is None:
         return None
     chain = [part.strip() for line in forwarded for part in line.split(",")]
-    while chain and _is_in(address, trusted):
+    while chain and is_in(address, trusted):
         claimed = _parse(chain.pop())
         if claimed is None:
             break
@@ -42,7 +42,7 @@ def whole_address(peer: str | None, forwarded: Sequence[str], trusted: Sequence[
 def is_trusted(peer: str, trusted: Sequence[Network]) -> bool:
     """Return whether the peer is a trusted proxy."""
     address = _parse(peer)
-    return address is not None and _is_in(address, trusted)
+    return address is not None and is_in(address, trusted)
 
 
 def _parse(text: str) -> Address | None:
@@ -57,7 +57,8 @@ def _parse(text: str) -> Address | None:
     return mapped or address
 
 
-def _is_in(address: Address, nets: Sequence[Network]) -> bool:
+def is_in(address: Address, nets: Sequence[Network]) -> bool:
+    """Return whether an address is in one of the networks."""
     return any(address.version == network.version and address in network for network in nets)
 
 

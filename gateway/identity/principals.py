@@ -23,6 +23,7 @@ from gateway.database.statement import Command, Statement
 from gateway.errors import Unauthenticated
 from gateway.identity import budgets
 from gateway.identity.budgets import KeyBudget
+from gateway.identity.clients import Network
 
 KEY = re.compile(r"seren_([0-9a-f]{16})_([A-Za-z0-9]{43})", re.ASCII)
 ACCESS_PREFIX = "seren_access_"
@@ -39,8 +40,8 @@ class Principal:
     """A caller who has proven who it is. `organization_id` is what its key belongs to, `budget` what it may spend.
 
     `scopes` are what its key may do, None for all that its account may. A `confined` key, one of a shared organization,
-    acts in that one only. A person who logged in has a `session_id` instead of a key, and the session in the key's
-    place.
+    acts in that one only, and `addresses` are where it may be used from, None for anywhere. A person who logged in has
+    a `session_id` instead of a key, and the session in the key's place.
     """
 
     account_id: UUID
@@ -53,6 +54,7 @@ class Principal:
     session_id: UUID | None = None
     scopes: frozenset[str] | None = None
     confined: bool = False
+    addresses: tuple[Network, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class KeyRecord:
     budget: list[str | None] | None
     scopes: list[str] | None
     confined: bool
+    addresses: list[Network] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ class _Entry:
 FIND_KEY = Statement(
     """
     SELECT k.id AS api_key_id, k.key_id, k.secret_hash, k.organization_id, k.account_id, a.name, a.kind, k.expires_at,
-           k.budget, k.scopes, NOT (o.is_personal AND o.created_by = k.account_id) AS confined
+           k.budget, k.scopes, NOT (o.is_personal AND o.created_by = k.account_id) AS confined, k.addresses
       FROM identity.api_key k
       JOIN identity.account a ON a.id = k.account_id
       JOIN identity.organization o ON o.id = k.organization_id
@@ -220,6 +223,7 @@ class Identities:
             principal = Principal(
                 record.account_id, record.organization_id, record.api_key_id, record.key_id, record.name, record.kind,
                 budgets.read(record.budget), scopes=scopes, confined=record.confined,
+                addresses=None if record.addresses is None else tuple(record.addresses),
             )  # fmt: skip
         entry = _Entry(record, principal, started)
         if changes != self._changes:  # maybe of this key, after it was read: it serves this once

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.billing.wallet_proofs import WalletProofs
-from gateway.errors import InvalidRequest, RateLimited, Unauthenticated
-from gateway.identity.clients import Network, client_address, is_trusted
+from gateway.errors import AddressNotAllowed, InvalidRequest, RateLimited, Unauthenticated
+from gateway.identity.allowed_addresses import demand_address
+from gateway.identity.clients import Network, client_address, is_trusted, whole_address
 from gateway.identity.permissions import AccountRight, demand_right
 from gateway.identity.principals import Identities
 from gateway.limits.limiter import RateLimiter
@@ -37,8 +38,11 @@ async def identify(
             exchange.principal = await proofs.prove(proof, exchange.fields.get(b"x-agent-wallet"))
         elif credential is not None:
             exchange.principal = await identities.resolve(credential.decode("latin-1"))
+            if exchange.principal.addresses is not None:
+                address = whole_address(peer_address(exchange), _forwarded(exchange, trusted), trusted)
+                demand_address(exchange.principal, address)
             demand_right(exchange.principal, AccountRight.BUY)
-    except Unauthenticated:
+    except (Unauthenticated, AddressNotAllowed):
         verdict = await limiter.check(Check(counted_address(exchange, trusted), guesses))
         if not verdict.allowed:
             raise RateLimited(
@@ -55,6 +59,9 @@ def peer_address(exchange: Exchange) -> str:
 
 def counted_address(exchange: Exchange, trusted: Sequence[Network]) -> str:
     """Return the address that limits count: the peer's, or what a trusted proxy says of its client."""
+    return client_address(peer_address(exchange), _forwarded(exchange, trusted), trusted)
+
+
+def _forwarded(exchange: Exchange, trusted: Sequence[Network]) -> list[str]:
     forwarded = exchange.fields.get(b"x-forwarded-for")
-    lines = [forwarded.decode("latin-1")] if forwarded is not None and trusted else []
-    return client_address(peer_address(exchange), lines, trusted)
+    return [forwarded.decode("latin-1")] if forwarded is not None and trusted else []
