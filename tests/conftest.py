@@ -26,6 +26,7 @@ from gateway.database.migrate import migrate
 from gateway.database.pool import Connection, connect
 from gateway.ledger import proof
 from gateway.settings import DatabaseSettings
+from tests.support import leaks
 from tests.support.chain import Chain, temporary_chain
 from tests.support.chat import ChatUpstream
 from tests.support.databases import drop_database
@@ -136,8 +137,13 @@ async def database_url(services: Services, template: str) -> AsyncIterator[str]:
     name = f"tw_{next(_numbers)}"
     connection = await asyncpg.connect(services.database_url)
     await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
-    yield replaced(services.database_url, name)
+    url = replaced(services.database_url, name)
+    yield url
+    reading = await connect(DatabaseSettings(url=url))
+    leaked = await leaks.found_in_records(reading)
+    await reading.close()
     await drop_database(connection, name)
+    assert not leaked, f"secrets are on record: {leaked[:5]}"
     await connection.close()
 
 

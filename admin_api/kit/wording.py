@@ -18,6 +18,14 @@ IDS = {
     "add_asset_ids": "must be assets' ids, UUIDs: a publisher's `accepted_assets` name theirs",
     "remove_asset_ids": "must be assets' ids, UUIDs: the publisher's `accepted_assets` name them",
     "request_id": "must be a call's id, a UUID: its answer names it as X-Request-Id",
+    "session_id": "must be a session's id, a UUID: GET /sessions names yours",
+    "member_id": "must be a member's id, a UUID: GET /organizations/{organization_id}/members names them",
+    "invite_id": "must be an invitation's id, a UUID: GET /organizations/{organization_id}/invites names them",
+    "role_id": "must be a role's id, a UUID: GET /organizations/{organization_id}/roles names them",
+    "log_id": "must be an entry's id, a UUID: GET /organizations/{organization_id}/audit-logs names them",
+    "webhook_id": "must be a webhook's id, a UUID: GET /organizations/{organization_id}/webhooks names them",
+    "delivery_id": "must be a delivery's id, a UUID: GET …/webhooks/{webhook_id}/deliveries names them",
+    "provider_id": "must be a provider's id, a UUID: GET /organizations/{organization_id}/oauth/providers names them",
     "exchange_id": "must be an exchange's id, a UUID: GET /operator/exchanges names those that are open",
 }
 # What a value must look like that has a form of its own.

@@ -10,6 +10,7 @@ What does not live here: reading the log (log.py).
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from datetime import UTC, datetime, timedelta
@@ -205,11 +206,19 @@ def _fields(value: object) -> dict[str, object]:
 
 
 def _plain(details: Mapping[str, object]) -> dict[str, object]:
-    return orjson.loads(_json(dict(details)))
+    # The database's JSON codec takes 64 bits as well, and readers of JSON often 53: larger numbers are text.
+    return json.loads(_json(dict(details)), parse_int=lambda digits: int(digits) if len(digits) < 16 else digits)
 
 
 def _json(value: object) -> bytes:
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS, default=str)
+    # Not orjson: a price of a token with 18 decimals has more than its 64 bits.
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_text).encode()
+
+
+def _text(value: object) -> object:
+    if isinstance(value, (set, frozenset)):
+        return sorted(str(one) for one in cast("Collection[object]", value))
+    return str(value)
 
 
 def _short(text: str | None) -> str | None:

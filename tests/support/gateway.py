@@ -18,12 +18,11 @@ from pathlib import Path
 
 import httpx
 
-from gateway.upstreams.credentials import generate_key
-from tests.support import forking
+from tests.support import forking, leaks
+from tests.support.leaks import SECRET_KEYS
 from tests.support.services import Services
 
 ROOT = Path(__file__).resolve().parents[2]
-SECRET_KEYS = f"test:{generate_key().rsplit(':', 1)[-1]}"
 PROBE = "/publishers/-/-"  # answered 404 by the pipeline as soon as it serves
 
 
@@ -82,7 +81,9 @@ class RunningGateway:
         await self.client.aclose()
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return await asyncio.to_thread(self.process.wait, 90)
+        status = await asyncio.to_thread(self.process.wait, 90)
+        self._demand_no_secrets()
+        return status
 
     async def kill(self) -> None:
         """End it and all its workers as a power cut would."""
@@ -91,6 +92,11 @@ class RunningGateway:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         await asyncio.to_thread(self.process.wait, 90)
+        self._demand_no_secrets()
+
+    def _demand_no_secrets(self) -> None:
+        leaked = leaks.found_in(self.output())
+        assert not leaked, f"the gateway has printed secrets: {leaked[:5]}"
 
 
 async def start_gateway(services: Services, database_url: str, **settings: str) -> RunningGateway:
@@ -116,11 +122,20 @@ async def start_gateway(services: Services, database_url: str, **settings: str) 
     url = f"https://localhost:{port}" if authority else f"http://127.0.0.1:{port}"
     limits = httpx.Limits(max_connections=400, max_keepalive_connections=400)
     verify = ssl.create_default_context(cafile=authority) if authority else True
-    client = httpx.AsyncClient(base_url=url, timeout=60, limits=limits, verify=verify)
+    client = httpx.AsyncClient(
+        base_url=url, timeout=60, limits=limits, verify=verify, event_hooks={"response": [_refuses_without_secrets]}
+    )
     running = RunningGateway(process, url, environment, log, client)
     await _until_ready(running)
     _running[url] = running
     return running
+
+
+async def _refuses_without_secrets(answer: httpx.Response) -> None:
+    """Look through a refusal: it may repeat what was wrong, and nothing secret."""
+    if answer.headers.get("content-type") == "application/problem+json":
+        leaked = leaks.found_in((await answer.aread()).decode())
+        assert not leaked, f"{answer.request.method} {answer.request.url.path} was refused with {leaked}"
 
 
 def _start(environment: dict[str, str], log: Path) -> forking.Forked | subprocess.Popen[bytes]:

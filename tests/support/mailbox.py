@@ -29,6 +29,10 @@ class Post:
         return str(self.message.get_content())
 
     @property
+    def has_link(self) -> bool:
+        return LINK.search(self.text.replace("\r\n", "\n")) is not None
+
+    @property
     def link(self) -> tuple[str, str]:
         """Return the page and the token of the link in it."""
         found = LINK.search(self.text.replace("\r\n", "\n"))
