@@ -23,8 +23,8 @@ pytestmark = pytest.mark.usefixtures("sound_books")
 PRICE = 10_000
 FUNDS = 1_000_000
 SETTINGS = {
-    "WEBSOCKET_LIFETIME": "5",
-    "WEBSOCKET_PING_INTERVAL": "1",
+    "WEBSOCKET_LIFETIME": "12",  # with pings far enough apart for a machine that stands still for a moment
+    "WEBSOCKET_PING_INTERVAL": "3",
     "WEBSOCKET_CONNECTIONS": "2",
     "MONEY_DEAD_AFTER": "2",
     "PROXY_IDLE_TIMEOUT": "60",
@@ -71,7 +71,7 @@ async def test_life_and_number_are_bounded_and_a_dead_upstream_is_noticed(
             metrics = (await running.client.get("/metrics")).text
             assert 'tollway_pool{pool="websocket",state="open"} 2.0' in metrics
             assert await closing(dead) == (1011, "the publisher's server does not answer pings")
-            assert await closing(long) == (1001, "a connection may last 5 s")
+            assert await closing(long) == (1001, "a connection may last 12 s")
         await asyncio.wait_for(sockets.connections[0].ended.wait(), 60)
         assert sockets.connections[0].code == 1001
         async with opening(running, shop, agent, "/hello/again") as again:
