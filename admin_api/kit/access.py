@@ -16,7 +16,7 @@ from admin_api.kit import cookies
 from gateway.audit.origin import origin
 from gateway.errors import AddressNotAllowed, InvalidRequest, RateLimited, Unauthenticated
 from gateway.identity.allowed_addresses import demand_address
-from gateway.identity.clients import client_address, networks, whole_address
+from gateway.identity.clients import Network, client_address, networks, whole_address
 from gateway.identity.principals import Principal, access_token_in
 from gateway.identity.sessions import principal_of
 from gateway.limits.limiter import Check, Policy, headers
@@ -35,10 +35,14 @@ ServicesDep = Annotated[Services, Depends(services_of)]
 
 def address_of(request: Request) -> str:
     """Return the client's address as limits count it."""
-    services = services_of(request)
+    return client_address(*_connection(request))
+
+
+def _connection(request: Request) -> tuple[str | None, list[str], list[Network]]:
+    """Return what tells a client's address: the peer, what proxies say of theirs, and which of them are believed."""
     peer = request.client.host if request.client else None
-    trusted = networks(services.settings.server.trusted_proxies)
-    return client_address(peer, request.headers.getlist("x-forwarded-for"), trusted)
+    trusted = networks(services_of(request).settings.server.trusted_proxies)
+    return peer, request.headers.getlist("x-forwarded-for"), trusted
 
 
 async def limited(services: Services, *checks: Check) -> None:
@@ -117,9 +121,7 @@ async def resolved(request: Request, services: Services, authorization: str | No
         return await principal_of(services.database, token)
     principal = await services.identities.resolve(authorization)
     if principal.addresses is not None:
-        peer = request.client.host if request.client else None
-        trusted = networks(services.settings.server.trusted_proxies)
-        demand_address(principal, whole_address(peer, request.headers.getlist("x-forwarded-for"), trusted))
+        demand_address(principal, whole_address(*_connection(request)))
     return principal
 
 
