@@ -8,9 +8,6 @@ outsiders all of these are one answer.
 
 from __future__ import annotations
 
-import hashlib
-import re
-import secrets
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -23,12 +20,12 @@ from gateway.identity.members import demand_can_give
 from gateway.identity.permissions import LOCK_ORGANIZATION, STANDING, Member, Permission, locked
 from gateway.identity.principals import Principal
 from gateway.identity.roles import BUILT_IN, Role, find_role
+from gateway.identity.tokens import TokenKind, hash_of, new_token
 from gateway.ids import uuid7
 
 LIFETIME = timedelta(days=7)
 MAX_OPEN = 1_000
 """Open invitations of one organization."""
-_TOKEN = re.compile(r"seren_invite_[A-Za-z0-9_-]{43}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +59,15 @@ LIST_INVITATIONS = Statement(
            i.expires_at, i.accepted_at, i.declined_at, i.revoked_at
       FROM identity.invitation i LEFT JOIN identity.role r ON r.id = i.role_id
      WHERE i.organization_id = $1 ORDER BY i.created_at DESC, i.id DESC
+    """,
+    Invitation,
+)
+FIND_INVITATION = Statement(
+    """
+    SELECT i.id, i.organization_id, i.email, coalesce(r.name, i.role) AS role, i.role_id, i.invited_by, i.created_at,
+           i.expires_at, i.accepted_at, i.declined_at, i.revoked_at
+      FROM identity.invitation i LEFT JOIN identity.role r ON r.id = i.role_id
+     WHERE i.organization_id = $1 AND i.id = $2
     """,
     Invitation,
 )
@@ -116,15 +122,15 @@ async def invite(connection: Connection, member: Member, email: str, role: Role)
         raise Conflict("This address is invited already. Revoke that invitation to make another one.", field="email")
     if len(pending) >= MAX_OPEN:
         raise Conflict(f"This organization has {MAX_OPEN} open invitations; revoke some first.")
-    made, token = uuid7(), f"seren_invite_{secrets.token_urlsafe(32)}"
+    made, token = uuid7(), new_token(TokenKind.INVITE)
     name, role_id = role.name, None if role.is_built_in else role.id
     await INSERT_INVITATION.run(
         connection, made, actor.organization_id, email, name, role_id, actor.caller.account_id, LIFETIME
     )
-    await INSERT_INVITATION_TOKEN.run(connection, _digest(token), made)
+    await INSERT_INVITATION_TOKEN.run(connection, token.hash, made)
     found = await _one(connection, actor.organization_id, made)
     await record(connection, "invitation.create", actor.organization_id, made, after=found, details={"role": name})
-    return found, token
+    return found, token.text
 
 
 async def revoke_invitation(connection: Connection, member: Member, invitation_id: UUID) -> None:
@@ -161,9 +167,9 @@ async def decline(connection: Connection, caller: Principal, token: str) -> None
 async def _open(connection: Connection, caller: Principal, token: str) -> tuple[Invitation, Role]:
     """Return a pending invitation that the caller may answer, its organization locked. Raises NotFound."""
     dead = NotFound("This invitation is unknown, ended, too old, or for somebody else. Ask for another one.")
-    if not _TOKEN.fullmatch(token):
+    digest = hash_of(TokenKind.INVITE, token)
+    if digest is None:
         raise dead
-    digest = _digest(token)
     found = await FIND_BY_TOKEN.first(connection, digest)
     if found is None or not await LOCK_ORGANIZATION.first(connection, found.organization_id):
         raise dead
@@ -188,11 +194,7 @@ async def _promised(connection: Connection, invitation: Invitation) -> Role | No
 
 
 async def _one(connection: Connection, organization_id: UUID, invitation_id: UUID) -> Invitation:
-    for found in await list_invitations(connection, organization_id):
-        if found.id == invitation_id:
-            return found
-    raise NotFound("This organization has no invitation with this id.")
-
-
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
+    found = await FIND_INVITATION.first(connection, organization_id, invitation_id)
+    if found is None:
+        raise NotFound("This organization has no invitation with this id.")
+    return found

@@ -1,4 +1,4 @@
-"""Tokens of people: what a login gives, and what a link in a letter carries.
+"""Tokens of people: what a login gives, what a link in a letter carries, and what an invitation is answered by.
 
 `seren_<kind>_<43 letters and digits>`: 256 random bits with the kind in front, so that one kind is never taken for
 another: the whole text is hashed, and only the hash is stored. They look like no API key (principals.py).
@@ -22,6 +22,7 @@ class TokenKind(StrEnum):
     REFRESH = "refresh"
     VERIFY = "verify"
     RESET = "reset"
+    INVITE = "invite"
 
 
 @dataclass(frozen=True, slots=True)
