@@ -212,17 +212,11 @@ async def set_budget(
 
     Also raises Unauthenticated when the caller's own key has died since it was looked up.
     """
-    caller = member.caller
-    await LOCK_ACCOUNT.run(connection, caller.account_id)
-    await LOCK_BOTH.run(connection, [caller.api_key_id, key_row])
-    found = await _theirs(connection, member, key_row)
-    await _lock_maker(connection, caller)
-    if found.id == caller.api_key_id:
+    found = await _to_limit(connection, member, key_row)
+    if found.id == member.caller.api_key_id:
         raise BudgetLocked(OWN_BUDGET)
     await SET_BUDGET.run(connection, key_row, *budgets.written(change(found.budget)))
-    made = await FIND_KEY_ROW.one(connection, member.organization_id, key_row)
-    await _note(connection, "api_key.update", made, before=_set(found), after=_set(made))
-    return made
+    return await _limited(connection, found)
 
 
 async def set_addresses(
@@ -232,23 +226,33 @@ async def set_addresses(
 
     Forbidden for the caller's own key, and for addresses that the caller's own key may not be used from.
     """
-    caller = member.caller
-    await LOCK_ACCOUNT.run(connection, caller.account_id)
-    await LOCK_BOTH.run(connection, [caller.api_key_id, key_row])
-    found = await _theirs(connection, member, key_row)
-    await _lock_maker(connection, caller)
-    if found.id == caller.api_key_id:
+    found = await _to_limit(connection, member, key_row)
+    if found.id == member.caller.api_key_id:
         raise Forbidden(OWN_ADDRESSES)
-    await SET_ADDRESSES.run(connection, key_row, _granted_addresses(caller, addresses))
-    made = await FIND_KEY_ROW.one(connection, member.organization_id, key_row)
-    await _note(connection, "api_key.update", made, before=_set(found), after=_set(made))
-    return made
+    await SET_ADDRESSES.run(connection, key_row, _granted_addresses(member.caller, addresses))
+    return await _limited(connection, found)
 
 
 async def demand_no_budget(connection: Connection, caller: Principal) -> None:
     """Raise BudgetLocked for a key with a budget, as the database knows it."""
     if await HAS_BUDGET.first(connection, caller.api_key_id):
         raise BudgetLocked(LOCKED)
+
+
+async def _to_limit(connection: Connection, member: Member, key_row: UUID) -> ApiKey:
+    """Return a key that the member may limit, locked together with the member's own. Raises what set_budget raises."""
+    await LOCK_ACCOUNT.run(connection, member.caller.account_id)
+    await LOCK_BOTH.run(connection, [member.caller.api_key_id, key_row])
+    found = await _theirs(connection, member, key_row)
+    await _lock_maker(connection, member.caller)
+    return found
+
+
+async def _limited(connection: Connection, before: ApiKey) -> ApiKey:
+    """Return a key as it is by now, and write its change into the audit log."""
+    after = await FIND_KEY_ROW.one(connection, before.organization_id, before.id)
+    await _note(connection, "api_key.update", after, before=_set(before), after=_set(after))
+    return after
 
 
 async def _lock_maker(connection: Connection, maker: Principal) -> datetime | None:
