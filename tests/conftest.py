@@ -26,10 +26,9 @@ from gateway.database.migrate import migrate
 from gateway.database.pool import Connection, connect
 from gateway.ledger import proof
 from gateway.settings import DatabaseSettings
-from tests.support import leaks
 from tests.support.chain import Chain, temporary_chain
 from tests.support.chat import ChatUpstream
-from tests.support.databases import drop_database
+from tests.support.databases import copied_database, replaced
 from tests.support.gateway import RunningGateway, hear, start_gateway
 from tests.support.market import Market, market_database
 from tests.support.mcp_server import PublishersServer, ScriptedMcpServer
@@ -126,25 +125,11 @@ async def template(services: Services) -> str:
     return TEMPLATE
 
 
-def replaced(url: str, database: str) -> str:
-    """Return a database URL with another database name."""
-    return f"{url.rsplit('/', 1)[0]}/{database}"
-
-
 @pytest_asyncio.fixture(scope="module")
 async def database_url(services: Services, template: str) -> AsyncIterator[str]:
     """A fresh, migrated database for this module."""
-    name = f"tw_{next(_numbers)}"
-    connection = await asyncpg.connect(services.database_url)
-    await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
-    url = replaced(services.database_url, name)
-    yield url
-    reading = await connect(DatabaseSettings(url=url))
-    leaked = await leaks.found_in_records(reading)
-    await reading.close()
-    await drop_database(connection, name)
-    assert not leaked, f"secrets are on record: {leaked[:5]}"
-    await connection.close()
+    async with copied_database(services.database_url, template, f"tw_{next(_numbers)}") as url:
+        yield url
 
 
 @pytest_asyncio.fixture(scope="module")

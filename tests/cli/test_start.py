@@ -2,8 +2,7 @@
 
 import asyncpg
 
-from tests.conftest import replaced
-from tests.support.databases import drop_database
+from tests.support.databases import drop_database, replaced
 from tests.support.dev import tollway
 from tests.support.services import Services
 

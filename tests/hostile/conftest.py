@@ -7,17 +7,15 @@ import json
 from collections.abc import AsyncIterator
 from functools import partial
 
-import asyncpg
 import pytest
 import pytest_asyncio
 
 from gateway.database.pool import Connection, connect
 from gateway.ledger import proof
 from gateway.settings import DatabaseSettings
-from tests.conftest import replaced
 from tests.hostile.shops import Market, Tills, open_market
 from tests.hostile.wire import ScriptedUpstream
-from tests.support.databases import drop_database
+from tests.support.databases import copied_database
 from tests.support.gateway import RunningGateway, hear, start_gateway
 from tests.support.services import Services
 from tests.support.upstream import RecordingUpstream
@@ -33,11 +31,8 @@ SETTINGS = {**PATIENCE, **PERSISTENCE, "LOGGING_LEVEL": "debug", "LOGGING_ACCESS
 @pytest_asyncio.fixture(scope="session")
 async def database_url(services: Services, template: str) -> AsyncIterator[str]:
     """A database for this folder, instead of one for each module."""
-    connection = await asyncpg.connect(services.database_url)
-    await connection.execute(f'CREATE DATABASE "tw_hostile" TEMPLATE "{template}"')
-    yield replaced(services.database_url, "tw_hostile")
-    await drop_database(connection, "tw_hostile")
-    await connection.close()
+    async with copied_database(services.database_url, template, "tw_hostile") as url:
+        yield url
 
 
 @pytest_asyncio.fixture(scope="session")

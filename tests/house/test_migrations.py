@@ -14,9 +14,8 @@ import pytest_asyncio
 from gateway.database import migrate as migrating
 from gateway.database.migrate import MigrationError, migrate, migrations
 from gateway.database.pool import Connection
-from tests.conftest import replaced
 from tests.house.test_sql import everything
-from tests.support.databases import drop_database
+from tests.support.databases import drop_database, replaced
 from tests.support.services import Services
 
 NAME = re.compile(r"(\d{4})_[a-z0-9]+(?:_[a-z0-9]+)*\.sql")

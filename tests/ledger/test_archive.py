@@ -29,7 +29,8 @@ from gateway.ledger.receipts import find_receipt
 from gateway.ledger.resolutions import unended
 from gateway.ledger.wallets import HISTORY, HISTORY_COUNT
 from gateway.settings import DatabaseSettings
-from tests.conftest import TEMPLATE, replaced
+from tests.conftest import TEMPLATE
+from tests.support.databases import replaced
 from tests.support.services import Services
 from tests.support.world import World
 

@@ -23,7 +23,7 @@ from gateway.ledger.exchanges import END_HOLD, refund
 from gateway.ledger.holds import Hold, post_holds
 from gateway.ledger.partitions import make_ahead
 from gateway.settings import DatabaseSettings
-from tests.conftest import replaced
+from tests.support.databases import replaced
 from tests.support.services import Services
 from tests.support.world import Agent, Shop, World
 

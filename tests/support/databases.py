@@ -3,10 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import asyncpg
 
-from gateway.database.pool import Connection
+from gateway.database.pool import Connection, connect
+from gateway.settings import DatabaseSettings
+from tests.support import leaks
+
+
+def replaced(url: str, database: str) -> str:
+    """Return a database URL with another database name."""
+    return f"{url.rsplit('/', 1)[0]}/{database}"
+
+
+@asynccontextmanager
+async def copied_database(server_url: str, template: str, name: str) -> AsyncIterator[str]:
+    """Make a copy of a database, yield its URL, and drop it. Nothing secret may be on record in it by then."""
+    server, url = await asyncpg.connect(server_url), replaced(server_url, name)
+    await server.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    yield url
+    reading = await connect(DatabaseSettings(url=url))
+    leaked = await leaks.found_in_records(reading)
+    await reading.close()
+    await drop_database(server, name)
+    await server.close()
+    assert not leaked, f"secrets are on record: {leaked[:5]}"
 
 
 async def drop_database(connection: Connection, name: str) -> None:

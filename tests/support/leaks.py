@@ -23,7 +23,7 @@ SEEDED = (
     token_server.KEY, token_server.SECRET, SECRET_KEYS.partition(":")[2],
     "do-not-show-7d1f", "hunter2-hunter2", "reader-secret", "the-query-key",
 )  # fmt: skip
-# A password that somebody chooses is in no log either; it is asked for in the audit log, where it could be a value.
+# Tables that people read, or that letters are made from.
 RECORDS = ("audit.entry", "identity.letter")
 
 

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
-import asyncpg
 import pytest_asyncio
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
@@ -21,9 +20,8 @@ from x402.schemas import PaymentRequired
 from gateway.database.pool import Connection, connect
 from gateway.payments.evm.encoding import show_address
 from gateway.settings import DatabaseSettings
-from tests.conftest import replaced
 from tests.support.chain import Chain
-from tests.support.databases import drop_database
+from tests.support.databases import copied_database
 from tests.support.gateway import RunningGateway, hear, start_gateway
 from tests.support.services import Services
 from tests.support.upstream import RecordingUpstream
@@ -41,12 +39,8 @@ def on_chain(chain: Chain) -> dict[str, str]:
 # One database and one gateway for all of this folder: every test has wallets, payees and publishers of its own.
 @pytest_asyncio.fixture(scope="package")
 async def database_url(services: Services, template: str) -> AsyncIterator[str]:
-    admin = await asyncpg.connect(services.database_url)
-    name = f"tw_facilitator_{secrets.token_hex(4)}"
-    await admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
-    yield replaced(services.database_url, name)
-    await drop_database(admin, name)
-    await admin.close()
+    async with copied_database(services.database_url, template, f"tw_facilitator_{secrets.token_hex(4)}") as url:
+        yield url
 
 
 @pytest_asyncio.fixture(scope="package")

@@ -30,11 +30,10 @@ from gateway.payments.evm.encoding import show_address
 from gateway.payments.remote.remotes import open_remotes
 from gateway.payments.x402.offer import compile_kinds
 from gateway.settings import DatabaseSettings, SettingsError
-from tests.conftest import replaced
 from tests.payments.facilitator.conftest import booked, payer
 from tests.payments.facilitator.test_deposits import PATH, SEPOLIA_USDC, body, signed
 from tests.support.chain import Chain
-from tests.support.databases import drop_database
+from tests.support.databases import drop_database, replaced
 from tests.support.gateway import RunningGateway, free_port, start_gateway
 from tests.support.services import Services
 from tests.support.world import Agent, Shop, World

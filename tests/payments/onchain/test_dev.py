@@ -14,11 +14,10 @@ import httpx
 import pytest
 
 from gateway.payments.evm.encoding import parse_address
-from tests.conftest import replaced
 from tests.docs.markdown import ROOT, blocks
 from tests.docs.test_quick_starts import assert_shows
 from tests.support.chain import Chain
-from tests.support.databases import drop_database
+from tests.support.databases import drop_database, replaced
 from tests.support.dev import environment, start_program, still_running
 from tests.support.services import Services
 

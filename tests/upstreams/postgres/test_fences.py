@@ -16,9 +16,9 @@ from gateway.upstreams.postgres.pool import DatabasePool
 from gateway.upstreams.postgres.queries import Bounds, Rows
 from pricing.sql.guard import QueryRefused
 from pricing.sql.policy import CheckedQuery, check
-from tests.conftest import replaced
 from tests.docs.markdown import ROOT, rows
 from tests.pricing.sql.tables import ON_SALE
+from tests.support.databases import replaced
 from tests.support.elder import Elder
 from tests.support.market import BAIT, NAME, Market
 from tests.support.services import Services
