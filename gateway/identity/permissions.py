@@ -45,6 +45,12 @@ class Permission(StrEnum):
     OAUTH_PROVIDERS_MANAGE = "oauth_providers.manage"
     IP_ALLOW_READ = "ip_allow.read"
     IP_ALLOW_MANAGE = "ip_allow.manage"
+    CHARGES_READ = "charges.read"
+    CHARGES_CREATE = "charges.create"
+    BILLING_READ = "billing.read"
+    BILLING_MANAGE = "billing.manage"
+    PROJECTS_READ = "projects.read"
+    PROJECTS_WRITE = "projects.write"
 
 
 DESCRIPTIONS = {
@@ -69,6 +75,12 @@ DESCRIPTIONS = {
     Permission.OAUTH_PROVIDERS_MANAGE: "Create, change and delete OAuth providers.",
     Permission.IP_ALLOW_READ: "See IP allow-lists.",
     Permission.IP_ALLOW_MANAGE: "Change IP allow-lists.",
+    Permission.CHARGES_READ: "See charges, and the balances of agents before charging them.",
+    Permission.CHARGES_CREATE: "Charge agents directly, refund and slash such charges.",
+    Permission.BILLING_READ: "See plan, quota, usage, invoices, payment methods and statements.",
+    Permission.BILLING_MANAGE: "Change the plan and payment methods, and pay invoices.",
+    Permission.PROJECTS_READ: "See projects.",
+    Permission.PROJECTS_WRITE: "Create, change and delete projects.",
 }
 """What each permission is for, in the words of the catalogue (GET /permissions)."""
 
@@ -98,6 +110,9 @@ _VIEWER = frozenset(
         Permission.WEBHOOKS_READ,
         Permission.OAUTH_PROVIDERS_READ,
         Permission.IP_ALLOW_READ,
+        Permission.CHARGES_READ,
+        Permission.BILLING_READ,
+        Permission.PROJECTS_READ,
     }
 )
 _EDITOR = _VIEWER | {
@@ -105,6 +120,7 @@ _EDITOR = _VIEWER | {
     Permission.PUBLISHERS_WRITE,
     Permission.WEBHOOKS_MANAGE,
     Permission.OAUTH_PROVIDERS_MANAGE,
+    Permission.PROJECTS_WRITE,
 }
 _OWNER = frozenset(Permission)
 _ADMIN = _OWNER - {Permission.ORG_DELETE, Permission.ORG_CHANGE_OWNER}
