@@ -65,8 +65,19 @@ THEMES = {
         {"call": 2, "rush": 2, "hold": 2, "twice": 6}, {"freeze": 0.03, "tick": 0.5}, processes=3, scripts=LONG
     ),
     "losses": Theme({"call": 2, "keyed": 3, "rush": 2}, {"answer_lost": 0.03, "request_lost": 0.01}),
+    # One process that nobody else reconciles, and a database that comes back: what it owes it must do itself.
     "outages": Theme(
-        {"keyed": 3, "hold": 6}, {"stall": 0.02, "refused": 0.7, "request_lost": 0.03, "answer_lost": 0.03, "tick": 0.5}
+        {"hold": 30},
+        {
+            "stall": 0.03,
+            "refused": 0.3,
+            "request_lost": 0.03,
+            "answer_lost": 0.05,
+            "tick": 0.1,
+            "crash": 0,
+            "freeze": 0,
+        },
+        processes=1,
     ),
     "tiers": Theme({"rush": 5, "call": 2, "keyed": 2, "twice": 2, "pass": 0.5}, processes=3, tiered=True),
     "budgets": Theme({"hold": 6, "rush": 3, "pass": 0.5, "refund": 2}, processes=2, budgets=True),
