@@ -2,7 +2,8 @@
 
 `needs(Permission.X)` is a dependency that answers 401 without a credential and 403 where the caller may not do X in the
 organization of the path; its value is the Member. It goes into the signature, or into `dependencies` where nobody reads
-it. `needs(AccountRight.X)` is the same for the caller's own account, `Known` for what any credential may do,
+it. `needs(Permission.X, seller=True)` asks for it in the organization that sells as the `slug` of the
+path, and gives the Seller. `needs(AccountRight.X)` is the same for the caller's own account, `Known` for what any credential may do,
 `AnyMember` for what every member may, `OPEN` for what nobody has to be known for. Dependencies with another proof (the
 operator token, a wallet's signature) say so by `@declares`.
 
@@ -13,6 +14,7 @@ can be forgotten here, but not go unguarded.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
@@ -21,7 +23,8 @@ from fastapi import Depends
 from fastapi.routing import APIRoute
 
 from admin_api.kit.access import Caller, ServicesDep, public, registration
-from gateway.errors import InvalidRequest
+from gateway.catalog.records import FIND_BY_SLUG, Record
+from gateway.errors import Forbidden, InvalidRequest
 from gateway.identity.organizations import default_of
 from gateway.identity.permissions import SCOPES, AccountRight, Member, Permission, demand_right, membership, require
 from gateway.identity.principals import Principal
@@ -29,6 +32,17 @@ from gateway.identity.principals import Principal
 Dependency = TypeVar("Dependency", bound=Callable[..., Any])
 
 _WORDS: dict[Callable[..., Any], str] = {}
+
+
+NOT_A_SELLER = "You have no publisher with this slug."
+
+
+@dataclass(frozen=True, slots=True)
+class Seller:
+    """A publisher, and the member of its organization who acts for it."""
+
+    publisher: Record
+    member: Member
 
 
 class Undeclared(Exception):
@@ -68,14 +82,17 @@ def check(routes: Iterable[Any]) -> None:
             declared(route)
 
 
-def needs(right: Permission | AccountRight, *, default: bool = False) -> Any:
+def needs(right: Permission | AccountRight, *, default: bool = False, seller: bool = False) -> Any:
     """Return the declaration that the caller must hold a right.
 
     A Permission is asked for in the organization of the path, or (`default`) in the caller's default one, and gives the
-    Member; an AccountRight concerns the caller's own account and gives the Principal.
+    Member, or (`seller`) in that of the publisher whose slug is in the path, and gives the Seller; an AccountRight
+    concerns the caller's own account and gives the Principal.
     """
     if isinstance(right, AccountRight):
         return Depends(_own(right))
+    if seller:
+        return Depends(_of_seller(right))
     return Depends(_in_default(right) if default else _in_path(right))
 
 
@@ -100,6 +117,24 @@ def _in_default(permission: Permission) -> Callable[..., Any]:
             return await require(connection, caller, found.id, permission)
 
     return member
+
+
+@cache
+def _of_seller(permission: Permission) -> Callable[..., Any]:
+    @declares(permission.value)
+    async def seller(slug: str, caller: Caller, services: ServicesDep) -> Seller:
+        async with services.database.acquire() as connection:
+            found = await FIND_BY_SLUG.first(connection, slug)
+            if found is None:
+                raise Forbidden(NOT_A_SELLER)
+            try:
+                member = await membership(connection, caller, found.organization_id)
+            except Forbidden:  # in the same words: deleted and unknown publishers are nobody's to know
+                raise Forbidden(NOT_A_SELLER) from None
+        member.demand(permission)
+        return Seller(found, member)
+
+    return seller
 
 
 @cache

@@ -72,6 +72,7 @@ LOCK_IN_ORGANIZATION = Statement(
 )
 FIND_IN_STORE = Statement(_COLUMNS + "WHERE p.slug = $1 AND p.is_active AND p.deleted_at IS NULL", Record)
 FIND_ACTIVE = Statement(_COLUMNS + "WHERE p.id = $1 AND p.is_active AND p.deleted_at IS NULL", Record)
+FIND_BY_SLUG = Statement(_COLUMNS + "WHERE p.slug = $1 AND p.deleted_at IS NULL", Record)
 FIND_MANY = Statement(_COLUMNS + "WHERE p.id = ANY ($1::uuid[])", Record)
 FIND_ANY = Statement(_COLUMNS + "WHERE (p.slug = $1 OR p.id::text = $1) AND p.deleted_at IS NULL", Record)
 LIST_ANY = Statement(_COLUMNS + "WHERE p.deleted_at IS NULL ORDER BY p.slug", Record)
