@@ -2,7 +2,7 @@
 
 `needs(Permission.X)` is a dependency that answers 401 without a credential and 403 where the caller may not do X in the
 organization of the path; its value is the Member. It goes into the signature, or into `dependencies` where nobody reads
-it. `needs(Permission.X, seller=True)` asks for it in the organization that sells as the `slug` of the path, and gives the
+it. `needs(Permission.X, seller=True)` asks for it where the publisher belongs whose slug is in the path, and gives the
 Seller. `needs(AccountRight.X)` is the same for the caller's own account, `Known` for what any credential may do,
 `AnyMember` for what every member may, `OPEN` for what nobody has to be known for. Dependencies with another proof (the
 operator token, a wallet's signature) say so by `@declares`.
