@@ -54,6 +54,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "create_organization": {"name": "Weather Ltd"},
     "update_organization": {"name": "Weather and Tides Ltd"},
     "create_invite": {"email": "colleague@example.com", "role": "editor"},
+    "look_at_invitation": {"invitation": "XXXXXXXX"},
     "accept_invitation": {"invitation": "XXXXXXXX"},
     "decline_invitation": {"invitation": "XXXXXXXX"},
     "assign_role": {"role_name": "viewer"},

@@ -190,6 +190,7 @@ class LimitSettings(_Section):
     logins_per_address: int = Field(default=100, ge=1, description="Per 15 minutes and address, at all accounts")
     letters: int = Field(default=5, ge=1, description="Letters per hour that somebody can have sent to one mailbox")
     publishers: int = Field(default=500, ge=1, description="Publishers that one organization may ever create")
+    invitations: int = Field(default=50, ge=1, description="Invitations per hour that one account can have mailed")
     connection_tests: int = Field(default=10, ge=1, description="Connection tests per minute and organization")
     estimates: int = Field(default=30, ge=1, description="Free looks at the price of a query per minute and caller")
     when_unavailable: Literal["local", "allow", "deny"] = "local"

@@ -13,6 +13,7 @@ from fastapi import Request
 from admin_api.kit.access import address_of, limited
 from gateway.errors import NotConfigured
 from gateway.identity.emails import counted
+from gateway.identity.principals import Principal
 from gateway.limits.limiter import Check, Policy
 from gateway.services import Services
 
@@ -33,7 +34,21 @@ async def may_write(services: Services, email: str) -> bool:
     return (await services.limiter.check(check)).allowed
 
 
-def need_mail(services: Services) -> None:
+async def may_invite(services: Services, inviter: Principal, email: str) -> bool:
+    """Count a letter that somebody has sent to another person's mailbox, and return whether it may be sent.
+
+    Raises RateLimited for an account that invites too many; that a mailbox had its share already is not told. What a
+    mailbox gets for its own account is counted apart: nobody's invitations keep a new password from its owner.
+    """
+    if not services.mail.open:
+        return False
+    most = services.settings.limits.invitations
+    await limited(services, Check(f"account:{inviter.account_id}", Policy("invitations", most, HOUR)))
+    check = Check(counted(email), Policy("invitation-letters", services.settings.limits.letters, HOUR))
+    return (await services.limiter.check(check)).allowed
+
+
+def need_mail(services: Services, so: str = "nobody can sign up by e-mail") -> None:
     """Demand that letters can be sent. Raises NotConfigured, for every address alike."""
     if not services.mail.open:
-        raise NotConfigured("This gateway has no mail server (smtp.host), so nobody can sign up by e-mail.")
+        raise NotConfigured(f"This gateway has no mail server (smtp.host), so {so}.")

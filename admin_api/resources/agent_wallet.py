@@ -25,7 +25,6 @@ from gateway.database.pool import Connection
 from gateway.errors import Conflict, RailNotAvailable
 from gateway.identity import codes, recovery, referrals
 from gateway.identity.accounts import load
-from gateway.identity.api_keys import demand_no_budget
 from gateway.identity.principals import Principal
 from gateway.ledger.wallets import BALANCES, GRANTED_TOTAL, HISTORY, HISTORY_COUNT, SourceBalance, Wallet
 from gateway.services import Services
@@ -169,10 +168,8 @@ async def set_recovery(
     body: models.SetRecoveryRequest, caller: AccountManager, services: ServicesDep
 ) -> models.RecoveryDataResponse:
     """Make a recovery code if there is none, shown this once; set, change or (with null) remove the contact e-mail."""
-    async with services.database.acquire() as connection:
-        await demand_no_budget(connection, caller)  # a recovery would bring a key that may spend more
     change = "email" in body.model_fields_set
-    state = await recovery.set_up(services.database, caller.account_id, body.email, change_email=change)
+    state = await recovery.set_up(services.database, caller, body.email, change_email=change)
     message = "Save the recovery code now: it is shown only once." if state.code else "Recovery is already set up."
     return models.RecoveryDataResponse(
         data=models.RecoveryResponse(

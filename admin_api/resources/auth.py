@@ -26,7 +26,16 @@ from gateway.catalog.refusals import refused
 from gateway.database.pool import Connection
 from gateway.identity import allowed_addresses, names
 from gateway.identity.accounts import load
-from gateway.identity.api_keys import MAX_DAYS, ApiKey, create_key, list_keys, revoke_key, set_addresses, set_budget
+from gateway.identity.api_keys import (
+    MAX_DAYS,
+    ApiKey,
+    create_key,
+    list_keys,
+    revoke_key,
+    set_addresses,
+    set_budget,
+    set_scopes,
+)
 from gateway.identity.budgets import KeyBudget
 from gateway.identity.clients import Network
 from gateway.identity.organizations import default_of
@@ -86,9 +95,11 @@ class CreateApiKeyRequest(RequestBody):
 class UpdateApiKeyRequest(RequestBody):
     """What is to change of a key. A limit that is left out stays as it is, null removes it; `budget: null` all.
 
-    `ip_allow_list` replaces the list that there is; null lets the key be used from anywhere.
+    `scopes` and `ip_allow_list` replace the lists that there are; null lets the key do what its owner may, and be used
+    from anywhere.
     """
 
+    scopes: Annotated[list[StrictStr], Field(max_length=100)] | None = None
     budget: BudgetChange | None = None
     ip_allow_list: Networks | None = None
 
@@ -201,7 +212,7 @@ async def update_default_org_api_key(
     member: Annotated[Member, needs(Permission.API_KEYS_UPDATE, default=True)],
     services: ServicesDep,
 ) -> ApiKeyInfoResponse:
-    """Limit a key of the default organization: its budget, and where it may be used from. No key limits itself."""
+    """Limit a key of the default organization: what it may do and spend, and from where. No key limits itself."""
     return await _update(services, member, key_id, body)
 
 
@@ -252,7 +263,7 @@ async def update_org_api_key(
     member: Annotated[Member, needs(Permission.API_KEYS_UPDATE)],
     services: ServicesDep,
 ) -> ApiKeyInfoResponse:
-    """Limit a key of an organization: its budget, and where it may be used from. No key limits itself."""
+    """Limit a key of an organization: what it may do and spend, and from where. No key limits itself."""
     return await _update(services, member, key_id, body)
 
 
@@ -275,8 +286,7 @@ async def _list(services: Services, member: Member) -> ApiKeysResponse:
 
 
 async def _create(services: Services, member: Member, body: CreateApiKeyRequest) -> ApiKeyCreatedResponse:
-    if set(body.scopes or ()) - SCOPES:
-        raise refused("scopes", "has a name that GET /permissions does not list, and that is no right of an account")
+    _demand_known(body.scopes)
     async with services.database.transaction() as connection:
         try:
             name = names.check(body.name, longest=100)
@@ -309,9 +319,12 @@ async def _update(services: Services, member: Member, key_row: UUID, body: Updat
 
     named, networks = body.model_fields_set, _networks(body.ip_allow_list)
     if not named:
-        raise refused("body", "names nothing to change: budget, ip_allow_list")
+        raise refused("body", "names nothing to change: scopes, budget, ip_allow_list")
+    _demand_known(body.scopes)
     async with services.database.transaction() as connection:
         record = None
+        if "scopes" in named:
+            record = await set_scopes(connection, member, key_row, body.scopes)
         if "ip_allow_list" in named:
             record = await set_addresses(connection, member, key_row, networks)
         if "budget" in named or record is None:
@@ -334,6 +347,12 @@ async def _infos(connection: Connection, services: Services, keys: Sequence[ApiK
     day = datetime.now(UTC).date()
     spent = await spent_of(connection, [key.budget for key in keys if key.budget is not None], day)
     return [_info(key, shown(key.budget, services.catalog.assets, spent, day)) for key in keys]
+
+
+def _demand_known(scopes: list[str] | None) -> None:
+    """Raise InvalidRequest for a scope that there is not."""
+    if set(scopes or ()) - SCOPES:
+        raise refused("scopes", "has a name that GET /permissions does not list, and that is no right of an account")
 
 
 def _networks(items: list[str] | None) -> list[Network] | None:

@@ -1,4 +1,7 @@
-"""Category `Organizations`: inviting somebody by e-mail. Revoking and answering an invitation are extensions."""
+"""Category `Organizations`: inviting somebody by e-mail.
+
+Revoking an invitation, sending its letter again and answering it are extensions.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import Answer, Moment, PaginationMeta
 from admin_api.kit.needs import AccountManager, needs
 from admin_api.kit.problems import refusals
+from admin_api.kit.tries import may_invite, need_mail
 from admin_api.resources.organizations import Organization, OrganizationResponse
 from gateway.catalog.refusals import refused
 from gateway.errors import NotFound
@@ -70,6 +74,26 @@ class OrganizationInviteResponse(Answer):
     pagination: PaginationMeta | None = None
 
 
+class InvitationSentResponse(Answer):
+    """Envelope."""
+
+    data: OrganizationInvite
+
+
+class InvitationShown(Answer):
+    """What an invitation promises."""
+
+    organization_name: str
+    role: str
+    expires_at: Moment
+
+
+class InvitationShownResponse(Answer):
+    """Envelope."""
+
+    data: InvitationShown
+
+
 class InvitationAnswer(RequestBody):
     """The token of the invitation that is answered."""
 
@@ -88,23 +112,24 @@ async def list_invites(member: Manager, services: ServicesDep) -> OrganizationIn
     "/organizations/{organization_id}/invites",
     status_code=201,
     operation_id="create_invite",
-    responses=refusals(400, 403, 409, 500),
+    responses=refusals(400, 403, 409, 429, 500),
 )
 async def create_invite(
     body: CreateOrganizationInviteRequest, member: Manager, services: ServicesDep
 ) -> OrganizationInviteResponse:
-    """Invite somebody for seven days, with a role that holds no more than the caller does."""
+    """Invite somebody for seven days, with a role that holds no more than the caller does, and send a letter."""
     try:
         email = emails.normalise(body.email.strip())
     except emails.EmailRefused as error:
         raise refused("email", str(error)) from None
+    mailed = await may_invite(services, member.caller, email)
     wanted = body.role or INVITED_AS
     async with services.database.transaction() as connection:
         name = "viewer" if wanted.lower() == INVITED_AS else wanted
         role = await find_role(connection, member.organization_id, name=name)
         if role is None:
             raise refused("role", "is no role of this organization")
-        made, token = await invitations.invite(connection, member, email, role)
+        made, token = await invitations.invite(connection, member, email, role, mailed=mailed)
     shown = OrganizationInvite.model_validate(made).model_dump()
     return OrganizationInviteResponse(data=NewOrganizationInvite(**shown, token=token))
 
@@ -120,6 +145,44 @@ async def revoke_invite(invite_id: UUID, member: Manager, services: ServicesDep)
     """Revoke an open invitation. Revoking it again is no error."""
     async with services.database.transaction() as connection:
         await invitations.revoke_invitation(connection, member, invite_id)
+
+
+@router.post(
+    "/organizations/{organization_id}/invites/{invite_id}/resend",
+    operation_id="resend_invite",
+    responses=refusals(401, 403, 404, 409, 429, 501),
+    openapi_extra=EXTENSION,
+)
+async def resend_invite(invite_id: UUID, member: Manager, services: ServicesDep) -> InvitationSentResponse:
+    """Send the letter of an open invitation again. Its end stays what it is, and earlier letters stay good."""
+    need_mail(services, "no invitation can be sent by e-mail")
+    async with services.database.acquire() as connection:
+        found = await invitations.find(connection, member.organization_id, invite_id)
+    mailed = await may_invite(services, member.caller, found.email)
+    async with services.database.transaction() as connection:
+        found = await invitations.remind(connection, member, invite_id, mailed=mailed)
+    return InvitationSentResponse(data=OrganizationInvite.model_validate(found))
+
+
+@router.post(
+    "/invitations/look",
+    operation_id="look_at_invitation",
+    responses=refusals(400, 401, 403, 404),
+    openapi_extra=EXTENSION,
+)
+async def look_at_invitation(
+    body: InvitationAnswer, caller: AccountManager, request: Request, services: ServicesDep
+) -> InvitationShownResponse:
+    """Show an invitation to whom it is for: which organization, and as what."""
+    try:
+        async with services.database.transaction() as connection:
+            found = await invitations.look(connection, caller, body.invitation)
+            organization = await load_organization(connection, found.organization_id)
+    except NotFound:
+        await guess(request, services)
+        raise
+    shown = InvitationShown(organization_name=organization.name, role=found.role, expires_at=found.expires_at)
+    return InvitationShownResponse(data=shown)
 
 
 @router.post(

@@ -6,7 +6,8 @@ keys of other members take the permission to manage them. Revoked keys stay list
 
 A key must not loosen what it may spend. So one with a budget makes no keys, sets no budgets, revokes only itself and
 makes no recovery code; and no key sets its own budget, so that one without any is left that can change the others. No
-key says where it may be used from itself, either: its list is another one's to set, within that one's own.
+key says where it may be used from itself, or what it may do: both are another one's to set, within that one's own. And
+only a key without any limit makes a recovery code, because that brings a key without any.
 
 What does not live here: recognising a key (principals.py), and whether a call fits a budget (billing/budgets.py).
 """
@@ -39,6 +40,12 @@ LOCKED = (
     "Use a key without a budget."
 )
 OWN_ADDRESSES = "No API key says itself where it may be used from, so that nobody locks themselves out: use another."
+OWN_SCOPES = "No API key says itself what it may do, so that nobody locks themselves out: use another."
+FOREIGN_SCOPES = "What a key of another member may do can be narrowed, not widened: its owner makes another key."
+BOUND = (
+    "This API key has an end, scopes or an address list, and a recovery code would bring a key without them. "
+    "Use a key without any."
+)
 OWN_BUDGET = "No API key sets its own budget, so that nobody locks themselves out: use another one that has none."
 
 
@@ -79,6 +86,8 @@ class _Maker:
 
     limited: bool
     expires_at: datetime | None
+    scopes: list[str] | None
+    addresses: list[Network] | None
 
 
 def _row(*, budget: list[str | None] | None, **columns: Any) -> ApiKey:
@@ -113,7 +122,7 @@ COUNT_LIVE_KEYS = Statement(
 # The same for a budget that is being set: the answer is whether the maker has one.
 LOCK_MAKER = Statement(
     """
-    SELECT k.budget IS NOT NULL AS limited, k.expires_at
+    SELECT k.budget IS NOT NULL AS limited, k.expires_at, k.scopes, k.addresses
       FROM identity.account a JOIN identity.api_key k ON k.account_id = a.id
      WHERE k.id = $1 AND a.status = 'active' AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
        FOR SHARE OF a, k
@@ -131,6 +140,10 @@ LOCK_MEMBERSHIP = Statement(
     bool,
     scalar=True,
 )
+# A session has no key, and no limits.
+IS_BOUND = Statement(
+    "SELECT num_nonnulls(expires_at, scopes, addresses) > 0 FROM identity.api_key WHERE id = $1", bool, scalar=True
+)
 HAS_BUDGET = Statement("SELECT budget IS NOT NULL FROM identity.api_key WHERE id = $1", bool, scalar=True)
 # As LOCK_MAKER and recoveries do it: the account before its keys.
 LOCK_ACCOUNT = Command("SELECT FROM identity.account WHERE id = $1 FOR SHARE")
@@ -146,6 +159,7 @@ SET_BUDGET = Command(
     """
 )
 SET_ADDRESSES = Command("UPDATE identity.api_key SET addresses = $2 WHERE id = $1")
+SET_SCOPES = Command("UPDATE identity.api_key SET scopes = $2 WHERE id = $1")
 REVOKE_KEY = Command("UPDATE identity.api_key SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL")
 
 
@@ -233,6 +247,29 @@ async def set_addresses(
     return await _limited(connection, found)
 
 
+async def set_scopes(connection: Connection, member: Member, key_row: UUID, scopes: Collection[str] | None) -> ApiKey:
+    """Set what a key may do, None for all that its owner may, and return the key. Raises what set_budget raises.
+
+    Forbidden for the caller's own key, for more than the caller has, and for widening a key of another member.
+    """
+    found = await _to_limit(connection, member, key_row)
+    if found.id == member.caller.api_key_id:
+        raise Forbidden(OWN_SCOPES)
+    foreign = found.account_id != member.caller.account_id
+    if foreign and found.scopes is not None and (scopes is None or not set(scopes) <= set(found.scopes)):
+        raise Forbidden(FOREIGN_SCOPES)
+    confined = await LOCK_MEMBERSHIP.first(connection, found.organization_id, found.account_id)
+    await SET_SCOPES.run(connection, key_row, granted_scopes(member, scopes, confined=confined is not False))
+    return await _limited(connection, found)
+
+
+async def demand_unbound(connection: Connection, caller: Principal) -> None:
+    """Raise BudgetLocked or Forbidden for a key that has any limit, as the database knows it."""
+    await demand_no_budget(connection, caller)
+    if await IS_BOUND.first(connection, caller.api_key_id):
+        raise Forbidden(BOUND)
+
+
 async def demand_no_budget(connection: Connection, caller: Principal) -> None:
     """Raise BudgetLocked for a key with a budget, as the database knows it."""
     if await HAS_BUDGET.first(connection, caller.api_key_id):
@@ -266,7 +303,13 @@ async def _lock_maker(connection: Connection, maker: Principal) -> datetime | No
         raise refused_key()
     if key.limited:
         raise BudgetLocked(LOCKED)
+    if _unordered(key.scopes) != _unordered(maker.scopes) or _unordered(key.addresses) != _unordered(maker.addresses):
+        raise Conflict("This API key was limited a moment ago, while it was making or changing another. Try again.")
     return key.expires_at
+
+
+def _unordered(items: Collection[object] | None) -> frozenset[object] | None:
+    return None if items is None else frozenset(items)
 
 
 def _granted_addresses(caller: Principal, asked: Sequence[Network] | None) -> list[Network] | None:

@@ -1,9 +1,9 @@
 """Invitations into an organization: addressed to an e-mail address, carried by a token, good for a week.
 
-The token is shown once to who invites. A person accepts it with an account of the invited address; an agent has no
-address, so its token is all that it shows. What was promised must still be there to give: an invitation is dead when
-who made it has left, or may no longer give that role, as it is when it was revoked, answered or is too old. To
-outsiders all of these are one answer.
+The token is shown once to who invites, and a letter carries one of its own to the address. A person accepts it with an
+account of the invited address; an agent has no address, so its token is all that it shows. What was promised must still
+be there to give: an invitation is dead when who made it has left, or may no longer give that role, as it is when it was
+revoked, answered or is too old. To outsiders all of these are one answer.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from gateway.identity.principals import Principal
 from gateway.identity.roles import BUILT_IN, Role, find_role
 from gateway.identity.tokens import TokenKind, hash_of, new_token
 from gateway.ids import uuid7
+from gateway.mail import letters, outbox
+from gateway.mail.letters import Letter
+from gateway.mail.outbox import Composer, Due, LetterKind
 
 LIFETIME = timedelta(days=7)
 MAX_OPEN = 1_000
@@ -85,6 +88,14 @@ INSERT_INVITATION = Command(
     VALUES ($1, $2, $3, $4, $5, $6, now() + $7::interval)
     """
 )
+FIND_ANYWHERE = Statement(
+    """
+    SELECT i.id, i.organization_id, i.email, i.role, i.role_id, i.invited_by, i.created_at, i.expires_at, i.accepted_at,
+           i.declined_at, i.revoked_at
+      FROM identity.invitation i WHERE i.id = $1
+    """,
+    Invitation,
+)
 INSERT_INVITATION_TOKEN = Command("INSERT INTO identity.invitation_token (hash, invitation_id) VALUES ($1, $2)")
 ACCEPTED = Command("UPDATE identity.invitation SET accepted_at = now(), accepted_by = $2 WHERE id = $1")
 DECLINED = Command("UPDATE identity.invitation SET declined_at = now() WHERE id = $1")
@@ -108,8 +119,10 @@ async def list_invitations(connection: Connection, organization_id: UUID) -> lis
     return await LIST_INVITATIONS.all(connection, organization_id)
 
 
-async def invite(connection: Connection, member: Member, email: str, role: Role) -> tuple[Invitation, str]:
-    """Invite an address, and return the invitation with its token, which is kept nowhere.
+async def invite(
+    connection: Connection, member: Member, email: str, role: Role, *, mailed: bool
+) -> tuple[Invitation, str]:
+    """Invite an address, by letter if it is to be `mailed`, and return the invitation with its token, kept nowhere.
 
     Raises Forbidden for a role that holds more than the member does, Conflict for who is a member or invited already.
     """
@@ -128,15 +141,29 @@ async def invite(connection: Connection, member: Member, email: str, role: Role)
         connection, made, actor.organization_id, email, name, role_id, actor.caller.account_id, LIFETIME
     )
     await INSERT_INVITATION_TOKEN.run(connection, token.hash, made)
-    found = await _one(connection, actor.organization_id, made)
+    if mailed:
+        await outbox.post(connection, LetterKind.INVITATION, email, made)
+    found = await find(connection, actor.organization_id, made)
     await record(connection, "invitation.create", actor.organization_id, made, after=found, details={"role": name})
     return found, token.text
+
+
+async def remind(connection: Connection, member: Member, invitation_id: UUID, *, mailed: bool) -> Invitation:
+    """Send the letter of an open invitation again, if it is to be `mailed`. Raises NotFound, Conflict, Forbidden."""
+    actor = await locked(connection, member, Permission.ORG_MANAGE_MEMBERS)
+    found = await find(connection, actor.organization_id, invitation_id)
+    if found.status != "pending":
+        raise Conflict(f"This invitation is {found.status}; make another one.")
+    if mailed:
+        await outbox.post(connection, LetterKind.INVITATION, found.email, found.id)
+    await record(connection, "invitation.resend", actor.organization_id, found.id)
+    return found
 
 
 async def revoke_invitation(connection: Connection, member: Member, invitation_id: UUID) -> None:
     """End an open invitation; one that has ended otherwise stays so. Raises NotFound, Conflict."""
     actor = await locked(connection, member, Permission.ORG_MANAGE_MEMBERS)
-    found = await _one(connection, actor.organization_id, invitation_id)
+    found = await find(connection, actor.organization_id, invitation_id)
     if found.status in ("accepted", "declined"):
         raise Conflict(f"This invitation was {found.status}.")
     if found.revoked_at is None:
@@ -155,6 +182,12 @@ async def accept(connection: Connection, caller: Principal, token: str) -> Invit
     await record(connection, "invitation.accept", organization_id, found.id, details={"role": role.name})
     await record(connection, "member.add", organization_id, caller.account_id, after={"role": role.name})
     return replace(found, role=role.name, accepted_at=datetime.now(UTC))
+
+
+async def look(connection: Connection, caller: Principal, token: str) -> Invitation:
+    """Return an invitation to whom it is for. Raises NotFound for every token that is not good for the caller."""
+    found, role = await _open(connection, caller, token)
+    return replace(found, role=role.name)
 
 
 async def decline(connection: Connection, caller: Principal, token: str) -> None:
@@ -193,8 +226,25 @@ async def _promised(connection: Connection, invitation: Invitation) -> Role | No
     return role if role.permissions <= inviter.held else None
 
 
-async def _one(connection: Connection, organization_id: UUID, invitation_id: UUID) -> Invitation:
+async def _letter(connection: Connection, due: Due, public_url: str) -> Letter | None:
+    """Write the letter of an invitation with a token of its own; none for one that is dead by now."""
+    found = None if due.about is None else await FIND_ANYWHERE.first(connection, due.about)
+    if found is None or not await LOCK_ORGANIZATION.first(connection, found.organization_id):
+        return None
+    found = await FIND_ANYWHERE.one(connection, found.id)  # as it is now that nobody else changes it
+    if found.status != "pending" or await _promised(connection, found) is None:
+        return None
+    token = new_token(TokenKind.INVITE)
+    await INSERT_INVITATION_TOKEN.run(connection, token.hash, found.id)
+    return letters.invitation(due.recipient, public_url, token.text)
+
+
+async def find(connection: Connection, organization_id: UUID, invitation_id: UUID) -> Invitation:
+    """Return an invitation of an organization. Raises NotFound."""
     found = await FIND_INVITATION.first(connection, organization_id, invitation_id)
     if found is None:
         raise NotFound("This organization has no invitation with this id.")
     return found
+
+
+COMPOSERS: dict[LetterKind, Composer] = {LetterKind.INVITATION: _letter}

@@ -16,8 +16,10 @@ from gateway.database.statement import Command, Statement
 from gateway.errors import Unauthenticated
 from gateway.identity import budgets, codes
 from gateway.identity.accounts import AGENT_KEY_NAME, Account, Registered, add_key, load
+from gateway.identity.api_keys import demand_unbound
 from gateway.identity.budgets import KeyBudget
 from gateway.identity.organizations import default_of
+from gateway.identity.principals import Principal
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,15 @@ CARRIED_BUDGET = Statement(
 )
 
 
-async def set_up(database: Database, account_id: UUID, email: str | None, *, change_email: bool) -> RecoverySet:
-    """Make a recovery code if there is none, and store the contact e-mail when it is to change."""
+async def set_up(database: Database, caller: Principal, email: str | None, *, change_email: bool) -> RecoverySet:
+    """Make a recovery code if there is none, and store the contact e-mail when it is to change.
+
+    Raises BudgetLocked or Forbidden for a key with a limit: a recovery would bring one without.
+    """
+    account_id = caller.account_id
     async with database.transaction() as connection:
-        await LOCK_ACCOUNT.run(connection, account_id)
+        await LOCK_ACCOUNT.run(connection, account_id)  # whoever limits a key waits
+        await demand_unbound(connection, caller)
         if change_email:
             await SET_RECOVERY_EMAIL.run(connection, account_id, email)
         account = await load(connection, account_id)

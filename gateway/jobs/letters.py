@@ -7,14 +7,14 @@ import logging
 from datetime import UTC, datetime
 
 from gateway.database.pool import Database
-from gateway.identity import people
+from gateway.identity import invitations, people
 from gateway.mail import outbox
 from gateway.mail.door import AT_ONCE, MailDoor, NeverTaken, NotTaken
 from gateway.mail.outbox import Composer, Due, LetterKind
 
 log = logging.getLogger(__name__)
 
-COMPOSERS: dict[LetterKind, Composer] = {**people.COMPOSERS}
+COMPOSERS: dict[LetterKind, Composer] = {**people.COMPOSERS, **invitations.COMPOSERS}
 """Who makes which letter: each kind has one."""
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 VERIFY_PAGE, RESET_PAGE = "/account/verify-email", "/account/reset-password"
+INVITATION_PAGE = "/account/invitation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,4 +62,16 @@ def password_changed(recipient: str, public_url: str) -> Letter:
         "Your password was changed",
         f"The password of your account at {public_url} was changed, and every other login has ended.\n\n"
         "If it was not you, ask for a new password now, and revoke the API keys that you do not know.\n",
+    )
+
+
+def invitation(recipient: str, public_url: str, token: str) -> Letter:
+    """Give somebody the way into an organization; its name is not told, because whoever invites has chosen it."""
+    return Letter(
+        recipient,
+        "You are invited to an organization",
+        f"Somebody at {public_url} invites you to join an organization there.\n\n"
+        f"Answer the invitation here within a week of its date:\n\n{public_url}{INVITATION_PAGE}#{token}\n\n"
+        "The page says which organization it is once you have logged in with this e-mail address. If you do not\n"
+        "expect an invitation, do nothing: without your answer you join nothing.\n",
     )

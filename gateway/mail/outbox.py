@@ -34,6 +34,7 @@ class LetterKind(StrEnum):
     VERIFY_AGAIN = "verify_again"
     RESET = "reset"
     CHANGED = "password_changed"
+    INVITATION = "invitation"
 
 
 @dataclass(frozen=True, slots=True)

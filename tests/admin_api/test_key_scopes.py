@@ -91,3 +91,57 @@ async def test_a_key_of_a_shared_organization_acts_in_that_one_only(api: Api, cl
     body = {"name": "k", "scopes": ["account.manage"]}
     await api.call("POST", f"{base}/api-keys", owner.key, json=body, expect=403)
     await api.call("GET", "/wallet/balance", key, expect=200)
+
+
+async def test_scopes_change_and_hold_at_once(api: Api, clerk: Clerk) -> None:
+    owner = await clerk.agent()
+    key = await made(api, owner.key)
+    path, publishers = f"{KEYS}/{key['id']}", f"/organizations/{owner.organization_id}/publishers"
+    await api.call("GET", publishers, key["api_key"], expect=200)
+    told = (await api.call("PATCH", path, owner.key, json={"scopes": ["wallet.read"]}, expect=200)).json()["data"]
+    assert told["scopes"] == ["wallet.read"]
+    await api.call("GET", publishers, key["api_key"], expect=403)
+    await api.call("GET", "/wallet/balance", key["api_key"], expect=200)
+    await api.call("PATCH", path, owner.key, json={"budget": {"per_day": "1"}}, expect=200)
+    told = (await api.call("PATCH", path, owner.key, json={"scopes": None}, expect=200)).json()["data"]
+    assert (told["scopes"], told["budget"]["per_day"]) == (None, "1")
+    await api.call("GET", publishers, key["api_key"], expect=200)
+    problem = (await api.call("PATCH", path, owner.key, json={"scopes": ["made.up"]}, expect=400)).json()
+    assert problem["errors"][0]["field"] == "scopes"
+
+
+async def test_no_key_widens_itself_or_another_beyond_itself(api: Api, clerk: Clerk) -> None:
+    owner = await clerk.agent()
+    narrow = await made(api, owner.key, scopes=["api_keys.update", "buy"])
+    other = await made(api, owner.key, scopes=["buy"])
+    paths = [f"{KEYS}/{one['id']}" for one in (narrow, other)]
+    for path, scopes in ((paths[0], ["buy"]), (paths[0], None), (paths[1], ["buy", "wallet.read"])):
+        await api.call("PATCH", path, narrow["api_key"], json={"scopes": scopes}, expect=403)
+    # Everything that a narrow key may is what the other one may, too.
+    told = (await api.call("PATCH", paths[1], narrow["api_key"], json={"scopes": None}, expect=200)).json()["data"]
+    assert told["scopes"] == ["api_keys.update", "buy"]
+
+
+async def test_keys_of_other_members_can_only_be_narrowed(api: Api, clerk: Clerk) -> None:
+    owner, editor = await clerk.agent(), await clerk.agent()
+    base = await shared(api, owner)
+    await clerk.join(editor, base.rsplit("/", 1)[1], "editor")
+    theirs = await made(api, editor.key, f"{base}/api-keys", scopes=["publishers.read", "webhooks.read"])
+    path = f"{base}/api-keys/{theirs['id']}"
+    for scopes in (["publishers.read", "buy"], None):
+        await api.call("PATCH", path, owner.key, json={"scopes": scopes}, expect=403)
+    await api.call("PATCH", path, owner.key, json={"scopes": ["webhooks.read"]}, expect=200)
+    await api.call("GET", f"{base}/publishers", theirs["api_key"], expect=403)
+    await api.call("PATCH", path, editor.key, json={"scopes": ["account.manage"]}, expect=403)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"expires_in_days": 3}, {"ip_allow_list": ["203.0.113.0/24"]}, {"scopes": ["account.manage", "wallet.read"]}],
+)
+async def test_a_key_with_a_limit_makes_no_recovery_code(api: Api, clerk: Clerk, limits: dict[str, Any]) -> None:
+    owner = await clerk.agent()
+    key = (await made(api, owner.key, **limits))["api_key"]
+    problem = (await api.call("POST", "/wallet/recovery", key, json={}, expect=403)).json()
+    assert "recovery code" in problem["detail"]
+    await api.call("POST", "/wallet/recovery", owner.key, json={}, expect=200)

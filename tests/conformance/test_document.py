@@ -159,6 +159,7 @@ EXPECTED = {
     "reset_password": 404,
     "update_webhook": 404,
     "resolve_exchange": 404,
+    "look_at_invitation": 404,
     "accept_invitation": 404,
     "decline_invitation": 404,
     "assign_role": 404,

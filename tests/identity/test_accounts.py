@@ -14,7 +14,7 @@ from gateway.database.pool import Connection, Database
 from gateway.errors import Conflict, Forbidden, Unauthenticated
 from gateway.identity import accounts, names, organizations, recovery
 from gateway.identity.permissions import Permission, require
-from gateway.identity.principals import Identities
+from gateway.identity.principals import Identities, Principal
 from gateway.ids import uuid7
 from gateway.settings import DatabaseSettings
 
@@ -62,9 +62,14 @@ async def test_a_failed_registration_leaves_nothing(database: Database) -> None:
         assert await accounts.FIND_AGENT.first(connection, "Half Made") is None
 
 
+def holder(made: accounts.Registered) -> Principal:
+    """Return the account as if it had logged in."""
+    return Principal(made.account.id, made.organization_id, uuid7(), "session", made.account.name, "agent")
+
+
 async def test_a_disabled_account_cannot_be_recovered(database: Database) -> None:
     made = await accounts.register_agent(database, USDC)
-    state = await recovery.set_up(database, made.account.id, None, change_email=False)
+    state = await recovery.set_up(database, holder(made), None, change_email=False)
     assert state.code is not None
     async with database.acquire() as connection:
         await connection.execute("UPDATE identity.account SET status = 'disabled' WHERE id = $1", made.account.id)
@@ -74,7 +79,7 @@ async def test_a_disabled_account_cannot_be_recovered(database: Database) -> Non
 
 async def test_only_a_hash_of_key_and_code_is_stored(database: Database) -> None:
     made = await accounts.register_agent(database, USDC)
-    state = await recovery.set_up(database, made.account.id, None, change_email=False)
+    state = await recovery.set_up(database, holder(made), None, change_email=False)
     assert state.code is not None
     secret = made.key.text.rsplit("_", 1)[1]
     async with database.acquire() as connection:
