@@ -45,6 +45,7 @@ from admin_api.resources import (
     receipts,
     roles,
     sessions,
+    stripe_events,
     webhooks,
 )
 from admin_api.store import connect
@@ -77,6 +78,7 @@ ROUTERS = (
     invitations.router,
     roles.router,
     webhooks.router,
+    stripe_events.router,
     connection_tests.router,
     openapi_import.router,
     organization_publishers.router,

@@ -59,6 +59,8 @@ from gateway.payments.facilitation import Facilitation
 from gateway.payments.remote.facilitator import Post
 from gateway.payments.remote.relay import RemoteRelay
 from gateway.payments.remote.remotes import open_remotes, remote_networks
+from gateway.payments.stripe.client import StripeDoor
+from gateway.payments.stripe.intake import Intake
 from gateway.payments.x402.offer import PaymentKinds, compile_kinds
 from gateway.proxy.buying import Buyer
 from gateway.proxy.exchange import Exchange, Receive, Scope, Send
@@ -154,6 +156,8 @@ def build_services(settings: Settings) -> Services:
             database, settlements, own_kinds, examiner, lambda: ledger.worker_id, settings.x402.wait
         ),
         deposits=Deposits(database, settlements, kinds, examiner, lambda: ledger.worker_id, settings),
+        stripe=StripeDoor(settings.stripe),
+        stripe_events=Intake(database, settings.stripe),
         buying=open_wallet(database, grace),
         proofs=WalletProofs(database, settlements.nodes, parse_keys(settings.secrets.keys), settings.public_url),
         metrics=metrics,
@@ -265,6 +269,7 @@ class Worker:
         self._runner.every(EXPIRE_SECONDS, lambda: forget_flows(services.database), "consents")
         self._runner.every(0.1, self._webhooks.run, "webhooks")
         self._runner.every(USAGE_SECONDS, self._webhooks.forget, "old webhook events")
+        self._runner.every(USAGE_SECONDS, services.stripe_events.forget, "old card events")
         self._runner.every(ALERT_SECONDS, self._alerts.run, "alerts")
         self._runner.every(services.settings.queries.refresh / 4, self._refresher.run, "sales")
         self._runner.every(FLUSH_SECONDS, self._trim_markets, "markets")
@@ -299,6 +304,7 @@ class Worker:
         await self._webhooks.aclose()
         await services.upstreams.aclose()
         services.markets.close()
+        await services.stripe.aclose()
         services.passwords.stop()
         services.mail.stop()
         await services.holds.stop()

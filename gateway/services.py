@@ -22,6 +22,8 @@ from gateway.payments.evm.purchases import BuyingWallet
 from gateway.payments.evm.settlements import Settlements
 from gateway.payments.examine import Examiner
 from gateway.payments.facilitation import Facilitation
+from gateway.payments.stripe.client import StripeDoor
+from gateway.payments.stripe.intake import Intake
 from gateway.payments.x402.offer import PaymentKinds
 from gateway.settings import Settings
 from gateway.telemetry.metrics import Metrics
@@ -61,6 +63,8 @@ class Services:
     examiner: Examiner
     facilitation: Facilitation
     deposits: Deposits
+    stripe: StripeDoor
+    stripe_events: Intake
     buying: BuyingWallet | None
     proofs: WalletProofs
     metrics: Metrics

@@ -43,6 +43,7 @@ SHORT_NAMES = {
 SECRET_FIELDS = {
     ("database", "url"), ("database", "direct_url"), ("redis", "url"),
     ("secrets", "keys"), ("secrets", "operator_token"), ("smtp", "password"),
+    ("stripe", "secret_key"), ("stripe", "webhook_secrets"),
 }  # fmt: skip
 # Environment variables with our prefix that are not settings but switches of tools (Makefile, tests, dev).
 NOT_SETTINGS = re.compile(r"^TOLLWAY_(CONFIG|PYTHON|TEST_.*|FAULT|CHAIN_.*|BENCH_.*|DEV_.*)$")
@@ -389,6 +390,24 @@ class WebhookSettings(_Section):
     )
 
 
+class StripeSettings(_Section):
+    """Cards, by Stripe (docs/deposits.md). Without a key there is no card rail."""
+
+    secret_key: str = Field(default="", description="Of the account that is paid; empty: no cards")
+    webhook_secrets: tuple[str, ...] = Field(
+        default=(), description="What signs events for POST /webhooks/stripe; two while one is replaced"
+    )
+    tolerance: Seconds = Field(default=300.0, description="How old the signature of an event may be")
+    api_base: str = Field(default="https://api.stripe.com", description="Another one is a stand-in's")
+    timeout: Seconds = Field(default=20.0, description="How long Stripe may take for one answer")
+
+    @model_validator(mode="after")
+    def _key_and_secret(self) -> StripeSettings:
+        if bool(self.secret_key) != any(self.webhook_secrets):
+            raise ValueError("secret_key and webhook_secrets belong together: without events no payment arrives")
+        return self
+
+
 class SecretSettings(_Section):
     """`keys` encrypt publishers' credentials at rest and sign receipts: 'id:base64(32 bytes)', the first is current.
 
@@ -464,6 +483,7 @@ class Settings(_Section):
     buying: BuyingSettings = BuyingSettings()
     facilitator: FacilitatorSettings = FacilitatorSettings()
     webhooks: WebhookSettings = WebhookSettings()
+    stripe: StripeSettings = StripeSettings()
     secrets: SecretSettings = SecretSettings()
     sessions: SessionSettings = SessionSettings()
     smtp: SmtpSettings = SmtpSettings()

@@ -33,8 +33,8 @@ _SERVERS = (
     "hypercorn.error",
     "hypercorn.access",
 )
-# They log whole URLs, and those of nodes and webhooks may hold keys.
-_TALKATIVE = ("httpx", "httpcore")
+# They log whole URLs, and those of nodes and webhooks may hold keys; the last one ids of payments, with every request.
+_TALKATIVE = ("httpx", "httpcore", "stripe")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 
 

@@ -38,6 +38,7 @@ REASONS = {
     "onchain_deposit": "a payment: the ledger is its record",
     "facilitator_verify": "changes nothing",
     "facilitator_settle": "a payment of somebody else's: chain.payment is its record",
+    "handle_stripe_webhook": "an event: card.event is its record, and what follows from it has entries of its own",
     "estimate_query": "changes nothing",
     "test_new_publisher_connection": "changes nothing",
     "test_publisher_connection": "keeps what the server showed, which nobody decided",

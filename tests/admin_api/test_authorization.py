@@ -40,6 +40,7 @@ PROOFS = {
     "public": {},
     "operator": dict.fromkeys(EVERYBODY, 501),  # no token is set here
     "facilitator": dict.fromkeys(EVERYBODY, 501),  # no chain is set here
+    "stripe signature": dict.fromkeys(EVERYBODY, 501),  # no account is set here
     "signature": {"revoked": 401},
     "wallet.read or signature": {"anonymous": 401, "revoked": 401, "scopeless": 403},
     "payment": {"revoked": 401, "anonymous": 402, "scopeless": 403},

@@ -23,6 +23,7 @@ WHOLE_CATEGORIES = (
     "RBAC",
     "Auth",
     "Sessions",
+    "webhooks",
 )
 SERVED = frozenset(
     [

@@ -40,6 +40,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "nanoarrow": ("gateway/proxy/query_arrow.py",),
     "prometheus_client": ("gateway/telemetry",),
     "sqlglot": ("pricing/sql",),
+    "stripe": ("gateway/payments/stripe",),
     "starlette": ("admin_api",),
     "uvicorn": ("gateway/cli",),
     "uvloop": ("gateway/devservices",),

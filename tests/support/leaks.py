@@ -10,7 +10,7 @@ import re
 
 from gateway.database.pool import Connection
 from gateway.upstreams.credentials import generate_key
-from tests.support import token_server
+from tests.support import stripe_server, token_server
 
 SECRET_KEYS = f"test:{generate_key().rsplit(':', 1)[-1]}"
 # By their shape: keys, sessions, links and invitations are random in each test.
@@ -20,7 +20,7 @@ _SHAPES = re.compile(
 )
 # What is the same in many tests: publishers' credentials, passwords, the key that seals them.
 SEEDED = (
-    token_server.KEY, token_server.SECRET, SECRET_KEYS.partition(":")[2],
+    token_server.KEY, token_server.SECRET, SECRET_KEYS.partition(":")[2], stripe_server.KEY, stripe_server.SIGNING,
     "do-not-show-7d1f", "hunter2-hunter2", "reader-secret", "the-query-key",
 )  # fmt: skip
 # Tables that people read, or that letters are made from.

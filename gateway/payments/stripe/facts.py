@@ -1,0 +1,188 @@
+"""What Stripe says of things, in our own words: what is read of its objects, and nothing else of them.
+
+Amounts are cents, as Stripe sends them. What does not live here: asking for it (client.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+FROZEN_BY = frozenset({"needs_response", "under_review"})
+"""States of a dispute in which its money is Stripe's. An inquiry (`warning_…`) takes none yet."""
+UNDONE = frozenset({"failed", "canceled"})
+"""States of a refund whose money came back to us."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckoutSession:
+    """A page at Stripe where one payment can be made, once."""
+
+    id: str
+    url: str | None
+    status: str
+    payment_status: str
+    cents: int | None
+    currency: str | None
+    livemode: bool
+    intent: str | None
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A payment that a client makes with its secret, or that is made with a stored card."""
+
+    id: str
+    client_secret: str | None
+    status: str
+    cents: int
+    received_cents: int
+    currency: str
+    livemode: bool
+    charge: str | None
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Fee:
+    """What one movement of our balance at Stripe has cost; below zero when a fee comes back. `id` is the movement's."""
+
+    id: str
+    cents: int
+
+
+@dataclass(frozen=True, slots=True)
+class RefundFacts:
+    """A refund of a payment, as it stands now."""
+
+    id: str
+    cents: int
+    status: str
+    fees: tuple[Fee, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DisputeFacts:
+    """A dispute of a payment, as it stands now."""
+
+    id: str
+    cents: int
+    status: str
+    fees: tuple[Fee, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentFacts:
+    """A payment that was made, with all that became of it since."""
+
+    intent: str
+    cents: int
+    currency: str
+    livemode: bool
+    receipt_url: str | None
+    fees: tuple[Fee, ...]
+    refunds: tuple[RefundFacts, ...]
+    disputes: tuple[DisputeFacts, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MethodFacts:
+    """A way to pay that a customer has stored. `last4` is of the card or of the bank account."""
+
+    id: str
+    kind: str
+    customer: str | None
+    brand: str | None
+    last4: str | None
+    exp_month: int | None
+    exp_year: int | None
+
+
+def session_of(it: Mapping[str, Any]) -> CheckoutSession:
+    """Read a Checkout Session."""
+    return CheckoutSession(
+        id=it["id"],
+        url=it.get("url"),
+        status=it.get("status") or "open",
+        payment_status=it["payment_status"],
+        cents=it.get("amount_total"),
+        currency=it.get("currency"),
+        livemode=it["livemode"],
+        intent=id_of(it.get("payment_intent")),
+        metadata=it.get("metadata") or {},
+    )
+
+
+def intent_of(it: Mapping[str, Any]) -> Intent:
+    """Read a PaymentIntent."""
+    return Intent(
+        id=it["id"],
+        client_secret=it.get("client_secret"),
+        status=it["status"],
+        cents=it["amount"],
+        received_cents=it.get("amount_received") or 0,
+        currency=it["currency"],
+        livemode=it["livemode"],
+        charge=id_of(it.get("latest_charge")),
+        metadata=it.get("metadata") or {},
+    )
+
+
+def payment_of(
+    intent: Mapping[str, Any], refunds: Sequence[Mapping[str, Any]], disputes: Sequence[Mapping[str, Any]]
+) -> PaymentFacts | None:
+    """Read a payment whose charge has succeeded, from an intent with its charge; None when there is none."""
+    charge = intent.get("latest_charge")
+    if not isinstance(charge, Mapping):
+        return None
+    made = cast("Mapping[str, Any]", charge)
+    if made["status"] != "succeeded" or not made.get("captured", True):
+        return None
+    return PaymentFacts(
+        intent=intent["id"],
+        cents=made["amount_captured"],
+        currency=made["currency"],
+        livemode=made["livemode"],
+        receipt_url=made.get("receipt_url"),
+        fees=fees_of([made.get("balance_transaction")]),
+        refunds=tuple(_refund(one) for one in refunds),
+        disputes=tuple(_dispute(one) for one in disputes),
+    )
+
+
+def method_of(it: Mapping[str, Any]) -> MethodFacts:
+    """Read a PaymentMethod: a card, or anything else that has its last digits."""
+    kind: str = it["type"]
+    its: Mapping[str, Any] = it.get(kind) or {}
+    return MethodFacts(
+        id=it["id"],
+        kind=kind,
+        customer=id_of(it.get("customer")),
+        brand=its.get("brand"),
+        last4=its.get("last4"),
+        exp_month=its.get("exp_month"),
+        exp_year=its.get("exp_year"),
+    )
+
+
+def fees_of(movements: Sequence[object]) -> tuple[Fee, ...]:
+    """Read what movements of the balance have cost; those that are not expanded, or cost nothing, have no fee."""
+    known = (cast("Mapping[str, Any]", one) for one in movements if isinstance(one, Mapping))
+    return tuple(Fee(one["id"], one["fee"]) for one in known if one.get("fee"))
+
+
+def id_of(reference: object) -> str | None:
+    """Return the id of what is named by it, or is there whole."""
+    if isinstance(reference, Mapping):
+        return cast("Mapping[str, Any]", reference)["id"]
+    return reference if isinstance(reference, str) else None
+
+
+def _refund(it: Mapping[str, Any]) -> RefundFacts:
+    return RefundFacts(it["id"], it["amount"], it.get("status") or "pending", fees_of([it.get("balance_transaction")]))
+
+
+def _dispute(it: Mapping[str, Any]) -> DisputeFacts:
+    return DisputeFacts(it["id"], it["amount"], it["status"], fees_of(it.get("balance_transactions") or []))

@@ -1,0 +1,32 @@
+"""Stripe's stand-in and a gateway that takes cards from it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+
+from tests.support.gateway import RunningGateway, start_gateway
+from tests.support.services import Services
+from tests.support.stripe_server import KEY, SIGNING, StripeServer
+
+OLD_SIGNING = "_".join(("whsec", "seededOneThatIsBeingReplaced77"))
+
+
+@pytest_asyncio.fixture(scope="module")
+async def stripe() -> AsyncIterator[StripeServer]:
+    server = StripeServer()
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest_asyncio.fixture(scope="module")
+async def gateway(services: Services, database_url: str, stripe: StripeServer) -> AsyncIterator[RunningGateway]:
+    """A gateway that takes cards, with two secrets as while one is replaced."""
+    running = await start_gateway(
+        services, database_url, STRIPE_SECRET_KEY=KEY, STRIPE_WEBHOOK_SECRETS=f"{SIGNING},{OLD_SIGNING}",
+        STRIPE_API_BASE=stripe.url,
+    )  # fmt: skip
+    yield running
+    await running.stop()
