@@ -10,7 +10,7 @@ import asyncpg
 
 from gateway.database.pool import Connection, connect
 from gateway.settings import DatabaseSettings
-from tests.support import leaks
+from tests.support import books, leaks
 
 
 def replaced(url: str, database: str) -> str:
@@ -20,16 +20,20 @@ def replaced(url: str, database: str) -> str:
 
 @asynccontextmanager
 async def copied_database(server_url: str, template: str, name: str) -> AsyncIterator[str]:
-    """Make a copy of a database, yield its URL, and drop it. Nothing secret may be on record in it by then."""
+    """Make a copy of a database, yield its URL, and drop it.
+
+    Nothing secret may be on record in it by then, and no money in it that came from nowhere.
+    """
     server, url = await asyncpg.connect(server_url), replaced(server_url, name)
     await server.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
     yield url
     reading = await connect(DatabaseSettings(url=url))
-    leaked = await leaks.found_in_records(reading)
+    leaked, made = await leaks.found_in_records(reading), await books.made_of_nothing(reading)
     await reading.close()
     await drop_database(server, name)
     await server.close()
     assert not leaked, f"secrets are on record: {leaked[:5]}"
+    assert not made, f"money came from nowhere, or went there: {made}"
 
 
 async def drop_database(connection: Connection, name: str) -> None:
