@@ -113,6 +113,18 @@ class BudgetExceeded(Problem):
     status, name, title = 403, "budget-exceeded", "Budget exceeded"
 
 
+class NotFirstParty(Problem):
+    """The operator has not named this publisher as one that may take money from agents without a call."""
+
+    status, name, title = 403, "not-first-party", "Not a first-party service"
+
+
+class ChargeLimit(Problem):
+    """More than the operator lets this publisher take, at once or of one agent in a day: `limit` says which."""
+
+    status, name, title = 403, "charge-limit", "Charge limit"
+
+
 class AddressNotAllowed(Problem):
     """The API key may not be used from this address: its owner has named those from which it may."""
 

@@ -193,6 +193,7 @@ class LimitSettings(_Section):
     publishers: int = Field(default=500, ge=1, description="Publishers that one organization may ever create")
     invitations: int = Field(default=50, ge=1, description="Invitations per hour that one account can have mailed")
     connection_tests: int = Field(default=10, ge=1, description="Connection tests per minute and organization")
+    lookups: int = Field(default=600, ge=1, description="Balances that a first-party service looks up per minute")
     estimates: int = Field(default=30, ge=1, description="Free looks at the price of a query per minute and caller")
     when_unavailable: Literal["local", "allow", "deny"] = "local"
 

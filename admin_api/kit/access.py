@@ -22,6 +22,7 @@ from gateway.identity.sessions import principal_of
 from gateway.limits.limiter import Check, Policy, headers
 from gateway.services import Services
 
+MAX_KEY = 255
 _bearer = HTTPBearer(scheme_name="bearer_auth", auto_error=False)
 
 
@@ -131,6 +132,16 @@ def acts(principal: Principal) -> None:
     who.actor_type, who.actor_id = principal.kind, principal.account_id
     who.credential_type = "api_key" if principal.session_id is None else "session"
     who.credential_id = principal.api_key_id
+
+
+def idempotency_key(request: Request) -> str | None:
+    """Return the request's Idempotency-Key, if it has one. Raises InvalidRequest."""
+    values = request.headers.getlist("idempotency-key")
+    if len(values) > 1:
+        raise InvalidRequest("The request has more than one Idempotency-Key.")
+    if values and not (0 < len(values[0]) <= MAX_KEY and values[0].isprintable() and values[0].isascii()):
+        raise InvalidRequest(f"Idempotency-Key must be 1 to {MAX_KEY} printable ASCII characters.")
+    return values[0] if values else None
 
 
 async def somebody(request: Request, services: Services) -> Principal | None:

@@ -13,12 +13,12 @@ from fastapi.security import HTTPBearer
 from starlette.background import BackgroundTask
 from starlette.responses import JSONResponse, Response
 
-from admin_api.kit.access import ServicesDep, caller, limited, public
+from admin_api.kit.access import ServicesDep, caller, idempotency_key, limited, public
 from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import Answer
 from admin_api.kit.needs import declares
 from admin_api.kit.problems import refusals
-from gateway.errors import Forbidden, InvalidRequest, RailNotAvailable
+from gateway.errors import Forbidden, RailNotAvailable
 from gateway.identity.permissions import AccountRight, demand_right
 from gateway.limits.policy import Check, Policy
 from gateway.payments.facilitation import Requester, Settled
@@ -27,7 +27,6 @@ from gateway.services import Services
 router = APIRouter(tags=["payments"], route_class=StrictRoute)
 _bearer = HTTPBearer(scheme_name="bearer_auth", auto_error=False)
 
-MAX_KEY = 255
 NO_CHAIN = "This gateway has no chain configured, so it settles nothing."
 
 
@@ -100,9 +99,7 @@ async def requester(
     rules = services.settings.facilitator
     if rules.access == "off" or not services.settlements.chains:
         raise RailNotAvailable(NO_CHAIN if rules.access != "off" else "This gateway is no facilitator for others.")
-    key = request.headers.get("idempotency-key")
-    if key is not None and not (0 < len(key) <= MAX_KEY and key.isprintable() and key.isascii()):
-        raise InvalidRequest(f"Idempotency-Key must be 1 to {MAX_KEY} printable ASCII characters.")
+    key = idempotency_key(request)
     if rules.access == "open" and "authorization" not in request.headers:
         await public(request, services)
         return Requester(None, key)

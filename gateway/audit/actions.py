@@ -23,11 +23,12 @@ _ACCESS = (
 )
 _CATALOG = (
     *("publisher.create", "publisher.update", "publisher.delete", "publisher.update_pricing"),
-    *("publisher.upload_logo", "publisher.import_openapi"),
+    *("publisher.upload_logo", "publisher.import_openapi", "publisher.first_party"),
 )
 _MONEY = (
     *("wallet.claim_signup_bonus", "wallet.claim_payment_method_bonus", "wallet.claim_daily"),
     *("wallet.apply_referral", "wallet.deposit", "wallet.grant"),
+    *("charge.create", "charge.refund", "charge.slash"),
     *("payout.create", "exchange.resolve"),
 )
 _SETTINGS = (

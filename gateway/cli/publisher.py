@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
 from ipaddress import ip_network
 from typing import Any, TextIO, TypeVar
 from uuid import UUID
@@ -14,6 +15,8 @@ import click
 import orjson
 from pydantic import ValidationError
 
+from gateway.billing.charges import END_TERMS, SET_TERMS, TERMS_OF
+from gateway.catalog.assets import LIST_ASSETS, Asset
 from gateway.catalog.authentication import Authentication
 from gateway.catalog.history import note
 from gateway.catalog.openapi.desk import Import, import_openapi
@@ -40,6 +43,7 @@ from gateway.upstreams.postgres.errors import DatabaseError
 from gateway.upstreams.postgres.inspection import Selection, sandbox_sql
 from gateway.upstreams.postgres.onboarding import DatabaseInspector, look
 from gateway.upstreams.probe import Finding
+from pricing.money import MoneyError, format_amount, parse_amount
 
 Result = TypeVar("Result")
 
@@ -119,6 +123,44 @@ def deactivate_command(slug_or_id: str) -> None:
 def verify_command(slug_or_id: str, revoke: bool) -> None:
     """Mark a publisher as verified."""
     _set_flags(slug_or_id, active=None, verified=not revoke)
+
+
+@publisher.command("first-party")
+@click.argument("slug_or_id")
+@click.option("--max-charge", help="What one charge may take at most, such as 5.00.")
+@click.option("--daily", help="What may be taken of one agent in a day (UTC) at most, penalties included.")
+@click.option("--revoke", is_flag=True, help="It may charge nobody any more; what it has charged can be refunded.")
+def first_party_command(slug_or_id: str, max_charge: str | None, daily: str | None, revoke: bool) -> None:
+    """Let a publisher of your own house charge agents directly, within bounds in the default asset."""
+    if revoke == (max_charge is not None or daily is not None) or (max_charge is None) != (daily is None):
+        raise click.UsageError("give --max-charge and --daily, or --revoke")
+
+    async def run(_settings: Settings, database: Database) -> str:
+        async with database.transaction() as connection:
+            record = await _find(connection, slug_or_id)
+            asset = next(one for one in await LIST_ASSETS.all(connection) if one.is_default)
+            before = await TERMS_OF.first(connection, record.id)
+            if max_charge is None or daily is None:
+                await END_TERMS.run(connection, record.id)
+            else:
+                bounds = [_amount(max_charge, asset, "--max-charge"), _amount(daily, asset, "--daily")]
+                if bounds[0] > bounds[1]:
+                    raise click.BadParameter("is less than --max-charge", param_hint="--daily")
+                await SET_TERMS.run(connection, record.id, asset.id, *map(str, bounds))
+            after = await TERMS_OF.first(connection, record.id)
+            sides = [None if one is None else asdict(one) for one in (before, after)]
+            await note(
+                connection, "publisher.first_party", record.organization_id, record, before=sides[0], after=sides[1]
+            )
+        if after is None:
+            return f"{record.slug} may charge nobody directly"
+        per_charge, per_day = (format_amount(one, asset.decimals) for one in (after.per_charge, after.per_day))
+        return (
+            f"{record.slug} may charge agents directly: at most {per_charge} {asset.symbol} at once, {per_day}"
+            f" {asset.symbol} of one agent in a day"
+        )
+
+    click.echo(_with_database(run))
 
 
 @publisher.command("test")
@@ -279,6 +321,16 @@ def _desk(settings: Settings, database: Database) -> PublisherDesk:
         settings,
         DatabaseInspector(guard),
     )
+
+
+def _amount(text: str, asset: Asset, option: str) -> int:
+    try:
+        amount = parse_amount(text, asset.decimals)
+    except MoneyError as error:
+        raise click.BadParameter(str(error), param_hint=option) from None
+    if not amount:
+        raise click.BadParameter("must be more than 0", param_hint=option)
+    return amount
 
 
 def _request(text: str | bytes) -> CreatePublisherRequest:

@@ -176,8 +176,46 @@ RULES: dict[str, Statement[Violation]] = {
           FROM (SELECT cause_id, sum(amount) AS amount, sum(fee) AS fee FROM ledger.transfer WHERE kind = 'refund'
                  GROUP BY cause_id) r
           LEFT JOIN (SELECT cause_id, sum(amount) AS amount, sum(fee) AS fee FROM ledger.transfer
-                      WHERE kind IN ('charge', 'capture') GROUP BY cause_id) c ON c.cause_id = r.cause_id
+                      WHERE kind IN ('charge', 'capture', 'penalty') GROUP BY cause_id) c ON c.cause_id = r.cause_id
          WHERE c.cause_id IS NULL OR (c.amount, c.fee) <> (r.amount, r.fee) LIMIT 20
+        """,
+        Violation,
+    ),
+    "direct charges and penalties took what they say, and gave it back when they say so": Statement(
+        """
+        SELECT format('%s %s: %s with fee %s, taken %s with fee %s, given back %s',
+                      d.kind, d.id, d.amount, d.fee, t.amount, t.fee, r.amount) AS detail
+          FROM (SELECT id, 'charge' AS kind, wallet_id, publisher_id, amount, fee, refunded_at FROM ledger.direct_charge
+                 UNION ALL
+                SELECT p.id, 'penalty', p.wallet_id, p.publisher_id, p.amount, 0, c.refunded_at
+                  FROM ledger.penalty p JOIN ledger.direct_charge c ON c.id = p.charge_id) d
+          CROSS JOIN LATERAL (SELECT coalesce(sum(t.amount), 0) AS amount, coalesce(sum(t.fee), 0) AS fee,
+                                     coalesce(bool_and(t.wallet_id = d.wallet_id AND a.publisher_id = d.publisher_id),
+                                              false) AS theirs
+                                FROM ledger.transfer t JOIN ledger.account a ON a.id = t.credit_account
+                               WHERE t.cause_id = d.id AND t.kind = d.kind::ledger.kind) t
+          CROSS JOIN LATERAL (SELECT coalesce(sum(t.amount), 0) AS amount FROM ledger.transfer t
+                               WHERE t.cause_id = d.id AND t.kind = 'refund') r
+         WHERE d.id >= (SELECT upto FROM ledger.archived)
+           AND (NOT t.theirs OR (t.amount, t.fee) <> (d.amount, d.fee)
+                OR r.amount <> CASE WHEN d.refunded_at IS NULL THEN 0 ELSE d.amount END) LIMIT 20
+        """,
+        Violation,
+    ),
+    "money that was taken without a call has its charge, and penalties take no more than that": Statement(
+        """
+        SELECT format('transfer %s %s/%s', t.cause_id, t.kind, t.leg) AS detail FROM ledger.transfer t
+         WHERE t.kind = 'penalty' AND NOT EXISTS (SELECT FROM ledger.penalty p WHERE p.id = t.cause_id)
+         UNION ALL
+        SELECT format('settlement %s: %s', s.exchange_id, s.reason) FROM ledger.settlement s
+         WHERE s.reason IN ('direct_charge', 'direct_refund')
+           AND NOT EXISTS (SELECT FROM ledger.direct_charge c WHERE c.id = s.exchange_id)
+         UNION ALL
+        SELECT format('charge %s: %s, slashed %s, penalties %s', c.id, c.amount, c.slashed, coalesce(p.amount, 0))
+          FROM ledger.direct_charge c
+          LEFT JOIN (SELECT charge_id, sum(amount) AS amount FROM ledger.penalty GROUP BY charge_id) p
+                 ON p.charge_id = c.id
+         WHERE c.slashed <> coalesce(p.amount, 0) OR c.slashed > c.amount LIMIT 20
         """,
         Violation,
     ),

@@ -125,13 +125,16 @@ HISTORY = Statement(
      WHERE t.wallet_id = $1 AND t.kind = 'grant'
     UNION ALL
     SELECT t.cause_id, t.kind::text,
-           CASE t.kind WHEN 'refund' THEN 'refund' WHEN 'expire' THEN 'expiry' ELSE 'api_call' END,
+           CASE t.kind WHEN 'refund' THEN 'refund' WHEN 'expire' THEN 'expiry' WHEN 'penalty' THEN 'penalty'
+                ELSE CASE WHEN max(d.description) IS NULL THEN 'api_call' ELSE 'service_fee' END END,
            sum(CASE WHEN t.kind = 'refund' THEN t.amount ELSE -t.amount END), 0, min(t.created_at), NULL,
-           max(p.slug)
+           nullif(concat_ws(': ', max(p.slug), coalesce(max(d.description), max(n.reason))), '')
       FROM ledger.transfer t
       LEFT JOIN ledger.account e ON e.id = CASE WHEN t.kind = 'refund' THEN t.debit_account ELSE t.credit_account END
       LEFT JOIN catalog.publisher p ON p.id = e.publisher_id
-     WHERE t.wallet_id = $1 AND t.kind IN ('charge', 'capture', 'refund', 'expire')
+      LEFT JOIN ledger.direct_charge d ON d.id = t.cause_id
+      LEFT JOIN ledger.penalty n ON n.id = t.cause_id
+     WHERE t.wallet_id = $1 AND t.kind IN ('charge', 'capture', 'refund', 'expire', 'penalty')
      GROUP BY t.cause_id, t.kind
     UNION ALL
     SELECT r.upto, 'carried', 'carried_forward', sum(c.credits - c.debits), 0, l.at, NULL,
@@ -148,7 +151,7 @@ HISTORY = Statement(
 HISTORY_COUNT = Statement(
     """
     SELECT (SELECT count(DISTINCT (cause_id, kind)) FROM ledger.transfer
-             WHERE wallet_id = $1 AND kind IN ('grant', 'charge', 'capture', 'refund', 'expire'))
+             WHERE wallet_id = $1 AND kind IN ('grant', 'charge', 'capture', 'refund', 'expire', 'penalty'))
          + (SELECT count(DISTINCT c.archive_id) FROM ledger.account a JOIN ledger.carried c ON c.account_id = a.id
              WHERE a.wallet_id = $1)
     """,

@@ -10,6 +10,7 @@ import time
 from decimal import Decimal
 from typing import Any
 
+from gateway.catalog.assets import Asset
 from gateway.catalog.snapshot import AssetPrice
 from gateway.errors import InternalError, Problem
 from gateway.json_text import json_text
@@ -126,14 +127,19 @@ def estimate_member(exchange: Exchange) -> dict[str, Any]:
 
 def prepaid_accept(price: AssetPrice, required: int, available: int, public_url: str) -> dict[str, Any]:
     """Return the contract's offer to pay from a balance; amounts are atomic units of the priced asset."""
-    decimals, amount = price.asset.decimals, required
+    amount = required
     if price.balances is not None:  # the publisher wants to see more than it takes
         required = max(required, price.balances.least)
-    deficit = max(required - available, 0)
+    return prepaid_offer(price.asset, amount, required, available, public_url)
+
+
+def prepaid_offer(asset: Asset, amount: int, required: int, available: int, public_url: str) -> dict[str, Any]:
+    """Return what an amount asks of a balance, and by how much that falls short."""
+    decimals, deficit = asset.decimals, max(required - available, 0)
     return {
         "scheme": "prepaid",
-        "network": price.asset.network_id,
-        "asset": price.asset.contract_address or price.asset.symbol,
+        "network": asset.network_id,
+        "asset": asset.contract_address or asset.symbol,
         "amount": str(amount),
         "payTo": "tollway",
         "maxTimeoutSeconds": OFFER_SECONDS,
@@ -143,7 +149,7 @@ def prepaid_accept(price: AssetPrice, required: int, available: int, public_url:
             "availableBalanceAtomic": available,
             "deficit": format_amount(deficit, decimals),
             "deficitAtomic": deficit,
-            "assetSymbol": price.asset.symbol,
+            "assetSymbol": asset.symbol,
             "decimals": decimals,
             "topUp": {
                 "balanceEndpoint": f"{public_url}/wallet/balance",

@@ -11,6 +11,9 @@ EVENT_OF_ACTION: dict[str, str] = {
     "api_key.create": "api_key.created",
     "api_key.update": "api_key.updated",
     "api_key.revoke": "api_key.revoked",
+    "charge.create": "charge.created",
+    "charge.refund": "charge.refunded",
+    "charge.slash": "charge.slashed",
     "invitation.create": "invitation.created",
     "member.add": "member.added",
     "member.remove": "member.removed",
@@ -27,6 +30,7 @@ EVENT_OF_ACTION: dict[str, str] = {
     "wallet.claim_daily": "wallet.credited",
     "wallet.grant": "wallet.credited",
     "webhook.disable": "webhook.disabled",
+    "publisher.first_party": "publisher.updated",
 }
 DEPOSIT_COMPLETED = "deposit.completed"
 LOW_BALANCE = "wallet.low_balance"
@@ -52,6 +56,9 @@ MEANINGS: dict[str, str] = {
     "publisher.deleted": "A publisher was deleted.",
     "wallet.credited": "A bonus, a daily claim or a grant was credited.",
     LOW_BALANCE: "A wallet has fallen below what TOLLWAY_WEBHOOKS_LOW_BALANCE says.",
+    "charge.created": "A first-party service has charged an agent directly: told to both.",
+    "charge.refunded": "A direct charge was given back, with its penalties: told to both.",
+    "charge.slashed": "A penalty was taken for a direct charge: told to both.",
     "webhook.disabled": "A webhook was switched off because it had failed for too long, or answered 410.",
     TEST: "Somebody tries a webhook.",
 }

@@ -56,7 +56,11 @@ OF_MEMBERS = "tests/admin_api/test_audit_of_members.py::test_the_life_of_an_orga
 OF_CHANGES = "tests/admin_api/test_organizations.py::test_changes_of_members_are_in_the_audit_log"
 OF_OAUTH = "tests/admin_api/test_oauth_connections.py::test_the_log_says_who_connected_and_what_was_changed"
 OF_PEOPLE = "tests/people/test_trail.py::test_what_people_do_is_in_the_log"
+OF_CHARGES = "tests/admin_api/test_charges.py::test_both_sides_hear_of_it_and_the_publishers_log_has_it"
 PROVEN = {
+    "create_charge": OF_CHARGES,
+    "refund_charge": OF_CHARGES,
+    "slash_charge": OF_CHARGES,
     "verify_email": OF_PEOPLE,
     "login": OF_PEOPLE,
     "logout": OF_PEOPLE,

@@ -44,6 +44,7 @@ PROOFS = {
     "signature": {"revoked": 401},
     "wallet.read or signature": {"anonymous": 401, "revoked": 401, "scopeless": 403},
     "payment": {"revoked": 401, "anonymous": 402, "scopeless": 403},
+    "first-party": {"anonymous": 401, "revoked": 401},
     "authenticated": {"anonymous": 401, "revoked": 401},
     "member": {"anonymous": 401, "revoked": 401, "stranger": 403, "confined": 403},
     "member and account.manage": {"anonymous": 401, "revoked": 401, "stranger": 403, "confined": 403, "scopeless": 403},

@@ -49,9 +49,10 @@ async def test_an_unknown_field_is_refused_everywhere(
         "{organization_id}": str(owner.organization_id),
         "{publisher_id}": made["id"],
         "{slug:slug}": made["slug"],
+        "{slug}": made["slug"],
         "{key_id}": str(uuid7()),
         "{exchange_id}": str(uuid7()),
-        **{f"{{{name}}}": str(uuid7()) for name in ("member_id", "role_id", "webhook_id", "provider_id")},
+        **{f"{{{name}}}": str(uuid7()) for name in ("charge_id", "member_id", "role_id", "webhook_id", "provider_id")},
     }
     for name, value in named.items():
         path = path.replace(name, value)

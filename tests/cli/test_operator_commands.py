@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from gateway.billing.charges import TERMS_OF
 from gateway.database.pool import Connection
 from gateway.ids import uuid7
 from tests.support.dev import tollway
@@ -94,6 +95,28 @@ async def test_a_publisher_is_created_shown_switched_and_verified(
     assert (shown["is_verified"], shown["id"]) == (True, document["id"])
     revoked = await run(database_url, "publisher", "verify", "--revoke", "by-command")
     assert revoked.stdout == "by-command is active\n"
+
+
+async def test_a_publisher_may_charge_agents_as_far_as_the_operator_says(
+    database_url: str, world: World, connection: Connection
+) -> None:
+    shop = await world.publisher()
+    name = ("publisher", "first-party", shop.slug)
+    for wrong in (
+        ("--max-charge", "5"),
+        ("--max-charge", "5", "--daily", "4.99"),
+        ("--max-charge", "0", "--daily", "1"),
+    ):
+        refused = await run(database_url, *name, *wrong)
+        assert (refused.returncode, "Traceback" in refused.stderr) == (2, False)
+    named = await run(database_url, *name, "--max-charge", "5.00", "--daily", "20")
+    assert named.stdout.endswith("at most 5 USDC at once, 20 USDC of one agent in a day\n"), named.stderr
+    assert (await TERMS_OF.one(connection, shop.id)).per_day == 20_000_000
+    revoked = await run(database_url, *name, "--revoke")
+    assert revoked.stdout == f"{shop.slug} may charge nobody directly\n"
+    assert await TERMS_OF.first(connection, shop.id) is None
+    entries = await connection.fetch("SELECT * FROM audit.entry WHERE resource_id = $1 ORDER BY seq", shop.id)
+    assert [(entry["action"], entry["actor_type"]) for entry in entries] == [("publisher.first_party", "operator")] * 2
 
 
 async def test_a_publishers_server_is_tried_and_the_exit_status_says_whether_calls_can_work(

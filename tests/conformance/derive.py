@@ -45,6 +45,11 @@ SERVED = frozenset(
         "list_webhook_deliveries",
         "rotate_webhook_secret",
         "list_event_types",
+        "create_charge",
+        "get_charge_status",
+        "refund_charge",
+        "slash_charge",
+        "get_agent_balance",
     ]
 )
 

@@ -31,6 +31,8 @@ WITH_JSON = [
 # Any other word there is a path of another operation, or none: 404 tells it.
 WORDS_BESIDE = "/payments/{payment_id}"
 SECURED = [name for name, one in OPERATIONS.items() if one["security"] and {} not in one["security"]]
+# Whose slug it is not is told the same of one that exists and of one that does not: it is not his.
+OF_SELLERS = {name for name in OPERATIONS if re.search(r"^\w+ /billing/publishers/{slug}/[^{]*$", name)}
 IDS = {name: re.findall(r"\{(\w+)\}", name) for name in OPERATIONS}
 # What comes back from an OAuth provider is told by its state, before anything else is looked at.
 BY_STATE = {name for name in OPERATIONS if name.endswith("/callback")}
@@ -75,6 +77,8 @@ class Walker:
             "key_id": str(uuid4()),
             "log_id": str(uuid4()),
             "exchange_id": str(uuid4()),
+            "charge_id": str(uuid4()),
+            "agent_wallet": "agent:not-found",
             "session_id": str(uuid4()),
             "member_id": str(uuid4()),
             "invite_id": str(uuid4()),
@@ -126,9 +130,10 @@ async def test_a_wrong_credential_is_401(walker: Walker, name: str) -> None:
 async def test_an_unknown_id_is_404(walker: Walker, name: str) -> None:
     """The last id of the path names nothing; whatever stands before it exists."""
     last = [one for one in IDS[name] if one != "path"][-1]
+    status = 403 if name in OF_SELLERS else 404
     unknown = "no-such-thing" if last in ("slug", "name", "provider") else str(uuid4())
     options = body_of(name)
-    check_problem(await walker.send(name, walker.path(name, **{last: unknown}), **options), 404, name)
+    check_problem(await walker.send(name, walker.path(name, **{last: unknown}), **options), status, name)
 
 
 @pytest.mark.parametrize("name", [name for name, ids in IDS.items() if "organization_id" in ids])

@@ -86,7 +86,7 @@ AMOUNTS = re.compile(
     r"(?:^|_)(?:amount|balance|price|cost|charge|fee|credits|debits|deposit|drawn|limit_atomic)(?:_|$)"
 )
 # Columns whose names sound like money and that are none.
-NO_AMOUNT: dict[str, str] = {}
+NO_AMOUNT: dict[str, str] = {"ledger.penalty.charge_id": "the id of the charge that it was taken for"}
 
 
 async def columns(connection: Connection) -> list[tuple[str, str, int | None]]:
