@@ -21,6 +21,7 @@ from admin_api.kit.edge import Edge
 from admin_api.resources import (
     agent,
     agent_wallet,
+    analytics,
     audit_logs,
     auth,
     charges,
@@ -83,6 +84,7 @@ ROUTERS = (
     connection_tests.router,
     openapi_import.router,
     organization_publishers.router,
+    analytics.router,
     publishers.router,
     discovery.router,
     publisher_calls.router,

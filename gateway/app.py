@@ -17,13 +17,13 @@ from ipaddress import ip_network
 from urllib.parse import unquote
 from uuid import UUID
 
+from gateway.analytics.rollups import roll_up
 from gateway.audit.verify import Anchorer
 from gateway.billing.deposits import Deposits
 from gateway.billing.receipts import ReceiptSigner
 from gateway.billing.wallet_proofs import WalletProofs, forget_nonces
 from gateway.catalog.experiences import Experiences
 from gateway.catalog.snapshot import Catalog
-from gateway.catalog.usage import roll_up as roll_up_usage
 from gateway.database.migrate import MigrationError, require_current
 from gateway.database.pool import LOST, Database
 from gateway.drain import on_stop
@@ -93,6 +93,7 @@ COLLECT_AFTER = 50_000
 CUT_SECONDS = 1.0  # how long calls that were cut off may take to settle their money
 EXPIRE_SECONDS = 30.0
 USAGE_SECONDS = 60.0
+ROLL_UP_SECONDS = 10.0
 FLUSH_SECONDS = 10.0
 LEARN_SECONDS = 2.0
 GAUGE_SECONDS = 5.0
@@ -256,7 +257,7 @@ class Worker:
         self._runner.every(self._dead_after / 3, self._reconciler.run, "reconciler")
         self._runner.every(self._dead_after / 3, lambda: give_back_undelivered(services.database), "undelivered")
         self._runner.every(EXPIRE_SECONDS, lambda: expire_lots(services.database), "expiry")
-        self._runner.every(USAGE_SECONDS, lambda: roll_up_usage(services.database), "usage")
+        self._runner.every(ROLL_UP_SECONDS, lambda: roll_up(services.database), "analytics")
         self._runner.every(EXPIRE_SECONDS, lambda: expire_stored_answers(services.database), "answers")
         self._runner.every(EXPIRE_SECONDS, lambda: forget_nonces(services.database), "nonces")
         self._runner.every(FLUSH_SECONDS, services.identities.flush_used, "last-used")

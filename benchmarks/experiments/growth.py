@@ -31,9 +31,7 @@ QUICK_STEPS = (1_000, 20_000)
 AGENTS, QUICK_AGENTS = 100_000, 1_000
 CONNECTIONS = 64
 # Totals for the store's pages follow the ledger; the past has been added up long ago, as on a running server.
-CAUGHT_UP = """
-    UPDATE catalog.usage_mark SET upto = (SELECT cause_id FROM ledger.transfer ORDER BY cause_id DESC LIMIT 1)
-"""
+CAUGHT_UP = "SELECT analytics.rebuild()"
 
 
 @dataclass(frozen=True, slots=True)

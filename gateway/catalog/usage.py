@@ -1,22 +1,16 @@
 """How often publishers are used and what they have earned: counts and sums from the ledger, for pages and statements.
 
-Counts come from a roll-up plus the short tail that is not in it yet (migration 0004), so that a page of the store
-never scans the ledger. Earnings are exact: they are read from the accounts themselves.
+Counts come from the sums that gateway/analytics keeps, plus the short tail that is not in them yet, so that a page of
+the store never scans the ledger. Earnings are exact: they are read from the accounts themselves.
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from uuid import UUID
 
-from gateway.database.pool import Connection, Database
+from gateway.database.pool import Connection
 from gateway.database.statement import Statement
-
-LAG_SECONDS = 120
-"""Younger transfers stay in the tail: one may still be uncommitted, or about to be refunded."""
-ROLL_UP_LIMIT = 50_000
-ROLL_UP_STEPS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +23,7 @@ class Usage:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "calls", int(self.calls))
+        object.__setattr__(self, "agents", int(self.agents))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,26 +47,29 @@ class Earnings:
 
 USAGE_OF = Statement(
     """
-    WITH tail AS MATERIALIZED (
-        SELECT u.* FROM catalog.usage_mark m,
-               LATERAL catalog.usage_between(m.upto, 'ffffffff-ffff-ffff-ffff-ffffffffffff') u
-         WHERE u.publisher_id = ANY ($1::uuid[])
+    WITH account AS MATERIALIZED (
+        SELECT id, publisher_id FROM ledger.account WHERE publisher_id = ANY ($1::uuid[]) AND purpose = 'earnings'
+    ), tail AS MATERIALIZED (
+        SELECT b.account_id, b.payer, sum(b.calls) AS calls
+          FROM analytics.mark m
+          CROSS JOIN LATERAL analytics.booked(m.upto, m.never, ARRAY(SELECT id FROM account)) b
+         GROUP BY b.account_id, b.payer
     ), recent AS (
-        SELECT t.publisher_id, sum(t.calls) AS calls,
-               count(*) FILTER (WHERE NOT EXISTS (
-                   SELECT FROM catalog.usage_agent a
-                    WHERE a.publisher_id = t.publisher_id AND a.wallet_id = t.wallet_id)) AS agents
-          FROM tail t GROUP BY t.publisher_id
+        SELECT t.account_id, sum(t.calls) AS calls,
+               sum((coalesce(a.calls, 0) + t.calls > 0)::integer - (coalesce(a.calls, 0) > 0)::integer) AS agents
+          FROM tail t LEFT JOIN analytics.agent a ON a.account_id = t.account_id AND a.payer = t.payer
+         GROUP BY t.account_id
     )
-    SELECT p.id AS publisher_id, coalesce(o.calls, 0) + coalesce(r.calls, 0) AS calls,
-           coalesce(o.agents, 0) + coalesce(r.agents, 0) AS agents
+    SELECT p.id AS publisher_id, coalesce(sum(o.calls), 0) + coalesce(sum(r.calls), 0) AS calls,
+           coalesce(sum(o.agents), 0) + coalesce(sum(r.agents), 0) AS agents
       FROM unnest($1::uuid[]) AS p (id)
-      LEFT JOIN catalog.usage_total o ON o.publisher_id = p.id
-      LEFT JOIN recent r ON r.publisher_id = p.id
+      LEFT JOIN account a ON a.publisher_id = p.id
+      LEFT JOIN analytics.total o ON o.account_id = a.id
+      LEFT JOIN recent r ON r.account_id = a.id
+     GROUP BY p.id
     """,
     Usage,
 )
-ROLL_UP = Statement("SELECT catalog.roll_up_usage($1, $2)", bool, scalar=True)
 # Earnings accounts are kept in the ledger asset: USDC of every network is one purse. Until a payout rail exists nothing
 # leaves them but refunds, which are debits, and what was paid to the publisher's own address, which is there already.
 EARNINGS_OF = Statement(
@@ -99,18 +97,3 @@ async def usage_of(connection: Connection, publisher_ids: list[UUID]) -> dict[UU
 async def earnings_of(connection: Connection, publisher_id: UUID) -> dict[UUID, Earnings]:
     """Return a publisher's earnings by ledger asset."""
     return {earnings.asset_id: earnings for earnings in await EARNINGS_OF.all(connection, publisher_id)}
-
-
-def horizon(now: float) -> UUID:
-    """Return the largest UUIDv7 of LAG_SECONDS ago."""
-    milliseconds = int((now - LAG_SECONDS) * 1_000)
-    return UUID(int=(milliseconds << 80) | ((1 << 80) - 1))
-
-
-async def roll_up(database: Database) -> None:
-    """Move the roll-up's mark on: a job. Bounded, and it never waits for another worker that does the same."""
-    for _ in range(ROLL_UP_STEPS):
-        async with database.transaction() as connection:
-            done = await ROLL_UP.one(connection, horizon(time.time()), ROLL_UP_LIMIT)
-        if done:
-            return

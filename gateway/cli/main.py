@@ -32,6 +32,7 @@ COMMANDS = {
     "secrets": ("gateway.cli.secrets:secrets", "Make, rotate and check the keys that encrypt credentials."),
     "fault-points": ("gateway.cli.fault_points:fault_points", "List where a development gateway can be made to fail."),
     "ledger": ("gateway.cli.ledger:ledger", "Prove that the books balance, and archive old months."),
+    "analytics": ("gateway.cli.analytics:analytics", "Prove the sums by day against the ledger, or make them anew."),
     "audit": ("gateway.cli.audit:audit", "Prove that nobody changed the audit log."),
 }
 

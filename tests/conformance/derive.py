@@ -16,6 +16,7 @@ FIXTURE = Path(__file__).with_name("contract.json")
 WHOLE_CATEGORIES = (
     "agent",
     "agent-wallet",
+    "Agent Analytics",
     "publishers",
     "OAuth",
     "oauth-providers",

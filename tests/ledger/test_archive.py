@@ -75,7 +75,7 @@ class Past:
             )
             for ago in range(MONTHS, -1, -1):
                 await self.connection.execute("SELECT ledger.make_partition($1, $2)", table, month(ago))
-        await self.connection.execute("UPDATE catalog.usage_mark SET upto = $1", floor(0))
+        await self.connection.execute("UPDATE analytics.mark SET upto = now() + interval '1 day'")
         self.agent, self.shop = await self.world.agent(10_000), await self.world.publisher()
 
     async def call(self, ago: int, *, ended: bool = True) -> UUID:
@@ -203,7 +203,7 @@ async def test_what_has_no_end_keeps_its_month(past: Past, tmp_path: Path) -> No
         "no end": lambda: past.call(5, ended=False),
         "is pending": lambda: past.held(5, None),
         "worker": lambda: run("INSERT INTO ledger.worker (settled_through) VALUES ($1)", id_in(5)),
-        "counts": lambda: run("UPDATE catalog.usage_mark SET upto = $1", id_in(5)),
+        "counts": lambda: run("UPDATE analytics.mark SET upto = '-infinity'"),
         "payment": lambda: run(PAYMENT, id_in(5), past.shop.account_id),
     }
     await archived(past, 5, tmp_path)

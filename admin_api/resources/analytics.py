@@ -1,0 +1,202 @@
+"""Category `Agent Analytics`: what a publisher earns by calls, by day, and from whom. Bodies are bare.
+
+Amounts are of the publisher's primary asset, as its ledger keeps it (USDC of every network is one purse); what it has
+earned in others is in `other_assets`. Sums are kept by a job and complete to the last call (gateway/analytics).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+from pydantic import Field
+
+from admin_api.kit.access import ServicesDep
+from admin_api.kit.body import StrictRoute
+from admin_api.kit.envelope import Answer, Moment
+from admin_api.kit.needs import needs
+from admin_api.kit.problems import refusals
+from gateway.analytics import revenue
+from gateway.analytics.revenue import BY_DAY, TOP, WINDOW, Revenue, change, purses
+from gateway.catalog.assets import Asset
+from gateway.identity.permissions import Permission
+from pricing.money import format_amount
+
+router = APIRouter(
+    prefix="/organizations/{organization_id}/publishers/{publisher_id}/analytics",
+    tags=["Agent Analytics"],
+    route_class=StrictRoute,
+)
+READER = needs(Permission.EARNINGS_READ)
+Days = Annotated[int, Query(ge=1, le=365, description="How many UTC days, today is the last of them.")]
+
+
+class AssetRevenue(Answer):
+    """What was earned in another asset. Extension."""
+
+    asset_id: UUID
+    symbol: str
+    revenue: str
+    revenue_atomic: int
+    calls: int
+
+
+class RevenueMetrics(Answer):
+    """A window of days beside the one before it. `*_change_pct`: whole percent; from nothing to anything is 100.
+
+    `total_revenue` is the publisher's part, net of the platform's fee and of refunds. Extensions: `asset`, what agents
+    paid for it (`gross_atomic`), the fee in that, and other assets.
+    """
+
+    total_revenue_atomic: int
+    total_revenue: str
+    total_queries: int
+    active_agents: int
+    avg_query_cost_atomic: Annotated[int, Field(description="What a call cost its caller, rounded down.")]
+    revenue_change_pct: int
+    queries_change_pct: int
+    agents_change_pct: int
+    period_start: str
+    period_end: str
+    asset: str
+    gross_atomic: int
+    fees_atomic: int
+    other_assets: list[AssetRevenue]
+
+
+class RevenueByDay(Answer):
+    """The calls of one UTC day, days without calls too. A refund counts on the day of its call."""
+
+    date: str
+    revenue_atomic: int
+    revenue: str
+    query_count: int
+    unique_agents: int
+
+
+class TopAgent(Answer):
+    """An agent by what it has spent here ever, refunds taken off. A payer on a chain is named by its address."""
+
+    rank: int
+    agent_wallet: str
+    total_spent_atomic: int
+    total_spent: str
+    query_count: int
+    balance_atomic: Annotated[int, Field(description="What it could spend here now; 0 of a payer on a chain.")]
+    last_active: Moment | None = None
+
+
+@router.get(
+    "/revenue",
+    operation_id="get_revenue_metrics",
+    dependencies=[READER],
+    responses=refusals(400, 401, 403, 404),
+)
+async def get_revenue_metrics(
+    organization_id: UUID, publisher_id: UUID, services: ServicesDep, days: Days = 30
+) -> RevenueMetrics:
+    """Return revenue, calls and agents of the last days, compared with as many days before."""
+    last = datetime.now(UTC).date()
+    first = last - timedelta(days=days - 1)
+    async with services.database.transaction(isolation="repeatable_read", readonly=True) as connection:
+        (main, *others) = await purses(connection, organization_id, publisher_id)
+        now = await WINDOW.one(connection, main.account_id, first, last)
+        before = await WINDOW.one(
+            connection, main.account_id, first - timedelta(days=days), first - timedelta(days=1)
+        )  # fmt: skip
+        elsewhere = [
+            (services.catalog.assets[purse.asset_id], await WINDOW.one(connection, purse.account_id, first, last))
+            for purse in others
+        ]
+    asset = services.catalog.assets[main.asset_id]
+    return RevenueMetrics(
+        total_revenue_atomic=now.earned,
+        total_revenue=_amount(now.earned, asset),
+        total_queries=now.calls,
+        active_agents=now.agents,
+        avg_query_cost_atomic=now.spent // now.calls if now.calls else 0,
+        revenue_change_pct=change(now.earned, before.earned),
+        queries_change_pct=change(now.calls, before.calls),
+        agents_change_pct=change(now.agents, before.agents),
+        period_start=first.isoformat(),
+        period_end=last.isoformat(),
+        asset=asset.symbol,
+        gross_atomic=now.spent,
+        fees_atomic=now.fee,
+        other_assets=[_elsewhere(other, found) for other, found in elsewhere],
+    )
+
+
+@router.get(
+    "/revenue-by-day",
+    operation_id="get_revenue_by_day",
+    dependencies=[READER],
+    responses=refusals(400, 401, 403, 404),
+)
+async def get_revenue_by_day(
+    organization_id: UUID, publisher_id: UUID, services: ServicesDep, days: Days = 30
+) -> list[RevenueByDay]:
+    """Return one row for each of the last days, oldest first; days without calls have zeros."""
+    last: date = datetime.now(UTC).date()
+    async with services.database.transaction(isolation="repeatable_read", readonly=True) as connection:
+        (main, *_) = await purses(connection, organization_id, publisher_id)
+        found = await BY_DAY.all(connection, main.account_id, last - timedelta(days=days - 1), last)
+    asset = services.catalog.assets[main.asset_id]
+    return [
+        RevenueByDay(
+            date=one.day.isoformat(),
+            revenue_atomic=one.earned,
+            revenue=_amount(one.earned, asset),
+            query_count=one.calls,
+            unique_agents=one.agents,
+        )
+        for one in found
+    ]
+
+
+@router.get(
+    "/top-agents",
+    operation_id="get_top_agents",
+    dependencies=[READER],
+    responses=refusals(400, 401, 403, 404),
+)
+async def get_top_agents(
+    organization_id: UUID,
+    publisher_id: UUID,
+    services: ServicesDep,
+    limit: Annotated[int, Query(ge=1, le=100)] = 10,
+) -> list[TopAgent]:
+    """Return who has spent most here ever, in the primary asset; equal ones by the number of their wallet."""
+    async with services.database.transaction(isolation="repeatable_read", readonly=True) as connection:
+        (main, *_) = await purses(connection, organization_id, publisher_id)
+        found = await TOP.all(connection, main.account_id, limit)
+    asset = services.catalog.assets[main.asset_id]
+    return [_ranked(rank, one, asset) for rank, one in enumerate(found, 1)]
+
+
+def _ranked(rank: int, agent: revenue.TopAgent, asset: Asset) -> TopAgent:
+    return TopAgent(
+        rank=rank,
+        agent_wallet=agent.wallet,
+        total_spent_atomic=agent.spent,
+        total_spent=_amount(agent.spent, asset),
+        query_count=agent.calls,
+        balance_atomic=agent.balance,
+        last_active=agent.last_at,
+    )
+
+
+def _elsewhere(asset: Asset, found: Revenue) -> AssetRevenue:
+    return AssetRevenue(
+        asset_id=asset.id,
+        symbol=asset.symbol,
+        revenue=_amount(found.earned, asset),
+        revenue_atomic=found.earned,
+        calls=found.calls,
+    )
+
+
+def _amount(atomic: int, asset: Asset) -> str:
+    return format_amount(atomic, asset.decimals, places=2)

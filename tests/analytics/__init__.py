@@ -1,0 +1,1 @@
+"""What the sums say is what the ledger says."""
