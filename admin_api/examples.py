@@ -53,6 +53,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "reset_password": {"token": "<the letter's token>", "new_password": "<another one>"},
     "create_organization": {"name": "Weather Ltd"},
     "update_organization": {"name": "Weather and Tides Ltd"},
+    "change_organization_plan": {"plan_id": "0199c0de-0000-7000-8000-000000000002"},
     "create_invite": {"email": "colleague@example.com", "role": "editor"},
     "look_at_invitation": {"invitation": "XXXXXXXX"},
     "accept_invitation": {"invitation": "XXXXXXXX"},

@@ -30,6 +30,7 @@ from gateway.drain import on_stop
 from gateway.errors import NotFound, Unavailable
 from gateway.identity import people, sessions
 from gateway.identity.connections import forget_flows
+from gateway.identity.organization_plans import PlanBook
 from gateway.identity.passwords import Passwords
 from gateway.identity.principals import Identities
 from gateway.jobs.alerts import Alerts
@@ -62,6 +63,7 @@ from gateway.payments.remote.remotes import open_remotes, remote_networks
 from gateway.payments.stripe.client import StripeDoor
 from gateway.payments.stripe.intake import Intake
 from gateway.payments.x402.offer import PaymentKinds, compile_kinds
+from gateway.plans import load_plans
 from gateway.proxy.buying import Buyer
 from gateway.proxy.exchange import Exchange, Receive, Scope, Send
 from gateway.proxy.intake import PREFIX
@@ -127,10 +129,12 @@ def build_services(settings: Settings) -> Services:
     )
     consents = Consents(database, box, upstreams, guard)
     settlements, own_kinds, kinds, examiner = _rails(settings, database, Poster(upstreams, guard))
+    plans = PlanBook(load_plans(settings.plans.file), enforced=settings.plans.enforced)
     return Services(
         settings=settings,
         database=database,
-        identities=Identities(database),
+        plans=plans,
+        identities=Identities(database, plans.plans if plans.enforced else None),
         passwords=Passwords(),
         mail=MailDoor(settings.smtp),
         catalog=catalog,

@@ -107,6 +107,12 @@ class ConnectionNeeded(Problem):
     status, name, title = 403, "connection-needed", "Connection needed"
 
 
+class PlanLimitReached(Problem):
+    """The organization's plan allows no more of this; `limit` says how many, `plan` which plan. Nothing was made."""
+
+    status, name, title = 403, "plan-limit-reached", "Plan limit reached"
+
+
 class BudgetExceeded(Problem):
     """The call could exceed what the API key may spend. Nothing was sent or charged; no other payment is asked for."""
 
@@ -225,6 +231,12 @@ class UnsupportedMediaType(Problem):
     """The body has a type or coding that this operation does not read; Accept or Accept-Encoding names what it does."""
 
     status, name, title = 415, "unsupported-media-type", "Unsupported media type"
+
+
+class QuotaExceeded(Problem):
+    """The calls that the organization's plan includes are used up for this month. Nothing was sent or charged."""
+
+    status, name, title = 429, "quota-exceeded", "Quota exceeded"
 
 
 class RateLimited(Problem):

@@ -11,6 +11,7 @@ from gateway.catalog.authentication import Authentication
 from gateway.catalog.experiences import Experiences
 from gateway.catalog.snapshot import Catalog
 from gateway.database.pool import Database
+from gateway.identity.organization_plans import PlanBook
 from gateway.identity.passwords import Passwords
 from gateway.identity.principals import Identities
 from gateway.ledger.answers import Answers
@@ -42,6 +43,7 @@ class Services:
 
     settings: Settings
     database: Database
+    plans: PlanBook
     identities: Identities
     passwords: Passwords
     mail: MailDoor

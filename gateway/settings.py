@@ -365,6 +365,13 @@ class BuyingSettings(_Section):
     max_body: Bytes = Field(default=1_048_576, description="The largest request body that can be sent once more")
 
 
+class PlansSettings(_Section):
+    """What organizations' plans limit (docs/plans.md). Off: plans can be looked at, and nothing is refused by them."""
+
+    enforced: bool = Field(default=False, description="Whether quotas and limits of plans are enforced, and counted")
+    file: str = Field(default="", description="A file of your own plans; empty: config/plans.toml")
+
+
 class FacilitatorSettings(_Section):
     """Settling payments that other sellers have received (payments/facilitation.py). It costs this gateway's gas."""
 
@@ -483,6 +490,7 @@ class Settings(_Section):
     x402: X402Settings = X402Settings()
     buying: BuyingSettings = BuyingSettings()
     facilitator: FacilitatorSettings = FacilitatorSettings()
+    plans: PlansSettings = PlansSettings()
     webhooks: WebhookSettings = WebhookSettings()
     stripe: StripeSettings = StripeSettings()
     secrets: SecretSettings = SecretSettings()

@@ -11,6 +11,7 @@ from typing import Any
 # Where an id that somebody has not is to be found, by the name of its parameter.
 IDS = {
     "organization_id": "must be the organization's id, a UUID: GET /organizations names yours",
+    "plan_id": "must be a plan's id, a UUID: GET /plans names them",
     "publisher_id": "must be the publisher's id, a UUID: it is the `id` that GET /publishers names, not the slug",
     "key_id": "must be the API key's `id`, a UUID, not the key itself: GET /organizations/default/api-keys names yours",
     "asset_id": "must be the asset's id, a UUID: the publisher's `accepted_assets` name theirs",

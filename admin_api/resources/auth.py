@@ -293,6 +293,7 @@ async def _create(services: Services, member: Member, body: CreateApiKeyRequest)
         except names.NameRefused as error:
             raise refused("name", str(error)) from None
         budget = None if body.budget is None else changed(None, body.budget, services.catalog.default_asset)
+        await services.plans.demand_room(connection, member.organization_id, "api_keys")
         created = await create_key(
             connection, member, name, body.expires_in_days, budget, body.scopes, _networks(body.ip_allow_list)
         )

@@ -198,6 +198,7 @@ async def accept_invitation(
     try:
         async with services.database.transaction() as connection:
             joined = await invitations.accept(connection, caller, body.invitation)
+            await services.plans.demand_room(connection, joined.organization_id, "members", more=0)
             found = await load_organization(connection, joined.organization_id)
     except NotFound:
         await guess(request, services)

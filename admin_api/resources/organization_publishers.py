@@ -30,6 +30,7 @@ from gateway.catalog.sales import FIND_SALE, schema_view
 from gateway.catalog.urls import UrlPolicy
 from gateway.catalog.usage import Earnings, earnings_of
 from gateway.catalog.views import asset_view, logo_url, owner_view
+from gateway.database.pool import Connection
 from gateway.errors import RailNotAvailable
 from gateway.identity.permissions import Member, Permission
 from gateway.request_body import RequestBody
@@ -77,7 +78,11 @@ async def create_publisher(
     services: ServicesDep,
 ) -> models.PublisherDataResponse:
     """Create a publisher. It is in the store at once, and can be called."""
-    publisher = await desk(services).create(organization_id, member.caller.account_id, body)
+
+    async def room(connection: Connection) -> None:
+        await services.plans.demand_room(connection, organization_id, "publishers")
+
+    publisher = await desk(services).create(organization_id, member.caller.account_id, body, room)
     return await _changed(services, publisher)
 
 

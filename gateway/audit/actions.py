@@ -30,6 +30,7 @@ _MONEY = (
     *("wallet.apply_referral", "wallet.deposit", "wallet.grant"),
     *("charge.create", "charge.refund", "charge.slash"),
     *("payout.create", "exchange.resolve"),
+    "plan.change",
 )
 _SETTINGS = (
     *("organization.create", "organization.update", "organization.delete", "organization.change_owner"),

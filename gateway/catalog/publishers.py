@@ -7,7 +7,7 @@ code, and the earnings stay where they are. What does not live here: permissions
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from uuid import UUID
@@ -58,6 +58,9 @@ from gateway.errors import Conflict, NotFound
 from gateway.ids import uuid7
 from gateway.settings import Settings
 
+Room = Callable[[Connection], Awaitable[None]]
+"""Raises where an organization may have no more."""
+
 
 class Box(Protocol):
     """The credential box, as far as it is needed here (it belongs to an upper step)."""
@@ -81,8 +84,13 @@ class PublisherDesk:
     settings: Settings
     inspect: Inspector
 
-    async def create(self, organization_id: UUID, account_id: UUID, request: CreatePublisherRequest) -> Publisher:
-        """Store a new publisher. Raises InvalidRequest naming the field, or Conflict for a taken slug."""
+    async def create(
+        self, organization_id: UUID, account_id: UUID, request: CreatePublisherRequest, room: Room | None = None
+    ) -> Publisher:
+        """Store a new publisher. Raises InvalidRequest naming the field, or Conflict for a taken slug.
+
+        `room` is asked in the transaction whether there may be one more, and raises if not.
+        """
         changes = wire_values(request)
         check_offered(changes)
         draft = Draft({}, {}, {})
@@ -95,6 +103,8 @@ class PublisherDesk:
         found = await self._inspected(draft.columns["publisher_category"], changes)
         try:
             async with self.database.transaction() as connection:
+                if room is not None:
+                    await room(connection)
                 # Deleted ones count: they keep their slugs, and slugs must not be hoarded.
                 most = self.settings.limits.publishers
                 if await COUNT_EVER.one(connection, organization_id) >= most:

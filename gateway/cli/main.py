@@ -23,6 +23,7 @@ COMMANDS = {
     "migrate": ("gateway.cli.migrate:migrate", "Bring the database schema up to this version."),
     "config": ("gateway.cli.config:config", "Check and list settings."),
     "wallet": ("gateway.cli.wallet:wallet", "Show wallets and grant credit."),
+    "plan": ("gateway.cli.plan:plan", "List plans, and show or set what an organization has."),
     "publisher": ("gateway.cli.publisher:publisher", "List, show, create, test, verify and switch publishers."),
     "oauth": ("gateway.cli.oauth:oauth", "List OAuth providers, and make one the platform's."),
     "exchanges": ("gateway.cli.exchanges:exchanges", "List and resolve exchanges whose end is unknown."),

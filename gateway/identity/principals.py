@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 from gateway.database.pool import Database
@@ -24,6 +25,7 @@ from gateway.errors import Unauthenticated
 from gateway.identity import budgets
 from gateway.identity.budgets import KeyBudget
 from gateway.identity.clients import Network
+from gateway.plans import Plan, Plans
 
 KEY = re.compile(r"seren_([0-9a-f]{16})_([A-Za-z0-9]{43})", re.ASCII)
 ACCESS_PREFIX = "seren_access_"
@@ -41,7 +43,8 @@ class Principal:
 
     `scopes` are what its key may do, None for all that its account may. A `confined` key, one of a shared organization,
     acts in that one only, and `addresses` are where it may be used from, None for anywhere. A person who logged in has
-    a `session_id` instead of a key, and the session in the key's place.
+    a `session_id` instead of a key, and the session in the key's place. `plan` is that of the key's organization, where
+    it limits calls.
     """
 
     account_id: UUID
@@ -55,6 +58,7 @@ class Principal:
     scopes: frozenset[str] | None = None
     confined: bool = False
     addresses: tuple[Network, ...] | None = None
+    plan: Plan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,9 @@ class KeyRecord:
     scopes: list[str] | None
     confined: bool
     addresses: list[Network] | None
+    plan_id: UUID | None
+    plan_terms: dict[str, Any] | None
+    plan_ends_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +101,14 @@ class _Entry:
 FIND_KEY = Statement(
     """
     SELECT k.id AS api_key_id, k.key_id, k.secret_hash, k.organization_id, k.account_id, a.name, a.kind, k.expires_at,
-           k.budget, k.scopes, NOT (o.is_personal AND o.created_by = k.account_id) AS confined, k.addresses
+           k.budget, k.scopes, NOT (o.is_personal AND o.created_by = k.account_id) AS confined, k.addresses,
+           p.plan_id, p.terms AS plan_terms, p.ends_at AS plan_ends_at
       FROM identity.api_key k
       JOIN identity.account a ON a.id = k.account_id
       JOIN identity.organization o ON o.id = k.organization_id
       JOIN identity.membership m ON m.organization_id = k.organization_id AND m.account_id = k.account_id
+      LEFT JOIN identity.organization_plan p ON p.organization_id = k.organization_id AND p.started_at <= now()
+                                            AND (p.ends_at IS NULL OR p.ends_at > now())
      WHERE k.key_id = $1 AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
        AND a.status = 'active' AND o.deleted_at IS NULL
     """,
@@ -138,10 +148,13 @@ def buys_nothing() -> Unauthenticated:
 
 
 class Identities:
-    """Resolves API keys to principals. One per worker."""
+    """Resolves API keys to principals. One per worker. `plans` are those that limit calls; None: none do."""
 
-    def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, database: Database, plans: Plans | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._database = database
+        self._plans = plans
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
         self._used: set[str] = set()
@@ -184,14 +197,17 @@ class Identities:
             self._entries.pop(key_id, None)
 
     def told(self, payload: str) -> None:
-        """Handle a NOTIFY on `tollway_identity`: 'key:<key_id>' or 'account:<uuid>'."""
+        """Handle a NOTIFY on `tollway_identity`: 'key:<key_id>', 'account:<uuid>' or 'organization:<uuid>'."""
         self._changes += 1
         kind, _, value = payload.partition(":")
         if kind == "key":
             self.forget(value)
             return
         for key_id, entry in list(self._entries.items()):
-            if entry.record is not None and str(entry.record.account_id) == value:
+            record = entry.record
+            if record is not None and value == str(
+                record.organization_id if kind == "organization" else record.account_id
+            ):
                 self.forget(key_id)
 
     async def flush_used(self) -> None:
@@ -213,6 +229,19 @@ class Identities:
             limit = FRESH_SECONDS if self.listening else STALE_SECONDS
         return self._clock() - entry.loaded > limit
 
+    def _plan_of(self, record: KeyRecord) -> Plan | None:
+        if self._plans is None:
+            return None
+        plan = self._plans.by_terms(record.plan_id, record.plan_terms)
+        return None if plan.included_calls is None and plan.calls_per_minute is None else plan
+
+    def _until_plan_ends(self, started: float, record: KeyRecord) -> float:
+        """Make an entry old as soon as its plan ends: nobody notifies of a moment that comes."""
+        if record.plan_ends_at is None:
+            return started
+        left = (record.plan_ends_at - datetime.now(UTC)).total_seconds()
+        return min(started, started + left - FRESH_SECONDS)
+
     async def _load(self, key_id: str) -> _Entry:
         self.misses += 1
         started, changes = self._clock(), self._changes
@@ -223,8 +252,9 @@ class Identities:
             principal = Principal(
                 record.account_id, record.organization_id, record.api_key_id, record.key_id, record.name, record.kind,
                 budgets.read(record.budget), scopes=scopes, confined=record.confined,
-                addresses=None if record.addresses is None else tuple(record.addresses),
+                addresses=None if record.addresses is None else tuple(record.addresses), plan=self._plan_of(record),
             )  # fmt: skip
+            started = self._until_plan_ends(started, record)
         entry = _Entry(record, principal, started)
         if changes != self._changes:  # maybe of this key, after it was read: it serves this once
             return entry

@@ -20,6 +20,7 @@ from gateway.proxy.allowance import allowance_of
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.held import END_SECONDS, HeldCall, hold_for, place
 from gateway.proxy.meter import Meter
+from gateway.proxy.plan_quota import check_quota, plan_counters
 from gateway.proxy.tiers import Usages, charge_in_step
 from pricing.money import format_amount
 
@@ -65,7 +66,7 @@ async def authorize(
 ) -> None:
     """Post the charge, or hold the most where the price is known afterwards. Free calls pass.
 
-    Raises Shortfall, BudgetExceeded or Unavailable; then nothing has moved.
+    Raises Shortfall, BudgetExceeded, QuotaExceeded or Unavailable; then nothing has moved.
     """
     price, tiers = exchange.asset_price, exchange.tiers
     if price is None or exchange.quote.amount == 0:
@@ -113,8 +114,10 @@ async def _hold(exchange: Exchange, meter: Meter, price: AssetPrice, holds: Hold
     amount = exchange.quote.amount
     allowance = exchange.allowance = allowance_of(exchange.principal, price.asset)
     counters = allowance.counters(amount) if allowance is not None else ()
+    counters += plan_counters(exchange.principal)
     held = await place(holds, hold_for(exchange, meter, price, wallet, counters))
     if not held.paid:
+        check_quota(exchange.principal, held)
         if allowance is not None:
             allowance.check(held, amount)
         raise Shortfall("The balance does not cover the most that this call may cost.", held.available)
@@ -137,13 +140,17 @@ async def _charge(
     exchange.allowance = allowance
     if allowance is not None:
         counters += allowance.counters(offer.amount)
+    if offer.amount:
+        counters += plan_counters(payer)
     charge = Charge(exchange.id, wallet, exchange.sold.id, price.account_id, offer.amount, offer.fee, counters)
     verdict = await ledger.charge(charge)
+    check_quota(payer, verdict)
     if verdict.verdict == "beyond" and (counter is None or verdict.kind != counter.kind):
         await asyncio.sleep(END_SECONDS)  # the end of an earlier hold may be on its way, as in held.place
         verdict = await ledger.charge(charge)
     if verdict.paid or (counter is not None and verdict.kind == counter.kind):
         return verdict
+    check_quota(payer, verdict)
     if allowance is not None:
         allowance.check(verdict, offer.amount)
     raise Shortfall("The balance does not cover this call.", verdict.available)

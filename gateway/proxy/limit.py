@@ -25,18 +25,27 @@ def _publisher_policy(slug: str, per_minute: int) -> Policy:
     return Policy(name, per_minute, 60)
 
 
+@lru_cache(maxsize=256)
+def _plan_policy(per_minute: int) -> Policy:
+    return Policy("plan", per_minute, 60)
+
+
 async def limit(
     exchange: Exchange, limiter: RateLimiter, per_key: Policy, per_address: Policy, trusted: Sequence[Network]
 ) -> None:
-    """Count this call against the limit of its key (or address) and the publisher's own. Raises RateLimited."""
+    """Count this call against the limits of its key (or address), the publisher and its organization's plan.
+
+    Raises RateLimited.
+    """
     principal, publisher = exchange.principal, exchange.sold
     who = counted_address(exchange, trusted) if principal is None else principal.key_id
-    check = Check(who, per_address if principal is None else per_key)
+    checks = (Check(who, per_address if principal is None else per_key),)
     per_minute = publisher.prices[0].max_per_minute if publisher.prices else None
-    if per_minute is None:
-        exchange.limit = await limiter.check(check)
-    else:
-        exchange.limit = await limiter.check(check, Check(who, _publisher_policy(publisher.slug, per_minute)))
+    if per_minute is not None:
+        checks += (Check(who, _publisher_policy(publisher.slug, per_minute)),)
+    if principal is not None and principal.plan is not None and principal.plan.calls_per_minute is not None:
+        checks += (Check(str(principal.organization_id), _plan_policy(principal.plan.calls_per_minute)),)
+    exchange.limit = await limiter.check(*checks)
     if not exchange.limit.allowed:
         raise refusal(exchange.limit)
 

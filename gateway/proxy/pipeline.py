@@ -15,9 +15,11 @@ from time import monotonic, perf_counter
 from typing import Self
 
 from gateway.billing.prepaid_credits import Ending, gives_back
+from gateway.billing.quotas import KIND as QUOTA
 from gateway.errors import (
     Overloaded,
     Problem,
+    QuotaExceeded,
     Unavailable,
 )
 from gateway.faults import ARMED, act
@@ -354,6 +356,8 @@ class Pipeline:
     async def _refuse(self, exchange: Exchange, problem: Problem) -> None:
         """Answer a problem. Once the upstream may have seen the call, a repeat gets this answer, not a second call."""
         services = self.services
+        if isinstance(problem, QuotaExceeded):
+            services.metrics.limit_verdict(QUOTA, "refused")
         owed = exchange.keyed is not None and exchange.sent and exchange.payment is None
         if owed and not isinstance(problem, Unavailable):
             headers, body = problem_answer(exchange, problem)

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from gateway.catalog.experiences import Experiences, Seen
 from gateway.catalog.sales import Sale
-from gateway.errors import BudgetExceeded, InvalidRequest, Problem
+from gateway.errors import BudgetExceeded, InvalidRequest, Problem, QuotaExceeded
 from gateway.faults import ARMED, act
 from gateway.identity.clients import Network
 from gateway.limits.policy import Check, Policy
@@ -232,7 +232,7 @@ class Queries:
         purse.exchange.budget = asked
         try:
             rows = await purse.hold(wallet, asked)
-        except (Shortfall, BudgetExceeded):
+        except (Shortfall, BudgetExceeded, QuotaExceeded):
             principal = purse.exchange.principal
             if principal is not None and purse.exchange.quote != known:
                 verdict = await self._services.limiter.check(Check(principal.key_id, self._looks))

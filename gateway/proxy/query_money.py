@@ -21,6 +21,7 @@ from gateway.proxy.authorize import Shortfall, WalletNumbers, wallet_of
 from gateway.proxy.balances import balance_fields
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.idempotency import NOT_KEPT
+from gateway.proxy.plan_quota import check_quota, plan_counters
 from gateway.proxy.quote import prepaid_price
 from gateway.proxy.settle import settlement_of
 from pricing.quote import FREE, Quote, quote_of
@@ -95,7 +96,8 @@ class BalancePurse(Purse):
     async def hold(self, wallet: int, budget: Budget) -> int:
         """Hold the most that the query may cost, or what there is; return the rows that this pays for.
 
-        Raises Shortfall or BudgetExceeded when that is less than the estimate, and Unavailable; then nothing is held.
+        Raises Shortfall or BudgetExceeded when that is less than the estimate, QuotaExceeded and Unavailable; then
+        nothing is held.
         """
         self.exchange.quote = self.rate.quote(budget.shown)
         verdict, wanted = await self._reserve(wallet, budget)
@@ -103,6 +105,7 @@ class BalancePurse(Purse):
             await asyncio.sleep(END_SECONDS)
             verdict, wanted = await self._reserve(wallet, budget)
         if not verdict.paid:
+            check_quota(self.exchange.principal, verdict)
             if self._allowance is not None:
                 self._allowance.check(verdict, self.rate.quote(budget.estimate).amount)
             raise Shortfall("The balance does not cover the estimate for this query.", verdict.available)
@@ -135,6 +138,7 @@ class BalancePurse(Purse):
     async def _place(self, wallet: int, amount: int) -> HoldVerdict:
         exchange, allowance = self.exchange, self._allowance
         counters = allowance.counters(amount) if allowance is not None else ()
+        counters += plan_counters(exchange.principal)
         return await self._holds.place(
             Hold(exchange.id, wallet, exchange.sold.id, self.price.account_id, amount, counters)
         )

@@ -58,6 +58,7 @@ OF_OAUTH = "tests/admin_api/test_oauth_connections.py::test_the_log_says_who_con
 OF_PEOPLE = "tests/people/test_trail.py::test_what_people_do_is_in_the_log"
 OF_CHARGES = "tests/admin_api/test_charges.py::test_both_sides_hear_of_it_and_the_publishers_log_has_it"
 PROVEN = {
+    "change_organization_plan": "tests/admin_api/test_plans.py::test_a_change_is_in_the_audit_log_and_told",
     "create_charge": OF_CHARGES,
     "refund_charge": OF_CHARGES,
     "slash_charge": OF_CHARGES,

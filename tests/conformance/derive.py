@@ -24,6 +24,7 @@ WHOLE_CATEGORIES = (
     "RBAC",
     "Auth",
     "Sessions",
+    "Plans",
     "webhooks",
 )
 SERVED = frozenset(

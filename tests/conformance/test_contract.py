@@ -33,6 +33,7 @@ def test_the_copy_holds_all_that_is_served() -> None:
         "payments": 1,
         "Audit Logs": 2, "Webhooks": 8, "webhooks": 1,
         "publisher-payments": 5,
+        "Plans": 5,
         "OAuth": 8, "oauth-providers": 5,
         "Agent Analytics": 3,
     }  # fmt: skip

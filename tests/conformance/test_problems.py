@@ -84,6 +84,7 @@ class Walker:
             "invite_id": str(uuid4()),
             "role_id": str(uuid4()),
             "provider_id": str(uuid4()),
+            "plan_id": str(uuid4()),
             "webhook_id": str(uuid4()),
             "delivery_id": str(uuid4()),
             "permission": "org.read",
