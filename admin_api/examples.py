@@ -129,6 +129,12 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "test_new_publisher_connection": {"api_url": "https://api.example.com/v1", "path": "/forecast/berlin"},
     "test_publisher_connection": {"path": "/forecast/berlin"},
     "create_org_publisher_payout": {"asset_id": USDC_ON_BASE_SEPOLIA},
+    "create_payout": {
+        "amount_atomic": 25000000,
+        "destination_wallet": "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed",
+        "description": "Earnings of October",
+        "idempotency_key": "6f1b1d4e-9a3c-4a58-9c0e-2b8f4b7d3c55",
+    },
     "upload_publisher_logo": {
         "content_type": "image/png",
         "logo": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==",

@@ -20,6 +20,7 @@ from uuid import UUID
 from gateway.analytics.rollups import roll_up
 from gateway.audit.verify import Anchorer
 from gateway.billing.deposits import Deposits
+from gateway.billing.payouts import Payouts
 from gateway.billing.receipts import ReceiptSigner
 from gateway.billing.wallet_proofs import WalletProofs, forget_nonces
 from gateway.catalog.experiences import Experiences
@@ -39,6 +40,7 @@ from gateway.jobs.gauges import Sampler
 from gateway.jobs.heartbeat import Heartbeat
 from gateway.jobs.letters import Postman
 from gateway.jobs.listener import CHECK_SECONDS, Listener
+from gateway.jobs.payout_gauges import PayoutSampler
 from gateway.jobs.reconcile import Reconciler
 from gateway.jobs.runner import Runner
 from gateway.jobs.sales import SaleRefresher
@@ -163,6 +165,7 @@ def build_services(settings: Settings) -> Services:
         deposits=Deposits(database, settlements, kinds, examiner, lambda: ledger.worker_id, settings),
         stripe=StripeDoor(settings.stripe),
         stripe_events=Intake(database, settings.stripe),
+        payouts=Payouts(database, settlements, settings.payouts, lambda: catalog.assets),
         buying=open_wallet(database, grace),
         proofs=WalletProofs(database, settlements.nodes, parse_keys(settings.secrets.keys), settings.public_url),
         metrics=metrics,
@@ -282,6 +285,8 @@ class Worker:
         self._runner.every(USAGE_SECONDS, services.experiences.forget, "old experiences")
         self._runner.every(GAUGE_SECONDS, self._sampler.sample, "gauges")
         self._runner.every(PARTITIONS_SECONDS, self._make_ahead, "partitions")
+        payouts = PayoutSampler(services.metrics, services.database, services.settlements, services.ledger)
+        self._runner.every(GAUGE_SECONDS, payouts.sample, "payout gauges")
         if services.buying is not None:
             self._runner.every(PURCHASE_SECONDS, services.buying.watch, "purchases")
             sampler = WalletSampler(services.metrics, services.database, services.buying, services.ledger)

@@ -50,6 +50,12 @@ class InvalidRequest(Problem):
     status, name, title = 400, "invalid-request", "Invalid request"
 
 
+class EarningsShort(Problem):
+    """Less can be paid out than was asked for, or less than a payout must be. Nothing was moved."""
+
+    status, name, title = 400, "earnings-short", "Not enough earnings"
+
+
 class InvalidTarget(Problem):
     """The request target could be read in more than one way, or leaves the publisher's base path."""
 

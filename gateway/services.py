@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.billing.deposits import Deposits
+from gateway.billing.payouts import Payouts
 from gateway.billing.receipts import ReceiptSigner
 from gateway.billing.wallet_proofs import WalletProofs
 from gateway.catalog.authentication import Authentication
@@ -65,6 +66,7 @@ class Services:
     examiner: Examiner
     facilitation: Facilitation
     deposits: Deposits
+    payouts: Payouts
     stripe: StripeDoor
     stripe_events: Intake
     buying: BuyingWallet | None

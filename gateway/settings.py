@@ -372,6 +372,23 @@ class PlansSettings(_Section):
     file: str = Field(default="", description="A file of your own plans; empty: config/plans.toml")
 
 
+class PayoutSettings(_Section):
+    """Paying publishers what they have earned (docs/payouts.md). Amounts are atomic units of the default asset."""
+
+    holdback: float = Field(
+        default=604_800.0, ge=0, le=31_536_000, description="How long earnings may still be refunded, and stay"
+    )
+    cooldown: float = Field(
+        default=86_400.0, ge=0, le=31_536_000, description="How long nothing goes to an address that was changed"
+    )
+    minimum: int = Field(default=1_000_000, ge=1, description="The smallest payout: its transaction costs gas")
+    approval_above: int = Field(
+        default=10_000_000_000,
+        ge=0,
+        description="More than this in 24 hours needs a second member's approval; 0: never",
+    )
+
+
 class FacilitatorSettings(_Section):
     """Settling payments that other sellers have received (payments/facilitation.py). It costs this gateway's gas."""
 
@@ -489,6 +506,7 @@ class Settings(_Section):
     idempotency: IdempotencySettings = IdempotencySettings()
     x402: X402Settings = X402Settings()
     buying: BuyingSettings = BuyingSettings()
+    payouts: PayoutSettings = PayoutSettings()
     facilitator: FacilitatorSettings = FacilitatorSettings()
     plans: PlansSettings = PlansSettings()
     webhooks: WebhookSettings = WebhookSettings()

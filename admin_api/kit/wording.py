@@ -28,6 +28,7 @@ IDS = {
     "delivery_id": "must be a delivery's id, a UUID: GET …/webhooks/{webhook_id}/deliveries names them",
     "provider_id": "must be a provider's id, a UUID: GET /organizations/{organization_id}/oauth/providers names them",
     "charge_id": "must be a charge's `id`, a UUID, as POST …/charges answered it: GET /wallet/transactions has it too",
+    "payout_id": "must be a payout's id, a UUID: GET …/publishers/{publisher_id}/payouts names them",
     "exchange_id": "must be an exchange's id, a UUID: GET /operator/exchanges names those that are open",
 }
 # What a value must look like that has a form of its own.

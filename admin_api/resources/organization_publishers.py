@@ -9,18 +9,18 @@ from __future__ import annotations
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Query
-from pydantic import Field, StrictInt, StrictStr
+from fastapi import APIRouter
+from pydantic import Field, StrictStr
 
 from admin_api.kit.access import ServicesDep
 from admin_api.kit.body import StrictRoute
-from admin_api.kit.envelope import MAX_OFFSET
 from admin_api.kit.needs import needs
 from admin_api.kit.problems import refusals
 from admin_api.resources import publisher_models as models
 from admin_api.store.readiness import not_ready
 from gateway.catalog import logos
 from gateway.catalog.assets import Asset
+from gateway.catalog.earnings import Earnings, earnings_of
 from gateway.catalog.history import note
 from gateway.catalog.publishers import PublisherDesk
 from gateway.catalog.records import LIST_OF_ORGANIZATION, TOUCH_PUBLISHER, Publisher, assemble
@@ -28,10 +28,8 @@ from gateway.catalog.refusals import refused
 from gateway.catalog.requests import CreatePublisherRequest, UpdatePricingRequest, UpdatePublisherRequest
 from gateway.catalog.sales import FIND_SALE, schema_view
 from gateway.catalog.urls import UrlPolicy
-from gateway.catalog.usage import Earnings, earnings_of
 from gateway.catalog.views import asset_view, logo_url, owner_view
 from gateway.database.pool import Connection
-from gateway.errors import RailNotAvailable
 from gateway.identity.permissions import Member, Permission
 from gateway.request_body import RequestBody
 from gateway.services import Services
@@ -47,14 +45,6 @@ class LogoUploadRequest(RequestBody):
 
     logo: Annotated[StrictStr, Field(max_length=2_000_000)]
     content_type: StrictStr
-
-
-class CreatePublisherPayoutRequest(RequestBody):
-    """A payout of earnings; without an amount, of everything available."""
-
-    asset_id: UUID
-    amount_atomic: Annotated[StrictInt, Field(ge=1)] | None = None
-    destination_wallet: Annotated[StrictStr, Field(max_length=128)] | None = None
 
 
 @router.get(
@@ -153,52 +143,13 @@ async def get_org_publisher_earnings(
     """Return what the publisher has earned, one row per asset that it is booked in."""
     publisher = await _owned(services, organization_id, publisher_id)
     async with services.database.acquire() as connection:
-        earnings = await earnings_of(connection, publisher_id)
+        earnings = await earnings_of(connection, publisher_id, services.payouts.holdback)
     booked = dict.fromkeys([asset.ledger_asset_id for asset in publisher.assets] + list(earnings))
     rows = [
-        _earnings(publisher, services.catalog.assets[asset_id], earnings.get(asset_id, Earnings(asset_id, 0, 0, 0)))
+        _earnings(publisher, services.catalog.assets[asset_id], earnings.get(asset_id, Earnings(asset_id)))
         for asset_id in booked
     ]
     return models.PublisherEarningsDataResponse(data=rows)
-
-
-@router.get(
-    "/{publisher_id}/payouts",
-    operation_id="list_org_publisher_payouts",
-    dependencies=[needs(Permission.EARNINGS_READ)],
-    responses=refusals(400, 401, 403, 404, 500),
-)
-async def list_org_publisher_payouts(
-    organization_id: UUID,
-    publisher_id: UUID,
-    services: ServicesDep,
-    limit: Annotated[int | None, Query(ge=1, le=100)] = None,
-    offset: Annotated[int | None, Query(ge=0, le=MAX_OFFSET)] = None,
-) -> models.PublisherPayoutsDataResponse:
-    """List payouts. There are none before a payout rail exists."""
-    _ = limit, offset
-    await _owned(services, organization_id, publisher_id)
-    return models.PublisherPayoutsDataResponse(data=[])
-
-
-@router.post(
-    "/{publisher_id}/payouts",
-    status_code=201,
-    operation_id="create_org_publisher_payout",
-    dependencies=[needs(Permission.PAYOUTS_CREATE)],
-    responses=refusals(400, 401, 403, 404, 500, 501),
-)
-async def create_org_publisher_payout(
-    organization_id: UUID,
-    publisher_id: UUID,
-    body: CreatePublisherPayoutRequest,
-    services: ServicesDep,
-) -> models.PublisherPayoutDataResponse:
-    """Request a payout. Answers 501 until a payout rail is configured; nothing moves then."""
-    publisher = await _owned(services, organization_id, publisher_id)
-    if body.asset_id not in publisher.record.asset_ids:
-        raise refused("asset_id", "is not an asset that this publisher accepts")
-    raise RailNotAvailable("Payouts are not available on this gateway yet. Nothing was moved; the earnings stay.")
 
 
 @router.post(
@@ -275,4 +226,8 @@ def _earnings(publisher: Publisher, asset: Asset, earnings: Earnings) -> models.
         total_withdrawn=earnings.withdrawn / unit,
         total_withdrawn_atomic=earnings.withdrawn,
         request_count=publisher.usage.calls,
+        held_back_atomic=earnings.holdings.held_back,
+        deficit_atomic=earnings.holdings.deficit,
+        frees_at=earnings.frees_at,
+        all_free_at=earnings.all_free_at,
     )

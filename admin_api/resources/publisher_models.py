@@ -315,7 +315,11 @@ class DatabaseQueryRequest(BaseModel):
 
 
 class PublisherEarningsResponse(Answer):
-    """What a publisher has earned in one asset, net of the gateway's fee and of refunds."""
+    """What a publisher has earned in one asset, net of the gateway's fee and of refunds.
+
+    `available` can be paid out now. What is younger than the holdback is `held_back_atomic`, the first of it until
+    `frees_at`, the last until `all_free_at`. `deficit_atomic` was refunded after it had been paid out.
+    """
 
     publisher_id: UUID
     publisher_slug: str
@@ -331,6 +335,10 @@ class PublisherEarningsResponse(Answer):
     total_withdrawn: float
     total_withdrawn_atomic: int
     request_count: int
+    held_back_atomic: Annotated[int, EXTENSION]
+    deficit_atomic: Annotated[int, EXTENSION]
+    frees_at: Annotated[Moment | None, EXTENSION]
+    all_free_at: Annotated[Moment | None, EXTENSION]
 
 
 class PublisherEarningsDataResponse(Answer):
@@ -348,35 +356,6 @@ class PayoutStatus(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
-
-
-class PublisherPayoutResponse(Answer):
-    """A payout."""
-
-    id: UUID
-    publisher_id: UUID
-    asset: AssetInfo
-    amount: float
-    amount_atomic: int
-    destination_wallet: str
-    status: PayoutStatus
-    requested_at: Moment
-    tx_hash: str | None
-    error_message: str | None
-
-
-class PublisherPayoutDataResponse(Answer):
-    """Envelope."""
-
-    data: PublisherPayoutResponse
-    pagination: PaginationMeta | None = None
-
-
-class PublisherPayoutsDataResponse(Answer):
-    """Envelope."""
-
-    data: list[PublisherPayoutResponse]
-    pagination: PaginationMeta | None = None
 
 
 class LogoUploadResponse(Answer):

@@ -29,7 +29,7 @@ _MONEY = (
     *("wallet.claim_signup_bonus", "wallet.claim_payment_method_bonus", "wallet.claim_daily"),
     *("wallet.apply_referral", "wallet.deposit", "wallet.grant"),
     *("charge.create", "charge.refund", "charge.slash"),
-    *("payout.create", "exchange.resolve"),
+    *("payout.create", "payout.approve", "payout.cancel", "payout.complete", "payout.fail", "exchange.resolve"),
     "plan.change",
 )
 _SETTINGS = (

@@ -107,6 +107,8 @@ INSERT_PUBLISHER = Command(
 UPDATE_PUBLISHER = Command(
     """
     UPDATE catalog.publisher SET name = $2, description = $3, category = $4, wallet_address = $5,
+           wallet_changed_at = CASE WHEN lower(wallet_address) = lower($5) AND wallet_network_id = $6
+                                    THEN wallet_changed_at ELSE now() END,
            wallet_network_id = $6, is_active = $7, document = $8, credentials = $9,
            primary_asset_id = $10, updated_at = now()
      WHERE id = $1

@@ -1,7 +1,7 @@
-"""How often publishers are used and what they have earned: counts and sums from the ledger, for pages and statements.
+"""How often publishers are used: counts from the ledger, for pages.
 
 Counts come from the sums that gateway/analytics keeps, plus the short tail that is not in them yet, so that a page of
-the store never scans the ledger. Earnings are exact: they are read from the accounts themselves.
+the store never scans the ledger. What does not live here: what they have earned (earnings.py).
 """
 
 from __future__ import annotations
@@ -24,25 +24,6 @@ class Usage:
     def __post_init__(self) -> None:
         object.__setattr__(self, "calls", int(self.calls))
         object.__setattr__(self, "agents", int(self.agents))
-
-
-@dataclass(frozen=True, slots=True)
-class Earnings:
-    """A publisher's money in one ledger asset, in atomic units: `revenue` is net of fees and refunds."""
-
-    asset_id: UUID
-    revenue: int
-    paying_out: int
-    withdrawn: int
-
-    def __post_init__(self) -> None:
-        for name in ("revenue", "paying_out", "withdrawn"):
-            object.__setattr__(self, name, int(getattr(self, name)))
-
-    @property
-    def available(self) -> int:
-        """Return what could be paid out now."""
-        return self.revenue - self.paying_out - self.withdrawn
 
 
 USAGE_OF = Statement(
@@ -70,30 +51,8 @@ USAGE_OF = Statement(
     """,
     Usage,
 )
-# Earnings accounts are kept in the ledger asset: USDC of every network is one purse. Until a payout rail exists nothing
-# leaves them but refunds, which are debits, and what was paid to the publisher's own address, which is there already.
-EARNINGS_OF = Statement(
-    """
-    SELECT a.asset_id,
-           coalesce(sum(b.amount + d.amount) FILTER (WHERE a.purpose = 'earnings'), 0) AS revenue,
-           coalesce(sum(b.amount) FILTER (WHERE a.purpose = 'paying_out'), 0) AS paying_out,
-           coalesce(sum(d.amount), 0) AS withdrawn
-      FROM ledger.account a
-      CROSS JOIN LATERAL (SELECT coalesce(sum(s.credits - s.debits), 0) AS amount FROM ledger.shard s
-                           WHERE s.account_id = a.id) b
-      CROSS JOIN LATERAL (SELECT coalesce(sum(p.amount), 0) AS amount FROM chain.payment p
-                           WHERE p.account_id = a.id AND p.booking = 'direct' AND p.state = 'confirmed') d
-     WHERE a.publisher_id = $1 AND a.purpose IN ('earnings', 'paying_out') GROUP BY a.asset_id
-    """,
-    Earnings,
-)
 
 
 async def usage_of(connection: Connection, publisher_ids: list[UUID]) -> dict[UUID, Usage]:
     """Return the usage of some publishers in one query."""
     return {usage.publisher_id: usage for usage in await USAGE_OF.all(connection, publisher_ids)}
-
-
-async def earnings_of(connection: Connection, publisher_id: UUID) -> dict[UUID, Earnings]:
-    """Return a publisher's earnings by ledger asset."""
-    return {earnings.asset_id: earnings for earnings in await EARNINGS_OF.all(connection, publisher_id)}

@@ -28,6 +28,7 @@ COMMANDS = {
     "oauth": ("gateway.cli.oauth:oauth", "List OAuth providers, and make one the platform's."),
     "exchanges": ("gateway.cli.exchanges:exchanges", "List and resolve exchanges whose end is unknown."),
     "payments": ("gateway.cli.payments:payments", "Show payments on a chain, and what became of them."),
+    "payouts": ("gateway.cli.payouts:payouts", "Show payouts to publishers, and try or cancel what waits."),
     "purchases": ("gateway.cli.purchases:purchases", "Show what was bought by x402, and the wallet that pays for it."),
     "receipt": ("gateway.cli.receipt:receipt", "Verify receipts of paid calls."),
     "secrets": ("gateway.cli.secrets:secrets", "Make, rotate and check the keys that encrypt credentials."),

@@ -45,6 +45,7 @@ START_SECONDS = 60.0
 SHUTDOWN_GRACE = 5.0
 SAME_REQUEST_SECONDS = 1.0
 MARKET_SLUG = "market-sql"
+NO_WAITING = ("holdback", "cooldown")  # of payouts
 STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -255,6 +256,7 @@ def _gateway_environment(begin: Startup, port: int, database: str, redis: str) -
     """Return the gateway's environment: the caller's, and what only we know."""
     allowed = (*begin.settings.proxy.allow_addresses, "127.0.0.0/8")
     smtp = begin.settings.smtp
+    chosen = begin.settings.payouts.model_fields_set
     letters = {} if smtp.host or smtp.folder else {"TOLLWAY_SMTP_FOLDER": str(begin.data / "mail")}
     return {
         **letters,
@@ -264,6 +266,8 @@ def _gateway_environment(begin: Startup, port: int, database: str, redis: str) -
         "TOLLWAY_DATABASE_URL": database,
         "TOLLWAY_REDIS_URL": redis,
         "TOLLWAY_SECRET_KEYS": begin.settings.secrets.keys or kept_secret(begin.data / "secret.keys", _new_secret_keys),
+        # Whoever tries the gateway out sees money leave at once. What is set is kept.
+        **{f"TOLLWAY_PAYOUTS_{name.upper()}": "0" for name in NO_WAITING if name not in chosen},
         # The demo upstream listens on loopback, which the egress guard otherwise refuses.
         "TOLLWAY_PROXY_ALLOW_ADDRESSES": ",".join(dict.fromkeys(allowed)),
     }

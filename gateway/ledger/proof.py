@@ -10,13 +10,8 @@ from dataclasses import dataclass, field
 
 from gateway.database.pool import Connection
 from gateway.database.statement import Command, Statement
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """One row that breaks a rule, in words; amounts are atomic units."""
-
-    detail: str
+from gateway.ledger.payout_rules import PAYOUT_RULES
+from gateway.ledger.violation import Violation
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +300,7 @@ RULES: dict[str, Statement[Violation]] = {
         """,
         Violation,
     ),
+    **PAYOUT_RULES,
     "purchases are booked when their authorizations were used, and not otherwise": Statement(
         """
         SELECT format('purchase %s: %s %s, booked %s', p.exchange_id, p.amount, p.state, b.amount) AS detail

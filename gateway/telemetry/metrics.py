@@ -188,6 +188,8 @@ class Metrics:
         self._oldest_purchase = _Gauges(
             gauge("purchases_oldest_open_seconds", "Age of the oldest purchase whose end is not known.", "network")
         )
+        self._payouts = _Gauges(gauge("payouts", "Payouts that have not ended, by state.", "network", "state"))
+        self._oldest_payout = _Gauges(gauge("payouts_oldest_seconds", "Age of the oldest open payout.", "network"))
         self._pool = _Gauges(self._sum_gauge("pool", "Connections of a pool by state.", "pool", "state"))
         self._cache_events = self._counter("cache_events_total", "Cache hits, misses and so on.", "cache", "event")
         self._cache_entries = _Gauges(self._sum_gauge("cache_entries", "Entries in a cache, all workers.", "cache"))
@@ -329,6 +331,15 @@ class Metrics:
         self._open_purchases.set(number, network)
         self._oldest_purchase.set(oldest, network)
 
+    def set_payouts(self, network: str, numbers: Mapping[str, int], oldest: int) -> None:
+        """Set how many payouts of a network have not ended, by state, and for how many seconds the oldest.
+
+        `oldest` is of those that wait for the gateway or its chain, and not for an approval.
+        """
+        for state in OPEN_PAYOUT_STATES:
+            self._payouts.set(numbers.get(state, 0), network, state)
+        self._oldest_payout.set(oldest, network)
+
     def cache_event(self, cache: str, event: str, times: int = 1) -> None:
         """Count hits, misses, evictions... of a cache; both are words of our code."""
         self._cache_events.add(times, cache, event)
@@ -388,6 +399,7 @@ def mark_dead(worker: int) -> None:
 
 
 OPEN_PAYMENT_STATES = ("reserved", "pending", "broadcast", "unknown")
+OPEN_PAYOUT_STATES = ("queued", "approval", "short", "processing")
 _STATUS_CLASSES = {number: f"{number}xx" for number in range(1, 6)}
 
 

@@ -43,7 +43,6 @@ REASONS = {
     "test_new_publisher_connection": "changes nothing",
     "test_publisher_connection": "keeps what the server showed, which nobody decided",
     "create_deposit": "answers 501 until there is a card rail",
-    "create_org_publisher_payout": "answers 501 until there is a payout rail",
     "claim_payment_method_bonus": "answers 409 until there is a card rail",
     "signup": "nothing exists before its link is used, which verify_email records",
     "look_at_invitation": "changes nothing",
@@ -57,7 +56,12 @@ OF_CHANGES = "tests/admin_api/test_organizations.py::test_changes_of_members_are
 OF_OAUTH = "tests/admin_api/test_oauth_connections.py::test_the_log_says_who_connected_and_what_was_changed"
 OF_PEOPLE = "tests/people/test_trail.py::test_what_people_do_is_in_the_log"
 OF_CHARGES = "tests/admin_api/test_charges.py::test_both_sides_hear_of_it_and_the_publishers_log_has_it"
+OF_PAYOUTS = "tests/admin_api/test_payouts.py::test_what_is_queued_can_be_cancelled_once_and_all_of_it_is_in_the_log"
 PROVEN = {
+    "create_org_publisher_payout": OF_PAYOUTS,
+    "create_payout": OF_PAYOUTS,
+    "approve_publisher_payout": OF_PAYOUTS,
+    "cancel_publisher_payout": OF_PAYOUTS,
     "change_organization_plan": "tests/admin_api/test_plans.py::test_a_change_is_in_the_audit_log_and_told",
     "create_charge": OF_CHARGES,
     "refund_charge": OF_CHARGES,

@@ -9,7 +9,8 @@ from uuid import UUID
 import pytest
 
 from gateway.analytics.rollups import catch_up
-from gateway.catalog.usage import Usage, earnings_of, usage_of
+from gateway.catalog.earnings import earnings_of
+from gateway.catalog.usage import Usage, usage_of
 from gateway.database.pool import Connection
 from gateway.ids import uuid7
 from gateway.ledger import exchanges

@@ -148,6 +148,7 @@ EXPECTED = {
     "create_deposit": 501,
     "onchain_deposit": 501,
     "create_org_publisher_payout": 501,
+    "create_payout": 501,
     "change_organization_plan": 400,
     "facilitator_verify": 501,
     "facilitator_settle": 501,

@@ -19,7 +19,8 @@ WIRE = "the contract sends these as JSON numbers, beside exact *_atomic integers
 ALLOWED = {
     "admin_api/resources/organization_publishers.py _earnings": WIRE,
     "admin_api/resources/publisher_models.py PublisherEarningsResponse.": WIRE,
-    "admin_api/resources/publisher_models.py PublisherPayoutResponse.amount": WIRE,
+    "admin_api/resources/payouts.py PublisherPayoutResponse.amount": WIRE,
+    "admin_api/resources/payouts.py _shown": WIRE,
     "admin_api/resources/publisher_models.py PublisherSuggestion.score": "how well a publisher fits a task",
     "admin_api/resources/plans.py Used.percent": "a share of a limit",
     "admin_api/resources/plans.py _used": "a share of a limit",

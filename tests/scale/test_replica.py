@@ -14,7 +14,8 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from gateway.catalog.usage import earnings_of, usage_of
+from gateway.catalog.earnings import earnings_of
+from gateway.catalog.usage import usage_of
 from gateway.database.pool import Connection, connect
 from gateway.ids import uuid7
 from gateway.ledger import proof

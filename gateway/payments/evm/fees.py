@@ -27,6 +27,7 @@ class RelayPolicy:
     unknown_seconds: float = 60.0
     beat_seconds: float = 15.0
     lease_seconds: float = 90.0  # more than a round takes at a node that answers each call at the last moment
+    payout_seconds: float = 30.0  # how long a payout that cannot be sent is left alone
     lookback_blocks: int = 600
     max_fee: int = 100 * GWEI
     min_tip: int = GWEI // 1000

@@ -103,6 +103,10 @@ class Node:
         """Return how many transactions of an account are in the newest block's state."""
         return _read(parse_quantity, await self.rpc.call("eth_getTransactionCount", _hex(address), LATEST))
 
+    async def nonce_at(self, address: bytes, block: int) -> int:
+        """Return how many transactions of an account were in a block's state."""
+        return _read(parse_quantity, await self.rpc.call("eth_getTransactionCount", _hex(address), hex(block)))
+
     async def view(self, contract: bytes, data: bytes, block: int | None = None) -> bytes:
         """Return what one view call answers, raw. A revert is NodeRefused."""
         answer = (await self.views([(contract, data)], block))[0]

@@ -57,7 +57,7 @@ class Sending:
     target: bytes
     data: bytes
     gas: int
-    purpose: Literal["settle", "repay"]
+    purpose: Literal["settle", "repay", "payout"]
     status: Literal["open", "mined"]
     hashes: list[bytes]
     hash: bytes
@@ -124,7 +124,8 @@ SENDINGS = Statement(
     SELECT s.id, s.nonce, s.target, s.data, s.gas, s.purpose, s.status, a.hashes, n.hash, n.raw, n.max_fee, n.tip,
            n.void, n.made_at AS tried_at, n.sent_at,
            EXISTS (SELECT FROM chain.payment p WHERE p.sending_id = s.id AND p.state IN ('broadcast', 'unknown'))
-             OR EXISTS (SELECT FROM chain.repayment r WHERE r.sending_id = s.id AND r.state = 'broadcast') AS wanted
+             OR EXISTS (SELECT FROM chain.repayment r WHERE r.sending_id = s.id AND r.state = 'broadcast')
+             OR EXISTS (SELECT FROM chain.payout o WHERE o.sending_id = s.id) AS wanted
       FROM chain.sending s
       CROSS JOIN LATERAL (SELECT array_agg(hash) AS hashes FROM chain.attempt WHERE sending_id = s.id) a
       CROSS JOIN LATERAL (SELECT * FROM chain.attempt WHERE sending_id = s.id ORDER BY made_at DESC LIMIT 1) n
@@ -301,6 +302,10 @@ BUSY = Statement(
                       AND state IN ('broadcast', 'unknown', 'confirmed', 'failed'))
         OR EXISTS (SELECT FROM chain.repayment r JOIN chain.payment p ON p.id = r.payment_id
                     WHERE r.state <> 'confirmed' AND p.network = $1)
+        OR EXISTS (SELECT FROM chain.payout o WHERE o.network = $1
+                      AND (o.state = 'processing'
+                           OR (o.state = 'queued' AND o.check_at <= now()
+                               AND (NOT o.needs_approval OR o.approved_by IS NOT NULL))))
     """,
     bool,
     scalar=True,

@@ -34,6 +34,7 @@ from gateway.payments.evm.outbox import (
     SILENT,
     URGENT,
 )
+from gateway.payments.evm.payouts import Payouts
 from gateway.payments.evm.rpc import NoAnswer, RpcError
 from gateway.payments.evm.sender import Sender
 from gateway.payments.evm.watcher import Watcher
@@ -79,7 +80,8 @@ class Relayer:
         self._chain_id = chain_id
         self._node = node
         self._policy = policy
-        self._sender = Sender(network, chain_id, node, signer, contracts, policy)
+        self._payouts = Payouts(network, node, signer.address, policy)
+        self._sender = Sender(network, chain_id, node, signer, contracts, policy, self._payouts)
         self._watcher = Watcher(network, node, signer.address, contracts, policy)
         self._held = Held(settings.direct, self._listen)
         self._lock = _lock_number(network, signer.address)
@@ -194,6 +196,7 @@ class Relayer:
         if forked:
             await self._sender.rebroadcast(connection, sendings)
         await self._watcher.look(connection, head, sendings)
+        await self._payouts.follow(connection, head)
 
     async def _right_chain(self) -> bool:
         if not self._checked_chain:

@@ -35,6 +35,7 @@ from gateway.payments.evm.outbox import (
     Payment,
     Sending,
 )
+from gateway.payments.evm.payouts import CARRY_PAYOUT, PAYABLE, Payouts
 from gateway.payments.evm.reasons import reverted
 from gateway.payments.evm.rpc import NoAnswer, NodeRefused, RpcError
 from gateway.payments.evm.transaction import Call, Fees, Signed, sign
@@ -50,11 +51,11 @@ TIP_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One transaction to be: what it calls, for whom, and whether that was a payment or its return."""
+    """One transaction to be: what it calls, for whom, and whether that is a payment, its return, or a payout."""
 
     call: Call
     payments: tuple[UUID, ...]
-    purpose: Literal["settle", "repay"] = "settle"
+    purpose: Literal["settle", "repay", "payout"] = "settle"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +75,9 @@ class Sender:
     """Sends for one key on one network. Not for concurrent use: the relayer's round calls it."""
 
     def __init__(
-        self, network: str, chain_id: int, node: Node, signer: Signer, contracts: Contracts, policy: RelayPolicy
-    ) -> None:
+        self, network: str, chain_id: int, node: Node, signer: Signer, contracts: Contracts, policy: RelayPolicy,
+        payouts: Payouts,
+    ) -> None:  # fmt: skip
         self.network = network
         self.chain_id = chain_id
         self.address = signer.address
@@ -83,19 +85,21 @@ class Sender:
         self._signer = signer
         self._contracts = contracts
         self._policy = policy
+        self._payouts = payouts
         self._tip = (0, datetime.min.replace(tzinfo=UTC))
         self._gas: dict[bytes, int] = {}  # by asset: what a plain payment of it is allowed in a bundle
         self.sent = 0  # transactions, so far
         self.waits_because = ""  # why nothing new is sent; empty while it is
 
     async def send_new(self, connection: Connection, head: Block, in_flight: int) -> list[Refused]:
-        """Send pending payments and repayments, and return the payments that would revert. Raises NoAnswer."""
+        """Send pending payments, repayments and payouts; return the payments that would revert. Raises NoAnswer."""
         room = self._policy.max_in_flight - in_flight
         if room <= 0:
             return []
         payments = await PENDING.all(connection, self.network, room * self._policy.batch)
         repayments = await REPAYABLE.all(connection, self.network, self.address, room)
-        if not payments and not repayments:
+        waiting = await PAYABLE.all(connection, self.network, room)
+        if not payments and not repayments and not waiting:
             return []
         fees = offer(head.base_fee, await self._market_tip(), self._policy)
         if fees is None:
@@ -103,7 +107,8 @@ class Sender:
             return []
         plans, alone = await self._bundle(payments)
         more, refused = await self._plan(alone[: max(room - len(plans), 0)], repayments)
-        plans = [*plans, *more][:room]
+        payouts = await self._payouts.plan(connection, waiting)
+        plans = [*plans, *more, *(Plan(call, (payout,), "payout") for payout, call in payouts)][:room]
         if plans:
             await self._send(connection, plans, fees)
         return refused
@@ -249,10 +254,11 @@ class Sender:
                 connection, *place, list(plan.payments), patience, signed.hash, signed.raw, fees.max_fee, fees.tip
             )
             return signed if stored else None
+        carry = CARRY_REPAYMENT if plan.purpose == "repay" else CARRY_PAYOUT
         try:
             async with connection.transaction():
                 sending = await ADD_SENDING.one(connection, *place, plan.purpose)
-                if not await CARRY_REPAYMENT.run(connection, plan.payments[0], sending):
+                if not await carry.run(connection, plan.payments[0], sending):
                     raise LookupError
                 await ADD_ATTEMPT.run(connection, signed.hash, sending, signed.raw, fees.max_fee, fees.tip, False)
         except LookupError:

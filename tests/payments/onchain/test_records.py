@@ -8,7 +8,7 @@ import re
 from eth_account import Account
 
 from gateway.billing.receipts import verify
-from gateway.catalog.usage import earnings_of
+from gateway.catalog.earnings import earnings_of
 from gateway.database.pool import Connection
 from tests.payments.evm.conftest import until
 from tests.payments.facilitator.test_wallet_identity import proof

@@ -1,0 +1,96 @@
+"""`tollway payouts`: what publishers are being paid, and what its operator can do about one that waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+from uuid import UUID
+
+import click
+
+from gateway.audit.entries import record
+from gateway.cli.context import operating, settings_for_cli
+from gateway.database.pool import Connection, connect
+from gateway.payments.evm.encoding import show_address
+from gateway.payments.evm.payouts import FIND_PAYOUT, OPEN_PAYOUTS, RETRY, RETURN, Payout, told
+
+Result = TypeVar("Result")
+BY_OPERATOR = "The operator has cancelled it."
+
+
+@click.group()
+def payouts() -> None:
+    """Look at payouts to publishers, and end what waits."""
+
+
+@payouts.command("list")
+@click.option("--limit", default=100, show_default=True)
+def list_command(limit: int) -> None:
+    """List payouts that have not ended, oldest first, with what each waits for."""
+
+    async def work(connection: Connection) -> list[Payout]:
+        return await OPEN_PAYOUTS.all(connection, limit)
+
+    for one in _run(work):
+        click.echo(_line(one))
+
+
+@payouts.command("retry")
+@click.argument("payout_id", type=click.UUID)
+def retry_command(payout_id: UUID) -> int:
+    """Try a queued payout again now, as often as a new one. Exit status 1 when it is not queued."""
+
+    async def work(connection: Connection) -> int:
+        return await RETRY.run(connection, payout_id)
+
+    return _say(payout_id, done=bool(_run(work)))
+
+
+@payouts.command("cancel")
+@click.argument("payout_id", type=click.UUID)
+def cancel_command(payout_id: UUID) -> int:
+    """Put the money of a queued payout back into the earnings. Exit status 1 when it is not queued."""
+
+    async def work(connection: Connection) -> bool:
+        async with connection.transaction():
+            one = await FIND_PAYOUT.first(connection, payout_id)
+            if one is None or not await RETURN.one(connection, payout_id, "cancelled", BY_OPERATOR):
+                return False
+            await record(connection, "payout.cancel", one.organization_id, payout_id, details=told(one))
+            return True
+
+    with operating():
+        return _say(payout_id, done=_run(work))
+
+
+def _say(payout_id: UUID, *, done: bool) -> int:
+    async def work(connection: Connection) -> Payout | None:
+        return await FIND_PAYOUT.first(connection, payout_id)
+
+    found = _run(work)
+    if found is None:
+        click.echo("No payout has this id.", err=True)
+        return 1
+    click.echo(_line(found), err=not done)
+    return 0 if done else 1
+
+
+def _line(one: Payout) -> str:
+    transaction = f"  0x{one.mined_transaction.hex()}" if one.mined_transaction else ""
+    why = "waits for a second member" if one.unapproved else one.reason
+    return (
+        f"{one.id}  {one.network}  {one.amount} of {show_address(one.token)} (atomic)"
+        f"  to {show_address(one.destination)}  {one.state}{f': {why}' if why else ''}{transaction}"
+    )
+
+
+def _run(work: Callable[[Connection], Awaitable[Result]]) -> Result:
+    async def connected() -> Result:
+        connection = await connect(settings_for_cli().database.direct)
+        try:
+            return await work(connection)
+        finally:
+            await connection.close()
+
+    return asyncio.run(connected())

@@ -1,0 +1,55 @@
+"""The rules of the proof (proof.py) that payouts obey: each is paid once, or given back, as its row says."""
+
+from __future__ import annotations
+
+from gateway.database.statement import Statement
+from gateway.ledger.violation import Violation
+
+PAYOUT_RULES: dict[str, Statement[Violation]] = {
+    "payouts have taken from the earnings what they say, and have paid it or given it back": Statement(
+        """
+        SELECT format('payout %s: %s %s, taken %s (penalties %s), paid %s, given back %s',
+                      p.id, p.amount, p.state, t.amount, t.penalties, o.amount, b.amount) AS detail
+          FROM chain.payout p
+          CROSS JOIN LATERAL (SELECT coalesce(sum(t.amount), 0) AS amount,
+                                     coalesce(sum(t.amount) FILTER (WHERE a.purpose = 'penalties'), 0) AS penalties
+                                FROM ledger.transfer t JOIN ledger.account a ON a.id = t.debit_account
+                               WHERE t.cause_id = p.id AND t.kind = 'payout' AND a.publisher_id = p.publisher_id) t
+          CROSS JOIN LATERAL (SELECT coalesce(sum(t.amount), 0) AS amount FROM ledger.transfer t
+                               WHERE t.cause_id = p.id AND t.kind = 'paid_out') o
+          CROSS JOIN LATERAL (SELECT coalesce(sum(t.amount), 0) AS amount,
+                                     coalesce(sum(t.amount) FILTER (WHERE a.purpose = 'penalties'), 0) AS penalties
+                                FROM ledger.transfer t JOIN ledger.account a ON a.id = t.credit_account
+                               WHERE t.cause_id = p.id AND t.kind = 'payout_back' AND a.publisher_id = p.publisher_id) b
+         WHERE p.id >= (SELECT upto FROM ledger.archived)
+           AND ((t.amount, t.penalties) <> (p.amount, p.penalties)
+                OR o.amount <> CASE WHEN p.state = 'completed' THEN p.amount ELSE 0 END
+                OR b.amount <> CASE WHEN p.state IN ('failed', 'cancelled') THEN p.amount ELSE 0 END
+                OR b.penalties <> CASE WHEN p.state IN ('failed', 'cancelled') THEN p.penalties ELSE 0 END)
+         LIMIT 20
+        """,
+        Violation,
+    ),
+    "what publishers are being paid has its payouts, and nothing is left of those that have ended": Statement(
+        """
+        SELECT format('transfer %s %s/%s', t.cause_id, t.kind, t.leg) AS detail FROM ledger.transfer t
+         WHERE t.kind IN ('payout', 'paid_out', 'payout_back')
+           AND NOT EXISTS (SELECT FROM chain.payout p WHERE p.id = t.cause_id)
+         UNION ALL
+        SELECT format('account %s: %s is on its way, open payouts %s',
+                      a.id, coalesce(s.amount, 0), coalesce(p.amount, 0))
+          FROM ledger.account a
+          LEFT JOIN (SELECT account_id, sum(credits - debits) AS amount FROM ledger.shard GROUP BY account_id) s
+                 ON s.account_id = a.id
+          LEFT JOIN (SELECT o.publisher_id, c.ledger_asset_id, sum(o.amount) AS amount
+                       FROM chain.payout o JOIN catalog.asset c ON c.id = o.asset_id
+                      WHERE o.state IN ('queued', 'processing') GROUP BY o.publisher_id, c.ledger_asset_id) p
+                 ON p.publisher_id = a.publisher_id AND p.ledger_asset_id = a.asset_id
+         WHERE a.purpose = 'paying_out' AND coalesce(s.amount, 0) <> coalesce(p.amount, 0)
+         UNION ALL
+        SELECT format('payouts %s and %s were both paid by %s', min(p.id::text), max(p.id::text), p.transaction)
+          FROM chain.payout p WHERE p.transaction IS NOT NULL GROUP BY p.transaction HAVING count(*) > 1 LIMIT 20
+        """,
+        Violation,
+    ),
+}
