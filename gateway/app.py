@@ -236,7 +236,8 @@ class Worker:
         )
         self._postman = Postman(services.database, services.mail, services.settings.public_url)
         self._webhooks = WebhookSender(services.database, services.box, services.guard, services.settings.webhooks)
-        self._alerts = Alerts(services.database, services.settings.webhooks.low_balance)
+        plans = services.plans.plans if services.plans.enforced else None
+        self._alerts = Alerts(services.database, services.settings.webhooks.low_balance, plans)
         self._sampler = Sampler(
             services.metrics,
             services.database,

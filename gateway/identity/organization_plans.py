@@ -20,7 +20,7 @@ from gateway.plans import Plan, Plans
 
 Room = Literal["publishers", "api_keys", "members"]
 ROOMS: tuple[Room, ...] = ("publishers", "api_keys", "members")
-TERMS = ("price_monthly", "included_calls", "overage_price")
+TERMS = ("display_name", "price_monthly", "included_calls", "overage_price")
 """What an organization keeps of a plan as it was when it began."""
 
 

@@ -10,9 +10,11 @@ from dataclasses import asdict, dataclass
 from uuid import UUID
 
 from gateway.billing.budgets import DAY, MONTH
+from gateway.billing.quotas import KIND as PLAN_CALLS
 from gateway.database.pool import Connection, Database
 from gateway.database.statement import Command, Statement
-from gateway.webhooks.events import BUDGET_REACHED, DEPOSIT_COMPLETED, LOW_BALANCE
+from gateway.plans import Plans
+from gateway.webhooks.events import BUDGET_REACHED, DEPOSIT_COMPLETED, LOW_BALANCE, QUOTA_REACHED
 from gateway.webhooks.outbox import emit
 
 # One worker at a time; the others need not wait for it.
@@ -110,11 +112,45 @@ DEPOSITS = Statement(
 )
 
 
-class Alerts:
-    """Periodic job; any number of workers may run it. `low` is the bound of balances in the default asset."""
+@dataclass(frozen=True, slots=True)
+class ReachedQuota:
+    """A plan of whose included calls `percent` are used in this month, or more."""
 
-    def __init__(self, database: Database, low: int) -> None:
-        self._database, self._low = database, low
+    organization_id: UUID
+    percent: int
+    month: str
+    included: int
+    used: int
+
+
+# Who has chosen no plan has the default one, which includes $2 calls; null is any number.
+QUOTAS = Statement(
+    """
+    SELECT e.organization_id, s.percent, c.period::text AS month, q.included, c.value::bigint AS used
+      FROM (SELECT DISTINCT organization_id FROM webhook.endpoint
+             WHERE enabled AND events && ARRAY['quota.reached', '*']) e
+      JOIN ledger.counter c ON (c.scope, c.subject, c.kind, c.period)
+                             = (e.organization_id, e.organization_id, $1,
+                                date_trunc('month', now() AT TIME ZONE 'UTC')::date)
+      LEFT JOIN identity.organization_plan p ON p.organization_id = e.organization_id AND p.started_at <= now()
+                                            AND (p.ends_at IS NULL OR p.ends_at > now())
+     CROSS JOIN LATERAL (SELECT CASE WHEN p.id IS NULL THEN $2::bigint
+                                     ELSE (p.terms->>'included_calls')::bigint END AS included) q
+     CROSS JOIN (VALUES (80), (100)) AS s (percent)
+     WHERE q.included > 0 AND c.value * 100 >= q.included::numeric * s.percent
+    """,
+    ReachedQuota,
+)
+
+
+class Alerts:
+    """Periodic job; any number of workers may run it. `low` is the bound of balances in the default asset.
+
+    `plans` are those that limit calls; None: none do.
+    """
+
+    def __init__(self, database: Database, low: int, plans: Plans | None = None) -> None:
+        self._database, self._low, self._plans = database, low, plans
 
     async def run(self) -> None:
         """Say what has come true since the last time, and take back what is no longer so."""
@@ -124,9 +160,16 @@ class Alerts:
                 for spent in await BUDGETS.all(connection, DAY, MONTH):
                     subject = f"{spent.api_key_id} {spent.period} {spent.since} {spent.limit_atomic}"
                     await _say(connection, BUDGET_REACHED, subject, spent)
+                for quota in await self._quotas(connection):
+                    subject = f"{quota.organization_id} {quota.month} {quota.percent}"
+                    await _say(connection, QUOTA_REACHED, subject, quota)
                 for deposit in await DEPOSITS.all(connection):
                     await _say(connection, DEPOSIT_COMPLETED, str(deposit.deposit_id), deposit)
                 await FORGET.run(connection, LOW_BALANCE)
+
+    async def _quotas(self, connection: Connection) -> list[ReachedQuota]:
+        """Return what is used of plans that limit calls."""
+        return [] if self._plans is None else await QUOTAS.all(connection, PLAN_CALLS, self._plans.free.included_calls)
 
     async def _balances(self, connection: Connection) -> None:
         low = await LOW.all(connection, str(self._low))
@@ -136,7 +179,7 @@ class Alerts:
 
 
 async def _say(
-    connection: Connection, event_type: str, subject: str, what: LowWallet | SpentBudget | ArrivedDeposit
+    connection: Connection, event_type: str, subject: str, what: LowWallet | SpentBudget | ArrivedDeposit | ReachedQuota
 ) -> None:
     if await SAY.run(connection, event_type, subject):
         data = asdict(what)

@@ -41,6 +41,7 @@ EVENT_OF_ACTION: dict[str, str] = {
 DEPOSIT_COMPLETED = "deposit.completed"
 LOW_BALANCE = "wallet.low_balance"
 BUDGET_REACHED = "api_key.budget_reached"
+QUOTA_REACHED = "quota.reached"
 TEST = "webhook.test"
 """Sent when somebody asks for it, to one endpoint, whatever that has subscribed to."""
 
@@ -66,6 +67,7 @@ MEANINGS: dict[str, str] = {
     "publisher.updated": "A publisher was changed.",
     "publisher.pricing_updated": "Prices of a publisher were changed.",
     "publisher.deleted": "A publisher was deleted.",
+    QUOTA_REACHED: "80 % of the paid calls that the plan includes in this month are used, or all of them.",
     "wallet.credited": "A bonus, a daily claim or a grant was credited.",
     LOW_BALANCE: "A wallet has fallen below what TOLLWAY_WEBHOOKS_LOW_BALANCE says.",
     "charge.created": "A first-party service has charged an agent directly: told to both.",

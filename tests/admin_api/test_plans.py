@@ -13,7 +13,9 @@ import pytest_asyncio
 
 from gateway.audit.origin import Origin, acting
 from gateway.billing.plan_changes import assign
+from gateway.billing.quotas import KIND
 from gateway.identity.organization_plans import PlanBook
+from gateway.jobs.alerts import Alerts
 from gateway.settings import PlansSettings
 from pricing.proration import month_end
 from tests.admin_api.conftest import Api, Clerk, Member, close_api, open_api, settings_for
@@ -154,6 +156,37 @@ async def test_a_change_is_in_the_audit_log_and_told(api: Api, clerk: Clerk) -> 
     assert (told["from"], told["to"], told["begins_at"]) == (
         "pro", "free", f"{month_end(datetime.now(UTC)):%Y-%m-%dT%H:%M:%SZ}",
     )  # fmt: skip
+
+
+async def test_a_quota_that_is_nearly_used_up_is_told_once_and_again_when_it_is(api: Api, clerk: Clerk) -> None:
+    agent = await clerk.agent()
+    hook = {"name": "ops", "url": "https://example.com/hook", "events": ["quota.reached"]}
+    await api.call("POST", f"/organizations/{agent.organization_id}/webhooks", agent.key, json=hook, expect=201)
+    database, month = api.services.database, datetime.now(UTC).date().replace(day=1)
+    alerts = Alerts(database, 0, api.services.plans.plans)
+
+    async def told(calls: int) -> list[tuple[int, int, int]]:
+        async with database.acquire() as connection:
+            await connection.execute(
+                "INSERT INTO ledger.counter (scope, subject, kind, period, value) VALUES ($1, $1, $2, $3, $4)"
+                " ON CONFLICT (scope, subject, kind, period) DO UPDATE SET value = $4",
+                agent.organization_id, KIND, month, calls,
+            )  # fmt: skip
+        for _ in range(2):
+            await alerts.run()
+        async with database.acquire() as connection:
+            rows = await connection.fetch(
+                "SELECT data FROM webhook.event WHERE organization_id = $1 AND type = 'quota.reached' ORDER BY id",
+                agent.organization_id,
+            )
+        return [(row["data"]["percent"], row["data"]["used"], row["data"]["included"]) for row in rows]
+
+    assert await told(7_999) == []
+    assert await told(8_000) == [(80, 8_000, 10_000)]
+    assert await told(9_999) == [(80, 8_000, 10_000)]
+    await assigned(api, agent, "free", included_calls=20_000)
+    assert await told(10_000) == [(80, 8_000, 10_000)]
+    assert await told(20_001) == [(80, 8_000, 10_000), (100, 20_001, 20_000)]
 
 
 async def test_of_two_that_choose_at_once_one_is_told_so(api: Api, clerk: Clerk) -> None:
