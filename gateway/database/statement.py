@@ -7,7 +7,7 @@ typo fails in a second instead of in production.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Generic, LiteralString, TypeVar, cast
 
 from gateway.database.pool import Connection
@@ -48,6 +48,12 @@ class Statement(Generic[Row]):
         if row is None:
             raise LookupError(f"no row from: {self.sql[:60]}")
         return row
+
+    async def batches(self, connection: Connection, size: int, *arguments: object) -> AsyncGenerator[list[Row]]:
+        """Run inside a transaction and yield the rows in batches, by a cursor of the server: memory is a batch's."""
+        cursor = await connection.cursor(self.sql, *arguments)
+        while records := await cursor.fetch(size):
+            yield [self._row(record) for record in records]
 
     def _row(self, record: Any) -> Row:
         if self._scalar:

@@ -37,6 +37,8 @@ SERVED = frozenset(
         "list_org_api_keys",
         "create_org_api_key",
         "revoke_org_api_key",
+        "get_usage_summary",
+        "get_organization_consumption",
         "list_audit_logs",
         "get_audit_log",
         "list_webhooks",

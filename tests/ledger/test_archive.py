@@ -27,6 +27,8 @@ from gateway.ledger.exchanges import END_HOLD, refund
 from gateway.ledger.holds import Hold, post_holds
 from gateway.ledger.receipts import find_receipt
 from gateway.ledger.resolutions import unended
+from gateway.ledger.statements import Opening, of_wallet
+from gateway.ledger.statements import read as statement
 from gateway.ledger.wallets import HISTORY, HISTORY_COUNT
 from gateway.settings import DatabaseSettings
 from tests.conftest import TEMPLATE
@@ -194,6 +196,26 @@ async def test_the_history_has_a_line_for_each_archived_month(past: Past, tmp_pa
     assert (carried.source, carried.amount) == ("carried_forward", 50 - 200 - 40)
     assert carried.description == f"everything before {month(4):%Y-%m-%d}"
     assert sum(line.amount for line in after) == sum(line.amount for line in before)
+
+
+async def test_a_statement_opens_with_what_was_archived_and_says_so(past: Past, tmp_path: Path) -> None:
+    await past.month_of_calls(5)
+    await past.month_of_calls(3)
+    subject, tomorrow = of_wallet(past.agent.wallet_id), datetime.now(UTC) + timedelta(days=1)
+
+    async def whole() -> tuple[Opening, int]:
+        (opening, *parts) = [
+            part async for part in statement(DatabaseSettings(url=past.url), subject, month(6), tomorrow)
+        ]
+        assert isinstance(opening, Opening)
+        return opening, sum(line.change for part in parts if isinstance(part, list) for line in part)
+
+    before = await whole()
+    await archived(past, 4, tmp_path)
+    after = await whole()
+    assert (before[0], after[0].archived) == (Opening(0, None), month(4))
+    assert after[0].balance != 0
+    assert after[0].balance + after[1] == before[1]
 
 
 async def test_what_has_no_end_keeps_its_month(past: Past, tmp_path: Path) -> None:

@@ -1,0 +1,68 @@
+"""What an organization has used of publishers, by day: calls, bytes and money of its members' wallets.
+
+A wallet belongs to an account and counts for the account's default organization, whichever key it called with. Money is
+net of refunds; bytes are of all calls. Reads sums and the short tail behind them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from uuid import UUID
+
+from gateway.database.pool import Connection
+from gateway.database.statement import Statement
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One day at one publisher in one ledger asset."""
+
+    day: date
+    publisher_id: UUID
+    slug: str
+    asset_id: UUID
+    calls: int
+    spent: int
+    bytes_in: int
+    bytes_out: int
+
+    def __post_init__(self) -> None:
+        for name in ("calls", "spent", "bytes_in", "bytes_out"):
+            object.__setattr__(self, name, int(getattr(self, name)))
+
+
+USED = Statement(
+    """
+    WITH mine AS MATERIALIZED (
+        SELECT w.id FROM identity.membership m JOIN ledger.wallet w ON w.owner_id = m.account_id
+         WHERE m.organization_id = $1
+           AND m.organization_id = (SELECT o.id FROM identity.membership x
+                                      JOIN identity.organization o ON o.id = x.organization_id
+                                     WHERE x.account_id = m.account_id AND o.deleted_at IS NULL
+                                     ORDER BY o.is_personal DESC, x.created_at, o.id LIMIT 1)
+    ), used AS (
+        SELECT d.account_id, d.day, d.calls, d.spent, d.bytes_in, d.bytes_out
+          FROM mine JOIN analytics.agent_day d ON d.payer = mine.id AND d.day BETWEEN $2 AND $3
+        UNION ALL
+        SELECT b.account_id, b.day, b.calls, b.spent, b.bytes_in, b.bytes_out
+          FROM analytics.mark m
+          CROSS JOIN LATERAL analytics.booked(m.upto, m.never) b
+          JOIN mine ON mine.id = b.payer
+         WHERE b.day BETWEEN $2 AND $3
+    )
+    SELECT u.day, p.id AS publisher_id, p.slug, a.asset_id, sum(u.calls) AS calls, sum(u.spent) AS spent,
+           sum(u.bytes_in) AS bytes_in, sum(u.bytes_out) AS bytes_out
+      FROM used u
+      JOIN ledger.account a ON a.id = u.account_id
+      JOIN catalog.publisher p ON p.id = a.publisher_id
+     GROUP BY u.day, p.id, p.slug, a.asset_id
+     ORDER BY u.day, p.slug, a.asset_id
+    """,
+    Use,
+)
+
+
+async def used(connection: Connection, organization_id: UUID, first: date, last: date) -> list[Use]:
+    """Return what an organization has used from one day to another, both included."""
+    return await USED.all(connection, organization_id, first, last)
