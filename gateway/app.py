@@ -19,6 +19,7 @@ from uuid import UUID
 
 from gateway.analytics.rollups import roll_up
 from gateway.audit.verify import Anchorer
+from gateway.billing.card_deposits import Cards
 from gateway.billing.deposits import Deposits
 from gateway.billing.payouts import Payouts
 from gateway.billing.receipts import ReceiptSigner
@@ -132,6 +133,9 @@ def build_services(settings: Settings) -> Services:
     consents = Consents(database, box, upstreams, guard)
     settlements, own_kinds, kinds, examiner = _rails(settings, database, Poster(upstreams, guard))
     plans = PlanBook(load_plans(settings.plans.file), enforced=settings.plans.enforced)
+    door, stripe_events = StripeDoor(settings.stripe), Intake(database, settings.stripe)
+    cards = Cards(database, door, settings)
+    cards.listen(stripe_events)
     return Services(
         settings=settings,
         database=database,
@@ -163,9 +167,10 @@ def build_services(settings: Settings) -> Services:
             database, settlements, own_kinds, examiner, lambda: ledger.worker_id, settings.x402.wait
         ),
         deposits=Deposits(database, settlements, kinds, examiner, lambda: ledger.worker_id, settings),
-        stripe=StripeDoor(settings.stripe),
-        stripe_events=Intake(database, settings.stripe),
         payouts=Payouts(database, settlements, settings.payouts, lambda: catalog.assets),
+        stripe=door,
+        stripe_events=stripe_events,
+        cards=cards,
         buying=open_wallet(database, grace),
         proofs=WalletProofs(database, settlements.nodes, parse_keys(settings.secrets.keys), settings.public_url),
         metrics=metrics,
@@ -279,6 +284,7 @@ class Worker:
         self._runner.every(0.1, self._webhooks.run, "webhooks")
         self._runner.every(USAGE_SECONDS, self._webhooks.forget, "old webhook events")
         self._runner.every(USAGE_SECONDS, services.stripe_events.forget, "old card events")
+        self._runner.every(services.settings.stripe.recheck / 4, services.cards.reconcile, "card deposits")
         self._runner.every(ALERT_SECONDS, self._alerts.run, "alerts")
         self._runner.every(services.settings.queries.refresh / 4, self._refresher.run, "sales")
         self._runner.every(FLUSH_SECONDS, self._trim_markets, "markets")

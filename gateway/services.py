@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gateway.billing.card_deposits import Cards
 from gateway.billing.deposits import Deposits
 from gateway.billing.payouts import Payouts
 from gateway.billing.receipts import ReceiptSigner
@@ -69,6 +70,7 @@ class Services:
     payouts: Payouts
     stripe: StripeDoor
     stripe_events: Intake
+    cards: Cards
     buying: BuyingWallet | None
     proofs: WalletProofs
     metrics: Metrics

@@ -285,6 +285,14 @@ class WebSocketSettings(_Section):
     per_key: int = Field(default=100, ge=1, description="At once, per worker and API key or address without one")
 
 
+def _tiers(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Check a list of bonuses. Raises ValueError naming the wrong one."""
+    for value in values:
+        if value.strip() and not re.fullmatch(r"[0-9]{1,8}=(?:100|[0-9]{1,2}(?:\.[0-9]{1,2})?)", value.strip()):
+            raise ValueError(f"{value!r} is no bonus such as 10000=2.5, from 100 dollars on 2.5 percent")
+    return tuple(value.strip() for value in values if value.strip())
+
+
 class MoneySettings(_Section):
     """Credits and fees. Amounts are atomic units of the default asset (USDC: 1,000,000 = $1)."""
 
@@ -296,7 +304,11 @@ class MoneySettings(_Section):
     daily_expiry_days: int = Field(default=30, ge=1)
     referral_reward: int = Field(default=500_000, ge=0)
     refund_grace_days: int = Field(default=7, ge=1)
-    minimum_deposit_cents: int = Field(default=500, ge=1)
+    minimum_deposit_cents: int = Field(default=500, ge=50, description="By card; Stripe takes no less than 50")
+    maximum_deposit_cents: int = Field(default=1_000_000, ge=50, le=99_999_999, description="By card, at once")
+    deposit_tiers: Annotated[tuple[str, ...], AfterValidator(_tiers)] = Field(
+        default=("10000=2", "50000=5"), description="Bonuses of card deposits: from so many cents on, so many percent"
+    )
     minimum_onchain_deposit: int = Field(default=100_000, ge=1, description="Its transaction costs gas")
     dead_after: Seconds = Field(
         default=15.0, description="A worker not heard of for so long is dead; its open exchanges are refunded"
@@ -425,6 +437,11 @@ class StripeSettings(_Section):
     tolerance: Seconds = Field(default=300.0, description="How old the signature of an event may be")
     api_base: str = Field(default="https://api.stripe.com", description="Another one is a stand-in's")
     timeout: Seconds = Field(default=20.0, description="How long Stripe may take for one answer")
+    return_url: str = Field(default="", description="Where somebody who has paid comes back to; empty: `public_url`")
+    page_lifetime: float = Field(
+        default=3_600.0, ge=1_860, le=86_000, description="How long the page of a deposit is open; Stripe's bounds"
+    )
+    recheck: Seconds = Field(default=60.0, description="How often Stripe is asked of deposits that no event has ended")
 
     @model_validator(mode="after")
     def _key_and_secret(self) -> StripeSettings:

@@ -1,13 +1,14 @@
 """Category `agent-wallet`: balance, bonuses, history, recovery, referrals. Deposits on a chain are in deposits.py.
 
-A card deposit is answered 501 after it has been checked: never a fake success, and bad input is told first. Amounts
-on the wire: `*_atomic` of the default asset, `*_usd` with a leading $.
+A card deposit is only begun here; its money is booked by billing/card_deposits.py. Amounts on the wire: `*_atomic` of
+the default asset, `*_usd` with a leading $.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
+from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
 
@@ -22,16 +23,17 @@ from gateway.billing import credits
 from gateway.catalog.assets import Asset
 from gateway.catalog.refusals import refused
 from gateway.database.pool import Connection
-from gateway.errors import Conflict, RailNotAvailable
+from gateway.errors import BudgetLocked, Conflict, Forbidden
 from gateway.identity import codes, recovery, referrals
 from gateway.identity.accounts import load
 from gateway.identity.principals import Principal
-from gateway.ledger.wallets import BALANCES, GRANTED_TOTAL, HISTORY, HISTORY_COUNT, SourceBalance, Wallet
+from gateway.ledger.wallets import BALANCES, FROZEN, GRANTED_TOTAL, HISTORY, HISTORY_COUNT, OWED, SourceBalance, Wallet
 from gateway.services import Services
 from pricing.money import format_usd
 
 router = APIRouter(tags=["agent-wallet"], route_class=StrictRoute)
 
+SAVE_CODE = "Save the recovery code now: it is shown only once, and brings this money back if you lose your API key."
 NO_RECOVERY = "No recovery is set up: if you lose your API key, this money is lost. POST /wallet/recovery makes a code."
 
 
@@ -43,6 +45,7 @@ async def get_wallet_balance(caller: WalletReader, services: ServicesDep) -> mod
         wallet = await credits.wallet_of(connection, caller.account_id, asset.id)
         account = await load(connection, caller.account_id)
         balances = await _general(connection, wallet)
+        frozen, owed = await FROZEN.one(connection, wallet.id), await OWED.one(connection, wallet.id)
         purchases = await GRANTED_TOTAL.one(connection, wallet.id, ["fiat_purchase"])
     funded = sum(item.balance for item in balances if item.purpose == "funded")
     promotional = sum(item.balance for item in balances if item.purpose == "promotional")
@@ -56,6 +59,10 @@ async def get_wallet_balance(caller: WalletReader, services: ServicesDep) -> mod
             promotional_balance_atomic=promotional,
             promotional_balance_usd=_usd(promotional, asset),
             by_source=[_source(item, asset) for item in balances],
+            frozen_balance_atomic=frozen,
+            frozen_balance_usd=_usd(frozen, asset),
+            owed_atomic=owed,
+            owed_usd=_usd(owed, asset),
             total_purchases_cents=purchases * 100 // 10**asset.decimals,
             total_purchases_usd=_usd(purchases, asset),
             has_recovery=account.has_recovery,
@@ -126,17 +133,37 @@ async def claim_daily(caller: AccountManager, services: ServicesDep) -> models.D
     )
 
 
-@router.post("/wallet/deposit", operation_id="create_deposit", responses=refusals(400, 401, 501))
+@router.post("/wallet/deposit", operation_id="create_deposit", responses=refusals(400, 401, 409, 501))
 async def create_deposit(
     body: models.DepositRequest, caller: AccountManager, services: ServicesDep
 ) -> models.DepositDataResponse:
-    """Start a card deposit. Answers 501 until a card rail is configured; nothing is started then."""
-    least = services.settings.money.minimum_deposit_cents
-    if body.amount_cents < least:
-        raise refused("amount_cents", f"must be at least {least} (US cents)")
+    """Start a card deposit: `checkout_url` is where somebody pays. The money arrives when Stripe says that it has."""
+    asset, money = services.catalog.default_asset, services.settings.money
+    least, most = money.minimum_deposit_cents, money.maximum_deposit_cents
+    if not least <= body.amount_cents <= most:
+        raise refused("amount_cents", f"must be {least} to {most} (US cents)")
     if body.referral_code is not None:
         await _check_referral(services, caller, body.referral_code)
-    raise RailNotAvailable("Card deposits are not available on this gateway yet. Nothing was started or charged.")
+    services.stripe.demand()
+    if body.referral_code is not None:
+        await _refer(services, caller.account_id, body.referral_code)
+    deposit = await services.cards.begin(caller.account_id, body.amount_cents, asset)
+    code, warning = await _recovery(services, caller)
+    total = deposit.amount + deposit.bonus
+    return models.DepositDataResponse(
+        data=models.DepositResponse(
+            deposit_id=deposit.id,
+            checkout_url=deposit.checkout_url or "",
+            amount_atomic=deposit.amount,
+            amount_usd=_usd(deposit.amount, asset),
+            bonus_atomic=deposit.bonus,
+            bonus_usd=_usd(deposit.bonus, asset),
+            total_atomic=total,
+            total_usd=_usd(total, asset),
+            recovery_code=code,
+            recovery_warning=warning,
+        )
+    )
 
 
 @router.post("/wallet/recover", operation_id="wallet_recover", responses=refusals(400, 401, 429, 500))
@@ -260,6 +287,23 @@ async def _check_referral(services: Services, caller: Principal, code: str) -> N
         referrer = await referrals.FIND_REFERRER.first(connection, codes.normalise_referral(code))
     if referrer is None or referrer == caller.account_id:
         raise refused("referral_code", "is not a referral code of another agent here")
+
+
+async def _refer(services: Services, account_id: UUID, code: str) -> None:
+    """Name a deposit's referrer, as apply_referral_code does; whoever has one keeps that, and may deposit."""
+    asset, money = services.catalog.default_asset, services.settings.money
+    applied = await credits.apply_referral(services.database, account_id, code, asset.id, money, datetime.now(UTC))
+    if applied.verdict not in ("applied", "again"):
+        raise refused("referral_code", "is not a referral code of another agent here")
+
+
+async def _recovery(services: Services, caller: Principal) -> tuple[str | None, str | None]:
+    """Make a recovery code with the first deposit, where there is none, and say what is to be done with it."""
+    try:
+        state = await recovery.set_up(services.database, caller, None, change_email=False)
+    except (BudgetLocked, Forbidden):  # a key with limits makes no codes: they would bring keys without
+        return None, NO_RECOVERY
+    return state.code, None if state.code is None else SAVE_CODE
 
 
 def _usd(amount: int, asset: Asset) -> str:

@@ -61,6 +61,10 @@ class WalletBalanceResponse(Answer):
     promotional_balance_atomic: int
     promotional_balance_usd: str
     by_source: list[WalletSourceBalance]
+    frozen_balance_atomic: int
+    frozen_balance_usd: str
+    owed_atomic: int
+    owed_usd: str
     total_purchases_cents: int
     total_purchases_usd: str
     has_recovery: bool

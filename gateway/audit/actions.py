@@ -30,6 +30,16 @@ _MONEY = (
     *("wallet.apply_referral", "wallet.deposit", "wallet.grant"),
     *("charge.create", "charge.refund", "charge.slash"),
     *("payout.create", "payout.approve", "payout.cancel", "payout.complete", "payout.fail", "exchange.resolve"),
+    *(
+        "deposit.create",
+        "deposit.complete",
+        "deposit.suspend",
+        "deposit.refund",
+        "deposit.refund_back",
+        "deposit.give_back",
+    ),
+    *("deposit.dispute", "deposit.dispute_won", "deposit.dispute_lost"),
+    *("payout.create", "exchange.resolve"),
     "plan.change",
 )
 _SETTINGS = (

@@ -27,6 +27,7 @@ COMMANDS = {
     "publisher": ("gateway.cli.publisher:publisher", "List, show, create, test, verify and switch publishers."),
     "oauth": ("gateway.cli.oauth:oauth", "List OAuth providers, and make one the platform's."),
     "exchanges": ("gateway.cli.exchanges:exchanges", "List and resolve exchanges whose end is unknown."),
+    "deposits": ("gateway.cli.deposits:deposits", "Show deposits by card, and give them back."),
     "payments": ("gateway.cli.payments:payments", "Show payments on a chain, and what became of them."),
     "payouts": ("gateway.cli.payouts:payouts", "Show payouts to publishers, and try or cancel what waits."),
     "purchases": ("gateway.cli.purchases:purchases", "Show what was bought by x402, and the wallet that pays for it."),

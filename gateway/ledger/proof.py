@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from gateway.database.pool import Connection
 from gateway.database.statement import Command, Statement
+from gateway.ledger.card_rules import CARD_RULES
 from gateway.ledger.payout_rules import PAYOUT_RULES
 from gateway.ledger.violation import Violation
 
@@ -338,6 +339,7 @@ RULES: dict[str, Statement[Violation]] = {
         """,
         Violation,
     ),
+    **CARD_RULES,
     "every lot has the grant that opened it": Statement(
         """
         SELECT format('lot %s: granted %s, credited %s', a.id, a.granted, coalesce(sum(t.amount), 0)) AS detail

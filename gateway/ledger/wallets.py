@@ -137,6 +137,12 @@ HISTORY = Statement(
      WHERE t.wallet_id = $1 AND t.kind IN ('charge', 'capture', 'refund', 'expire', 'penalty')
      GROUP BY t.cause_id, t.kind
     UNION ALL
+    SELECT t.cause_id, t.kind::text, t.kind::text,
+           sum(CASE t.kind WHEN 'dispute_won' THEN t.amount ELSE -t.amount END), 0, min(t.created_at), NULL, NULL
+      FROM ledger.transfer t
+     WHERE t.wallet_id = $1 AND t.kind IN ('card_refund', 'dispute', 'dispute_won', 'recovery')
+     GROUP BY t.cause_id, t.kind
+    UNION ALL
     SELECT r.upto, 'carried', 'carried_forward', sum(c.credits - c.debits), 0, l.at, NULL,
            format('everything before %s', to_char(l.at AT TIME ZONE 'UTC', 'YYYY-MM-DD'))
       FROM ledger.account a
@@ -152,12 +158,20 @@ HISTORY_COUNT = Statement(
     """
     SELECT (SELECT count(DISTINCT (cause_id, kind)) FROM ledger.transfer
              WHERE wallet_id = $1 AND kind IN ('grant', 'charge', 'capture', 'refund', 'expire', 'penalty'))
+         + (SELECT count(DISTINCT (cause_id, kind)) FROM ledger.transfer
+             WHERE wallet_id = $1 AND kind IN ('card_refund', 'dispute', 'dispute_won', 'recovery'))
          + (SELECT count(DISTINCT c.archive_id) FROM ledger.account a JOIN ledger.carried c ON c.account_id = a.id
              WHERE a.wallet_id = $1)
     """,
     int,
     scalar=True,
 )
+FROZEN = Statement(
+    "SELECT coalesce(sum(balance), 0) FROM ledger.account WHERE wallet_id = $1 AND purpose = 'disputed'",
+    int,
+    scalar=True,
+)
+OWED = Statement("SELECT card.owed($1)", int, scalar=True)
 EXPIRE_LOTS = Statement("SELECT ledger.expire_lots($1)", int, scalar=True)
 LOCK_WALLET = Command("SELECT FROM ledger.wallet WHERE id = $1 FOR UPDATE")
 
@@ -181,12 +195,11 @@ async def grant(
     """Credit a wallet once per (source, reference); `amount` > 0 in atomic units.
 
     Promotional sources are booked against the platform's promotional expense, paid ones against the clearing account
-    of their rail.
+    without a rail: what came by card is credited by schema card, on a chain by `deposit`.
     """
     purpose = "funded" if source in FUNDED_SOURCES else "promotional"
-    rail = "stripe" if purpose == "funded" else None
     return await GRANT_LOT.one(
-        connection, uuid7(), wallet_id, source, reference, str(amount), purpose, expires_at, description, None, rail
+        connection, uuid7(), wallet_id, source, reference, str(amount), purpose, expires_at, description, None, None
     )
 
 

@@ -43,6 +43,7 @@ REASONS = {
     "test_new_publisher_connection": "changes nothing",
     "test_publisher_connection": "keeps what the server showed, which nobody decided",
     "create_deposit": "answers 501 until there is a card rail",
+    "create_org_publisher_payout": "answers 501 until there is a payout rail",
     "claim_payment_method_bonus": "answers 409 until there is a card rail",
     "signup": "nothing exists before its link is used, which verify_email records",
     "look_at_invitation": "changes nothing",
@@ -95,6 +96,7 @@ PROVEN = {
     "revoke_connection_by_id": OF_OAUTH,
     "replay_webhook_delivery": "tests/webhooks/test_deliveries.py"
     "::test_after_the_last_try_an_event_has_failed_and_can_be_sent_again",
+    "create_deposit": "tests/payments/stripe/test_deposits.py::test_the_log_and_webhooks_hear_of_it",
     "resolve_exchange": "tests/faults/test_resolutions.py::test_an_operator_resolves_by_command_and_over_http",
 }
 

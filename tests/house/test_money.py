@@ -91,7 +91,11 @@ AMOUNTS = re.compile(
     r"(?:^|_)(?:amount|balance|price|cost|charge|fee|credits|debits|deposit|drawn|limit_atomic)(?:_|$)"
 )
 # Columns whose names sound like money and that are none.
-NO_AMOUNT: dict[str, str] = {"ledger.penalty.charge_id": "the id of the charge that it was taken for"}
+NO_AMOUNT: dict[str, str] = {
+    "ledger.penalty.charge_id": "the id of the charge that it was taken for",
+    "card.refund.deposit_id": "whose it is",
+    "card.dispute.deposit_id": "whose it is",
+}
 
 
 async def columns(connection: Connection) -> list[tuple[str, str, int | None]]:

@@ -70,6 +70,11 @@ class StripeServer(RecordingUpstream):
         """Return what the account has, in cents."""
         return sum(one["net"] for one in self.movements)
 
+    @property
+    def held(self) -> int:
+        """Return what was withdrawn for disputes that are not decided, in cents."""
+        return sum(one["amount"] for one in self.made("dispute") if one["status"] == "needs_response")
+
     def made(self, kind: str) -> list[Object]:
         """Return every object of a kind (`checkout.session`, `refund` …), oldest first."""
         return [one for one in self.store.values() if one["object"] == kind]

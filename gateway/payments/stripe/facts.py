@@ -170,7 +170,7 @@ def method_of(it: Mapping[str, Any]) -> MethodFacts:
 def fees_of(movements: Sequence[object]) -> tuple[Fee, ...]:
     """Read what movements of the balance have cost; those that are not expanded, or cost nothing, have no fee."""
     known = (cast("Mapping[str, Any]", one) for one in movements if isinstance(one, Mapping))
-    return tuple(Fee(one["id"], one["fee"]) for one in known if one.get("fee"))
+    return tuple(Fee(one["id"], one["fee"]) for one in known if one.get("fee") and one["currency"] == "usd")
 
 
 def id_of(reference: object) -> str | None:

@@ -1,0 +1,352 @@
+"""Deposits by card: begun here, paid at Stripe, and booked as what Stripe says became of them.
+
+A deposit's row is there before Stripe hears of it. Afterwards there is one way in which it changes: what Stripe has of
+it is asked for (`Cards.learn`), outside of a transaction, and then booked in one (`_apply`), if nobody has learnt
+anything newer meanwhile. Events, the reconciler and the operator's command all take that way, so it does not matter in
+which order they come, or how often. How money moves is in the migration (schema card).
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from gateway.audit.entries import record
+from gateway.billing.card_rows import (
+    BOOK_FEE,
+    BY_INTENT,
+    BY_SESSION,
+    DEBTORS,
+    DUE,
+    FAIL,
+    FIND,
+    FREEZE,
+    GIVE_BACK,
+    INSERT,
+    LOCK_VERSION,
+    LOSE,
+    NOTE,
+    OPEN,
+    PAY,
+    RECOVER,
+    SET_STATE,
+    SUSPEND,
+    TAKE_AGAIN,
+    WIN,
+    Deposit,
+    State,
+)
+from gateway.billing.credits import wallet_of
+from gateway.catalog.assets import Asset
+from gateway.database.pool import Connection, Database
+from gateway.errors import Unavailable
+from gateway.identity.organizations import default_of
+from gateway.ids import uuid7
+from gateway.payments.stripe.client import CURRENCY, StripeDoor, StripeRefused
+from gateway.payments.stripe.facts import FROZEN_BY, UNDONE, CheckoutSession, DisputeFacts, PaymentFacts, RefundFacts
+from gateway.payments.stripe.intake import Event, Intake, Outdated, Work
+from gateway.settings import Settings
+
+log = logging.getLogger(__name__)
+
+NAMED = "tollway_deposit"
+"""The metadata that names a deposit at Stripe."""
+ENDED = frozenset({"paid", "suspense"})
+EVENTS = (
+    *("checkout.session.completed", "checkout.session.expired"),
+    *("checkout.session.async_payment_succeeded", "checkout.session.async_payment_failed"),
+    *("charge.refunded", "charge.refund.updated", "refund.created", "refund.updated", "refund.failed"),
+    *("charge.dispute.created", "charge.dispute.updated", "charge.dispute.closed"),
+    *("charge.dispute.funds_withdrawn", "charge.dispute.funds_reinstated"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What Stripe has of a deposit, asked for when its row had this version."""
+
+    session: CheckoutSession
+    payment: PaymentFacts | None
+    intent_status: str | None
+
+
+def bonus_percent(cents: int, tiers: tuple[str, ...]) -> int:
+    """Return what the highest tier that a deposit reaches gives, in hundredths of a percent. A tier: cents=percent."""
+    reached = [
+        (int(least), percent) for least, _, percent in (tier.partition("=") for tier in tiers) if cents >= int(least)
+    ]
+    if not reached:
+        return 0
+    whole, _, part = max(reached, key=lambda tier: tier[0])[1].partition(".")
+    return int(whole) * 100 + int(part.ljust(2, "0"))
+
+
+def atomic(cents: int, asset: Asset) -> int:
+    """Return US cents in atomic units of a dollar's asset."""
+    return cents * 10 ** (asset.decimals - 2)
+
+
+class Cards:
+    """Deposits by card, of one worker."""
+
+    def __init__(self, database: Database, door: StripeDoor, settings: Settings) -> None:
+        self._database, self._door, self._settings = database, door, settings
+
+    def listen(self, intake: Intake) -> None:
+        """Take the events that may be about deposits."""
+        intake.on(EVENTS, self.heard)
+
+    async def begin(self, account_id: UUID, cents: int, asset: Asset) -> Deposit:
+        """Store a deposit and open a page for it. Raises Unavailable when Stripe does not."""
+        now = datetime.now(UTC)
+        made, amount = uuid7(), atomic(cents, asset)
+        bonus = amount * bonus_percent(cents, self._settings.money.deposit_tiers) // 10_000
+        until = (now + timedelta(seconds=self._settings.stripe.page_lifetime)).replace(microsecond=0)
+        async with self._database.transaction() as connection:
+            home = await default_of(connection, account_id)
+            wallet = await wallet_of(connection, account_id, asset.id)
+            await INSERT.run(
+                connection, made, wallet.id, home.id if home else None, cents, str(amount), str(bonus), now, until
+            )
+            details = {"wallet_address": wallet.address, "amount_atomic": str(amount)}
+            await record(connection, "deposit.create", home.id if home else None, made, details=details)
+            deposit = await FIND.one(connection, made)
+        opened = await self._open(deposit)
+        if opened.checkout_url is None:
+            raise Unavailable("Stripe opens no page for this deposit; nothing was charged. The operator is told.")
+        return opened
+
+    async def find(self, deposit_id: UUID) -> Deposit | None:
+        """Return a deposit."""
+        async with self._database.acquire() as connection:
+            return await FIND.first(connection, deposit_id)
+
+    async def heard(self, event: Event) -> Work | None:
+        """Return what an event leads to, or None when it is about no deposit of ours."""
+        deposit_id = await self._named_by(event)
+        return None if deposit_id is None else await self.learn(deposit_id)
+
+    async def learn(self, deposit_id: UUID) -> Work:
+        """Ask Stripe what became of a deposit, and return the work that books it. That raises Outdated."""
+        deposit = await self.find(deposit_id)
+        if deposit is None or deposit.session_id is None:
+            return _nothing
+        learnt = await self._ask(deposit.session_id)
+
+        async def work(connection: Connection) -> None:
+            if await LOCK_VERSION.one(connection, deposit.id) != deposit.version:
+                raise Outdated
+            await NOTE.run(connection, deposit.id, learnt.session.intent, learnt.payment and learnt.payment.receipt_url)
+            await self._apply(connection, deposit, learnt)
+
+        return work
+
+    async def check(self, deposit_id: UUID) -> None:
+        """Bring one deposit up to date, whatever events have told of it. Raises Unavailable."""
+        for _ in range(5):
+            deposit = await self.find(deposit_id)
+            if deposit is not None and deposit.state == "new":
+                await self._open(deposit)
+            work = await self.learn(deposit_id)
+            try:
+                async with self._database.transaction() as connection:
+                    await work(connection)
+            except Outdated:
+                continue
+            return
+
+    async def reconcile(self) -> None:
+        """Look after deposits that no event has ended, and debts that can be paid. Any number of workers may."""
+        if not self._door.is_open:
+            return
+        async with self._database.acquire() as connection:
+            due = await DUE.all(connection, timedelta(seconds=self._settings.stripe.recheck), 50)
+        for deposit_id in due:
+            try:
+                await self.check(deposit_id)
+            except StripeRefused as error:
+                log.error("deposit %s cannot be looked up at Stripe: %s", deposit_id, error)
+            except Unavailable:
+                return
+        async with self._database.acquire() as connection:
+            for wallet_id in await DEBTORS.all(connection):
+                await RECOVER.one(connection, wallet_id)
+
+    async def give_back(self, deposit: Deposit, cents: int) -> str:
+        """Give a part of a deposit back to its card, and book it; returns the refund's id. Raises StripeRefused.
+
+        What was given back before is in the key: asked for twice at once it is done once, and then again if wanted.
+        """
+        if deposit.intent_id is None:
+            raise StripeRefused(None, "nothing was paid")
+        key = f"deposit-refund-{deposit.id}-{deposit.refunded_cents}-{cents}"
+        refund = await self._door.refund(deposit.intent_id, cents, key)
+        await self.check(deposit.id)
+        return refund
+
+    async def _open(self, deposit: Deposit) -> Deposit:
+        """Open the page of a deposit, or find the one that was opened: the key is the deposit's. Raises Unavailable."""
+        try:
+            session = await self._door.create_session(self._page(deposit), f"deposit-{deposit.id}")
+        except StripeRefused as error:
+            log.error("Stripe has refused to open the page of deposit %s: %s", deposit.id, error)
+            async with self._database.acquire() as connection:
+                await FAIL.run(connection, deposit.id, f"refused: {error.code}")
+                return await FIND.one(connection, deposit.id)
+        async with self._database.acquire() as connection:
+            await OPEN.run(connection, deposit.id, session.id, session.url)
+            return await FIND.one(connection, deposit.id)
+
+    def _page(self, deposit: Deposit) -> dict[str, object]:
+        """Return what Stripe is asked for: the same for a deposit whenever it is asked, or the key would not fit."""
+        back = self._settings.stripe.return_url or self._settings.public_url
+        name, named = f"Balance of {deposit.wallet_address}", {NAMED: str(deposit.id)}
+        price = {"currency": CURRENCY, "unit_amount": deposit.cents, "product_data": {"name": name}}
+        return {
+            "mode": "payment",
+            "line_items": [{"quantity": 1, "price_data": price}],
+            "client_reference_id": str(deposit.id),
+            "metadata": named,
+            "payment_intent_data": {"metadata": named},
+            "success_url": back,
+            "cancel_url": back,
+            "expires_at": int(deposit.expires_at.timestamp()),
+        }
+
+    async def _ask(self, session_id: str) -> Learnt:
+        session = await self._door.find_session(session_id)
+        if session.intent is None:
+            return Learnt(session, None, None)
+        payment = await self._door.payment_facts(session.intent)
+        status = None if payment else (await self._door.find_intent(session.intent)).status
+        return Learnt(session, payment, status)
+
+    async def _named_by(self, event: Event) -> UUID | None:
+        """Return the deposit that an event is about: by its page, by its payment, or by what we wrote on either."""
+        if event.object.get("object") == "checkout.session":
+            async with self._database.acquire() as connection:
+                found = await BY_SESSION.first(connection, event.object_id)
+            return found or await self._adopt(event.object_id)
+        intent = event.object.get("payment_intent")
+        if not isinstance(intent, str):
+            return None
+        async with self._database.acquire() as connection:
+            found = await BY_INTENT.first(connection, intent)
+        try:
+            return found or _uuid((await self._door.find_intent(intent)).metadata.get(NAMED))
+        except StripeRefused:
+            return None
+
+    async def _adopt(self, session_id: str) -> UUID | None:
+        """Give a page to the deposit that it was opened for, where that has none: the answer to us was lost."""
+        try:
+            session = await self._door.find_session(session_id)
+        except StripeRefused:
+            return None
+        named = _uuid(session.metadata.get(NAMED))
+        deposit = None if named is None else await self.find(named)
+        if deposit is None or deposit.session_id not in (None, session_id):
+            return None
+        async with self._database.acquire() as connection:
+            await OPEN.run(connection, deposit.id, session.id, session.url)
+        return deposit.id
+
+    async def _apply(self, connection: Connection, deposit: Deposit, learnt: Learnt) -> None:
+        """Book what is new. The deposit's row is locked."""
+        payment, told = learnt.payment, list[tuple[str, dict[str, object]]]()
+        if deposit.state not in ENDED:
+            told += await self._end(connection, deposit, learnt)
+        if payment is not None and payment.currency == CURRENCY:
+            for fee in (*payment.fees, *(fee for one in (*payment.refunds, *payment.disputes) for fee in one.fees)):
+                await BOOK_FEE.one(connection, fee.id, deposit.asset_id, fee.cents, deposit.id)
+            for refund in payment.refunds:
+                told += await _refunded(connection, deposit, refund)
+            for dispute in payment.disputes:
+                told += await _disputed(connection, deposit, dispute)
+        for action, details in told:
+            details = {"wallet_address": deposit.wallet_address, "network": "stripe", **details}
+            await record(connection, action, deposit.organization_id, deposit.id, details=details)
+
+    async def _end(
+        self, connection: Connection, deposit: Deposit, learnt: Learnt
+    ) -> list[tuple[str, dict[str, object]]]:
+        payment = learnt.payment
+        if payment is not None:
+            wrong = self._wrong(deposit, learnt.session, payment)
+            if wrong is None:
+                await PAY.run(connection, deposit.id)
+                details: dict[str, object] = {
+                    "amount_atomic": str(deposit.amount), "bonus_atomic": str(deposit.bonus), "publisher_id": None,
+                }  # fmt: skip
+                return [("deposit.complete", details)]
+            log.error("deposit %s was paid and not as asked for (%s): its money is in suspense", deposit.id, wrong)
+            came = payment.cents if payment.currency == CURRENCY else 0
+            await SUSPEND.run(connection, deposit.id, came, wrong)
+            return [("deposit.suspend", {"reason": wrong})]
+        state, reason = _unpaid(learnt)
+        if state != deposit.state:
+            await SET_STATE.run(connection, deposit.id, state, reason)
+        return []
+
+    def _wrong(self, deposit: Deposit, session: CheckoutSession, payment: PaymentFacts) -> str | None:
+        """Return in what a payment is not the one that was asked for."""
+        if session.metadata.get(NAMED) != str(deposit.id):
+            return "it names another deposit"
+        if payment.livemode != self._door.livemode:
+            return "it is of the other mode, test or live"
+        if payment.currency != CURRENCY:
+            return f"it is in {payment.currency}"
+        if payment.cents != deposit.cents:
+            return f"{payment.cents} cents came"
+        return None
+
+
+async def _nothing(_connection: Connection) -> None:
+    """Nothing follows from an event."""
+
+
+def _unpaid(learnt: Learnt) -> tuple[State, str | None]:
+    """Return what a deposit is while nothing was paid for it."""
+    if learnt.session.status == "expired":
+        return "expired", None
+    if learnt.session.status != "complete":
+        return "open", None
+    if learnt.intent_status in ("requires_payment_method", "canceled"):
+        return "failed", "the payment did not come about"
+    return "processing", None
+
+
+async def _refunded(
+    connection: Connection, deposit: Deposit, refund: RefundFacts
+) -> list[tuple[str, dict[str, object]]]:
+    amount: dict[str, object] = {"refund": refund.id, "cents": refund.cents}
+    if refund.status not in UNDONE:
+        booked = await GIVE_BACK.one(connection, deposit.id, refund.id, refund.cents)
+        return [("deposit.refund", amount)] if booked == "booked" else []
+    returned = await TAKE_AGAIN.one(connection, refund.id)
+    return [("deposit.refund_back", amount)] if returned == "returned" else []
+
+
+async def _disputed(
+    connection: Connection, deposit: Deposit, dispute: DisputeFacts
+) -> list[tuple[str, dict[str, object]]]:
+    told: list[tuple[str, dict[str, object]]] = []
+    amount: dict[str, object] = {"dispute": dispute.id, "cents": dispute.cents}
+    # A lost one may not have been heard of before: it takes what is there, as if it had been frozen.
+    begun = dispute.status in FROZEN_BY or dispute.status == "lost"
+    if begun and await FREEZE.one(connection, deposit.id, dispute.id, dispute.cents) == "frozen":
+        told.append(("deposit.dispute", amount))
+    if dispute.status == "lost" and await LOSE.one(connection, dispute.id) == "lost":
+        told.append(("deposit.dispute_lost", {**amount, "won": False}))
+    elif not begun and await WIN.one(connection, dispute.id) == "won":
+        told.append(("deposit.dispute_won", {**amount, "won": True}))
+    return told
+
+
+def _uuid(text: str | None) -> UUID | None:
+    try:
+        return None if text is None else UUID(text)
+    except ValueError:
+        return None

@@ -1,0 +1,136 @@
+"""Deposits by card as they are stored, and the statements that read and change them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from gateway.database.statement import Command, Statement
+
+State = Literal["new", "open", "processing", "paid", "expired", "failed", "suspense"]
+
+
+@dataclass(frozen=True, slots=True)
+class Deposit:
+    """A deposit as it is stored. `cents` were asked for, `paid_cents` came."""
+
+    id: UUID
+    wallet_id: int
+    organization_id: UUID | None
+    asset_id: UUID
+    wallet_address: str
+    cents: int
+    amount: int
+    bonus: int
+    state: State
+    reason: str | None
+    session_id: str | None
+    checkout_url: str | None
+    intent_id: str | None
+    receipt_url: str | None
+    paid_cents: int | None
+    refunded_cents: int
+    version: int
+    created_at: datetime
+    expires_at: datetime
+
+    def __post_init__(self) -> None:
+        for name in ("amount", "bonus", "refunded_cents"):
+            object.__setattr__(self, name, int(getattr(self, name)))
+
+    @property
+    def left_cents(self) -> int:
+        """Return what came and has not gone back to its card."""
+        return (self.paid_cents or 0) - self.refunded_cents
+
+
+INSERT = Command(
+    """
+    INSERT INTO card.deposit (id, wallet_id, organization_id, cents, amount, bonus, created_at, expires_at)
+    VALUES ($1, $2, $3, $4, $5::text::numeric, $6::text::numeric, $7, $8)
+    """
+)
+FIND = Statement(
+    """
+    SELECT d.id, d.wallet_id, d.organization_id, w.asset_id, w.address AS wallet_address, d.cents, d.amount, d.bonus,
+           d.state, d.reason, d.session_id, d.checkout_url, d.intent_id, d.receipt_url, d.paid_cents,
+           card.refunded_cents(d.id) AS refunded_cents, d.version, d.created_at, d.expires_at
+      FROM card.deposit d JOIN ledger.wallet w ON w.id = d.wallet_id WHERE d.id = $1
+    """,
+    Deposit,
+)
+FIND_LAST = Statement(
+    """
+    SELECT d.id, d.wallet_id, d.organization_id, w.asset_id, w.address AS wallet_address, d.cents, d.amount, d.bonus,
+           d.state, d.reason, d.session_id, d.checkout_url, d.intent_id, d.receipt_url, d.paid_cents,
+           card.refunded_cents(d.id) AS refunded_cents, d.version, d.created_at, d.expires_at
+      FROM card.deposit d JOIN ledger.wallet w ON w.id = d.wallet_id
+     WHERE $1::text IS NULL OR d.state = $1 ORDER BY d.created_at DESC LIMIT $2
+    """,
+    Deposit,
+)
+LOCK_VERSION = Statement("SELECT version FROM card.deposit WHERE id = $1 FOR UPDATE", int, scalar=True)
+BY_SESSION = Statement("SELECT id::text FROM card.deposit WHERE session_id = $1", UUID, scalar=True)
+BY_INTENT = Statement("SELECT id::text FROM card.deposit WHERE intent_id = $1", UUID, scalar=True)
+# The page is stored by whoever learns of it first: who has opened it, or an event about it.
+OPEN = Command(
+    """
+    UPDATE card.deposit SET session_id = $2, checkout_url = $3, state = 'open', version = version + 1
+     WHERE id = $1 AND session_id IS NULL
+    """
+)
+FAIL = Command(
+    "UPDATE card.deposit SET state = 'failed', reason = $2, ended_at = now() WHERE id = $1 AND session_id IS NULL"
+)
+NOTE = Command(
+    """
+    UPDATE card.deposit SET intent_id = coalesce($2, intent_id), receipt_url = coalesce($3, receipt_url),
+           version = version + 1, checked_at = now() WHERE id = $1
+    """
+)
+SET_STATE = Command(
+    """
+    UPDATE card.deposit SET state = $2, reason = $3,
+           ended_at = CASE WHEN $2::text IN ('expired', 'failed') THEN now() END
+     WHERE id = $1
+    """
+)
+PAY = Command("SELECT card.pay($1)")
+SUSPEND = Command("SELECT card.suspend($1, $2, $3)")
+GIVE_BACK = Statement("SELECT card.give_back($1, $2, $3)", str, scalar=True)
+TAKE_AGAIN = Statement("SELECT card.take_again($1)", str, scalar=True)
+FREEZE = Statement("SELECT card.freeze($1, $2, $3)", str, scalar=True)
+WIN = Statement("SELECT card.win($1)", str, scalar=True)
+LOSE = Statement("SELECT card.lose($1)", str, scalar=True)
+BOOK_FEE = Statement("SELECT card.book_fee($1, $2, $3, $4)", bool, scalar=True)
+# Those without a page soon, open ones now and then and when their page closes, others for as long as banks may ask for
+# money back.
+DUE = Statement(
+    """
+    UPDATE card.deposit SET checked_at = now() WHERE id IN (
+        SELECT id FROM card.deposit
+         WHERE (state IN ('new', 'open', 'processing')
+                AND checked_at < now() - CASE WHEN state = 'new' OR checked_at < expires_at AND expires_at < now()
+                                              THEN $1::interval ELSE $1::interval * 5 END)
+            OR (state IN ('paid', 'suspense') AND checked_at < now() - interval '1 day'
+                AND created_at > now() - interval '200 days')
+         ORDER BY checked_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+    RETURNING id::text
+    """,
+    UUID,
+    scalar=True,
+)
+# Wallets whose owner owes something and has funded money by now, such as a call's that was refunded.
+DEBTORS = Statement(
+    """
+    SELECT w.id FROM ledger.account a
+      JOIN ledger.wallet w ON a.rail = 'account:' || w.owner_id AND a.asset_id = w.asset_id
+     WHERE a.purpose = 'receivable' AND card.owed(w.id) > 0
+       AND EXISTS (SELECT FROM ledger.account l WHERE l.wallet_id = w.id AND NOT l.spent AND l.purpose = 'funded')
+    """,
+    int,
+    scalar=True,
+)
+RECOVER = Statement("SELECT card.recover($1)", int, scalar=True)

@@ -1,0 +1,124 @@
+"""`tollway deposits`: deposits by card, and giving one back to its card."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from decimal import Decimal
+from typing import TypeVar
+from uuid import UUID
+
+import click
+
+from gateway.audit.entries import record
+from gateway.billing.card_deposits import Cards
+from gateway.billing.card_rows import FIND, FIND_LAST, Deposit
+from gateway.cli.context import operating, settings_for_cli
+from gateway.database.pool import Database
+from gateway.errors import Problem
+from gateway.payments.stripe.client import StripeDoor, StripeRefused
+
+Result = TypeVar("Result")
+
+
+@click.group()
+def deposits() -> None:
+    """Look at deposits by card, and give them back."""
+
+
+@deposits.command("list")
+@click.option("--state", help="Only these: new, open, processing, paid, expired, failed or suspense.")
+@click.option("--limit", default=100, show_default=True)
+def list_command(state: str | None, limit: int) -> None:
+    """List deposits, newest first. `suspense` is money that is not what was asked for: give it back."""
+
+    async def work(database: Database, _cards: Cards) -> list[Deposit]:
+        async with database.acquire() as connection:
+            return await FIND_LAST.all(connection, state, limit)
+
+    for deposit in _run(work):
+        click.echo(_line(deposit))
+
+
+@deposits.command("show")
+@click.argument("deposit_id", type=click.UUID)
+def show_command(deposit_id: UUID) -> int:
+    """Show one deposit. Exit status 1 when there is none."""
+
+    async def work(_database: Database, cards: Cards) -> Deposit | None:
+        return await cards.find(deposit_id)
+
+    found = _run(work)
+    if found is None:
+        click.echo("No deposit has this id.", err=True)
+        return 1
+    click.echo(_line(found))
+    return 0
+
+
+@deposits.command("refund")
+@click.argument("deposit_id", type=click.UUID)
+@click.option("--amount", help="Dollars, such as 12.50; all that is left of it unless you say so.")
+def refund_command(deposit_id: UUID, amount: str | None) -> None:
+    """Give a deposit, or a part of it, back to its card. What its wallet has spent of it is owed by its owner."""
+
+    async def work(database: Database, cards: Cards) -> str:
+        async with database.acquire() as connection:
+            deposit = await FIND.first(connection, deposit_id)
+        if deposit is None or deposit.paid_cents is None:
+            raise click.ClickException("no deposit that was paid has this id")
+        cents = deposit.left_cents if amount is None else _cents(amount)
+        if not 0 < cents <= deposit.left_cents:
+            raise click.ClickException(f"{_dollars(deposit.left_cents)} of it can be given back")
+        try:
+            refund = await cards.give_back(deposit, cents)
+        except StripeRefused as error:
+            raise click.ClickException(f"Stripe refuses: {error.reason}") from None
+        async with database.transaction() as connection:
+            details = {"refund": refund, "cents": cents}
+            await record(connection, "deposit.give_back", deposit.organization_id, deposit_id, details=details)
+        return f"gave {_dollars(cents)} of {deposit_id} back to its card: {refund}"
+
+    click.echo(_run(work))
+
+
+def _line(deposit: Deposit) -> str:
+    back = f", {_dollars(deposit.refunded_cents)} given back" if deposit.refunded_cents else ""
+    reason = f": {deposit.reason}" if deposit.reason else ""
+    paid = "" if deposit.paid_cents is None else f", paid {_dollars(deposit.paid_cents)}"
+    return (
+        f"{deposit.id}  {deposit.created_at:%Y-%m-%d %H:%M}  {deposit.wallet_address}  {_dollars(deposit.cents)}"
+        f"{paid}{back}  {deposit.state}{reason}  {deposit.intent_id or deposit.session_id or ''}"
+    )
+
+
+def _dollars(cents: int) -> str:
+    return f"${cents // 100}.{cents % 100:02}"
+
+
+def _cents(text: str) -> int:
+    try:
+        value = Decimal(text.removeprefix("$")) * 100
+    except ArithmeticError:
+        raise click.BadParameter("must be dollars, such as 12.50", param_hint="--amount") from None
+    if value != value.to_integral_value() or not 0 < value < 10**10:
+        raise click.BadParameter("must be dollars and cents above 0", param_hint="--amount")
+    return int(value)
+
+
+def _run(work: Callable[[Database, Cards], Awaitable[Result]]) -> Result:
+    settings = settings_for_cli()
+
+    async def main() -> Result:
+        database, door = Database(settings.database.direct), StripeDoor(settings.stripe)
+        await database.start()
+        try:
+            with operating():
+                return await work(database, Cards(database, door, settings))
+        except Problem as problem:
+            raise click.ClickException(problem.detail) from None
+        finally:
+            await door.aclose()
+            await database.stop()
+
+    return asyncio.run(main())
