@@ -71,6 +71,15 @@ REQUESTS: dict[str, dict[str, Any]] = {
         "url": "https://example.com/tollway",
         "events": ["publisher.updated", "api_key.created"],
     },
+    "create_project": {"name": "Tides", "region": "local", "compute_unit_min": 1, "compute_unit_max": 4},
+    "update_project": {"name": "Tides and winds", "history_retention_seconds": 86400},
+    "add_ip_to_allow_list": {"ip_address": "203.0.113.0/24", "description": "The office"},
+    "reset_ip_allow_list": {
+        "entries": [
+            {"ip_address": "203.0.113.0/24", "description": "The office"},
+            {"ip_address": "2001:db8:7::/48", "description": "The build servers"},
+        ]
+    },
     "update_webhook": {"name": "Operations", "events": ["*"]},
     "create_org_api_key": {
         "name": "nightly job",

@@ -138,7 +138,7 @@ class ChargeLimit(Problem):
 
 
 class AddressNotAllowed(Problem):
-    """The API key may not be used from this address: its owner has named those from which it may."""
+    """The API key may not be used, or the project not reached, from this address: its list names others."""
 
     status, name, title = 403, "address-not-allowed", "Address not allowed"
 
@@ -183,6 +183,12 @@ class RequestTimeout(Problem):
     """The rest of the request did not come in time. Nothing was charged; send it again on a new connection."""
 
     status, name, title = 408, "request-timeout", "Request timeout"
+
+
+class WouldLockOut(Problem):
+    """The list would leave out the `address` that asks for it; `allow_lockout` says that it is meant."""
+
+    status, name, title = 409, "would-lock-out", "Would lock you out"
 
 
 class Conflict(Problem):

@@ -450,6 +450,17 @@ class StripeSettings(_Section):
         return self
 
 
+class ProjectSettings(_Section):
+    """What organizations can make projects of (docs/projects.md)."""
+
+    regions: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        default=("local",), description="Names of the regions that a project can be in"
+    )
+    compute_units: int = Field(default=16, ge=1, le=1_024, description="The largest `compute_unit_max`")
+    hipaa: bool = Field(default=False, description="Whether projects may be marked for health data")
+    most: int = Field(default=100, ge=1, description="Projects that one organization may have at once")
+
+
 class SecretSettings(_Section):
     """`keys` encrypt publishers' credentials at rest and sign receipts: 'id:base64(32 bytes)', the first is current.
 
@@ -528,6 +539,7 @@ class Settings(_Section):
     plans: PlansSettings = PlansSettings()
     webhooks: WebhookSettings = WebhookSettings()
     stripe: StripeSettings = StripeSettings()
+    projects: ProjectSettings = ProjectSettings()
     secrets: SecretSettings = SecretSettings()
     sessions: SessionSettings = SessionSettings()
     smtp: SmtpSettings = SmtpSettings()

@@ -16,7 +16,7 @@ from admin_api.kit import cookies
 from gateway.audit.origin import origin
 from gateway.errors import AddressNotAllowed, InvalidRequest, RateLimited, Unauthenticated
 from gateway.identity.allowed_addresses import demand_address
-from gateway.identity.clients import Network, client_address, networks, whole_address
+from gateway.identity.clients import Address, Network, client_address, networks, whole_address
 from gateway.identity.principals import Principal, access_token_in
 from gateway.identity.sessions import principal_of
 from gateway.limits.limiter import Check, Policy, headers
@@ -37,6 +37,11 @@ ServicesDep = Annotated[Services, Depends(services_of)]
 def address_of(request: Request) -> str:
     """Return the client's address as limits count it."""
     return client_address(*_connection(request))
+
+
+def sent_from(request: Request) -> Address | None:
+    """Return the client's own address; None where the server does not know its peer."""
+    return whole_address(*_connection(request))
 
 
 def _connection(request: Request) -> tuple[str | None, list[str], list[Network]]:
@@ -122,7 +127,7 @@ async def resolved(request: Request, services: Services, authorization: str | No
         return await principal_of(services.database, token)
     principal = await services.identities.resolve(authorization)
     if principal.addresses is not None:
-        demand_address(principal, whole_address(*_connection(request)))
+        demand_address(principal, sent_from(request))
     return principal
 
 

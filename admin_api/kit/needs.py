@@ -3,9 +3,11 @@
 `needs(Permission.X)` is a dependency that answers 401 without a credential and 403 where the caller may not do X in the
 organization of the path; its value is the Member. It goes into the signature, or into `dependencies` where nobody reads
 it. `needs(Permission.X, seller=True)` asks for it where the publisher belongs whose slug is in the path, and gives the
-Seller. `needs(AccountRight.X)` is the same for the caller's own account, `Known` for what any credential may do,
-`AnyMember` for what every member may, `OPEN` for what nobody has to be known for. Dependencies with another proof (the
-operator token, a wallet's signature) say so by `@declares`.
+Seller. `needs(Permission.X, project=True)` asks for it where the project of the path belongs, answers 404 to everybody
+who is not there and 403 from an address that its list leaves out, and gives the InProject. `needs(AccountRight.X)` is
+the same for the caller's own account, `Known` for what any credential may do, `AnyMember` for what every member may,
+`OPEN` for what nobody has to be known for. Dependencies with another proof (the operator token, a wallet's signature)
+say so by `@declares`.
 
 `declared` reads the declaration of a route, and an application with a route that has none does not start: an operation
 can be forgotten here, but not go unguarded.
@@ -19,15 +21,25 @@ from functools import cache
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
-from fastapi import Depends
+from fastapi import Depends, Request
 from fastapi.routing import APIRoute
 
-from admin_api.kit.access import Caller, ServicesDep, public, registration
+from admin_api.kit.access import Caller, ServicesDep, public, registration, sent_from
 from gateway.catalog.records import FIND_BY_SLUG, Record
 from gateway.errors import Forbidden, InvalidRequest
 from gateway.identity.organizations import default_of
-from gateway.identity.permissions import SCOPES, AccountRight, Member, Permission, demand_right, membership, require
+from gateway.identity.permissions import (
+    SCOPES,
+    AccountRight,
+    Member,
+    Permission,
+    demand_right,
+    demand_scope,
+    membership,
+    require,
+)
 from gateway.identity.principals import Principal
+from gateway.projects.access import InProject, entered
 
 Dependency = TypeVar("Dependency", bound=Callable[..., Any])
 
@@ -72,7 +84,7 @@ def declared(route: APIRoute) -> str:
 
 def may_forbid(words: str) -> bool:
     """Return whether a caller who is known may be refused what needs this."""
-    return words in SCOPES or words.startswith("member")
+    return words.partition(",")[0] in SCOPES or words.startswith("member")
 
 
 def check(routes: Iterable[Any]) -> None:
@@ -82,7 +94,9 @@ def check(routes: Iterable[Any]) -> None:
             declared(route)
 
 
-def needs(right: Permission | AccountRight, *, default: bool = False, seller: bool = False) -> Any:
+def needs(
+    right: Permission | AccountRight, *, default: bool = False, seller: bool = False, project: bool = False
+) -> Any:
     """Return the declaration that the caller must hold a right.
 
     A Permission is asked for in the organization of the path, or (`default`) in the caller's default one, and gives the
@@ -93,6 +107,8 @@ def needs(right: Permission | AccountRight, *, default: bool = False, seller: bo
         return Depends(_own(right))
     if seller:
         return Depends(_of_seller(right))
+    if project:
+        return Depends(_in_project(right))
     return Depends(_in_default(right) if default else _in_path(right))
 
 
@@ -117,6 +133,34 @@ def _in_default(permission: Permission) -> Callable[..., Any]:
             return await require(connection, caller, found.id, permission)
 
     return member
+
+
+def needs_somewhere(permission: Permission, where: str) -> Any:
+    """Return the declaration that the operation itself asks for a permission, `where` it says, and gives the Principal.
+
+    An API key whose scopes leave the permission out is refused at once.
+    """
+    return Depends(_somewhere(permission, where))
+
+
+@cache
+def _somewhere(permission: Permission, where: str) -> Callable[..., Any]:
+    @declares(f"{permission.value}, {where}")
+    async def account(caller: Caller) -> Principal:
+        demand_scope(caller, permission)
+        return caller
+
+    return account
+
+
+@cache
+def _in_project(permission: Permission) -> Callable[..., Any]:
+    @declares(permission.value)
+    async def inside(project_id: UUID, request: Request, caller: Caller, services: ServicesDep) -> InProject:
+        async with services.database.acquire() as connection:
+            return await entered(connection, caller, project_id, permission, sent_from(request))
+
+    return inside
 
 
 @cache

@@ -10,34 +10,17 @@ from uuid import UUID
 
 from fastapi import APIRouter
 from pydantic import Field
-from starlette.convertors import Convertor, register_url_convertor
 
 from admin_api.kit.access import ServicesDep
 from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import Answer, Moment, PaginationMeta
 from admin_api.kit.needs import AccountManager
 from admin_api.kit.problems import refusals
+from admin_api.kit.segments import SESSION
 from gateway.errors import NotFound
 from gateway.identity import sessions
 
 router = APIRouter(tags=["Sessions"], route_class=StrictRoute)
-
-
-class SessionConvertor(Convertor[str]):
-    """Where a session's id may stand; `revoke-all` is none, so that its path answers for itself."""
-
-    regex = "(?!revoke-all(?:/|$))[^/]+"
-
-    def convert(self, value: str) -> str:
-        """Return the text, whatever it is: the operation says what is wrong with it."""
-        return value
-
-    def to_string(self, value: str) -> str:
-        """Return the text."""
-        return value
-
-
-register_url_convertor("session", SessionConvertor())
 
 
 class Session(Answer):
@@ -95,7 +78,7 @@ async def revoke_all_sessions(caller: AccountManager, services: ServicesDep) -> 
     return _revoked(await sessions.revoke_all(services.database, caller.account_id))
 
 
-@router.delete("/sessions/{session_id:session}", operation_id="revoke_session", responses=refusals(401, 404))
+@router.delete(f"/sessions/{SESSION}", operation_id="revoke_session", responses=refusals(401, 404))
 async def revoke_session(session_id: UUID, caller: AccountManager, services: ServicesDep) -> SessionsRevokedResponse:
     """End one of your logins; it may be this one."""
     if caller.session_id is None or not await sessions.revoke(services.database, caller.account_id, session_id):
@@ -103,9 +86,7 @@ async def revoke_session(session_id: UUID, caller: AccountManager, services: Ser
     return _revoked(1)
 
 
-@router.post(
-    "/sessions/{session_id:session}/revoke-others", operation_id="revoke_other_sessions", responses=refusals(401, 404)
-)
+@router.post(f"/sessions/{SESSION}/revoke-others", operation_id="revoke_other_sessions", responses=refusals(401, 404))
 async def revoke_other_sessions(
     session_id: UUID, caller: AccountManager, services: ServicesDep
 ) -> SessionsRevokedResponse:

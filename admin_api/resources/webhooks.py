@@ -18,6 +18,7 @@ from admin_api.kit.envelope import Answer, Moment, PaginationMeta, rfc3339
 from admin_api.kit.needs import AUTHENTICATED, needs
 from admin_api.kit.problems import refusals
 from gateway.audit.entries import record
+from gateway.catalog.projects import check_project
 from gateway.catalog.refusals import refused
 from gateway.catalog.urls import UrlPolicy
 from gateway.database.pool import Connection
@@ -44,7 +45,10 @@ Events = Annotated[list[Annotated[StrictStr, Field(max_length=100)]], Field(min_
 
 
 class CreateWebhookRequest(RequestBody):
-    """A new webhook: an https URL, and the event types it wants; `*` is all of them, also those to come."""
+    """A new webhook: an https URL, and the event types it wants; `*` is all of them, also those to come.
+
+    With a `project_id` it hears of that project, its IP allow-list and its publishers alone.
+    """
 
     name: Name
     url: Url
@@ -149,15 +153,15 @@ async def create_webhook(
     services: ServicesDep,
 ) -> WebhookCreatedResponse:
     """Make a webhook. Its signing secret is in this answer and in no other."""
-    if body.project_id is not None:
-        raise refused("project_id", "names no project; this gateway has none yet")
     events = _events(body.events)
     await _check_url(services, body.url)
     async with services.database.transaction() as connection:
+        await check_project(connection, organization_id, {"project_id": body.project_id})
         try:
             made = await endpoints.create(
-                connection, services.box, organization_id, member.caller.account_id, body.name, body.url, events
-            )
+                connection, services.box, organization_id, member.caller.account_id, body.name, body.url, events,
+                body.project_id,
+            )  # fmt: skip
         except NoKeys:
             raise NotConfigured("This gateway has no keys to encrypt secrets with; its operator sets them.") from None
         if made is None:
@@ -364,7 +368,7 @@ def _shown(endpoint: Endpoint) -> WebhookInfo:
     return WebhookInfo(
         id=endpoint.id,
         organization_id=endpoint.organization_id,
-        project_id=None,
+        project_id=endpoint.project_id,
         name=endpoint.name,
         url=endpoint.url,
         events=endpoint.events,

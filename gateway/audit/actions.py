@@ -46,6 +46,7 @@ _SETTINGS = (
     *("organization.create", "organization.update", "organization.delete", "organization.change_owner"),
     *("webhook.create", "webhook.update", "webhook.delete", "webhook.rotate_secret", "webhook.disable"),
     *("webhook.test", "webhook.replay"),
+    *("project.create", "project.update", "project.delete"),
 )
 
 ACTIONS: dict[str, Category] = {

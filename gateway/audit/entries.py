@@ -109,12 +109,14 @@ async def record(
     details: Mapping[str, object] | None = None,
     status: Status = "success",
     error: str | None = None,
+    projects: Collection[UUID] = (),
 ) -> None:
     """Write down a change in its own transaction: call it last in there. The actor is whoever `origin` says.
 
     `action` is one of ACTIONS. `before` and `after` are what the object is to its owner (a mapping, dataclass or model;
     nothing for what was not there): kept are one digest of each and the names of the fields that differ, never a value.
-    Fields named in `secret` take part in the comparison only. `details` are names and ids that help to read the entry.
+    Fields named in `secret` take part in the comparison only. `details` are names and ids that help to read the entry,
+    `projects` those whose webhooks hear of it.
     """
     who, chain = origin(), organization_id or NO_ORGANIZATION
     place = await TAKE_PLACE.one(connection, chain)
@@ -144,7 +146,7 @@ async def record(
     await APPEND.run(connection, *values[:-1], digest_of(made))
     event = EVENT_OF_ACTION.get(action)
     if event is not None and organization_id is not None and status == "success":
-        await emit(connection, organization_id, event, _told(made))
+        await emit(connection, organization_id, event, _told(made), projects)
 
 
 def _told(entry: Entry) -> dict[str, object]:

@@ -38,8 +38,10 @@ async def note(
     after: dict[str, Any] | None = None,
     **details: object,
 ) -> None:
-    """Write down what was done to a publisher, last in its transaction."""
+    """Write down what was done to a publisher, last in its transaction. Webhooks of its projects hear of it."""
+    named = {side.get("project_id") for side in (publisher.document, before or {}, after or {})} - {None}
     await record(
         connection, action, organization_id, publisher.id, before=before, after=after, secret=SECRET_FIELDS,
         details={"slug": publisher.slug, "name": publisher.name, **details},
+        projects=[UUID(str(one)) for one in named],
     )  # fmt: skip

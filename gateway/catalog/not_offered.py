@@ -16,8 +16,7 @@ COMPUTE = (
     "and publish that as an integration"
 )
 BRANCHES = (
-    "names nothing: this gateway keeps no projects and branches. Name a PostgreSQL by the connection_string of "
-    "database_config"
+    "names nothing: this gateway keeps no branches yet. Name a PostgreSQL by the connection_string of database_config"
 )
 OWNERSHIP = (
     "is not offered: this gateway does not know who owns what calls make. An endpoint with is_protected is closed to "
@@ -35,7 +34,6 @@ FIELDS: Mapping[str, str] = {
         "low_balance_threshold warns callers before"
     ),
     "branch_id": BRANCHES,
-    "project_id": BRANCHES,
     "database_name": "is not read: the database is the one in the connection_string of database_config",
     "ownership_tracking_enabled": OWNERSHIP,
     "resource_id_response_path": OWNERSHIP,

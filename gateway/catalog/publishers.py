@@ -23,6 +23,7 @@ from gateway.catalog.metering import check_metering
 from gateway.catalog.not_offered import check_offered
 from gateway.catalog.openapi.merging import Merged, merge
 from gateway.catalog.prices import DELETE_PRICING, Pricing, check_endpoint_price, list_pricing, put_pricing
+from gateway.catalog.projects import check_project
 from gateway.catalog.records import (
     ADD_ASSET,
     COUNT_EVER,
@@ -110,6 +111,7 @@ class PublisherDesk:
                 if await COUNT_EVER.one(connection, organization_id) >= most:
                     raise Conflict(f"An organization may create at most {most} publishers.", limit=most)
                 await put_provider(connection, organization_id, draft.document, changes)
+                await check_project(connection, organization_id, changes)
                 assets = await _accepted(connection, request)
                 await self._check(connection, draft, assets)
                 await self._insert(
@@ -142,6 +144,7 @@ class PublisherDesk:
             before = facts(draft, await list_pricing(connection, [publisher_id]))
             draft.apply(changes)
             await put_provider(connection, organization_id, draft.document, changes)
+            await check_project(connection, organization_id, changes)
             if "database_config" in changes:
                 await DELETE_SALE.run(connection, publisher_id)
                 await _put_sale(connection, publisher_id, found)

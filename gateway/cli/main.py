@@ -25,6 +25,7 @@ COMMANDS = {
     "wallet": ("gateway.cli.wallet:wallet", "Show wallets and grant credit."),
     "plan": ("gateway.cli.plan:plan", "List plans, and show or set what an organization has."),
     "publisher": ("gateway.cli.publisher:publisher", "List, show, create, test, verify and switch publishers."),
+    "project": ("gateway.cli.project:project", "Show and empty IP allow-lists of projects."),
     "oauth": ("gateway.cli.oauth:oauth", "List OAuth providers, and make one the platform's."),
     "exchanges": ("gateway.cli.exchanges:exchanges", "List and resolve exchanges whose end is unknown."),
     "deposits": ("gateway.cli.deposits:deposits", "Show deposits by card, and give them back."),

@@ -1,6 +1,7 @@
 """Which addresses an API key may be used from: networks in CIDR notation, IPv4 and IPv6.
 
-Whose address a request has is for clients.py to say. What does not live here: storing a key's list (api_keys.py).
+Projects have such lists by the same rules (gateway/projects/allow_list.py). Whose address a request has is for
+clients.py to say. What does not live here: storing a key's list (api_keys.py).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def read(items: Sequence[str]) -> list[Network]:
     """Return networks in one form, without those that others contain. Raises ValueError, which says what is wrong."""
     if not 1 <= len(items) <= MOST:
         raise ValueError(f"must name between 1 and {MOST} networks; null allows every address")
-    return collapsed(_network(item) for item in items)
+    return collapsed(network(item) for item in items)
 
 
 def collapsed(networks: Iterable[Network]) -> list[Network]:
@@ -44,18 +45,19 @@ def demand_address(caller: Principal, address: Address | None) -> None:
         raise AddressNotAllowed(f"This API key may not be used from {seen}. Its owner can change its ip_allow_list.")
 
 
-def _network(text: str) -> Network:
+def network(text: str) -> Network:
+    """Return an address or network in its one form. Raises ValueError, which says what is wrong."""
     text = text.strip()
     meant = _parsed(text, strict=False)
     if meant is None or "%" in text:
         raise ValueError(f"{text!r} is no network, such as 203.0.113.0/24, 2001:db8::/32 or one address")
-    network = _parsed(text, strict=True)
-    if network is None:
+    found = _parsed(text, strict=True)
+    if found is None:
         raise ValueError(f"{text} has bits beyond the length of its network: is it {meant}?")
-    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
+    if isinstance(found, ipaddress.IPv6Network) and found.subnet_of(_MAPPED):
         # What servers of both families make of an IPv4 client; addresses are compared as IPv4.
-        return ipaddress.IPv4Network((int(network.network_address) & 0xFFFFFFFF, network.prefixlen - 96))
-    return network
+        return ipaddress.IPv4Network((int(found.network_address) & 0xFFFFFFFF, found.prefixlen - 96))
+    return found
 
 
 def _parsed(text: str, *, strict: bool) -> Network | None:

@@ -82,10 +82,13 @@ INSERT_SHARED = Command(
 )
 INSERT_OWNER = Command("INSERT INTO identity.membership (organization_id, account_id, role) VALUES ($1, $2, 'owner')")
 RENAME = Command("UPDATE identity.organization SET name = $2, updated_at = now() WHERE id = $1")
-# Whoever adds a publisher at this moment is waited for.
+# Whoever adds a publisher or a project at this moment is waited for.
 LOCK_WHOLE = Command("SELECT FROM identity.organization WHERE id = $1 FOR UPDATE")
 HAS_PUBLISHERS = Statement(
     "SELECT EXISTS (SELECT FROM catalog.publisher WHERE organization_id = $1 AND deleted_at IS NULL)", bool, scalar=True
+)
+HAS_PROJECTS = Statement(
+    "SELECT EXISTS (SELECT FROM project.project WHERE organization_id = $1 AND deleted_at IS NULL)", bool, scalar=True
 )
 DELETE_ORGANIZATION = Command(
     "UPDATE identity.organization SET deleted_at = now(), updated_at = now() WHERE id = $1 AND deleted_at IS NULL"
@@ -124,7 +127,7 @@ async def rename_organization(connection: Connection, member: Member, name: str)
 
 
 async def delete_organization(connection: Connection, member: Member) -> None:
-    """Delete a shared organization without publishers; its keys and invitations die. Raises Conflict, Forbidden."""
+    """Delete a shared organization that has nothing; keys and invitations die. Raises Conflict, Forbidden."""
     actor = await locked(connection, member, Permission.ORG_DELETE)
     before = await load_organization(connection, actor.organization_id)
     if before.is_personal:
@@ -132,5 +135,7 @@ async def delete_organization(connection: Connection, member: Member) -> None:
     await LOCK_WHOLE.run(connection, before.id)
     if await HAS_PUBLISHERS.one(connection, before.id):
         raise Conflict("This organization still has publishers; delete them first.")
+    if await HAS_PROJECTS.one(connection, before.id):
+        raise Conflict("This organization still has projects; delete them first.")
     await DELETE_ORGANIZATION.run(connection, before.id)
     await record(connection, "organization.delete", before.id, before.id, before=before)

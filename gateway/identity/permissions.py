@@ -165,6 +165,25 @@ STANDING = Statement(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class StandingIn(Standing):
+    """The same, with the organization in which it is so."""
+
+    organization_id: UUID
+
+
+STANDINGS = Statement(
+    """
+    SELECT m.role, r.name AS custom, r.permissions, m.organization_id
+      FROM identity.membership m
+      JOIN identity.organization o ON o.id = m.organization_id
+      LEFT JOIN identity.role r ON r.id = m.role_id
+     WHERE m.account_id = $1 AND o.deleted_at IS NULL
+    """,
+    StandingIn,
+)
+
+
 LOCK_ORGANIZATION = Statement(
     "SELECT true FROM identity.organization WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE", bool, scalar=True
 )
@@ -206,6 +225,12 @@ def demand_right(caller: Principal, right: AccountRight) -> None:
         raise Forbidden("This API key belongs to a shared organization; use one of your own organization for this.")
 
 
+def demand_scope(caller: Principal, permission: Permission) -> None:
+    """Raise Forbidden for an API key that may do something in no organization at all."""
+    if caller.scopes is not None and permission.value not in caller.scopes:
+        raise out_of_scope(permission)
+
+
 def granted_scopes(maker: Member, asked: Collection[str] | None, *, confined: bool) -> list[str] | None:
     """Return the scopes of a key that `maker` makes: what it asks for, else what its own key has; None is everything.
 
@@ -242,6 +267,18 @@ async def require(connection: Connection, caller: Principal, organization_id: UU
     member = await membership(connection, caller, organization_id)
     member.demand(permission)
     return member
+
+
+async def organizations_with(connection: Connection, caller: Principal, permission: Permission) -> list[UUID]:
+    """Return the organizations in which the caller holds a permission."""
+    if caller.scopes is not None and permission.value not in caller.scopes:
+        return []
+    every = await STANDINGS.all(connection, caller.account_id)
+    return [
+        one.organization_id
+        for one in every
+        if permission in one.held and (not caller.confined or one.organization_id == caller.organization_id)
+    ]
 
 
 async def locked(connection: Connection, member: Member, permission: Permission | None = None) -> Member:

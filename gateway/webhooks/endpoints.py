@@ -37,6 +37,7 @@ class Endpoint:
 
     id: UUID
     organization_id: UUID
+    project_id: UUID | None
     name: str
     url: str
     events: list[str]
@@ -67,21 +68,21 @@ class Attempt:
 
 LIST = Statement(
     """
-    SELECT id, organization_id, name, url, events, enabled, disabled_reason, created_by, created_at
+    SELECT id, organization_id, project_id, name, url, events, enabled, disabled_reason, created_by, created_at
       FROM webhook.endpoint WHERE organization_id = $1 ORDER BY created_at DESC, id DESC
     """,
     Endpoint,
 )
 FIND = Statement(
     """
-    SELECT id, organization_id, name, url, events, enabled, disabled_reason, created_by, created_at
+    SELECT id, organization_id, project_id, name, url, events, enabled, disabled_reason, created_by, created_at
       FROM webhook.endpoint WHERE organization_id = $1 AND id = $2
     """,
     Endpoint,
 )
 LOCK = Statement(
     """
-    SELECT id, organization_id, name, url, events, enabled, disabled_reason, created_by, created_at
+    SELECT id, organization_id, project_id, name, url, events, enabled, disabled_reason, created_by, created_at
       FROM webhook.endpoint WHERE organization_id = $1 AND id = $2 FOR UPDATE
     """,
     Endpoint,
@@ -91,8 +92,8 @@ LOCK_ORGANIZATION = Command("SELECT FROM identity.organization WHERE id = $1 FOR
 COUNT = Statement("SELECT count(*) FROM webhook.endpoint WHERE organization_id = $1", int, scalar=True)
 INSERT = Command(
     """
-    INSERT INTO webhook.endpoint (id, organization_id, name, url, events, secret, created_by)
-    VALUES ($1, $2, $3, $4, $5, $6, $7)
+    INSERT INTO webhook.endpoint (id, organization_id, name, url, events, secret, created_by, project_id)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
     """
 )
 # Whoever switches it on again gives it a new start.
@@ -138,7 +139,14 @@ REPLAY = Statement(
 
 
 async def create(
-    connection: Connection, box: Box, organization_id: UUID, account_id: UUID, name: str, url: str, events: list[str]
+    connection: Connection,
+    box: Box,
+    organization_id: UUID,
+    account_id: UUID,
+    name: str,
+    url: str,
+    events: list[str],
+    project_id: UUID | None,
 ) -> tuple[Endpoint, str] | None:
     """Store an endpoint and return it with its secret; None when the organization has too many."""
     await LOCK_ORGANIZATION.run(connection, organization_id)
@@ -146,7 +154,7 @@ async def create(
         return None
     endpoint_id, secret = uuid7(), new_secret()
     sealed = box.seal(secret.encode(), endpoint_id.bytes)
-    await INSERT.run(connection, endpoint_id, organization_id, name, url, events, sealed, account_id)
+    await INSERT.run(connection, endpoint_id, organization_id, name, url, events, sealed, account_id, project_id)
     return await FIND.one(connection, organization_id, endpoint_id), secret
 
 

@@ -6,7 +6,7 @@ look at an index and writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from uuid import UUID
 
 import orjson
@@ -18,7 +18,9 @@ from gateway.ids import uuid7
 EMIT = Command(
     """
     WITH wanted AS (
-        SELECT id FROM webhook.endpoint WHERE organization_id = $2 AND enabled AND events && ARRAY[$3::text, '*']
+        SELECT id FROM webhook.endpoint
+         WHERE organization_id = $2 AND enabled AND events && ARRAY[$3::text, '*']
+           AND (project_id IS NULL OR project_id = ANY ($5::uuid[]))
     ), event AS (
         INSERT INTO webhook.event (id, organization_id, type, data, created_at)
         SELECT $1, $2, $3, $4, clock_timestamp() WHERE EXISTS (SELECT FROM wanted) RETURNING id
@@ -38,12 +40,20 @@ EMIT_TO = Command(
 )
 
 
-async def emit(connection: Connection, organization_id: UUID, event_type: str, data: Mapping[str, object]) -> int:
+async def emit(
+    connection: Connection,
+    organization_id: UUID,
+    event_type: str,
+    data: Mapping[str, object],
+    projects: Collection[UUID] = (),
+) -> int:
     """Write an event down for every webhook that wants it, in the transaction of what happened; return how many do.
 
     For a change that is audited `record` does it. `data` is sent as it is: names, ids and amounts, never a secret.
+    A webhook of one project hears of it when that is one of `projects`.
     """
-    return await EMIT.run(connection, uuid7(), organization_id, event_type, _told(organization_id, data))
+    told = _told(organization_id, data)
+    return await EMIT.run(connection, uuid7(), organization_id, event_type, told, list(projects))
 
 
 async def emit_to(

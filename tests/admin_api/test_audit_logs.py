@@ -176,6 +176,25 @@ def changes_a_webhook(method: str, rest: str, expect: int, **options: Any) -> Sc
     return scene
 
 
+async def makes_a_project(api: Api, _clerk: Clerk, owner: Member) -> httpx.Response:
+    return await api.call("POST", "/projects", owner.key, json={"name": "One", "region": "local"}, expect=201)
+
+
+def changes_a_project(method: str, rest: str, expect: int, **options: Any) -> Scene:
+    async def scene(api: Api, clerk: Clerk, owner: Member) -> httpx.Response:
+        made = (await makes_a_project(api, clerk, owner)).json()["data"]
+        return await api.call(method, f"/projects/{made['id']}{rest}", owner.key, expect=expect, **options)
+
+    return scene
+
+
+async def takes_an_address_out(api: Api, clerk: Clerk, owner: Member) -> httpx.Response:
+    body = {"json": {"ip_address": "0.0.0.0/0"}}
+    made = (await changes_a_project("POST", "/ip-allow", 201, **body)(api, clerk, owner)).json()["data"]
+    path = f"/projects/{made['project_id']}/ip-allow/{made['id']}"
+    return await api.call("DELETE", path, owner.key, expect=204)
+
+
 def keys(owner: Member) -> str:
     return of(owner, "/api-keys")
 
@@ -220,6 +239,18 @@ SCENES: dict[str, tuple[str, Scene]] = {
     "update_webhook": ("webhook.update", changes_a_webhook("PATCH", "", 200, json={"name": "New"})),
     "delete_webhook": ("webhook.delete", changes_a_webhook("DELETE", "", 204)),
     "rotate_webhook_secret": ("webhook.rotate_secret", changes_a_webhook("POST", "/rotate-secret", 200)),
+    "create_project": ("project.create", makes_a_project),
+    "update_project": ("project.update", changes_a_project("PATCH", "", 200, json={"name": "New"})),
+    "delete_project": ("project.delete", changes_a_project("DELETE", "", 200)),
+    "add_ip_to_allow_list": (
+        "ip_allow_list.add",
+        changes_a_project("POST", "/ip-allow", 201, json={"ip_address": "0.0.0.0/0"}),
+    ),
+    "reset_ip_allow_list": (
+        "ip_allow_list.update",
+        changes_a_project("PUT", "/ip-allow/reset", 200, json={"entries": []}),
+    ),
+    "remove_ip_from_allow_list": ("ip_allow_list.remove", takes_an_address_out),
     "test_webhook": ("webhook.test", changes_a_webhook("POST", "/test", 202)),
 }
 

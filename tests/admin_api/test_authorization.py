@@ -46,6 +46,8 @@ PROOFS = {
     "payment": {"revoked": 401, "anonymous": 402, "scopeless": 403},
     "first-party": {"anonymous": 401, "revoked": 401},
     "authenticated": {"anonymous": 401, "revoked": 401},
+    "projects.read, in each organization": {"anonymous": 401, "revoked": 401, "scopeless": 403},
+    "projects.write, in the organization that gets it": {"anonymous": 401, "revoked": 401, "scopeless": 403},
     "member": {"anonymous": 401, "revoked": 401, "stranger": 403, "confined": 403},
     "member and account.manage": {"anonymous": 401, "revoked": 401, "stranger": 403, "confined": 403, "scopeless": 403},
 }
@@ -83,6 +85,20 @@ class Stage:
         )
         return made.slug
 
+    async def project(self, organization: UUID) -> UUID:
+        """Make a project of an organization and return its id."""
+        project = uuid7()
+        await self.world.connection.execute(
+            """
+            INSERT INTO project.project (id, organization_id, tenant_id, name, region, compute_unit_min,
+                compute_unit_max, block_public_connections, block_vpc_connections, enable_logical_replication, hipaa,
+                protected_branches_only, history_retention_seconds, created_by)
+            VALUES ($1, $2, $1, 'P', 'local', 1, 1, false, false, false, false, false, 21600, $3)
+            """,
+            project, organization, self.accounts["owner"],
+        )  # fmt: skip
+        return project
+
     async def key(self, organization: UUID, scopes: list[str] | None) -> str:
         """Make another key of the owner's."""
         key = new_key()
@@ -93,10 +109,10 @@ class Stage:
         )  # fmt: skip
         return key.text
 
-    async def told(self, name: str, who: str, organization: UUID, slug: str) -> int:
+    async def told(self, name: str, who: str, organization: UUID, slug: str, project: UUID) -> int:
         """Return the status that somebody gets for an operation with nothing in it."""
         method, path = name.split(" ")
-        given = {"organization_id": str(organization), "slug": slug, "path": "v1/x"}
+        given = {"organization_id": str(organization), "slug": slug, "path": "v1/x", "project_id": str(project)}
         target = re.sub(r"\{(\w+)\}", lambda match: given.get(match[1], str(uuid7())), path)
         headers = {"Authorization": f"Bearer {self.keys[who]}"} if who in self.keys else {}
         with_body = "application/json" in OPERATIONS[name].get("requestBody", {}).get("content", {})
@@ -133,12 +149,16 @@ def expected(words: str, who: str) -> int | None:
 async def test_everybody_is_told_what_the_declaration_says(stage: Stage, name: str) -> None:
     words = OPERATIONS[name]["x-permission"]
     sold = "/billing/publishers/{slug}" in name
-    organization = await stage.organization() if sold or "{organization_id}" in name else uuid7()
+    inside = "{project_id}" in name
+    organization = await stage.organization() if sold or inside or "{organization_id}" in name else uuid7()
     slug = await stage.shop(organization) if sold else stage.slug
+    project = await stage.project(organization) if inside else uuid7()
     for who in EVERYBODY:
         # Everybody owns the organization that `default` stands for.
         role = "owner" if "/default/" in name and who not in (*WITHOUT_KEY, *NARROW) else who
-        status, refusal = await stage.told(name, who, organization, slug), expected(words, role)
+        status, refusal = await stage.told(name, who, organization, slug, project), expected(words, role)
+        if inside and who in ("stranger", "confined"):
+            refusal = 404  # a project of others, and none, are answered alike
         if refusal is None:
             assert status not in (401, 403, 405, 500), (who, status)
         else:

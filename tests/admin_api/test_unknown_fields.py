@@ -54,6 +54,10 @@ async def test_an_unknown_field_is_refused_everywhere(
         "{exchange_id}": str(uuid7()),
         **{f"{{{name}}}": str(uuid7()) for name in ("charge_id", "member_id", "role_id", "webhook_id", "provider_id")},
     }
+    if "{project_id}" in path:
+        order = {"name": "P", "region": "local"}
+        project = await api.call("POST", "/projects", owner.key, json=order, expect=201)
+        named["{project_id}"] = project.json()["data"]["id"]
     for name, value in named.items():
         path = path.replace(name, value)
     assert "{" not in path, "say here what the new variable is"

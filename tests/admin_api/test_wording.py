@@ -34,7 +34,9 @@ async def test_a_malformed_id_is_400_and_says_where_to_find_the_id(
     api: Api, clerk: Clerk, database_url: str, method: str, path: str, name: str
 ) -> None:
     member = await clerk.agent()
-    ids = {"organization_id": str(member.organization_id), name: "no-such-id"}
+    order = {"name": "P", "region": "local"}
+    project = (await api.call("POST", "/projects", member.key, json=order, expect=201)).json()["data"]["id"]
+    ids = {"organization_id": str(member.organization_id), "project_id": project, name: "no-such-id"}
     if "/billing/publishers/{slug}" in path:
         ids["slug"] = (await clerk.publisher(member))["slug"]
     target = re.sub(r"\{(\w+)\}", lambda found: ids.get(found[1], str(uuid7())), path)

@@ -82,6 +82,9 @@ async def known(world: World, gateway: RunningGateway, upstream: RecordingUpstre
         f"/organizations/{agent.organization_id}/api-keys", headers=agent.headers, json={"name": "limited"}
     )
     stranger = await world.agent()
+    project = await gateway.client.post(
+        "/projects", headers=agent.headers, json={"name": "To be tried", "region": "local"}
+    )
     return Known(
         organization=str(agent.organization_id),
         foreign_organization=str(stranger.organization_id),
@@ -90,5 +93,6 @@ async def known(world: World, gateway: RunningGateway, upstream: RecordingUpstre
         slug="mine",
         foreign_slug=foreign.slug,
         receipt=paid.headers["x-request-id"],
+        project=project.json()["data"]["id"],
         key=other.json()["data"]["id"],
     )

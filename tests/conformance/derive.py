@@ -26,6 +26,8 @@ WHOLE_CATEGORIES = (
     "Sessions",
     "Plans",
     "webhooks",
+    "Projects",
+    "IP Allow Lists",
 )
 SERVED = frozenset(
     [

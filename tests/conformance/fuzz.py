@@ -16,7 +16,13 @@ TEMPLATE = Path(__file__).with_name("schemathesis.toml")
 OPERATOR_TOKEN = "operator-token-of-the-conformance-tests"
 # What would take away the very things that the other operations are tried with: a run of their own, the last.
 # (Recovery revokes every key, and the tool does try the code that another operation has shown it.)
-DESTRUCTIVE = ("revoke_default_org_api_key", "revoke_org_api_key", "delete_publisher", "wallet_recover")
+DESTRUCTIVE = (
+    "revoke_default_org_api_key",
+    "revoke_org_api_key",
+    "delete_publisher",
+    "delete_project",
+    "wallet_recover",
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,7 @@ class Known:
     slug: str
     foreign_slug: str
     receipt: str
+    project: str
     key: str
 
 

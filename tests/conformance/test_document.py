@@ -160,6 +160,8 @@ EXPECTED = {
     "change_password": 400,
     "reset_password": 404,
     "update_webhook": 404,
+    "add_ip_to_allow_list": 409,  # it would shut out who asks from here
+    "reset_ip_allow_list": 409,
     "resolve_exchange": 404,
     "create_charge": 404,
     "refund_charge": 404,
@@ -197,6 +199,7 @@ async def sent(gateway: RunningGateway, name: str, agent: Agent, known: Known, b
         charge_id=uuid4(),
         provider_id=uuid4(),
         webhook_id=uuid4(),
+        project_id=known.project,
         key_id=other_key,
         role_id=role,
         member_id=uuid4(),

@@ -86,6 +86,8 @@ class Walker:
             "provider_id": str(uuid4()),
             "plan_id": str(uuid4()),
             "webhook_id": str(uuid4()),
+            "project_id": self.known.project,
+            "ip_id": str(uuid4()),
             "delivery_id": str(uuid4()),
             "permission": "org.read",
             "provider": "not-found",

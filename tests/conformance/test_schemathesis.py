@@ -75,6 +75,8 @@ MAY_FAIL = {
     "GET /oauth/providers/{provider_id}/callback": "no provider is defined",
     "DELETE /oauth/connections/{provider}": "nothing is connected",
     "DELETE /oauth/connections/providers/{provider_id}": "nothing is connected",
+    "GET /projects/{project_id}/connection_uri": "there is nothing to connect to",
+    "DELETE /projects/{project_id}/ip-allow/{ip_id}": "ids of entries cannot be guessed",
     "POST /publishers/{slug}/estimate": "slug and publisher_id must agree",
 }
 
@@ -112,7 +114,7 @@ async def test_with_a_key_of_an_organization(fuzzer: Fuzzer, gateway: RunningGat
     made = await gateway.client.post(path, headers=agent.headers, json={"name": "fuzzer"})
     key = made.json()["data"]["api_key"]
     outcome = await fuzzer.run(
-        "--include-path-regex", "^/organizations|^/wallet/recover", key=key, phases="fuzzing,stateful"
+        "--include-path-regex", "^/organizations|^/projects|^/wallet/recover", key=key, phases="fuzzing,stateful"
     )
     assert outcome.clean, outcome.report
     assert "DELETE /organizations/{organization_id}/publishers/{publisher_id}" in succeeded(outcome)

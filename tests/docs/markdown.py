@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<text>.*?)^```$", re.M | re.S)
 LINK = re.compile(r"(?<!!)\[(?:[^\[\]]|\[[^\]]*\])*\]\((?P<target>[^()\s]+)\)")
-SPAN = re.compile(r"`([^`\n]+(?:\n[^`\n]+)?)`")
+SPAN = re.compile(r"`([^`\n]+(?:\n[^`\n]+){0,2})`")
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ ALLOWED = {
     "admin_api/resources/plans.py Used.percent": "a share of a limit",
     "admin_api/resources/plans.py _used": "a share of a limit",
     "admin_api/resources/plans.py QuotaUsage": "the contract sends what is not offered here as JSON numbers",
+    "admin_api/resources/projects.py Project.": "sizes of computes and seconds",
     "gateway/catalog/suggest.py ": "how well a publisher fits a task",
     "gateway/catalog/delivery.py ": "timeouts",
     "gateway/catalog/openapi/text.py ": "numbers of a document; prices are texts",

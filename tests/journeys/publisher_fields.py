@@ -66,6 +66,16 @@ async def _seller(stage: Stage) -> None:
     assert "Sold by</dt><dd>an individual" in await stage.page(await stage.sells())
 
 
+@shows("project_id")
+async def belongs_to_a_project(stage: Stage) -> None:
+    client, headers = stage.gateway.client, stage.seller.headers
+    made = await client.post("/projects", headers=headers, json={"name": "Tides", "region": "local"})
+    path = f"/projects/{made.json()['data']['id']}"
+    shop = await stage.sells(project_id=made.json()["data"]["id"])
+    refused = await client.delete(path, headers=headers)
+    assert (refused.status_code, refused.json()["publishers"]) == (409, [shop["slug"]])
+
+
 @shows("usage_examples", "usage_examples.title", "usage_examples.description", "usage_examples.curl")
 async def _examples(stage: Stage) -> None:
     example = {"title": "T-one", "description": "D-two", "curl": "curl C-three"}

@@ -159,6 +159,26 @@ async def test_a_key_makes_no_key_that_works_where_it_does_not(behind: RunningGa
     assert narrowed.json()["data"]["ip_allow_list"] == ["198.51.100.0/24"], "anywhere, as far as it may itself"
 
 
+async def test_a_project_is_held_to_its_list_the_same_way(
+    gateway: RunningGateway, behind: RunningGateway, agent: Agent
+) -> None:
+    made = await gateway.client.post("/projects", headers=agent.headers, json={"name": "P", "region": "local"})
+    path = f"/projects/{made.json()['data']['id']}"
+    body = {"entries": [{"ip_address": f"{INSIDE}/32"}, {"ip_address": "2001:db8:7::/48"}]}
+    params = {"allow_lockout": "true"}
+    reset = await gateway.client.put(f"{path}/ip-allow/reset", headers=agent.headers, json=body, params=params)
+    assert reset.status_code == 200, reset.text
+
+    async def asked(door: RunningGateway, *claimed: str) -> int:
+        return (await door.client.get(path, headers=bearer(agent.key, *claimed))).status_code
+
+    for claimed in ([INSIDE], ["2001:db8:7::1"], [f"{OUTSIDE}, {INSIDE}"]):
+        assert await asked(behind, *claimed) == 200
+    for claimed in ([], [OUTSIDE], [f"{INSIDE}, {OUTSIDE}"], [INSIDE, OUTSIDE], ["2001:db8:8::1"]):
+        assert await asked(behind, *claimed) == 403
+    assert await asked(gateway, INSIDE) == 403, "nobody is believed there"
+
+
 async def test_no_key_changes_its_own_list(behind: RunningGateway, agent: Agent) -> None:
     made = await make(behind, agent, [INSIDE])
     path = f"/organizations/default/api-keys/{made['id']}"

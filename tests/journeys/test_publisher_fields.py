@@ -64,7 +64,7 @@ SHOWN = [(door, name) for door, name in CASES if name.split(".")[0] not in NOT_O
 # A word that is not offered, or a value that asks for what is not.
 REFUSED: dict[str, Any] = {
     "compute_type": "function", "hourly_rate": "1", "grace_period_minutes": 5, "database_name": "sales",
-    "branch_id": "01890000-0000-7000-8000-000000000001", "project_id": "01890000-0000-7000-8000-000000000001",
+    "branch_id": "01890000-0000-7000-8000-000000000001",
     "ownership_tracking_enabled": True, "resource_id_response_path": "data.id", "resource_id_url_pattern": "/items/{id}",
     "protected_operations": ["DELETE"],
 }  # fmt: skip
