@@ -136,7 +136,7 @@ async def test_a_charge_is_taken_earned_and_seen_from_both_ends(api: Api, clerk:
     earned = await api.call(
         "GET", f"/organizations/{shop.owner.organization_id}/publishers/{shop.id}/earnings", shop.owner.key, expect=200
     )
-    assert (earned.json()["data"][0]["total_revenue_atomic"], earned.json()["data"][0]["request_count"]) == (97_500, 0)
+    assert (earned.json()["data"][0]["total_revenue_atomic"], earned.json()["data"][0]["request_count"]) == (97_500, 1)
     assert (await shop.refund(made)).json() == {**made, "status": "refunded"}
     history = (await api.call("GET", "/wallet/transactions", agent.member.key, expect=200)).json()["data"]
     lines = [(one["source"], one["amount_atomic"], one["description"]) for one in history["transactions"]]

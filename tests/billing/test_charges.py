@@ -179,15 +179,3 @@ async def test_the_proof_sees(connection: Connection, spoil: str) -> None:
     finally:
         await transaction.rollback()
     assert [rule for rule in found if "charge" in rule and ("penalties" in rule)], found
-
-
-async def test_a_charge_is_no_call(connection: Connection) -> None:
-    agent, shop, publisher = await stage(connection, "0")
-    wallet = await wallets.FIND_WALLET.one(connection, agent.id, USDC)
-    async with connection.transaction():
-        await charges.charge(connection, publisher, wallet, 300, "x", None)
-    counted = await connection.fetch(
-        "SELECT * FROM catalog.usage_between('00000000-0000-0000-0000-000000000000',"
-        " 'ffffffff-ffff-ffff-ffff-ffffffffffff') WHERE publisher_id = $1", shop.id,
-    )  # fmt: skip
-    assert counted == []
