@@ -214,6 +214,7 @@ class PublisherResponse(Answer):
     max_connections: Annotated[int | None, EXTENSION]
     connect_retries: Annotated[int | None, EXTENSION]
     refund_on_status: Annotated[list[str], EXTENSION]
+    refund_rules: Annotated[dict[str, Any] | None, EXTENSION]
     websocket_enabled: Annotated[bool, EXTENSION]
     ready: Annotated[bool, EXTENSION] = False
     not_ready: Annotated[str | None, EXTENSION] = None

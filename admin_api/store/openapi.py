@@ -14,6 +14,7 @@ from admin_api.store.clean import clean, line
 from gateway.catalog.openapi.payment_info import FIELD, fixed, metered
 from gateway.catalog.openapi.schemas import SchemaWriter
 from gateway.catalog.records import Publisher
+from gateway.catalog.refund_rules import FIELD as RULES
 
 QUERY = {
     "type": "object",
@@ -41,6 +42,10 @@ def document(publisher: Publisher, public_url: str, *, onchain: bool) -> dict[st
         "components": {"securitySchemes": {"api_key": {"type": "http", "scheme": "bearer"}}},
         "security": [{"api_key": []}, {}] if onchain else [{"api_key": []}],
     }
+    free = facts.free_when(publisher)
+    if free is not None:
+        made["info"]["description"] = "\n\n".join(part for part in (made["info"]["description"], clean(free)) if part)
+        made["info"]["x-refund-rules"] = record.document[RULES]
     protocols: list[Mapping[str, Any]] = [{"x402": {}}, {"prepaid": {}}] if onchain else [{"prepaid": {}}]
     if record.category == "database":
         price = _payment(facts.tag(publisher, "POST"), protocols)

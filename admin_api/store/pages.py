@@ -134,6 +134,7 @@ def _shown(publisher: Publisher, services: Services, tables: list[dict[str, Any]
         "kind": _kind(publisher),
         "verified": record.is_verified,
         "calls": publisher.usage.calls,
+        "free_when": facts.free_when(publisher),
         "assets": [f"{asset.symbol} on {asset.network_name}" for asset in publisher.assets],
         "capabilities": (document.get("capabilities") or [])[:20],
         "price": facts.summary(publisher),

@@ -25,8 +25,14 @@ class Settlement:
 
 
 def settle(
-    ending: Ending, status: int | None, *, answered: bool, due: Quote, refunded: frozenset[int] = NOTHING
+    ending: Ending,
+    status: int | None,
+    *,
+    answered: bool,
+    due: Quote,
+    refunded: frozenset[int] = NOTHING,
+    judged: str | None = None,
 ) -> Settlement:
     """Decide a hold's end. `due` is the price of what was read by now; the rest as for prepaid calls."""
-    rule = prepaid_credits.settle(ending, status, answered=answered, refunded=refunded)
+    rule = prepaid_credits.settle(ending, status, answered=answered, refunded=refunded, judged=judged)
     return Settlement(due if rule.action == "keep" else FREE, rule.reason)

@@ -41,20 +41,30 @@ class Settlement:
     reason: str
 
 
-def gives_back(status: int, refunded: frozenset[int] = NOTHING) -> str | None:
-    """Return why an answer of this status costs nothing, or None. `refunded` is what its publisher gives back."""
+def gives_back(status: int, refunded: frozenset[int] = NOTHING, judged: str | None = None) -> str | None:
+    """Return why an answer costs nothing, or None.
+
+    `refunded` are the statuses that its publisher gives back, `judged` what its rules say of this answer.
+    """
     if status >= 500:
         return "upstream_5xx"
-    return "refund_on_status" if status in refunded else None
+    return "refund_on_status" if status in refunded else judged
 
 
-def settle(ending: Ending, status: int | None, *, answered: bool, refunded: frozenset[int] = NOTHING) -> Settlement:
+def settle(
+    ending: Ending,
+    status: int | None,
+    *,
+    answered: bool,
+    refunded: frozenset[int] = NOTHING,
+    judged: str | None = None,
+) -> Settlement:
     """Decide a fixed-price charge's end.
 
     `answered` is whether the answer's head had gone out to the caller; `status` is what the upstream answered.
     """
     if status is not None and ending in ANSWERED:
-        reason = gives_back(status, refunded)
+        reason = gives_back(status, refunded, judged)
         if reason is not None:
             return Settlement("refund", reason)
         if ending == "delivered" or answered:

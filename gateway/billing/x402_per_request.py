@@ -48,10 +48,16 @@ class Settlement:
 
 
 def settle(
-    ending: Ending, status: int | None, *, answered: bool, submitted: bool, refunded: frozenset[int] = NOTHING
+    ending: Ending,
+    status: int | None,
+    *,
+    answered: bool,
+    submitted: bool,
+    refunded: frozenset[int] = NOTHING,
+    judged: str | None = None,
 ) -> Settlement:
     """Decide an authorization's end. `submitted`: it was handed over for settlement; the rest as for prepaid calls."""
-    rule = prepaid_credits.settle(ending, status, answered=answered, refunded=refunded)
+    rule = prepaid_credits.settle(ending, status, answered=answered, refunded=refunded, judged=judged)
     if rule.action == "keep":
         return Settlement("keep" if submitted else "submit", rule.reason)
     return Settlement("repay" if submitted else "cancel", rule.reason)

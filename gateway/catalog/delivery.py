@@ -12,8 +12,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.catalog.refund_rules import FIELD, compile_rules
 from gateway.catalog.refusals import refused
 from gateway.settings import ProxySettings
+from pricing.refund_rules import RefundRules
 
 SHORTEST = 0.05
 MAX_STATUSES = 64
@@ -38,6 +40,9 @@ class DeliveryPolicy:
     connections: int | None = None
     retries: int | None = None
     refunded: frozenset[int] = field(default_factory=frozenset[int])
+    rules: RefundRules | None = None
+    promised: Mapping[str, Any] | None = None
+    """The rules as their owner wrote them, for whoever is about to pay."""
 
 
 def refund_statuses(values: Iterable[str]) -> list[str]:
@@ -88,4 +93,6 @@ def compile_delivery(document: Mapping[str, Any]) -> DeliveryPolicy:
         connections=document.get("max_connections"),
         retries=document.get("connect_retries"),
         refunded=expand(document.get("refund_on_status") or ()),
+        rules=compile_rules(document),
+        promised=document.get(FIELD),
     )

@@ -13,6 +13,7 @@ from typing import Any, cast
 from gateway.catalog import checks
 from gateway.catalog.authentication import check_authentication
 from gateway.catalog.prices import percent
+from gateway.catalog.refund_rules import check_refund_rules
 from gateway.catalog.refusals import refused
 from gateway.catalog.requests import PRICE_FIELDS, SECRET_FIELDS
 from gateway.catalog.sales import is_postgres
@@ -136,6 +137,7 @@ def check_whole(draft: Draft) -> None:
         case _:
             _check_database(secrets)
     _check_credentials(draft)
+    check_refund_rules(columns["publisher_category"], document)
     check_user_oauth(columns["publisher_category"], document, secrets)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, Strict, StrictBool, StrictInt, StrictStr
 
-from gateway.catalog import checks, delivery, metering, tiers
+from gateway.catalog import checks, delivery, metering, refund_rules, tiers
 from gateway.catalog.vocabulary import (
     AUTH_TYPES,
     BILLING_MODELS,
@@ -106,5 +106,6 @@ MeteredAmount = Annotated[StrictStr, Field(max_length=64), EXTENSION]
 CostHeader = Annotated[StrictStr, AfterValidator(checks.header_name), EXTENSION]
 PriceTiers = Annotated[Any, AfterValidator(tiers.price_tiers), EXTENSION]
 TierStyle = Annotated[StrictStr, _words(tiers.STYLES), EXTENSION]
+RefundRules = Annotated[Any, AfterValidator(refund_rules.refund_rules), EXTENSION]
 UsagePrices = Annotated[Any, AfterValidator(metering.usage_prices), EXTENSION]
 RefundStatuses = Annotated[list[StrictStr], Field(max_length=200), AfterValidator(delivery.refund_statuses), EXTENSION]

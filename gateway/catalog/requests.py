@@ -41,6 +41,7 @@ from gateway.catalog.fields import (
     PriceTiers,
     PublicHeaders,
     QueryName,
+    RefundRules,
     RefundStatuses,
     ResponsePath,
     Seconds,
@@ -154,6 +155,7 @@ class DeliveryFields(RequestBody):
     max_connections: Connections | None = None
     connect_retries: Connections | None = None
     refund_on_status: RefundStatuses | None = None
+    refund_rules: RefundRules = None
     websocket_enabled: Switch | None = None
 
 

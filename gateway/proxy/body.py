@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from time import perf_counter
 
 from gateway.errors import InvalidRequest, PayloadTooLarge, RequestTimeout
 from gateway.proxy.exchange import Exchange, Message
@@ -37,6 +38,8 @@ async def next_message(exchange: Exchange) -> Message:
     if message["type"] == "http.disconnect":
         raise ClientGone
     exchange.body_ended = not message.get("more_body")
+    if exchange.body_ended:
+        exchange.body_at = perf_counter()
     return message
 
 

@@ -53,6 +53,7 @@ class Exchange:
         "allowance",
         "answered",
         "asset_price",
+        "body_at",
         "body_ended",
         "body_hasher",
         "budget",
@@ -67,6 +68,7 @@ class Exchange:
         "head_sent",
         "held",
         "id",
+        "judged",
         "keyed",
         "lag",
         "limit",
@@ -127,9 +129,11 @@ class Exchange:
         self.held: HeldCall | None = None  # authorize: set when the most that the call may cost is held
         self.payment: CallPayment | None = None  # authorize: set when a payment on a chain is reserved for this call
         self.status: int | None = None  # forward: what the upstream answered
+        self.judged: str | None = None  # judge: why the publisher's rules give this answer back
         self.answered = 0  # deliver: the status that the caller got
         self.ending: Ending = "delivered"  # deliver: how the answer that is kept ended
         self.body_ended = False  # body: whether the whole request body is here
+        self.body_at = 0.0  # body: since when it is
         self.bytes_in = 0  # meter
         self.bytes_out = 0  # meter
         self.body_hasher: Any = None  # meter: sha256 of the response body, for paid calls

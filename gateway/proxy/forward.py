@@ -18,6 +18,7 @@ from gateway.proxy.body import request_body
 from gateway.proxy.destination import Destination
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.identify import peer_address
+from gateway.proxy.judge import judges
 from gateway.proxy.meter import NOT_ASKED
 from gateway.upstreams.auth.authenticator import Authenticator
 from gateway.upstreams.http.client import UpstreamClient
@@ -157,7 +158,7 @@ def request_headers(
     listed = connection_options(exchange.scope["headers"])
     allowed, everything, own = publisher.passthrough, publisher.passthrough_all, publisher.route_names
     relayed = RELAYED if publisher.relays and exchange.meter is None else NOTHING  # what is bought is not relayed
-    typed, reads = False, exchange.meter is not None and exchange.meter.reads
+    typed, reads = False, (exchange.meter is not None and exchange.meter.reads) or judges(exchange)
     for pair in exchange.scope["headers"]:
         name = pair[0]
         if name not in allowed and not everything and name not in relayed:

@@ -51,6 +51,7 @@ class HeldCall:
                 answered=exchange.head_sent or self.meter.bought,  # what was bought for a caller is its own
                 due=self.meter.due,
                 refunded=exchange.refunded_statuses,
+                judged=exchange.judged,
             )
             # A call whose key is still claimed has no stored answer: the key is given back, so the hold is too.
             due = decision.due if exchange.keyed is None else FREE

@@ -38,6 +38,7 @@ from gateway.proxy.forward import NO_FIELDS, forward
 from gateway.proxy.idempotency import claim_key, keep_answer, release_key, replay
 from gateway.proxy.identify import identify
 from gateway.proxy.intake import intake
+from gateway.proxy.judge import judge
 from gateway.proxy.limit import limit
 from gateway.proxy.live import Live
 from gateway.proxy.match import match
@@ -277,6 +278,8 @@ class Pipeline:
         answer = await self._answer(exchange, to)
         if exchange.held is not None:
             await self._measure(exchange, to, answer)
+        if exchange.sold.delivery.rules is not None:
+            await self._judge(exchange, to, answer)
         await self._hand_over(exchange, answer)
 
     async def _buy_for(self, exchange: Exchange, to: Destination, buyer: Buyer) -> None:
@@ -290,7 +293,7 @@ class Pipeline:
         """Deliver an answer and settle."""
         services = self.services
         # The refund of an answer that costs nothing is durable before the caller reads that it does.
-        given_back = gives_back(answer.status, exchange.refunded_statuses) is not None
+        given_back = gives_back(answer.status, exchange.refunded_statuses, exchange.judged) is not None
         refunded = given_back and await settle(exchange, services.ledger, "delivered")
         if ARMED == "refund.after" and refunded:
             await act()
@@ -317,6 +320,14 @@ class Pipeline:
             return
         try:
             await exchange.meter.begin(answer)
+        except UpstreamError as error:
+            await answer.aclose()
+            raise await unanswered(exchange, to, error, self.services) from error
+
+    async def _judge(self, exchange: Exchange, to: Destination, answer: UpstreamResponse) -> None:
+        """Look whether the publisher's rules give an answer back; one that breaks off meanwhile was nobody's answer."""
+        try:
+            await judge(exchange, answer)
         except UpstreamError as error:
             await answer.aclose()
             raise await unanswered(exchange, to, error, self.services) from error

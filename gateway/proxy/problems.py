@@ -101,8 +101,15 @@ def payment_required(exchange: Exchange, public_url: str, *, available: int, err
             "publisher_id": str(publisher.id),
             "expires": int(time.time()) + OFFER_SECONDS,
             **estimate_member(exchange),
+            **promised_member(exchange),
         },
     }
+
+
+def promised_member(exchange: Exchange) -> dict[str, Any]:
+    """Return by which rules of the publisher an answer would cost nothing, for who is about to pay."""
+    promised = exchange.sold.delivery.promised
+    return {"refund_rules": promised} if promised else {}
 
 
 def estimate_member(exchange: Exchange) -> dict[str, Any]:

@@ -32,7 +32,11 @@ async def settle(exchange: Exchange, ledger: GroupCommit, ending: Ending) -> boo
         exchange.outcome = "free" if ending in prepaid_credits.ANSWERED else "refused"
         return False
     decision = prepaid_credits.settle(
-        ending, exchange.status, answered=exchange.head_sent, refunded=exchange.sold.delivery.refunded
+        ending,
+        exchange.status,
+        answered=exchange.head_sent,
+        refunded=exchange.sold.delivery.refunded,
+        judged=exchange.judged,
     )
     # A call whose key is still claimed has no stored answer (that would have settled it): the key is given back, so the
     # charge is too. Its caller may ask, and pay, again.

@@ -16,10 +16,11 @@ DUE = Quote(1_100, 100, "usage")
 @pytest.mark.parametrize("ending", get_args(Ending))
 @pytest.mark.parametrize("status", [None, 200, 404, 500])
 @pytest.mark.parametrize("answered", [True, False])
+@pytest.mark.parametrize("judged", [None, "refund_rule_empty"])
 def test_it_captures_exactly_where_a_fixed_price_would_be_kept(
-    ending: Ending, status: int | None, answered: bool
+    ending: Ending, status: int | None, answered: bool, judged: str | None
 ) -> None:
     refunded = frozenset({404})
-    rule = prepaid_credits.settle(ending, status, answered=answered, refunded=refunded)
-    settlement = pay_per_use.settle(ending, status, answered=answered, due=DUE, refunded=refunded)
+    rule = prepaid_credits.settle(ending, status, answered=answered, refunded=refunded, judged=judged)
+    settlement = pay_per_use.settle(ending, status, answered=answered, due=DUE, refunded=refunded, judged=judged)
     assert settlement == pay_per_use.Settlement(DUE if rule.action == "keep" else FREE, rule.reason)

@@ -46,12 +46,13 @@ def test_the_refund_rule(
     st.none() | st.integers(100, 599),
     st.booleans(),
     st.frozensets(st.integers(100, 599)),
+    st.none() | st.just("refund_rule_empty"),
 )
 def test_an_owner_is_more_generous_than_the_rule_or_equal_never_less(
-    ending: Ending, status: int | None, answered: bool, refunded: frozenset[int]
+    ending: Ending, status: int | None, answered: bool, refunded: frozenset[int], judged: str | None
 ) -> None:
     plain = settle(ending, status, answered=answered)
-    chosen = settle(ending, status, answered=answered, refunded=refunded)
+    chosen = settle(ending, status, answered=answered, refunded=refunded, judged=judged)
     assert plain.action == "keep" or chosen.action == "refund"
-    if status is not None and gives_back(status, refunded):
+    if status is not None and gives_back(status, refunded, judged):
         assert chosen.action == "refund"

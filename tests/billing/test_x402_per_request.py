@@ -51,6 +51,12 @@ def test_a_status_that_its_publisher_gives_back_cancels() -> None:
     assert (decided.action, decided.reason) == ("cancel", "refund_on_status")
 
 
+@pytest.mark.parametrize(("submitted", "action"), [(False, "cancel"), (True, "repay")])
+def test_an_answer_that_its_publishers_rules_give_back_is_not_paid(submitted: bool, action: str) -> None:
+    decided = settle("delivered", 200, answered=False, submitted=submitted, judged="refund_rule_late")
+    assert (decided.action, decided.reason) == (action, "refund_rule_late")
+
+
 @pytest.mark.parametrize(
     ("chosen", "seconds", "policy"),
     [

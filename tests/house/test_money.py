@@ -29,6 +29,8 @@ ALLOWED = {
     "admin_api/resources/projects.py Project.": "sizes of computes and seconds",
     "gateway/catalog/suggest.py ": "how well a publisher fits a task",
     "gateway/catalog/delivery.py ": "timeouts",
+    "gateway/catalog/refund_rules.py compile_rules": "a time",
+    "pricing/refund_rules.py ": "numbers of an answer, and bounds of a schema",
     "gateway/catalog/openapi/text.py ": "numbers of a document; prices are texts",
     "gateway/catalog/openapi/importing.py _Operation._query": "an example of a parameter",
     "gateway/catalog/openapi/schemas.py _is_number": "bounds of a schema",

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator
 
 from tests.hostile.wire import CLOSE, ScriptedUpstream
+from tests.journeys.rule_scenes import ANSWERS
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 HALF = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf"
@@ -36,7 +37,9 @@ async def publisher() -> ScriptedUpstream:
             "flood": _flood,
             "three": _three,
             "slow-ok": _later(OK),
+            **ANSWERS,
             "slow-503": _later(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"),
+            "slow-results": _later(ANSWERS["results"]),
             "hang": _hang,
         },
         early={"early": _early, "deaf": _hang},

@@ -317,15 +317,15 @@ async def _(stage: Stage) -> Seen:
 
 @row("leaves-before")
 async def _(stage: Stage) -> None:
-    await _leave_before(stage, "/slow-ok")
+    await leave_before(stage, "/slow-ok")
 
 
 @row("leaves-before-error")
 async def _(stage: Stage) -> None:
-    await _leave_before(stage, "/slow-503")
+    await leave_before(stage, "/slow-503")
 
 
-async def _leave_before(stage: Stage, path: str) -> None:
+async def leave_before(stage: Stage, path: str) -> None:
     stage.upstream.forget()
     wire = await stage.begin(path)
     await stage.reached()

@@ -46,6 +46,7 @@ SHOWN_ELSEWHERE = {
     "tests/admin_api/test_settlement_fields.py": "x402_settlement x402_exposure",
     "tests/admin_api/test_metering_fields.py": "reserve_max_charge unresolved_fallback_charge upstream_cost_header"
     " upstream_usage_prices price_per_mib",
+    "tests/admin_api/test_refund_rules.py": "refund_rules",
     "tests/admin_api/test_tier_fields.py": "price_tiers tier_style",
     "tests/admin_api/test_websocket_switch.py": "websocket_enabled",
     "tests/proxy/test_upstream_auth.py": "jwt_claims jwt_key_id",

@@ -26,6 +26,7 @@ from gateway.proxy.problems import (
     estimate_member,
     limit_fields,
     prepaid_accept,
+    promised_member,
     send_whole,
 )
 from gateway.services import Services
@@ -92,6 +93,7 @@ def _seren(exchange: Exchange, offers: Sequence[Offer]) -> dict[str, Any]:
         "publisher_id": str(exchange.sold.id),
         "expires": now + seconds,
         **estimate_member(exchange),
+        **promised_member(exchange),
     }
     wallet = _named_wallet(exchange)
     if wallet is not None:

@@ -116,6 +116,7 @@ class CallPayment:
                 answered=exchange.head_sent,
                 submitted=self.submitted,
                 refunded=exchange.sold.delivery.refunded,
+                judged=exchange.judged,
             )
             # What the rule keeps was kept with its answer (`keep`); an answer that was not kept has not arrived whole.
             await self.give_back(exchange, decision.reason)

@@ -28,6 +28,7 @@ from gateway.proxy.authorize import Shortfall
 from gateway.proxy.deliver import deliver
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.idempotency import fingerprint, release_key
+from gateway.proxy.judge import judge
 from gateway.proxy.onchain import ask, hold, metered
 from gateway.proxy.onchain.claim import answer_again, bought, claim, explained, fate_before, fate_of, pending
 from gateway.proxy.onchain.declined import Declined
@@ -130,7 +131,8 @@ class OnchainRail:
         if payment is None:
             raise RuntimeError("authorize has not run")
         proxy, keeps = self.services.settings.proxy, self.services.answers.keep
-        given_back = gives_back(answer.status, exchange.sold.delivery.refunded) is not None
+        await judge(exchange, answer)
+        given_back = gives_back(answer.status, exchange.sold.delivery.refunded, exchange.judged) is not None
         if given_back:
             await payment.end(exchange, "delivered")
             await release_key(exchange, self.services.answers, self.services.ledger)

@@ -1,0 +1,78 @@
+"""Automatic refunds that an owner promises (pricing/refund_rules.py): the field of requests, and compiled. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import orjson
+
+from gateway.catalog.refusals import refused
+from pricing.refund_rules import WHOLE, RefundRules, is_path, read_form
+
+FIELD = "refund_rules"
+NAMES = ("empty_result", "error_at", "later_than_ms", "schema")
+MOST_MS = 600_000
+MOST_BYTES = 16_384
+
+
+def refund_rules(value: Any) -> dict[str, Any] | None:
+    """Return rules as they are stored, None for none. Raises ValueError."""
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise ValueError('must be an object such as {"empty_result": true, "later_than_ms": 2000}')
+    given = cast("dict[str, Any]", value)
+    unknown = next((name for name in given if name not in NAMES), None)
+    if unknown is not None:
+        raise ValueError(f"has no rule {str(unknown)[:40]!r}; the rules are {', '.join(NAMES)}")
+    found = {name: given[name] for name in NAMES if given.get(name) is not None and given[name] is not False}
+    empty, error, late = found.get("empty_result"), found.get("error_at"), found.get("later_than_ms")
+    if empty is not None and empty is not True and not is_path(empty):
+        raise ValueError("has an empty_result that is neither true nor a dotted path into the answer, such as results")
+    if error is not None and (not is_path(error) or error == WHOLE):
+        raise ValueError("has an error_at that is no dotted path into the answer, such as error.code")
+    if late is not None and (isinstance(late, bool) or not isinstance(late, int) or not 1 <= late <= MOST_MS):
+        raise ValueError(f"has a later_than_ms that is no whole number from 1 to {MOST_MS}")
+    if "schema" in found:
+        if len(orjson.dumps(found["schema"])) > MOST_BYTES:
+            raise ValueError(f"has a schema of more than {MOST_BYTES} bytes")
+        try:
+            read_form(found["schema"])
+        except ValueError as error_of_schema:
+            raise ValueError(f"has a schema that {error_of_schema}") from None
+    return found or None
+
+
+def check_refund_rules(category: str, document: Mapping[str, Any]) -> None:
+    """Raise InvalidRequest where no answer could be judged."""
+    if document.get(FIELD) is None:
+        return
+    if category != "integration" or document.get("integration_type") != "api":
+        raise refused(FIELD, "are for HTTP APIs: queries cost what they read, and what a failed tool costs is fixed")
+    if document.get("billing_model") == "x402_passthrough":
+        raise refused(FIELD, "cannot be combined with x402_passthrough: what an upstream was paid is gone")
+
+
+def promises(given: Mapping[str, Any] | None) -> list[str]:
+    """Return in words when an answer costs nothing by its publisher's rules."""
+    rules = given or {}
+    empty, error, late = rules.get("empty_result"), rules.get("error_at"), rules.get("later_than_ms")
+    found = [f"it begins later than {late} ms after the request"] if late else []
+    found += [f"its `{error}` tells of a failure"] if error else []
+    found += ["it is empty" if empty is True else f"its `{empty}` is empty"] if empty else []
+    return found + (["it is not of the promised form"] if "schema" in rules else [])
+
+
+def compile_rules(document: Mapping[str, Any]) -> RefundRules | None:
+    """Return the rules of a stored publisher."""
+    given: Mapping[str, Any] = document.get(FIELD) or {}
+    if not given:
+        return None
+    empty, late = given.get("empty_result"), given.get("later_than_ms")
+    return RefundRules(
+        later_than=None if late is None else late / 1_000,
+        error_at=given.get("error_at"),
+        empty_at=WHOLE if empty is True else empty,
+        form=read_form(given["schema"]) if "schema" in given else None,
+    )

@@ -1,0 +1,128 @@
+"""Automatic refunds in the pipeline: only the upstream can bring one about, on every way to pay, and before X-Cost is said."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.hostile.wire import Wire, request
+from tests.support.gateway import RunningGateway
+from tests.support.upstream import RecordingUpstream
+from tests.support.world import Agent, Shop, World
+
+pytestmark = pytest.mark.usefixtures("sound_books")
+FUNDS = 1_000_000
+# The upstream's answers say {"ok": true}: each of them is a failure to this rule.
+FAILS = {"error_at": "ok"}
+
+
+async def call(gateway: RunningGateway, shop: Shop, agent: Agent, path: str = "/x", **options: Any) -> httpx.Response:
+    method = options.pop("method", "GET")
+    headers = {**agent.headers, **options.pop("headers", {})}
+    return await gateway.client.request(method, f"/publishers/{shop.slug}{path}", headers=headers, **options)
+
+
+async def left(world: World, agent: Agent, amount: int) -> None:
+    """Wait until an agent has so much: a capture is written a moment after its answer."""
+    async with asyncio.timeout(60):
+        while await world.balance(agent) != amount:
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+async def test_what_its_rules_give_back_costs_nothing_and_its_head_says_so(
+    gateway: RunningGateway, world: World, method: str
+) -> None:
+    shop, agent = await world.publisher(refund_rules=FAILS), await world.agent(FUNDS)
+    answer = await call(gateway, shop, agent, method=method)
+    assert (answer.status_code, answer.headers["x-cost"], answer.json()["ok"]) == (200, "0", True)
+    assert answer.headers["x-balance"] == "1"
+    assert (await world.balance(agent), await world.earned(shop)) == (FUNDS, 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "method"), [("/x", "HEAD"), ("/status/206", "GET"), ("/status/404", "GET"), ("/status/204", "GET")]
+)
+async def test_an_answer_without_its_whole_content_is_paid(
+    gateway: RunningGateway, world: World, path: str, method: str
+) -> None:
+    rules = {**FAILS, "empty_result": True, "schema": {"required": ["never"]}}
+    shop, agent = await world.publisher(refund_rules=rules), await world.agent(FUNDS)
+    answer = await call(gateway, shop, agent, path, method=method)
+    assert answer.headers["x-cost"] == "0.01"
+    assert await world.balance(agent) == FUNDS - 10_000
+
+
+async def test_a_caller_cannot_ask_for_an_answer_that_is_judged_otherwise(
+    gateway: RunningGateway, world: World, upstream: RecordingUpstream
+) -> None:
+    fields = {"allowed_passthrough_headers": ["accept-encoding", "range", "if-range"]}
+    shop, agent = await world.publisher(refund_rules={"empty_result": True}, **fields), await world.agent(FUNDS)
+    asked = {"Accept-Encoding": "br", "Range": "bytes=0-0", "If-Range": '"x"'}
+    answer = await call(gateway, shop, agent, headers=asked)
+    seen = [(name.lower(), value) for name, value in upstream.requests[-1].headers]
+    assert ("accept-encoding", "identity") in seen
+    assert not {"range", "if-range"} & {name for name, _ in seen}
+    assert answer.headers["x-cost"] == "0.01"
+
+
+async def test_what_is_compressed_all_the_same_is_paid(
+    gateway: RunningGateway, world: World, upstream: RecordingUpstream
+) -> None:
+    shop, agent = await world.publisher(refund_rules=FAILS), await world.agent(FUNDS)
+    upstream.extra_headers = [("Content-Encoding", "x-own")]
+    try:
+        answer = await call(gateway, shop, agent)
+    finally:
+        upstream.extra_headers = []
+    assert answer.headers["x-cost"] == "0.01"
+
+
+@pytest.mark.parametrize(
+    "priced",
+    [
+        {"billing_model": "pay_per_use", "upstream_cost_header": "X-Spent", "unresolved_fallback_charge": "0.02"},
+        {"pricing_model": "per_byte", "price_per_mib": "1"},
+    ],
+)
+async def test_of_a_price_that_the_answer_tells_nothing_is_captured(
+    gateway: RunningGateway, world: World, priced: dict[str, Any]
+) -> None:
+    shop = await world.publisher(None, refund_rules=FAILS, reserve_max_charge="0.05", **priced)
+    kept = await world.publisher(None, refund_rules={"error_at": "no"}, reserve_max_charge="0.05", **priced)
+    agent = await world.agent(FUNDS)
+    answer = await call(gateway, shop, agent)
+    assert (answer.status_code, answer.headers["x-cost"]) == (200, "0")
+    await left(world, agent, FUNDS)
+    paid = await call(gateway, kept, agent)
+    assert paid.headers["x-cost"] != "0"
+    async with asyncio.timeout(60):
+        while not await world.earned(kept):
+            await asyncio.sleep(0.02)
+    assert await world.earned(shop) == 0
+
+
+async def test_the_rules_are_told_before_anything_is_paid(gateway: RunningGateway, world: World) -> None:
+    shop, poor = await world.publisher(refund_rules=FAILS), await world.agent()
+    unpaid = await call(gateway, shop, poor)
+    assert (unpaid.status_code, unpaid.json()["seren"]["refund_rules"]) == (402, FAILS)
+    plain = await call(gateway, await world.publisher(), poor)
+    assert "refund_rules" not in plain.json()["seren"]
+
+
+@pytest.mark.slow
+async def test_a_caller_that_sends_slowly_does_not_make_the_answer_late(gateway: RunningGateway, world: World) -> None:
+    shop, agent = await world.publisher(refund_rules={"later_than_ms": 4_000}), await world.agent(FUNDS)
+    wire = await Wire.open(gateway.port)
+    try:
+        head = request("POST", f"/publishers/{shop.slug}/x", "Content-Length: 4", key=agent.key)
+        await wire.send(head + b"ab")
+        await asyncio.sleep(5)
+        await wire.send(b"cd")
+        answer = await wire.answer()
+    finally:
+        wire.close()
+    assert (answer.status, dict(answer.headers)["x-cost"]) == (200, "0.01")
