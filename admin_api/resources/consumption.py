@@ -21,10 +21,11 @@ from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import Answer, Moment, PaginationMeta
 from admin_api.kit.needs import needs
 from admin_api.kit.problems import refusals
-from gateway.analytics.usage import Use, used
+from gateway.analytics.usage import Sold, Use, sold, used
 from gateway.catalog.assets import Asset
 from gateway.catalog.refusals import refused
 from gateway.identity.permissions import Permission
+from gateway.projects.access import InProject
 from gateway.services import Services
 from pricing.money import format_amount
 
@@ -133,6 +134,26 @@ class GatewayUsage(Used):
     by_day: list[UsedOn]
 
 
+class Sales(Answer):
+    """Calls that were paid and not given back, and what was paid for them."""
+
+    calls: int
+    spend: list[Spend]
+
+
+class SalesOf(Sales):
+    """The same of one publisher."""
+
+    publisher_id: UUID
+    publisher_slug: str
+
+
+class ProjectSales(Sales):
+    """What was used of the publishers that belong to a project, by everybody. Extension."""
+
+    by_publisher: list[SalesOf]
+
+
 class ProjectConsumption(Answer):
     """What a project has consumed."""
 
@@ -141,6 +162,14 @@ class ProjectConsumption(Answer):
     since: Annotated[Moment, Field(alias="from")]
     until: Annotated[Moment, Field(alias="to", description="The first moment after the window.")]
     periods: list[ConsumptionPeriodData]
+    gateway: ProjectSales
+
+
+class ProjectConsumptionResponse(Answer):
+    """Envelope."""
+
+    data: ProjectConsumption
+    pagination: PaginationMeta | None = None
 
 
 class OrganizationConsumption(Answer):
@@ -189,9 +218,21 @@ class UsageSummariesResponse(Answer):
     gateway: GatewayUsage
 
 
-def project_consumption(project_id: UUID, days: Window) -> ProjectConsumption:
-    """Return what a project has consumed."""
-    return ProjectConsumption.model_validate({"project_id": project_id, **_computes(days)})
+@router.get(
+    "/projects/{project_id}/consumption",
+    operation_id="get_project_consumption",
+    responses=refusals(400, 401, 403, 404),
+)
+async def get_project_consumption(
+    inside: Annotated[InProject, needs(Permission.PROJECTS_READ, project=True)],
+    services: ServicesDep,
+    days: DateWindow,
+) -> ProjectConsumptionResponse:
+    """Return what a project has consumed, by default since the first of this month. It has no computes yet."""
+    async with services.database.acquire() as connection:
+        found = await sold(connection, inside.project.id, days.first, days.last)
+    data = {"project_id": inside.project.id, "gateway": _project_sales(found, services), **_computes(days)}
+    return ProjectConsumptionResponse(data=ProjectConsumption.model_validate(data))
 
 
 @router.get(
@@ -263,6 +304,25 @@ async def _gateway(services: Services, organization_id: UUID, days: Window) -> G
         ],
         by_day=[UsedOn(date=day.isoformat(), **_sums(uses, assets)) for day, uses in dates.items()],
     )
+
+
+def _project_sales(found: list[Sold], services: Services) -> ProjectSales:
+    publishers: dict[tuple[UUID, str], list[Sold]] = {}
+    for one in found:
+        publishers.setdefault((one.publisher_id, one.slug), []).append(one)
+
+    def sums(sales: list[Sold]) -> dict[str, Any]:
+        spent: dict[UUID, int] = {}
+        for one in sales:
+            spent[one.asset_id] = spent.get(one.asset_id, 0) + one.spent
+        spend = [_spend(services.catalog.assets[asset_id], amount) for asset_id, amount in spent.items()]
+        return {"calls": sum(one.calls for one in sales), "spend": spend}
+
+    of = [
+        SalesOf(publisher_id=publisher, publisher_slug=slug, **sums(sales))
+        for (publisher, slug), sales in publishers.items()
+    ]
+    return ProjectSales(by_publisher=of, **sums(found))
 
 
 def _sums(uses: list[Use], assets: Mapping[UUID, Asset]) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""What an organization has used of publishers, by day: calls, bytes and money of its members' wallets.
+"""What an organization has used of publishers, by day: calls, bytes and money of its members' wallets; and what was
+used of a project's publishers, by everybody.
 
 A wallet belongs to an account and counts for the account's default organization, whichever key it called with. Money is
 net of refunds; bytes are of all calls. Reads sums and the short tail behind them.
@@ -61,6 +62,51 @@ USED = Statement(
     """,
     Use,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Sold:
+    """What was called of one publisher, in one ledger asset. Refunds are taken off."""
+
+    publisher_id: UUID
+    slug: str
+    asset_id: UUID
+    calls: int
+    spent: int
+
+    def __post_init__(self) -> None:
+        for name in ("calls", "spent"):
+            object.__setattr__(self, name, int(getattr(self, name)))
+
+
+# Publishers that are deleted by now have sold what they sold.
+SOLD = Statement(
+    """
+    WITH mine AS MATERIALIZED (
+        SELECT a.id, a.asset_id, p.id AS publisher_id, p.slug
+          FROM catalog.publisher p JOIN ledger.account a ON a.publisher_id = p.id AND a.purpose = 'earnings'
+         WHERE p.project_id = $1
+    ), sold AS (
+        SELECT d.account_id, d.calls, d.spent
+          FROM mine JOIN analytics.day d ON d.account_id = mine.id AND d.day BETWEEN $2 AND $3
+        UNION ALL
+        SELECT b.account_id, b.calls, b.spent
+          FROM analytics.mark m
+          CROSS JOIN LATERAL analytics.booked(m.upto, m.never, ARRAY(SELECT id FROM mine)) b
+         WHERE b.day BETWEEN $2 AND $3
+    )
+    SELECT mine.publisher_id, mine.slug, mine.asset_id, sum(s.calls) AS calls, sum(s.spent) AS spent
+      FROM sold s JOIN mine ON mine.id = s.account_id
+     GROUP BY mine.publisher_id, mine.slug, mine.asset_id
+     ORDER BY mine.slug, mine.asset_id
+    """,
+    Sold,
+)
+
+
+async def sold(connection: Connection, project_id: UUID, first: date, last: date) -> list[Sold]:
+    """Return what was called of a project's publishers from one day to another, both included."""
+    return await SOLD.all(connection, project_id, first, last)
 
 
 async def used(connection: Connection, organization_id: UUID, first: date, last: date) -> list[Use]:

@@ -97,6 +97,35 @@ async def test_a_statement_is_nobody_elses(api: Api, clerk: Clerk, connection: C
     await api.call("GET", theirs, other.key, expect=404)
 
 
+async def test_a_project_sees_what_was_used_of_its_publishers(
+    api: Api, clerk: Clerk, connection: Connection, world: World
+) -> None:
+    owner = await clerk.agent()
+    order = {"name": "Tides", "region": "local"}
+    project = (await api.call("POST", "/projects", owner.key, json=order, expect=201)).json()["data"]["id"]
+    mine = Shop(api, connection, owner, await clerk.publisher(owner, project_id=project))
+    other = Shop(api, connection, owner, await clerk.publisher(owner))
+    agent = await world.agent(1_000_000)
+    await mine.call(agent, 0, 300, fee=7)
+    await mine.call(agent, 1, 50)
+    await mine.call(agent, 40, 1_000)
+    await mine.give_back(await mine.call(agent, 0, 5_000))
+    await other.call(agent, 0, 900)
+    path = f"/projects/{project}/consumption"
+    data = (await api.call("GET", f"{path}?start_date={ago(1)}", owner.key, expect=200)).json()["data"]
+    spend = [{"asset_id": str(USDC), "symbol": "USDC", "spent": "0.00035", "spent_atomic": 350}]
+    (only,) = data["gateway"]["by_publisher"]
+    assert (data["project_id"], data["gateway"]["calls"], data["gateway"]["spend"]) == (project, 2, spend)
+    assert (only["publisher_id"], only["calls"], only["spend"]) == (str(mine.id), 2, spend)
+    assert (data["from"], data["to"][:10]) == (f"{ago(1)}T00:00:00.000000Z", ago(-1))
+    assert set(data["current_month"].values()) == {0}
+    empty = (await api.call("GET", f"{path}?start_date=2020-01-01&end_date=2020-02-01", owner.key)).json()["data"]
+    assert empty["gateway"] == {"calls": 0, "spend": [], "by_publisher": []}
+    assert [period["period_id"] for period in empty["periods"]] == ["2020-01", "2020-02"]
+    for days in ("start_date=x", "start_date=2026-02-01&end_date=2026-01-01", "start_date=2020-01-01"):
+        await api.call("GET", f"{path}?{days}", owner.key, expect=400)
+
+
 async def test_an_organization_sees_what_its_wallets_used(
     api: Api, clerk: Clerk, connection: Connection, world: World
 ) -> None:

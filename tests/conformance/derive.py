@@ -41,6 +41,7 @@ SERVED = frozenset(
         "revoke_org_api_key",
         "get_usage_summary",
         "get_organization_consumption",
+        "get_project_consumption",
         "list_audit_logs",
         "get_audit_log",
         "list_webhooks",
