@@ -17,7 +17,6 @@ from ipaddress import ip_network
 from urllib.parse import unquote
 from uuid import UUID
 
-from gateway.analytics.rollups import roll_up
 from gateway.audit.verify import Anchorer
 from gateway.billing.card_deposits import Cards
 from gateway.billing.deposits import Deposits
@@ -36,6 +35,7 @@ from gateway.identity.organization_plans import PlanBook
 from gateway.identity.passwords import Passwords
 from gateway.identity.principals import Identities
 from gateway.jobs.alerts import Alerts
+from gateway.jobs.bookkeeping import Bookkeeping
 from gateway.jobs.expire import expire_lots, expire_stored_answers
 from gateway.jobs.gauges import Sampler
 from gateway.jobs.heartbeat import Heartbeat
@@ -98,7 +98,6 @@ COLLECT_AFTER = 50_000
 CUT_SECONDS = 1.0  # how long calls that were cut off may take to settle their money
 EXPIRE_SECONDS = 30.0
 USAGE_SECONDS = 60.0
-ROLL_UP_SECONDS = 10.0
 FLUSH_SECONDS = 10.0
 LEARN_SECONDS = 2.0
 GAUGE_SECONDS = 5.0
@@ -270,7 +269,7 @@ class Worker:
         self._runner.every(self._dead_after / 3, self._reconciler.run, "reconciler")
         self._runner.every(self._dead_after / 3, lambda: give_back_undelivered(services.database), "undelivered")
         self._runner.every(EXPIRE_SECONDS, lambda: expire_lots(services.database), "expiry")
-        self._runner.every(ROLL_UP_SECONDS, lambda: roll_up(services.database), "analytics")
+        Bookkeeping(services.database, services.metrics, services.settings.money.proof_every).begin(self._runner)
         self._runner.every(EXPIRE_SECONDS, lambda: expire_stored_answers(services.database), "answers")
         self._runner.every(EXPIRE_SECONDS, lambda: forget_nonces(services.database), "nonces")
         self._runner.every(FLUSH_SECONDS, services.identities.flush_used, "last-used")

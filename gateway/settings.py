@@ -310,6 +310,9 @@ class MoneySettings(_Section):
         default=("10000=2", "50000=5"), description="Bonuses of card deposits: from so many cents on, so many percent"
     )
     minimum_onchain_deposit: int = Field(default=100_000, ge=1, description="Its transaction costs gas")
+    proof_every: Seconds = Field(
+        default=86_400.0, description="How long after a full proof of the books the next one begins"
+    )
     dead_after: Seconds = Field(
         default=15.0, description="A worker not heard of for so long is dead; its open exchanges are refunded"
     )

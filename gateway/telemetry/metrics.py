@@ -193,13 +193,14 @@ class Metrics:
         self._pool = _Gauges(self._sum_gauge("pool", "Connections of a pool by state.", "pool", "state"))
         self._cache_events = self._counter("cache_events_total", "Cache hits, misses and so on.", "cache", "event")
         self._cache_entries = _Gauges(self._sum_gauge("cache_entries", "Entries in a cache, all workers.", "cache"))
-        # Of all workers the one that looked last says it for all.
-        self._partitions_ahead = Gauge(
-            "tollway_ledger_partitions_ahead_seconds",
-            "For how long the ledger has partitions for new calls.",
-            registry=self._registry,
-            multiprocess_mode="livemostrecent",
+        self._partitions_ahead = self._last_said(
+            "ledger_partitions_ahead_seconds", "For how long the ledger has partitions for new calls."
         )
+        self._books = self._last_said("books_balance", "1 where the last proofs found the books sound, 0 where not.")
+        self._unknown = self._last_said(
+            "exchanges_unknown", "Payments and holds whose end has not been known for long."
+        )
+        self._billing_lag = self._last_said("billing_lag_seconds", "How far behind a part of billing is.", "of")
         sizes = self._histogram("ledger_batch_size", "Charges in one commit.", BATCHES)
         seconds = self._histogram("ledger_batch_seconds", "Duration of one commit.", SECONDS)
         self._batch_size, self._batch_seconds = (
@@ -340,6 +341,15 @@ class Metrics:
             self._payouts.set(numbers.get(state, 0), network, state)
         self._oldest_payout.set(oldest, network)
 
+    def set_books(self, sound: bool, unknown: int) -> None:
+        """Set whether the books balance, and how many exchanges are unknown."""
+        self._books.set(int(sound))
+        self._unknown.set(unknown)
+
+    def set_billing_lag(self, of: str, seconds: int) -> None:
+        """Set how far behind a part of billing is; `of` is a word of our code."""
+        self._billing_lag.labels(of).set(seconds)
+
     def cache_event(self, cache: str, event: str, times: int = 1) -> None:
         """Count hits, misses, evictions... of a cache; both are words of our code."""
         self._cache_events.add(times, cache, event)
@@ -373,6 +383,10 @@ class Metrics:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)
         return generate_latest(registry)
+
+    def _last_said(self, name: str, text: str, *labels: str) -> Gauge:
+        """Declare a gauge of which the worker that looked last says it for all."""
+        return Gauge(f"tollway_{name}", text, labels, registry=self._registry, multiprocess_mode="livemostrecent")
 
     def _counter(self, name: str, text: str, *labels: str) -> _Counters:
         return _Counters(Counter(f"tollway_{name}", text, labels, registry=self._registry), self._sheet)

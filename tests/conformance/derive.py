@@ -39,6 +39,7 @@ SERVED = frozenset(
         "list_org_api_keys",
         "create_org_api_key",
         "revoke_org_api_key",
+        "get_billing_health",
         "get_usage_summary",
         "get_organization_consumption",
         "get_project_consumption",
