@@ -62,6 +62,7 @@ class Plan(BaseModel):
     max_publishers: Some = None
     max_api_keys: Some = None
     max_members: Some = None
+    max_projects: Some = None
     support_level: str = Field(min_length=1, max_length=64)
     created_at: datetime
     updated_at: datetime

@@ -53,7 +53,7 @@ class Plan(Answer):
     sort_order: int
     is_active: bool
     support_level: str
-    max_projects: int | None = None
+    max_projects: int | None
     max_branches_per_project: int
     max_databases_per_branch: int | None = None
     max_endpoints_per_branch: int | None = None
@@ -157,7 +157,7 @@ class QuotaUsage(Answer):
     organization_id: UUID
     plan: Plan
     current_projects: int
-    projects_usage_percent: float | None = None
+    projects_usage_percent: float | None
     is_over_projects_quota: bool
     current_branches: int
     current_compute_hours: float
@@ -238,16 +238,18 @@ async def get_quota_usage(
         occupied = await OCCUPIED.one(connection, organization_id)
         calls = await quotas.used(connection, organization_id, today)
     plan = held.plan
-    rooms: dict[str, Any] = {
+    rooms = {
         room: _used(getattr(occupied, room), organization_plans.limit_of(plan, room))
         for room in organization_plans.ROOMS
     }
+    projects = rooms.pop("projects")
     return QuotaUsageResponse(
         data=QuotaUsage(
             organization_id=organization_id,
             plan=_plan(plan),
-            current_projects=0,
-            is_over_projects_quota=False,
+            current_projects=projects.used,
+            projects_usage_percent=projects.percent,
+            is_over_projects_quota=projects.limit is not None and projects.used > projects.limit,
             current_branches=0,
             current_compute_hours=0,
             is_over_compute_quota=False,
@@ -257,7 +259,9 @@ async def get_quota_usage(
             calls=_used(calls, plan.included_calls),
             is_over_calls_quota=plan.included_calls is not None and calls >= plan.included_calls,
             resets_at=next_month(today),
-            **rooms,
+            publishers=rooms["publishers"],
+            api_keys=rooms["api_keys"],
+            members=rooms["members"],
         )
     )
 

@@ -171,6 +171,7 @@ async def create_project(body: CreateProjectRequest, caller: Maker, services: Se
         made = await projects.create_project(
             connection, caller, body.organization_id, wanted, services.settings.projects
         )
+        await services.plans.demand_room(connection, made.organization_id, "projects", more=0)
     return ProjectCreatedResponse(data=ProjectCreated.model_validate(made))
 
 

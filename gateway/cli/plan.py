@@ -19,7 +19,7 @@ from gateway.plans import Plan, load_plans
 
 Result = TypeVar("Result")
 NONE = "none"
-WHOLE = ("included_calls", "calls_per_minute", "max_publishers", "max_api_keys", "max_members")
+WHOLE = ("included_calls", "calls_per_minute", "max_publishers", "max_api_keys", "max_members", "max_projects")
 
 
 @click.group()
@@ -56,6 +56,7 @@ def show_command(organization: UUID) -> None:
 @click.option("--max-publishers", help="A number, or none.")
 @click.option("--max-api-keys", help="A number, or none.")
 @click.option("--max-members", help="A number, or none.")
+@click.option("--max-projects", help="A number, or none.")
 def set_command(organization: UUID, name: str, **own: str | None) -> None:
     """Give an organization a plan from now on, with terms of its own where options say so.
 

@@ -18,8 +18,8 @@ from gateway.errors import PlanLimitReached
 from gateway.identity.permissions import LOCK_ORGANIZATION
 from gateway.plans import Plan, Plans
 
-Room = Literal["publishers", "api_keys", "members"]
-ROOMS: tuple[Room, ...] = ("publishers", "api_keys", "members")
+Room = Literal["publishers", "api_keys", "members", "projects"]
+ROOMS: tuple[Room, ...] = ("publishers", "api_keys", "members", "projects")
 TERMS = ("display_name", "price_monthly", "included_calls", "overage_price")
 """What an organization keeps of a plan as it was when it began."""
 
@@ -68,6 +68,7 @@ class Occupied:
     publishers: int
     api_keys: int
     members: int
+    projects: int
 
 
 def _as_it_is(moment: datetime) -> datetime:
@@ -91,7 +92,8 @@ OCCUPIED = Statement(
     SELECT (SELECT count(*) FROM catalog.publisher WHERE organization_id = $1 AND deleted_at IS NULL) AS publishers,
            (SELECT count(*) FROM identity.api_key WHERE organization_id = $1 AND revoked_at IS NULL
                AND (expires_at IS NULL OR expires_at > now())) AS api_keys,
-           (SELECT count(*) FROM identity.membership WHERE organization_id = $1) AS members
+           (SELECT count(*) FROM identity.membership WHERE organization_id = $1) AS members,
+           (SELECT count(*) FROM project.project WHERE organization_id = $1 AND deleted_at IS NULL) AS projects
     """,
     Occupied,
 )

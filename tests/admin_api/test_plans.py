@@ -256,6 +256,25 @@ async def test_no_more_keys_publishers_and_members_than_the_plan_allows(api: Api
     assert sorted(answer.status_code for answer in shops) == [201, 403, 403]
 
 
+async def test_projects_are_counted_and_bounded(api: Api, clerk: Clerk) -> None:
+    agent = await clerk.agent()
+    await assigned(api, agent, "free", max_projects=2)
+    region = api.services.settings.projects.regions[0]
+    made = await asyncio.gather(
+        *(api.call("POST", "/projects", agent.key, json={"name": f"p{n}", "region": region}) for n in range(4))
+    )
+    assert sorted(answer.status_code for answer in made) == [201, 201, 403, 403]
+    path = f"/organizations/{agent.organization_id}/quota"
+    used = (await api.call("GET", path, agent.key, expect=200)).json()["data"]
+    assert (used["current_projects"], used["projects_usage_percent"], used["is_over_projects_quota"]) == (
+        2,
+        100.0,
+        False,
+    )
+    await assigned(api, agent, "free", max_projects=1)
+    assert (await api.call("GET", path, agent.key, expect=200)).json()["data"]["is_over_projects_quota"] is True
+
+
 async def test_what_is_chosen_for_later_bounds_growth_already(api: Api, clerk: Clerk) -> None:
     agent = await clerk.agent()
     await assigned(api, agent, "pro")
