@@ -30,6 +30,7 @@ _MONEY = (
     *("wallet.apply_referral", "wallet.deposit", "wallet.grant"),
     *("charge.create", "charge.refund", "charge.slash"),
     *("payout.create", "payout.approve", "payout.cancel", "payout.complete", "payout.fail", "exchange.resolve"),
+    *("purchase.forgive", "purchase.fund", "purchase.withdraw"),
     *(
         "deposit.create",
         "deposit.complete",
@@ -47,6 +48,7 @@ _SETTINGS = (
     *("webhook.create", "webhook.update", "webhook.delete", "webhook.rotate_secret", "webhook.disable"),
     *("webhook.test", "webhook.replay"),
     *("project.create", "project.update", "project.delete"),
+    "credential.rotate",
 )
 
 ACTIONS: dict[str, Category] = {

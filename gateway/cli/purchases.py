@@ -11,8 +11,9 @@ from typing import TypeVar
 
 import click
 
+from gateway.audit.entries import record
 from gateway.catalog.assets import LIST_ASSETS, Asset
-from gateway.cli.context import chain_for_cli, settings_for_cli
+from gateway.cli.context import chain_for_cli, operating, settings_for_cli
 from gateway.database.pool import Connection, connect
 from gateway.networks import Network, load_networks
 from gateway.payments.evm.chains import treasury_of
@@ -54,7 +55,9 @@ def forgive_command(slug: str) -> None:
     """
 
     async def work(connection: Connection) -> int:
-        return await FORGIVE.run(connection, slug)
+        forgiven = await FORGIVE.run(connection, slug)
+        await record(connection, "purchase.forgive", None, details={"slug": slug, "purchases": forgiven})
+        return forgiven
 
     click.echo(f"forgave {_run(work)} purchases from the owner of {slug}")
 
@@ -153,9 +156,20 @@ async def _move(name: str, transaction: str, treasury: str | None, *, incoming: 
             )  # fmt: skip
         except NotMoved as why:
             raise click.ClickException(f"nothing booked: {why}") from None
-        new = await book(
-            it.connection, it.asset.ledger_asset_id, it.network.id, it.asset.symbol, digest, found, incoming=incoming
-        )
+        async with it.connection.transaction():
+            new = await book(
+                it.connection, it.asset.ledger_asset_id, it.network.id, it.asset.symbol, digest, found,
+                incoming=incoming,
+            )  # fmt: skip
+            if new:
+                details = {
+                    "asset": name,
+                    "transaction": "0x" + digest.hex(),
+                    "amount_atomic": found.treasury + found.outside,
+                }
+                with operating():
+                    action = "purchase.fund" if incoming else "purchase.withdraw"
+                    await record(it.connection, action, None, details=details)
         said = _said(it, found, new=new, incoming=incoming)
         return f"{said}; the books have {it.text(await it.booked())} in the wallet"
 
@@ -208,8 +222,9 @@ def _run(work: Callable[[Connection], Awaitable[Result]]) -> Result:
     async def connected() -> Result:
         connection = await connect(settings_for_cli().database.direct)
         try:
-            async with connection.transaction():
-                return await work(connection)
+            with operating():
+                async with connection.transaction():
+                    return await work(connection)
         finally:
             await connection.close()
 

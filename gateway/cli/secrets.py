@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import click
 
-from gateway.cli.context import settings_for_cli
+from gateway.cli.context import operating, settings_for_cli
 from gateway.database.pool import Database
 from gateway.jobs.rotate import KeyUse, key_use
 from gateway.jobs.rotate import rotate as rotate_credentials
@@ -114,7 +114,8 @@ def _run(work: Callable[[Database, CredentialBox, timedelta], Awaitable[Result]]
         database = Database(settings.database)
         await database.start()
         try:
-            return await work(database, box, timedelta(seconds=settings.money.dead_after))
+            with operating():
+                return await work(database, box, timedelta(seconds=settings.money.dead_after))
         finally:
             await database.stop()
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
 
+from gateway.audit.entries import record
 from gateway.database.pool import Connection, Database
 from gateway.database.statement import Command, Statement
 from gateway.errors import Conflict
@@ -193,6 +194,10 @@ async def rotate(database: Database, box: CredentialBox, *, dead_after: timedelt
             )
     for shelf in SHELVES:
         await _rotate_shelf(database, box, shelf, rotation)
+    if rotation.rotated:
+        details = {"key_id": rotation.key_id, "credentials": rotation.rotated, "failed": len(rotation.failed)}
+        async with database.transaction() as connection:
+            await record(connection, "credential.rotate", None, details=details)
     return rotation
 
 

@@ -42,8 +42,6 @@ REASONS = {
     "estimate_query": "changes nothing",
     "test_new_publisher_connection": "changes nothing",
     "test_publisher_connection": "keeps what the server showed, which nobody decided",
-    "create_deposit": "answers 501 until there is a card rail",
-    "create_org_publisher_payout": "answers 501 until there is a payout rail",
     "claim_payment_method_bonus": "answers 409 until there is a card rail",
     "signup": "nothing exists before its link is used, which verify_email records",
     "look_at_invitation": "changes nothing",
@@ -92,7 +90,8 @@ PROVEN = {
     "create_org_oauth_provider": OF_OAUTH,
     "update_org_oauth_provider": OF_OAUTH,
     "delete_org_oauth_provider": OF_OAUTH,
-    "revoke_connection": OF_OAUTH,
+    "revoke_connection": "tests/admin_api/test_oauth_connections.py"
+    "::test_a_connection_that_is_ended_by_the_platforms_name_is_in_the_log",
     "revoke_connection_by_id": OF_OAUTH,
     "replay_webhook_delivery": "tests/webhooks/test_deliveries.py"
     "::test_after_the_last_try_an_event_has_failed_and_can_be_sent_again",

@@ -419,9 +419,11 @@ async def test_the_log_says_who_connected_and_what_was_changed(visit: Visit) -> 
     await visit.connect()
     await visit.change(name="Renamed")
     await visit.api.call("DELETE", f"/oauth/connections/providers/{visit.id}", visit.user.key, expect=200)
+    path = f"/organizations/{visit.seller.organization_id}/oauth/providers/{visit.id}"
+    await visit.api.call("DELETE", path, visit.seller.key, expect=204)
     async with visit.api.services.database.acquire() as connection:
         rows = await connection.fetch(
-            "SELECT chain, action, metadata::text FROM audit.entry WHERE action LIKE 'oauth%' AND chain = ANY ($1::uuid[])"
+            "SELECT chain, action, resource_id, metadata::text FROM audit.entry WHERE action LIKE 'oauth%' AND chain = ANY ($1::uuid[])"
             " ORDER BY created_at", [visit.seller.organization_id, visit.user.organization_id],
         )  # fmt: skip
     assert [(row["chain"], row["action"]) for row in rows] == [
@@ -429,9 +431,23 @@ async def test_the_log_says_who_connected_and_what_was_changed(visit: Visit) -> 
         (visit.user.organization_id, "oauth_connection.create"),
         (visit.seller.organization_id, "oauth_provider.update"),
         (visit.user.organization_id, "oauth_connection.revoke"),
+        (visit.seller.organization_id, "oauth_provider.delete"),
     ]
+    assert str(rows[-1]["resource_id"]) == visit.id
     given = visit.server.given[0]
     assert not any(secret in str(row) for row in rows for secret in (SECRET, given.access, str(given.refresh)))
+
+
+async def test_a_connection_that_is_ended_by_the_platforms_name_is_in_the_log(visit: Visit) -> None:
+    await visit.connect()
+    await visit.share()
+    ended = await visit.api.call("DELETE", f"/oauth/connections/{visit.slug}", visit.user.key, expect=200)
+    async with visit.api.services.database.acquire() as connection:
+        row = await connection.fetchrow(
+            "SELECT chain, action FROM audit.entry WHERE request_id = $1", ended.headers["x-request-id"]
+        )
+    assert row is not None
+    assert (row["chain"], row["action"]) == (visit.user.organization_id, "oauth_connection.revoke")
 
 
 async def test_the_page_at_the_end_repeats_nothing_but_words(api: Api) -> None:

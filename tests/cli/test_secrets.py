@@ -95,6 +95,12 @@ async def test_killed_halfway_and_run_again_while_a_gateway_serves(
         assert "old: configured, 0 credentials, seals new ones in 1 running gateway processes\n" in checked.stdout
     finally:
         await gateway.stop()
+    entry = await connection.fetchrow("SELECT * FROM audit.entry WHERE action = 'credential.rotate'")
+    assert entry is not None
+    assert (entry["actor_type"], entry["credential_type"], entry["metadata"]["key_id"]) == (
+        "operator", "command_line", "new",
+    )  # fmt: skip
+    assert entry["metadata"]["credentials"] == left
     third = await secrets(database_url, f"{NEW},{OLD}", "rotate")
     assert third.stdout.startswith("0 credentials")
     assert (

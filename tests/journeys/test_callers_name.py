@@ -12,6 +12,9 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 import pytest_asyncio
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import InvalidStatus
 
 from gateway.database.pool import Connection
 from tests.support.authorization_server import Provider
@@ -164,6 +167,31 @@ async def test_a_caller_cannot_bring_a_token_along(stage: Stage) -> None:
     await stage.connect(stage.buyer)
     answer = await stage.call(headers={"X-Authorization": "Bearer x", "Proxy-Authorization": "Bearer y"})
     assert answer.json()["carried"] == [stage.server.given[0].access]
+
+
+@pytest.mark.usefixtures("sound_books")
+async def test_a_websocket_carries_its_callers_token_and_nobody_opens_one_without(stage: Stage) -> None:
+    carried: list[list[str]] = []
+
+    async def serves(connection: ServerConnection) -> None:
+        assert connection.request is not None
+        carried.append(connection.request.headers.get_all("Authorization"))
+        await connection.send("hello")
+        await connection.wait_closed()
+
+    async with serve(serves, "127.0.0.1", 0) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        await stage.sell(api_url=f"http://127.0.0.1:{port}", websocket_enabled=True)
+        url = f"ws://127.0.0.1:{stage.gateway.port}/publishers/{stage.shop['slug']}/live"
+        for who, status in ((stage.buyer, 403), (None, 401)):
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(url, additional_headers=who.headers if who else {})
+            assert refused.value.response.status_code == status
+        assert carried == []
+        await stage.connect(stage.buyer)
+        async with connect(url, additional_headers=stage.buyer.headers) as live:
+            assert await live.recv() == "hello"
+        assert carried == [[f"Bearer {stage.server.given[0].access}"]]
 
 
 async def test_nobody_calls_without_a_key(stage: Stage) -> None:

@@ -65,6 +65,11 @@ async def test_what_came_into_the_wallet_is_booked_once_as_the_chain_has_it(
     assert "was booked before" in (await typed("fund", asset, transaction.upper().replace("X", "x")))[1]
     assert await booked(connection, chain) == before + 7
     assert (await typed("balance", asset))[0] == 0
+    (entry,) = await connection.fetch(
+        "SELECT actor_type, metadata FROM audit.entry WHERE action = 'purchase.fund' AND metadata ->> 'transaction' = $1",
+        transaction.lower(),
+    )
+    assert (entry["actor_type"], entry["metadata"]["amount_atomic"]) == ("operator", 7), "booked once, told once"
 
 
 async def test_what_left_the_wallet_is_booked_once_and_to_where_it_went(
