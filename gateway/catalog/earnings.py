@@ -67,7 +67,8 @@ class _Gone:
         object.__setattr__(self, "amount", int(self.amount))
 
 
-# Young is what a cause has brought since $2, less what was given back of it. Causes before $3 cannot be young.
+# Young is what a cause has brought since $2, less what was given back of it: one look at what was booked since then. No
+# cause before $3 can have brought it, which spares the months before. Fees are left out as in the view ledger.posting.
 ACCOUNTS = Statement(
     """
     SELECT a.asset_id, a.purpose::text AS purpose, b.amount AS balance, coalesce(y.amount, 0) AS young,
@@ -77,10 +78,17 @@ ACCOUNTS = Statement(
                            WHERE s.account_id = a.id) b
       LEFT JOIN LATERAL (
           SELECT sum(c.amount) AS amount, min(c.moment) AS oldest, max(c.moment) AS newest
-            FROM (SELECT sum(p.credit - p.debit) AS amount, max(p.created_at) FILTER (WHERE p.credit > 0) AS moment
-                    FROM ledger.posting p
-                   WHERE p.account_id = a.id AND p.cause_id >= $3 GROUP BY p.cause_id) c
-           WHERE c.moment > $2 AND c.amount > 0) y ON a.purpose <> 'paying_out'
+            FROM (SELECT sum(CASE
+                             WHEN t.credit_account = a.id AND t.kind IN ('charge', 'capture', 'payment')
+                             THEN t.amount - t.fee
+                             WHEN t.credit_account = a.id THEN t.amount
+                             WHEN t.kind IN ('refund', 'reversal', 'repayment') THEN t.fee - t.amount
+                             ELSE -t.amount END) AS amount,
+                         max(t.created_at) FILTER (WHERE t.credit_account = a.id) AS moment
+                    FROM ledger.transfer t
+                   WHERE t.created_at > $2 AND t.cause_id >= $3 AND a.id IN (t.credit_account, t.debit_account)
+                   GROUP BY t.cause_id) c
+           WHERE c.moment IS NOT NULL AND c.amount > 0) y ON a.purpose <> 'paying_out'
      WHERE a.publisher_id = $1 AND a.purpose IN ('earnings', 'penalties', 'paying_out')
     """,
     _Account,

@@ -25,6 +25,7 @@ from gateway.ledger.entries import Charge, post
 from gateway.payments.evm.encoding import show_address
 from gateway.settings import PayoutSettings
 from tests.admin_api.conftest import WALLET, Api, Clerk, Member, close_api, open_api, settings_for
+from tests.admin_api.test_charges import Service, payer, terms
 from tests.support.world import World
 
 pytestmark = pytest.mark.usefixtures("sound_books")
@@ -172,6 +173,28 @@ async def test_a_refund_after_the_payout_is_made_up_for_by_later_earnings(seller
     problem = (await seller.asks(3 * DOLLAR)).json()
     assert (problem["available"], problem["deficit"]) == ("2", "0")
     assert (await seller.asks(2 * DOLLAR)).status_code == 201
+
+
+async def test_penalties_are_paid_out_when_the_earnings_are_used_up_and_go_back_where_they_were(
+    seller: Seller, clerk: Clerk, connection: Connection
+) -> None:
+    await terms(seller.api, seller.id, 10 * DOLLAR, 20 * DOLLAR)
+    agent = await payer(seller.api, clerk, 20 * DOLLAR)
+    service = Service(seller.api, seller.owner, seller.id, seller.slug)
+    charge = await service.charge(agent, 6 * DOLLAR)
+    assert (await service.slash(charge, 4 * DOLLAR)).status_code == 204
+    held = await seller.earnings()
+    assert (held["available_atomic"], held["held_back_atomic"]) == (0, held["total_revenue_atomic"])
+    for cause in await connection.fetch("SELECT id FROM ledger.penalty WHERE charge_id = $1", UUID(charge["id"])):
+        await seller.ages(cause["id"])
+    await seller.ages(UUID(charge["id"]))
+    for ending in ("cancel", "keep"):
+        payout = (await seller.asks()).json()["data"]
+        assert payout["amount_atomic"] == held["total_revenue_atomic"]
+        assert await service.has("penalties") == await service.has("earnings") == 0
+        if ending == "cancel":
+            await seller.does("cancel", payout["id"])
+            assert await service.has("penalties") == 4 * DOLLAR
 
 
 async def test_requests_at_the_same_time_cannot_take_the_same_money(seller: Seller) -> None:

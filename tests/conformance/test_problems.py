@@ -78,6 +78,7 @@ class Walker:
             "log_id": str(uuid4()),
             "exchange_id": str(uuid4()),
             "charge_id": str(uuid4()),
+            "payout_id": str(uuid4()),
             "agent_wallet": "agent:not-found",
             "session_id": str(uuid4()),
             "member_id": str(uuid4()),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
 from dataclasses import dataclass
+from functools import partial
 from uuid import UUID
 
+import pytest
 import pytest_asyncio
 
 from gateway.catalog.assets import asset_id
@@ -14,8 +18,11 @@ from gateway.payments.evm.encoding import word
 from gateway.payments.evm.instructions import TRANSFERRED
 from gateway.payments.evm.keystore import Signer
 from gateway.payments.evm.node import LogQuery
+from gateway.payments.evm.payouts import LOOKS
+from gateway.payments.evm.relayer import Relayer
 from tests.payments.evm.conftest import Ordering, Worker, ended, until
 from tests.support.chain import Chain, executed
+from tests.support.dev import tollway
 from tests.support.world import Shop, World
 
 EARNED = 9_000
@@ -85,14 +92,12 @@ async def till(
 
 
 async def test_a_payout_is_processing_until_its_block_is_final_and_then_booked(till: Till, settling: Worker) -> None:
-    async with settling():
+    async with settling() as settlements:
         payout = await till.ask()
         assert await till.world.earned(till.shop) == 0
         await till.is_in(payout, "processing")
-        await until(lambda: till.connection.fetchval(
-            "SELECT s.status = 'mined' FROM chain.payout p JOIN chain.sending s ON s.id = p.sending_id WHERE p.id = $1",
-            payout,
-        ))  # fmt: skip
+        await until(lambda: _mined(till, payout))
+        await until(partial(seen, settlements.relayers[0], (await till.chain.node.head()).hash))
         assert (await till.state(payout), await till.times_paid(payout)) == ("processing", 1)
         await till.is_in(payout, "completed", mining=True)
     assert await till.times_paid(payout) == 1
@@ -166,6 +171,7 @@ async def _mined(till: Till, payout: UUID, *, again: bool = False) -> bool:
     return await till.times_paid(payout) == 1
 
 
+@pytest.mark.slow
 async def test_one_that_is_stuck_or_forgotten_is_sent_again_with_the_same_nonce(till: Till, settling: Worker) -> None:
     async with till.chain.held_blocks(), settling(stuck_seconds=0.3, check_seconds=0.2):
         payout = await till.ask()
@@ -178,11 +184,13 @@ async def test_one_that_is_stuck_or_forgotten_is_sent_again_with_the_same_nonce(
     assert await till.times_paid(payout) == 1
 
 
+@pytest.mark.slow
 async def test_a_nonce_that_was_stolen_is_believed_only_when_no_fork_can_give_it_back(
     till: Till, settling: Worker, connection: Connection
 ) -> None:
     """Else the first transaction could be mined after all, beside the one that replaced it."""
-    async with till.chain.held_blocks(), settling(finality=40):
+    async with till.chain.held_blocks(), settling(finality=40) as settlements:
+        (relayer,) = settlements.relayers
         payout = await till.ask()
         await till.is_in(payout, "processing")
         first = await connection.fetchval("SELECT sending_id FROM chain.payout WHERE id = $1", payout)
@@ -194,10 +202,18 @@ async def test_a_nonce_that_was_stolen_is_believed_only_when_no_fork_can_give_it
             return await connection.fetchval("SELECT status FROM chain.sending WHERE id = $1", first) == "lost"
 
         await until(lost)
+        for _ in range(2 * LOOKS):
+            await till.chain.mine()
+            await until(partial(seen, relayer, (await till.chain.node.head()).hash))
         assert await connection.fetchval("SELECT sending_id FROM chain.payout WHERE id = $1", payout) == first
         await till.is_in(payout, "completed", mining=True)
         assert await connection.fetchval("SELECT sending_id FROM chain.payout WHERE id = $1", payout) != first
     assert await till.times_paid(payout) == 1
+
+
+async def seen(relayer: Relayer, digest: bytes) -> bool:
+    """Whether a relayer has acted on a block."""
+    return relayer._seen == digest  # pyright: ignore[reportPrivateUsage]
 
 
 async def test_what_the_chain_reverts_is_sent_again_once_that_is_final(till: Till, settling: Worker) -> None:
@@ -217,3 +233,30 @@ async def test_what_the_chain_reverts_is_sent_again_once_that_is_final(till: Til
         await till.chain.give(till.chain.treasury, has)
         await till.is_in(payout, "completed", mining=True)
     assert await till.times_paid(payout) == 1
+
+
+async def run(database_url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return await asyncio.to_thread(tollway, "payouts", *arguments, TOLLWAY_DATABASE_URL=database_url)
+
+
+@pytest.mark.slow
+async def test_the_operator_looks_at_them_and_ends_what_waits(
+    till: Till, settling: Worker, database_url: str, connection: Connection
+) -> None:
+    waiting = await till.ask(4_000, approval=True)
+    line = (await run(database_url, "list")).stdout
+    assert str(waiting) in line
+    assert "waits for a second member" in line
+    await connection.execute(
+        "UPDATE chain.payout SET tries = 4, check_at = now() + interval '1 day' WHERE id = $1", waiting
+    )
+    assert (await run(database_url, "retry", str(waiting))).returncode == 0
+    assert await connection.fetchval("SELECT tries = 0 AND check_at <= now() FROM chain.payout WHERE id = $1", waiting)
+    assert (await run(database_url, "cancel", str(waiting))).returncode == 0
+    assert await till.world.earned(till.shop) == EARNED
+    actor = "SELECT actor_type FROM audit.entry WHERE resource_id = $1 AND action = 'payout.cancel'"
+    assert await connection.fetchval(actor, waiting) == "operator"
+    for what in ("cancel", "retry"):
+        again = await run(database_url, what, str(waiting))
+        assert (again.returncode, "cancelled" in again.stderr) == (1, True)
+    assert (await run(database_url, "cancel", str(uuid7()))).returncode == 1
