@@ -58,6 +58,8 @@ SERVED = frozenset(
         "refund_charge",
         "slash_charge",
         "get_agent_balance",
+        "create_payout",
+        "get_payout_status",
     ]
 )
 
