@@ -31,6 +31,8 @@ WHOLE_CATEGORIES = (
 )
 SERVED = frozenset(
     [
+        "create_payout",
+        "get_payout_status",
         "get_current_user",
         "get_supported",
         "list_default_org_api_keys",
