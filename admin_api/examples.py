@@ -99,6 +99,14 @@ REQUESTS: dict[str, dict[str, Any]] = {
         "scopes": ["notes.read"],
     },
     "update_org_oauth_provider": {"scopes": ["notes.read", "notes.write"]},
+    "generate_invoices": {"month": 10, "year": 2026},
+    "void_invoice": {"reason": "The address was wrong."},
+    "update_billing_details": {
+        "legal_name": "Weather Ltd",
+        "address": "1 Harbour Road\nCork T12 X70A",
+        "country": "IE",
+        "tax_id": "IE1234567FA",
+    },
     "create_deposit": {"amount_cents": 2000},
     "create_charge": {
         "agent_wallet": "agent:01a22b77-5f65-7804-9be5-8d41a38d9571",

@@ -20,6 +20,7 @@ from uuid import UUID
 from gateway.audit.verify import Anchorer
 from gateway.billing.card_deposits import Cards
 from gateway.billing.deposits import Deposits
+from gateway.billing.invoices.paying import InvoicePayments
 from gateway.billing.payouts import Payouts
 from gateway.billing.receipts import ReceiptSigner
 from gateway.billing.wallet_proofs import WalletProofs, forget_nonces
@@ -132,9 +133,7 @@ def build_services(settings: Settings) -> Services:
     consents = Consents(database, box, upstreams, guard)
     settlements, own_kinds, kinds, examiner = _rails(settings, database, Poster(upstreams, guard))
     plans = PlanBook(load_plans(settings.plans.file), enforced=settings.plans.enforced)
-    door, stripe_events = StripeDoor(settings.stripe), Intake(database, settings.stripe)
-    cards = Cards(database, door, settings)
-    cards.listen(stripe_events)
+    door, stripe_events, cards = _card_rail(settings, database)
     return Services(
         settings=settings,
         database=database,
@@ -174,6 +173,15 @@ def build_services(settings: Settings) -> Services:
         proofs=WalletProofs(database, settlements.nodes, parse_keys(settings.secrets.keys), settings.public_url),
         metrics=metrics,
     )
+
+
+def _card_rail(settings: Settings, database: Database) -> tuple[StripeDoor, Intake, Cards]:
+    """Return the door to Stripe, where its events come in, and deposits by card. Whoever has events hears them."""
+    door, events = StripeDoor(settings.stripe), Intake(database, settings.stripe)
+    cards = Cards(database, door, settings)
+    cards.listen(events)
+    InvoicePayments(database, door).listen(events)
+    return door, events, cards
 
 
 def _markets(settings: Settings, guard: EgressGuard, catalog: Catalog, metrics: Metrics) -> Markets:

@@ -464,6 +464,41 @@ class ProjectSettings(_Section):
     most: int = Field(default=100, ge=1, description="Projects that one organization may have at once")
 
 
+def _rates(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Check a list of countries with their rates. Raises ValueError naming the wrong one."""
+    for value in values:
+        if not re.fullmatch(r"[A-Z]{2}=(?:100|[0-9]{1,2}(?:\.[0-9]{1,4})?)", value.strip()):
+            raise ValueError(f"{value!r} is no country and percentage such as DE=19")
+    if len({value.strip()[:2] for value in values}) < len(values):
+        raise ValueError("a country has two rates")
+    return tuple(value.strip() for value in values)
+
+
+def _countries(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Check a list of countries. Raises ValueError naming the wrong one."""
+    for value in values:
+        if not re.fullmatch(r"[A-Z]{2}", value.strip()):
+            raise ValueError(f"{value!r} is no ISO 3166 country such as DE")
+    return tuple(value.strip() for value in values)
+
+
+class InvoiceSettings(_Section):
+    """Monthly invoices of organizations (docs/invoices.md): who sells, and which taxes are added."""
+
+    prefix: str = Field(default="INV", pattern="^[A-Z0-9-]{1,10}$", description="What invoice numbers begin with")
+    due_days: int = Field(default=14, ge=0, le=365, description="Days from the issue to when it is due")
+    seller_name: str = Field(default="", max_length=200, description="Empty: nothing can be issued")
+    seller_address: str = Field(default="", max_length=500, description="Its lines, a vertical bar between them")
+    seller_country: str = Field(default="", pattern="^(?:[A-Z]{2})?$", description="ISO 3166; empty: no taxes")
+    seller_tax_id: str = Field(default="", max_length=40)
+    tax_rates: Annotated[tuple[str, ...], AfterValidator(_rates)] = Field(
+        default=(), description="Percent by the buyer's country, such as DE=19,FR=20"
+    )
+    reverse_charge: Annotated[tuple[str, ...], AfterValidator(_countries)] = Field(
+        default=(), description="Countries between which a buyer with a tax id accounts for the tax itself"
+    )
+
+
 class SecretSettings(_Section):
     """`keys` encrypt publishers' credentials at rest and sign receipts: 'id:base64(32 bytes)', the first is current.
 
@@ -541,6 +576,7 @@ class Settings(_Section):
     facilitator: FacilitatorSettings = FacilitatorSettings()
     plans: PlansSettings = PlansSettings()
     webhooks: WebhookSettings = WebhookSettings()
+    invoices: InvoiceSettings = InvoiceSettings()
     stripe: StripeSettings = StripeSettings()
     projects: ProjectSettings = ProjectSettings()
     secrets: SecretSettings = SecretSettings()

@@ -31,6 +31,7 @@ IDS = {
     "payout_id": "must be a payout's id, a UUID: GET …/publishers/{publisher_id}/payouts names them",
     "project_id": "must be the project's id, a UUID: GET /projects names yours",
     "ip_id": "must be an entry's id, a UUID: GET /projects/{project_id}/ip-allow names them",
+    "id": "must be an invoice's id, a UUID: GET /organizations/{organization_id}/invoices names them",
     "exchange_id": "must be an exchange's id, a UUID: GET /operator/exchanges names those that are open",
 }
 # What a value must look like that has a form of its own.

@@ -24,6 +24,7 @@ from gateway.audit.origin import origin
 from gateway.errors import NotConfigured, Unauthenticated
 from gateway.ledger.resolutions import debts, resolve, unended
 from gateway.request_body import RequestBody
+from gateway.services import Services
 
 EXTENSION: dict[str, Any] = {"x-extension": True}
 _token = HTTPBearer(scheme_name="operator_token", auto_error=False)
@@ -35,13 +36,19 @@ async def operator(request: Request, services: ServicesDep, _documented: Annotat
     token = services.settings.secrets.operator_token
     if not token:
         raise NotConfigured("This gateway has no operator token; its operator sets TOLLWAY_SECRETS_OPERATOR_TOKEN.")
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), token.encode()):
+    if not is_operator(request, services):
         await guess(request, services)
         raise Unauthenticated("This needs the operator token.")
     who = origin()
     who.actor_type, who.credential_type = "operator", "operator_token"
     return "operator"
+
+
+def is_operator(request: Request, services: Services) -> bool:
+    """Return whether a request brings the operator token, in constant time."""
+    token = services.settings.secrets.operator_token
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    return bool(token) and scheme.lower() == "bearer" and hmac.compare_digest(given.encode(), token.encode())
 
 
 router = APIRouter(tags=["extensions"], prefix="/operator", route_class=StrictRoute)

@@ -29,6 +29,7 @@ _MONEY = (
     *("wallet.claim_signup_bonus", "wallet.claim_payment_method_bonus", "wallet.claim_daily"),
     *("wallet.apply_referral", "wallet.deposit", "wallet.grant"),
     *("charge.create", "charge.refund", "charge.slash"),
+    *("invoice.generate", "invoice.issue", "invoice.begin_payment", "invoice.pay", "invoice.void"),
     *("payout.create", "payout.approve", "payout.cancel", "payout.complete", "payout.fail", "exchange.resolve"),
     *("purchase.forgive", "purchase.fund", "purchase.withdraw"),
     *(
@@ -45,6 +46,7 @@ _MONEY = (
 )
 _SETTINGS = (
     *("organization.create", "organization.update", "organization.delete", "organization.change_owner"),
+    "billing_details.update",
     *("webhook.create", "webhook.update", "webhook.delete", "webhook.rotate_secret", "webhook.disable"),
     *("webhook.test", "webhook.replay"),
     *("project.create", "project.update", "project.delete"),

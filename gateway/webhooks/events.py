@@ -67,6 +67,8 @@ MEANINGS: dict[str, str] = {
     "deposit.disputed": "A bank asks the money of a card deposit back: what is left of it is frozen.",
     "deposit.dispute_closed": "A bank has decided; `won` says whether the money stays.",
     "invitation.created": "Somebody was invited.",
+    "invoice.issued": "An invoice was issued; from now on nothing of it changes.",
+    "invoice.paid": "An invoice was paid, or issued with nothing due.",
     "member.added": "Somebody has joined the organization.",
     "member.removed": "Somebody has left the organization, or was removed.",
     "member.role_changed": "A member has another role.",

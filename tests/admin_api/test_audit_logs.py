@@ -53,6 +53,7 @@ REASONS = {
 OF_MEMBERS = "tests/admin_api/test_audit_of_members.py::test_the_life_of_an_organization_is_in_its_log"
 OF_CHANGES = "tests/admin_api/test_organizations.py::test_changes_of_members_are_in_the_audit_log"
 OF_OAUTH = "tests/admin_api/test_oauth_connections.py::test_the_log_says_who_connected_and_what_was_changed"
+OF_INVOICES = "tests/admin_api/test_invoices.py::test_what_is_done_with_an_invoice_is_in_its_organizations_log"
 OF_PEOPLE = "tests/people/test_trail.py::test_what_people_do_is_in_the_log"
 OF_CHARGES = "tests/admin_api/test_charges.py::test_both_sides_hear_of_it_and_the_publishers_log_has_it"
 OF_PAYOUTS = "tests/admin_api/test_payouts.py::test_what_is_queued_can_be_cancelled_once_and_all_of_it_is_in_the_log"
@@ -65,6 +66,11 @@ PROVEN = {
     "create_charge": OF_CHARGES,
     "refund_charge": OF_CHARGES,
     "slash_charge": OF_CHARGES,
+    "generate_invoices": OF_INVOICES,
+    "issue_invoice": OF_INVOICES,
+    "void_invoice": OF_INVOICES,
+    "create_payment_intent": OF_INVOICES,
+    "update_billing_details": OF_INVOICES,
     "verify_email": OF_PEOPLE,
     "login": OF_PEOPLE,
     "logout": OF_PEOPLE,

@@ -48,6 +48,8 @@ PROOFS = {
     "authenticated": {"anonymous": 401, "revoked": 401},
     "projects.read, in each organization": {"anonymous": 401, "revoked": 401, "scopeless": 403},
     "projects.write, in the organization that gets it": {"anonymous": 401, "revoked": 401, "scopeless": 403},
+    "billing.read of the invoice, or operator": {"anonymous": 401, "revoked": 401},
+    "billing.manage of the invoice": {"anonymous": 401, "revoked": 401},
     "member": {"anonymous": 401, "revoked": 401, "stranger": 403, "confined": 403},
     "member and account.manage": {"anonymous": 401, "revoked": 401, "stranger": 403, "confined": 403, "scopeless": 403},
 }

@@ -163,6 +163,7 @@ EXPECTED = {
     "add_ip_to_allow_list": 409,  # it would shut out who asks from here
     "reset_ip_allow_list": 409,
     "resolve_exchange": 404,
+    "void_invoice": 404,
     "create_charge": 404,
     "refund_charge": 404,
     "slash_charge": 404,
@@ -196,6 +197,7 @@ async def sent(gateway: RunningGateway, name: str, agent: Agent, known: Known, b
         publisher_id=known.publisher,
         slug=known.slug,
         exchange_id=uuid4(),
+        id=uuid4(),
         charge_id=uuid4(),
         provider_id=uuid4(),
         webhook_id=uuid4(),
@@ -204,7 +206,7 @@ async def sent(gateway: RunningGateway, name: str, agent: Agent, known: Known, b
         role_id=role,
         member_id=uuid4(),
     )
-    token = OPERATOR_TOKEN if path.startswith("/operator") else agent.key
+    token = OPERATOR_TOKEN if path.startswith(("/operator", "/billing/invoices")) else agent.key
     return await gateway.client.request(method, target, headers={"Authorization": f"Bearer {token}"}, json=body)
 
 

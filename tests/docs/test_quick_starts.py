@@ -67,6 +67,10 @@ def test_the_examples_of_plans_run_as_they_stand(demo: Demo) -> None:
     type_in(demo, DOCS / "plans.md", before=preparation())
 
 
+def test_the_worked_taxes_of_invoices_are_what_is_computed(demo: Demo) -> None:
+    type_in(demo, DOCS / "invoices.md")
+
+
 def test_the_walk_through_of_prices_runs_as_it_stands(demo: Demo) -> None:
     type_in(demo, DOCS / "pricing.md")
 

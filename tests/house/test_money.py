@@ -21,6 +21,8 @@ ALLOWED = {
     "admin_api/resources/publisher_models.py PublisherEarningsResponse.": WIRE,
     "admin_api/resources/payouts.py PublisherPayoutResponse.amount": WIRE,
     "admin_api/resources/payouts.py _shown": WIRE,
+    "admin_api/resources/invoice_models.py ": WIRE,
+    "gateway/billing/invoices/pdf.py ": "millimetres of a page",
     "admin_api/resources/publisher_models.py PublisherSuggestion.score": "how well a publisher fits a task",
     "admin_api/resources/consumption.py UsageSummary.": WIRE,
     "admin_api/resources/plans.py Used.percent": "a share of a limit",

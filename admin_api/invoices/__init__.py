@@ -1,0 +1,1 @@
+"""How an invoice looks to people: the page, and the process that draws the PDF."""

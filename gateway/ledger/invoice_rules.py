@@ -1,0 +1,53 @@
+"""The rules of the proof (proof.py) that invoices obey: each is booked as it says, and is the sum of its lines."""
+
+from __future__ import annotations
+
+from gateway.database.statement import Statement
+from gateway.ledger.violation import Violation
+
+INVOICE_RULES: dict[str, Statement[Violation]] = {
+    "invoices are booked when they are issued, paid and void, and not otherwise": Statement(
+        """
+        SELECT format('invoice %s: %s, due %s with %s tax, booked %s with %s', i.number, b.kind, i.taxable + i.tax,
+                      i.tax, m.amount, m.tax) AS detail
+          FROM invoice.invoice i
+          CROSS JOIN LATERAL (VALUES ('invoice'::ledger.kind, i.booking), ('invoice_paid', i.receipt),
+                                     ('invoice_void', i.reversal)) b (kind, cause)
+          CROSS JOIN LATERAL (
+              SELECT coalesce(sum(t.amount), 0) AS amount,
+                     coalesce(sum(t.amount) FILTER (WHERE 'taxes' IN (d.purpose, c.purpose)), 0) AS tax,
+                     coalesce(bool_and(CASE b.kind WHEN 'invoice' THEN d.rail ELSE coalesce(c.rail, '') END
+                                       = 'organization:' || i.organization_id), false) AS theirs
+                FROM ledger.transfer t
+                JOIN ledger.account d ON d.id = t.debit_account JOIN ledger.account c ON c.id = t.credit_account
+               WHERE t.cause_id = b.cause AND t.kind = b.kind) m
+         WHERE b.cause >= (SELECT upto FROM ledger.archived)
+           AND (NOT m.theirs OR m.amount <> i.taxable + i.tax
+                OR m.tax <> CASE b.kind WHEN 'invoice_paid' THEN 0 ELSE i.tax END)
+         UNION ALL
+        SELECT format('transfer %s %s/%s', t.cause_id, t.kind, t.leg) FROM ledger.transfer t
+         WHERE t.kind IN ('invoice', 'invoice_paid', 'invoice_void')
+           AND NOT EXISTS (SELECT FROM invoice.invoice i
+                            WHERE t.cause_id = CASE t.kind WHEN 'invoice' THEN i.booking
+                                                           WHEN 'invoice_paid' THEN i.receipt ELSE i.reversal END)
+         LIMIT 20
+        """,
+        Violation,
+    ),
+    "an invoice is the sum of its lines, and their numbers have no gaps": Statement(
+        """
+        SELECT format('invoice %s: %s with %s due, lines %s with %s due', i.id, i.subtotal, i.taxable, l.amount, l.due)
+                   AS detail
+          FROM invoice.invoice i
+          CROSS JOIN LATERAL (SELECT coalesce(sum(amount), 0) AS amount,
+                                     coalesce(sum(amount) FILTER (WHERE NOT paid), 0) AS due
+                                FROM invoice.line WHERE invoice_id = i.id) l
+         WHERE (i.subtotal, i.taxable) <> (l.amount, l.due)
+         UNION ALL
+        SELECT format('series %s: %s numbers, the last one is %s', s.name, count(i.id), s.last)
+          FROM invoice.series s LEFT JOIN invoice.invoice i ON i.series = s.name
+         GROUP BY s.name HAVING count(i.id) <> s.last OR max(i.sequence) IS DISTINCT FROM s.last LIMIT 20
+        """,
+        Violation,
+    ),
+}
