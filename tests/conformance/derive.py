@@ -31,15 +31,11 @@ WHOLE_CATEGORIES = (
 )
 SERVED = frozenset(
     [
-        "create_payout",
-        "get_payout_status",
         "generate_invoices",
         "get_invoice",
         "issue_invoice",
         "create_payment_intent",
         "get_payment_history",
-        "create_payout",
-        "get_payout_status",
         "get_current_user",
         "get_supported",
         "list_default_org_api_keys",
