@@ -111,7 +111,7 @@ async def change(
             raise refused_plan(
                 "stripe_payment_method_id",
                 f"The plan {target.display_name} costs ${target.price_monthly} a month, and this organization has no"
-                " payment method: add one (POST /billing/payment-methods), or send its id along.",
+                " payment method that this gateway knows. Ask its operator to set the plan.",
             )
     return await carry_out(connection, book, before, target, when, actor.caller.account_id)
 

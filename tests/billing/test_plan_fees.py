@@ -9,6 +9,8 @@ from uuid import UUID
 import pytest
 import pytest_asyncio
 
+from gateway.billing.invoices.lines import lines_of, organizations_of
+from gateway.billing.invoices.month import Month
 from gateway.billing.plan_fees import fees_of, organizations
 from gateway.billing.quotas import KIND
 from gateway.database.pool import Connection
@@ -79,6 +81,11 @@ async def test_a_change_in_the_month_is_paid_by_both_plans(connection: Connectio
     await had(connection, organization, "starter", "2026-10-05T00:00:00", "2026-11-21T00:00:00")
     await had(connection, organization, "pro", "2026-11-21T00:00:00", None)
     assert await amounts(connection, organization) == [("plan", 13_333_333), ("plan", 33_333_334)]
+    bought = await lines_of(connection, organization, Month(2026, 11), 10_000)
+    assert [(line.line_type, line.amount, line.paid) for line in bought.lines] == [
+        ("plan", 13_333_333, False), ("plan", 33_333_334, False), ("rounding", -6_667, False),
+    ]  # fmt: skip
+    assert organization in await organizations_of(connection, Month(2026, 11))
 
 
 async def test_what_begins_later_or_has_ended_before_owes_nothing(connection: Connection, organization: UUID) -> None:
