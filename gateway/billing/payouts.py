@@ -22,7 +22,7 @@ from gateway.catalog.earnings import Earnings, earnings_of
 from gateway.catalog.refusals import refused
 from gateway.catalog.settlement import SETTINGS_DECIMALS
 from gateway.database.pool import Connection, Database
-from gateway.database.statement import Statement
+from gateway.database.statement import Command, Statement
 from gateway.errors import Conflict, EarningsShort, Forbidden, NotFound, RailNotAvailable
 from gateway.identity.permissions import Member
 from gateway.ids import uuid7
@@ -34,6 +34,7 @@ from pricing.money import format_amount
 from pricing.payouts import needs_second
 
 NO_RAIL = "This gateway pays nothing out in this asset on {network}. Nothing was moved; the earnings stay."
+ELSEWHERE = "It goes to another address than the publisher's, so it is sent from {moment} on. Cancel it until then."
 APPROVAL_WINDOW = timedelta(hours=24)
 FREE_ROLES = ("owner", "admin")
 """Who may have a payout sent to another address than the publisher's own."""
@@ -122,6 +123,7 @@ REQUEST = Statement(
     bool,
     scalar=True,
 )
+DELAY = Command("UPDATE chain.payout SET free_at = now() + $2::interval, reason = $3 WHERE id = $1")
 APPROVE = Statement(
     """
     UPDATE chain.payout SET approved_by = $2, approved_at = now(), check_at = now()
@@ -177,6 +179,10 @@ class Payouts:
                 str(held.holdings.of_penalties(amount)), order.description, order.key,
                 needs_second(amount, unapproved, above), member.caller.account_id,
             )  # fmt: skip
+            if show_address(destination) != show_address(_address(seller)) and self._settings.cooldown:
+                wait = timedelta(seconds=self._settings.cooldown)
+                reason = ELSEWHERE.format(moment=_moment(datetime.now(UTC) + wait))
+                await DELAY.run(connection, made, wait, reason)
             payout = await self._found(connection, publisher_id, made)
             await record(connection, "payout.create", member.organization_id, made, details=self.told(payout))
         return payout

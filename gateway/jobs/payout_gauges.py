@@ -31,5 +31,5 @@ class PayoutSampler:
             for network in self.settlements.chains:
                 found = await COUNTS.all(connection, network, SHORT.format(network=network)) if first else []
                 numbers = {one.state: one.number for one in found}
-                waiting = [one.oldest for one in found if one.state != "approval"]
+                waiting = [one.oldest for one in found if one.state not in ("approval", "delayed")]
                 self.metrics.set_payouts(network, numbers, max(waiting, default=0))

@@ -23,6 +23,7 @@ from gateway.ids import uuid7
 from gateway.ledger import exchanges
 from gateway.ledger.entries import Charge, post
 from gateway.payments.evm.encoding import show_address
+from gateway.payments.evm.payouts import COUNTS, PAYABLE
 from gateway.settings import PayoutSettings
 from tests.admin_api.conftest import WALLET, Api, Clerk, Member, close_api, open_api, settings_for
 from tests.admin_api.test_charges import Service, payer, terms
@@ -257,7 +258,9 @@ async def test_money_is_not_sent_where_it_would_be_lost(seller: Seller) -> None:
     assert (await seller.earnings())["pending_payout_atomic"] == 0
 
 
-async def test_only_owners_and_admins_send_it_elsewhere(seller: Seller, clerk: Clerk) -> None:
+async def test_only_owners_and_admins_send_it_elsewhere_and_not_at_once(
+    seller: Seller, clerk: Clerk, connection: Connection
+) -> None:
     await seller.sells(9 * DOLLAR)
     base = f"/organizations/{seller.owner.organization_id}"
     role = {"name": "cashier", "permissions": ["org.read", "payouts.create"]}
@@ -267,8 +270,23 @@ async def test_only_owners_and_admins_send_it_elsewhere(seller: Seller, clerk: C
     path = f"{base}/members/{cashier.id}/role"
     await seller.api.call("PUT", path, seller.owner.key, json={"role_name": "cashier"}, expect=200)
     assert (await seller.asks(DOLLAR, cashier.key, destination_wallet=OTHER)).status_code == 403
-    assert (await seller.asks(DOLLAR, cashier.key)).status_code == 201
-    assert (await seller.asks(DOLLAR, destination_wallet=OTHER)).status_code == 201
+    own = (await seller.asks(DOLLAR, cashier.key)).json()["data"]
+    other = (await seller.asks(DOLLAR, destination_wallet=OTHER)).json()["data"]
+    assert own["error_message"] is None
+    assert "Cancel it until then" in other["error_message"]
+
+    # The relayer finds the one, and the other a day later. Nobody is told that payouts wait too long.
+    async def payable() -> set[str]:
+        return {str(one.id) for one in await PAYABLE.all(connection, "eip155:84532", 100)}
+
+    assert own["id"] in await payable()
+    assert other["id"] not in await payable()
+    counted = {one.state: one.number for one in await COUNTS.all(connection, "eip155:84532", "")}
+    assert counted["delayed"] >= 1
+    await connection.execute(
+        "UPDATE chain.payout SET free_at = free_at - interval '1 day' WHERE id = $1", UUID(other["id"])
+    )
+    assert other["id"] in await payable()
 
 
 async def test_much_money_needs_a_second_member_and_cannot_be_split(seller: Seller, clerk: Clerk) -> None:

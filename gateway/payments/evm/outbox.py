@@ -304,7 +304,7 @@ BUSY = Statement(
                     WHERE r.state <> 'confirmed' AND p.network = $1)
         OR EXISTS (SELECT FROM chain.payout o WHERE o.network = $1
                       AND (o.state = 'processing'
-                           OR (o.state = 'queued' AND o.check_at <= now()
+                           OR (o.state = 'queued' AND o.check_at <= now() AND o.free_at <= now()
                                AND (NOT o.needs_approval OR o.approved_by IS NOT NULL))))
     """,
     bool,

@@ -68,7 +68,7 @@ class Payout:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """How many payouts are `queued`, wait for an `approval` or are `short` of money, and the seconds of the oldest."""
+    """How many payouts are `queued`, `delayed`, wait for an `approval` or are `short` of money; the oldest in seconds."""
 
     state: str
     number: int
@@ -97,8 +97,9 @@ COUNTS = Statement(
     SELECT state, count(*) AS number, extract(epoch FROM now() - min(since))::bigint AS oldest FROM (
         SELECT CASE WHEN p.state = 'processing' THEN 'processing'
                     WHEN p.needs_approval AND p.approved_by IS NULL THEN 'approval'
+                    WHEN p.free_at > now() THEN 'delayed'
                     WHEN p.reason = $2 THEN 'short' ELSE 'queued' END AS state,
-               coalesce(p.approved_at, p.requested_at) AS since
+               greatest(coalesce(p.approved_at, p.requested_at), p.free_at) AS since
           FROM chain.payout p WHERE p.network = $1 AND p.state IN ('queued', 'processing')) o
      GROUP BY state
     """,
@@ -108,7 +109,7 @@ PAYABLE = Statement(
     _PAYOUT
     + """
      WHERE p.network = $1 AND p.state = 'queued' AND (NOT p.needs_approval OR p.approved_by IS NOT NULL)
-       AND p.check_at <= now()
+       AND p.check_at <= now() AND p.free_at <= now()
      ORDER BY p.id LIMIT $2
     """,
     Payout,
@@ -116,7 +117,7 @@ PAYABLE = Statement(
 CARRY_PAYOUT = Command(
     """
     UPDATE chain.payout SET state = 'processing', sending_id = $2, reason = NULL
-     WHERE id = $1 AND state = 'queued' AND (NOT needs_approval OR approved_by IS NOT NULL)
+     WHERE id = $1 AND state = 'queued' AND (NOT needs_approval OR approved_by IS NOT NULL) AND free_at <= now()
     """
 )
 WAIT = Command(
