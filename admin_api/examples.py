@@ -108,6 +108,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
         "tax_id": "IE1234567FA",
     },
     "create_deposit": {"amount_cents": 2000},
+    "add_payment_method": {"stripe_payment_method_id": "pm_1PgafmB7WZ01zgkW6dKueIc5", "set_as_default": True},
     "create_charge": {
         "agent_wallet": "agent:01a22b77-5f65-7804-9be5-8d41a38d9571",
         "amount_atomic": 250000,

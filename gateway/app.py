@@ -21,6 +21,7 @@ from gateway.audit.verify import Anchorer
 from gateway.billing.card_deposits import Cards
 from gateway.billing.deposits import Deposits
 from gateway.billing.invoices.paying import InvoicePayments
+from gateway.billing.payment_methods import PaymentMethods
 from gateway.billing.payouts import Payouts
 from gateway.billing.receipts import ReceiptSigner
 from gateway.billing.wallet_proofs import WalletProofs, forget_nonces
@@ -169,6 +170,7 @@ def build_services(settings: Settings) -> Services:
         stripe=door,
         stripe_events=stripe_events,
         cards=cards,
+        payment_methods=PaymentMethods(database, door),
         buying=open_wallet(database, grace),
         proofs=WalletProofs(database, settlements.nodes, parse_keys(settings.secrets.keys), settings.public_url),
         metrics=metrics,
@@ -290,8 +292,7 @@ class Worker:
         self._runner.every(EXPIRE_SECONDS, lambda: forget_flows(services.database), "consents")
         self._runner.every(0.1, self._webhooks.run, "webhooks")
         self._runner.every(USAGE_SECONDS, self._webhooks.forget, "old webhook events")
-        self._runner.every(USAGE_SECONDS, services.stripe_events.forget, "old card events")
-        self._runner.every(services.settings.stripe.recheck / 4, services.cards.reconcile, "card deposits")
+        self._runner.every(services.settings.stripe.recheck / 4, self._tend_cards, "cards")
         self._runner.every(ALERT_SECONDS, self._alerts.run, "alerts")
         self._runner.every(services.settings.queries.refresh / 4, self._refresher.run, "sales")
         self._runner.every(FLUSH_SECONDS, self._trim_markets, "markets")
@@ -317,6 +318,11 @@ class Worker:
 
     async def _make_ahead(self) -> None:
         self.services.metrics.set_partitions_ahead(await make_ahead(self.services.database))
+
+    async def _tend_cards(self) -> None:
+        await self.services.cards.reconcile()
+        await self.services.payment_methods.detach()
+        await self.services.stripe_events.forget()
 
     async def _trim_markets(self) -> None:
         self.services.markets.trim(self.services.catalog.sales())

@@ -19,7 +19,7 @@ from admin_api.kit.needs import AccountManager, WalletReader
 from admin_api.kit.problems import refusals
 from admin_api.resources import wallet_models as models
 from admin_api.resources.agent import agent_info, setup_instructions, skill_files
-from gateway.billing import credits
+from gateway.billing import credits, payment_methods
 from gateway.catalog.assets import Asset
 from gateway.catalog.refusals import refused
 from gateway.database.pool import Connection
@@ -85,12 +85,17 @@ async def claim_signup_bonus(caller: AccountManager, services: ServicesDep) -> m
     )
 
 
-@router.post("/wallet/bonus/payment-method", operation_id="claim_payment_method_bonus", responses=refusals(401, 409))
-async def claim_payment_method_bonus(caller: AccountManager) -> models.BonusClaimDataResponse:
-    """Grant the bonus for a stored payment method, once. No payment method can be stored before that rail exists."""
-    raise Conflict(
-        "No payment method is stored for this account, and this gateway cannot store one yet.",
-        missing="payment_method",
+@router.post(
+    "/wallet/bonus/payment-method", operation_id="claim_payment_method_bonus", responses=refusals(400, 401, 409)
+)
+async def claim_payment_method_bonus(caller: AccountManager, services: ServicesDep) -> models.BonusClaimDataResponse:
+    """Grant the bonus for a stored card: once per account, and once per card, whoever stores it."""
+    asset = services.catalog.default_asset
+    amount = await payment_methods.claim_bonus(services.database, caller.account_id, asset.id, services.settings.money)
+    return models.BonusClaimDataResponse(
+        data=models.BonusClaimResponse(
+            success=True, bonus_type=payment_methods.BONUS, amount_atomic=amount, amount_usd=_usd(amount, asset)
+        )
     )
 
 

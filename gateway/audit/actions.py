@@ -40,6 +40,7 @@ _MONEY = (
         "deposit.refund_back",
         "deposit.give_back",
     ),
+    *("payment_method.add", "payment_method.remove"),
     *("deposit.dispute", "deposit.dispute_won", "deposit.dispute_lost"),
     *("payout.create", "exchange.resolve"),
     "plan.change",

@@ -94,9 +94,10 @@ class Cards:
     def __init__(self, database: Database, door: StripeDoor, settings: Settings) -> None:
         self._database, self._door, self._settings = database, door, settings
 
-    def listen(self, intake: Intake) -> None:
-        """Take the events that may be about deposits."""
+    def listen(self, intake: Intake) -> Cards:
+        """Take the events that may be about deposits, and return this."""
         intake.on(EVENTS, self.heard)
+        return self
 
     async def begin(self, account_id: UUID, cents: int, asset: Asset) -> Deposit:
         """Store a deposit and open a page for it. Raises Unavailable when Stripe does not."""

@@ -88,7 +88,7 @@ async def claim_signup(
         # Both wallets in id order: two claims that reward each other must not wait for each other.
         for wallet_id in sorted({wallet.id} | ({referrer.id} if referrer else set())):
             await LOCK_WALLET.run(connection, wallet_id)
-        await _once(connection, wallet, SIGNUP, SIGNUP_REFERENCE, money.signup_bonus, expires_at)
+        await grant_once(connection, wallet, SIGNUP, SIGNUP_REFERENCE, money.signup_bonus, expires_at)
         if referrer is not None:
             await _reward(connection, referrer, account, money, expires_at)
         await _note(connection, "wallet.claim_signup_bonus", account_id, wallet)
@@ -182,9 +182,10 @@ async def _reward(
     )  # fmt: skip
 
 
-async def _once(
+async def grant_once(
     connection: Connection, wallet: Wallet, source: str, reference: str, amount: int, expires_at: datetime
 ) -> None:
+    """Grant a bonus that there is once. Raises Conflict the second time, NotEligible where there is none."""
     if not amount:
         raise NotEligible("This gateway grants no such bonus.")
     granted = await grant(

@@ -45,6 +45,7 @@ EVENT_OF_ACTION: dict[str, str] = {
     "ip_allow_list.update": "project.ip_allow_list_updated",
     "wallet.claim_signup_bonus": "wallet.credited",
     "wallet.claim_daily": "wallet.credited",
+    "wallet.claim_payment_method_bonus": "wallet.credited",
     "wallet.grant": "wallet.credited",
     "webhook.disable": "webhook.disabled",
     "publisher.first_party": "publisher.updated",

@@ -57,6 +57,7 @@ OF_INVOICES = "tests/admin_api/test_invoices.py::test_what_is_done_with_an_invoi
 OF_PEOPLE = "tests/people/test_trail.py::test_what_people_do_is_in_the_log"
 OF_CHARGES = "tests/admin_api/test_charges.py::test_both_sides_hear_of_it_and_the_publishers_log_has_it"
 OF_PAYOUTS = "tests/admin_api/test_payouts.py::test_what_is_queued_can_be_cancelled_once_and_all_of_it_is_in_the_log"
+OF_METHODS = "tests/payments/stripe/test_payment_methods.py::test_what_is_done_is_in_the_log"
 PROVEN = {
     "create_org_publisher_payout": OF_PAYOUTS,
     "create_payout": OF_PAYOUTS,
@@ -101,6 +102,9 @@ PROVEN = {
     "revoke_connection_by_id": OF_OAUTH,
     "replay_webhook_delivery": "tests/webhooks/test_deliveries.py"
     "::test_after_the_last_try_an_event_has_failed_and_can_be_sent_again",
+    "add_payment_method": OF_METHODS,
+    "delete_payment_method": OF_METHODS,
+    "claim_payment_method_bonus": OF_METHODS,
     "create_deposit": "tests/payments/stripe/test_deposits.py::test_the_log_and_webhooks_hear_of_it",
     "resolve_exchange": "tests/faults/test_resolutions.py::test_an_operator_resolves_by_command_and_over_http",
 }

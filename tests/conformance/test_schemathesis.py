@@ -25,6 +25,8 @@ MAY_FAIL = {
     "POST /wallet/deposit": "no card rail",
     "POST /organizations/{organization_id}/plan": "no card rail, so no payment method",
     "POST /webhooks/stripe": "no card rail",
+    "POST /billing/payment-methods": "no card rail",
+    "DELETE /billing/payment-methods/{id}": "no card rail, so nothing is stored",
     "POST /wallet/deposit/crypto": "no chain rail",
     "POST /payments/verify": "no chain rail",
     "POST /payments/settle": "no chain rail",

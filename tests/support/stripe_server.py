@@ -346,11 +346,11 @@ class StripeServer(RecordingUpstream):
         self._event("payment_intent.canceled", intent)
         return intent
 
-    def method(self, name: str = "pm_card_visa", *, declines: bool = False) -> str:
+    def method(self, name: str = "pm_card_visa", *, number: str = "1", declines: bool = False) -> str:
         """Make a payment method, as a client does with Stripe's own script, and return its id."""
         brand, last4 = CARDS[name]
         made = self._new("pm", "payment_method", type="card", customer=None, metadata={},
-                         card={"brand": brand, "last4": last4, "exp_month": 12, "exp_year": 2034, "country": "US"},
+                         card={"brand": brand, "last4": last4, "exp_month": 12, "exp_year": 2034, "fingerprint": f"{brand}-{number}", "country": "US"},
                          _declines=declines)  # fmt: skip
         return made["id"]
 

@@ -89,7 +89,7 @@ class PaymentFacts:
 
 @dataclass(frozen=True, slots=True)
 class MethodFacts:
-    """A way to pay that a customer has stored. `last4` is of the card or of the bank account."""
+    """A way to pay that a customer has stored. `fingerprint` is the same for the same card, whoever has it."""
 
     id: str
     kind: str
@@ -98,6 +98,7 @@ class MethodFacts:
     last4: str | None
     exp_month: int | None
     exp_year: int | None
+    fingerprint: str | None
 
 
 def session_of(it: Mapping[str, Any]) -> CheckoutSession:
@@ -164,6 +165,7 @@ def method_of(it: Mapping[str, Any]) -> MethodFacts:
         last4=its.get("last4"),
         exp_month=its.get("exp_month"),
         exp_year=its.get("exp_year"),
+        fingerprint=its.get("fingerprint"),
     )
 
 

@@ -1,0 +1,126 @@
+"""Stored cards: they are Stripe's customers', known here by their last digits; the bonus is there once per card."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.payments.stripe.stage import Stage
+from tests.support.world import Agent
+
+PATH = "/billing/payment-methods"
+
+
+async def add(stage: Stage, agent: Agent, name: str, *, default: bool = False) -> httpx.Response:
+    return await stage.post(agent, PATH, {"stripe_payment_method_id": name, "set_as_default": default})
+
+
+async def stored(stage: Stage, agent: Agent) -> list[Any]:
+    return await stage.get(agent, PATH)
+
+
+async def remove(stage: Stage, agent: Agent, name: str) -> int:
+    return (await stage.gateway.client.delete(f"{PATH}/{name}", headers=agent.headers)).status_code
+
+
+async def test_the_first_is_the_default_and_the_oldest_takes_its_place(stage: Stage) -> None:
+    agent = await stage.agent()
+    for brand in ("pm_card_visa", "pm_card_mastercard", "pm_card_visa"):
+        assert (await add(stage, agent, stage.stripe.method(brand))).status_code == 200
+    assert [(one["card_brand"], one["is_default"]) for one in await stored(stage, agent)] == [
+        ("visa", True), ("mastercard", False), ("visa", False),
+    ]  # fmt: skip
+    first = (await stored(stage, agent))[0]
+    assert (first["type_"], first["card_last4"], first["card_exp_month"], first["bank_last4"]) == (
+        "card",
+        "4242",
+        12,
+        None,
+    )
+    assert await remove(stage, agent, first["id"]) == 204
+    assert [(one["card_brand"], one["is_default"]) for one in await stored(stage, agent)] == [
+        ("mastercard", True), ("visa", False),
+    ]  # fmt: skip
+    assert await remove(stage, agent, first["id"]) == 404
+    gone = await stage.connection.fetchval("SELECT stripe_id FROM card.payment_method WHERE id::text = $1", first["id"])
+    assert stage.stripe.store[gone]["customer"] is None
+
+
+async def test_one_organization_is_one_customer_and_the_same_card_is_stored_once(stage: Stage) -> None:
+    agent, name, before = await stage.agent(), stage.stripe.method(), len(stage.stripe.made("customer"))
+    answers = await asyncio.gather(*(add(stage, agent, name, default=True) for _ in range(6)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.json()["data"]["id"] for answer in answers}) == 1
+    assert len(await stored(stage, agent)) == 1
+    assert len(stage.stripe.made("customer")) == before + 1
+
+
+async def test_what_stripe_does_not_take_is_told(stage: Stage) -> None:
+    agent, other = await stage.agent(), await stage.agent()
+    taken = stage.stripe.method()
+    assert (await add(stage, other, taken)).status_code == 200
+    for name in ("pm_nothing", stage.stripe.method(declines=True), taken):
+        answer = await add(stage, agent, name)
+        assert answer.status_code == 400
+        assert answer.json()["errors"][0]["field"] == "stripe_payment_method_id"
+    for body in ({}, {"stripe_payment_method_id": "4242424242424242", "set_as_default": True}):
+        assert (await stage.post(agent, PATH, body)).status_code == 400
+    assert await stored(stage, agent) == []
+
+
+async def test_others_do_not_see_or_remove_it(stage: Stage) -> None:
+    agent, other = await stage.agent(), await stage.agent()
+    made = (await add(stage, agent, stage.stripe.method())).json()["data"]["id"]
+    assert await stored(stage, other) == []
+    assert await remove(stage, other, made) == 404
+    assert len(await stored(stage, agent)) == 1
+
+
+async def test_a_silent_stripe_is_asked_again_to_let_go(stage: Stage) -> None:
+    agent, name = await stage.agent(), stage.stripe.method()
+    made = (await add(stage, agent, name)).json()["data"]["id"]
+    stage.stripe.down = True
+    assert await remove(stage, agent, made) == 204
+    stage.stripe.down = False
+    assert stage.stripe.store[name]["customer"] is not None
+    # Whoever removes another one asks for all that are to go.
+    second = (await add(stage, agent, stage.stripe.method(number="again"))).json()["data"]["id"]
+    assert await remove(stage, agent, second) == 204
+    assert stage.stripe.store[name]["customer"] is None
+
+
+async def test_the_bonus_is_there_once_per_account_and_once_per_card(stage: Stage) -> None:
+    agent, other = await stage.agent(), await stage.agent()
+    answer = await stage.post(agent, "/wallet/bonus/payment-method", None)
+    assert (answer.status_code, answer.json()["missing"]) == (409, "payment_method")
+    await add(stage, agent, stage.stripe.method(number="bonus"))
+    claims = [stage.post(agent, "/wallet/bonus/payment-method", None) for _ in range(8)]
+    assert sorted(answer.status_code for answer in await asyncio.gather(*claims)) == [200] + [409] * 7
+    assert (await stage.balance(agent))["promotional_balance_atomic"] == 5_000_000
+    await add(stage, other, stage.stripe.method(number="bonus"))
+    assert (await stage.post(other, "/wallet/bonus/payment-method", None)).status_code == 409
+    await add(stage, other, stage.stripe.method(number="another"))
+    assert (await stage.post(other, "/wallet/bonus/payment-method", None)).status_code == 200
+
+
+async def test_what_is_done_is_in_the_log(stage: Stage) -> None:
+    agent = await stage.agent()
+    made = (await add(stage, agent, stage.stripe.method(number="log"))).json()["data"]["id"]
+    await stage.post(agent, "/wallet/bonus/payment-method", None)
+    await remove(stage, agent, made)
+    rows = await stage.connection.fetch(
+        "SELECT action FROM audit.entry WHERE chain = $1 ORDER BY seq", agent.organization_id
+    )
+    assert [row["action"] for row in rows] == [
+        "payment_method.add", "wallet.claim_payment_method_bonus", "payment_method.remove",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("role", ["viewer", "editor"])
+async def test_members_who_only_look_store_nothing(stage: Stage, role: str) -> None:
+    agent = await stage.agent()
+    await stage.connection.execute("UPDATE identity.membership SET role = $2 WHERE account_id = $1", agent.id, role)
+    assert (await add(stage, agent, stage.stripe.method())).status_code == 403
