@@ -68,7 +68,7 @@ class Payout:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """How many payouts are `queued`, `delayed`, wait for an `approval` or are `short` of money; the oldest in seconds."""
+    """How many payouts are `queued`, `delayed`, `short` of money or wait for an `approval`; the age of the oldest."""
 
     state: str
     number: int
