@@ -21,7 +21,7 @@ from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import Answer, Moment, PaginationMeta
 from admin_api.kit.needs import needs
 from admin_api.kit.problems import refusals
-from gateway.analytics.usage import Sold, Use, sold, used
+from gateway.analytics.usage import PROJECTS, Sold, Use, sold, used
 from gateway.catalog.assets import Asset
 from gateway.catalog.refusals import refused
 from gateway.identity.permissions import Permission
@@ -263,8 +263,27 @@ async def get_organization_consumption(
     responses=refusals(400, 401, 403, 404),
 )
 async def get_usage_summary(organization_id: UUID, services: ServicesDep, days: DateWindow) -> UsageSummariesResponse:
-    """Return what the organization's computes have used, by project: nothing yet. `gateway` has its calls."""
-    return UsageSummariesResponse(data=[], gateway=await _gateway(services, organization_id, days))
+    """Return what the computes of each project have used: nothing, as there are none. `gateway` has the calls."""
+    async with services.database.acquire() as connection:
+        projects = await PROJECTS.all(connection, organization_id)
+    nothing = {
+        name: 0 for name in UsageSummary.model_fields if name.startswith(("compute", "storage", "pitr", "total"))
+    }
+    rows = [
+        UsageSummary.model_validate(
+            {
+                "organization_id": organization_id,
+                "project_id": project.id,
+                "project_name": project.name,
+                "project_region": project.region,
+                "period_start": days.first.isoformat(),
+                "period_end": days.last.isoformat(),
+                **nothing,
+            }
+        )
+        for project in projects
+    ]
+    return UsageSummariesResponse(data=rows, gateway=await _gateway(services, organization_id, days))
 
 
 def _day(name: str, text: str | None) -> date | None:

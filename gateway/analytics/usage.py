@@ -109,6 +109,24 @@ async def sold(connection: Connection, project_id: UUID, first: date, last: date
     return await SOLD.all(connection, project_id, first, last)
 
 
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project that computes could belong to."""
+
+    id: UUID
+    name: str
+    region: str
+
+
+PROJECTS = Statement(
+    """
+    SELECT id, name, region FROM project.project
+     WHERE organization_id = $1 AND deleted_at IS NULL ORDER BY name, id
+    """,
+    Project,
+)
+
+
 async def used(connection: Connection, organization_id: UUID, first: date, last: date) -> list[Use]:
     """Return what an organization has used from one day to another, both included."""
     return await USED.all(connection, organization_id, first, last)

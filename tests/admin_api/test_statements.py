@@ -147,6 +147,10 @@ async def test_an_organization_sees_what_its_wallets_used(
     assert f"{today:%Y-%m}" in [period["period_id"] for period in data["periods"]]
     usage = (await api.call("GET", f"/billing/usage/{member.organization_id}", member.key, expect=200)).json()
     assert (usage["data"], usage["gateway"]["by_publisher"][0]["publisher_id"]) == ([], str(shop.id))
+    made = {"name": "p", "organization_id": str(member.organization_id), "region": "local"}
+    await api.call("POST", "/projects", member.key, json=made, expect=201)
+    (row,) = (await api.call("GET", f"/billing/usage/{member.organization_id}", member.key, expect=200)).json()["data"]
+    assert (row["project_name"], row["total_cost_usd"], row["period_end"]) == ("p", 0, ago(0))
     for days in ("start_date=x", "start_date=2026-02-01&end_date=2026-01-01"):
         await api.call("GET", f"/billing/usage/{member.organization_id}?{days}", member.key, expect=400)
     await api.call("GET", path, owner.key, expect=403)
