@@ -220,6 +220,9 @@ async def test_every_cent_can_be_followed_from_either_end(
     assert await life.stage.clearing() == life.stage.at_stripe * CENT
     report = await proof.verify(connection)
     assert report.sound, report.violations
+    # What the publisher is told of its revenue is what the ledger has of it.
+    await connection.execute("SELECT analytics.roll_up(analytics.horizon(interval '0'))")
+    assert await connection.fetch("SELECT detail FROM analytics.differences()") == []
 
 
 async def born(dice: random.Random, stage: Stage, chain: Chain, wallet: Signer) -> Life:
