@@ -170,7 +170,7 @@ def build_services(settings: Settings) -> Services:
         stripe=door,
         stripe_events=stripe_events,
         cards=cards,
-        payment_methods=PaymentMethods(database, door),
+        payment_methods=PaymentMethods(database, door, plans),
         buying=open_wallet(database, grace),
         proofs=WalletProofs(database, settlements.nodes, parse_keys(settings.secrets.keys), settings.public_url),
         metrics=metrics,

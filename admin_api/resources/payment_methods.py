@@ -22,11 +22,13 @@ from gateway.catalog.refusals import refused
 from gateway.identity.permissions import Member, Permission
 from gateway.payments.stripe.client import StripeRefused
 from gateway.request_body import RequestBody
+from gateway.services import Services
 
 router = APIRouter(tags=["payments"], route_class=StrictRoute)
 
 Reader = Annotated[Member, needs(Permission.BILLING_READ, default=True)]
 Manager = Annotated[Member, needs(Permission.BILLING_MANAGE, default=True)]
+StripeMethodId = Annotated[StrictStr, Field(pattern=r"^[A-Za-z]{2,8}_[A-Za-z0-9_]{1,240}$")]
 
 
 class PaymentMethod(Answer):
@@ -52,7 +54,7 @@ class PaymentMethodsResponse(Answer):
 class AddPaymentMethodRequest(RequestBody):
     """A payment method that a client has made at Stripe."""
 
-    stripe_payment_method_id: Annotated[StrictStr, Field(pattern=r"^[A-Za-z]{2,8}_[A-Za-z0-9_]{1,240}$")]
+    stripe_payment_method_id: StripeMethodId
     set_as_default: StrictBool
 
 
@@ -85,15 +87,7 @@ async def add_payment_method(
     body: AddPaymentMethodRequest, member: Manager, services: ServicesDep
 ) -> PaymentMethodAddedResponse:
     """Store a payment method by its id at Stripe. The first one is the default; the same again is the same."""
-    try:
-        made = await services.payment_methods.add(
-            member.organization_id,
-            member.caller.account_id,
-            body.stripe_payment_method_id,
-            as_default=body.set_as_default,
-        )
-    except StripeRefused as error:
-        raise refused("stripe_payment_method_id", f"is not taken by Stripe ({error.code or 'refused'})") from None
+    made = await store(services, member, body.stripe_payment_method_id, as_default=body.set_as_default)
     return PaymentMethodAddedResponse(data=PaymentMethodAdded(id=str(made), message="The payment method is stored."))
 
 
@@ -101,11 +95,21 @@ async def add_payment_method(
     "/billing/payment-methods/{id}",
     operation_id="delete_payment_method",
     status_code=204,
-    responses=refusals(404, 500),
+    responses=refusals(404, 409, 500),
 )
 async def delete_payment_method(id: UUID, member: Manager, services: ServicesDep) -> None:
-    """Forget a payment method. Of several the oldest other one becomes the default."""
+    """Forget a payment method. Of several the oldest other one becomes the default; the last one pays the plan."""
     await services.payment_methods.remove(member.organization_id, id)
+
+
+async def store(services: Services, member: Member, stripe_id: str, *, as_default: bool) -> UUID:
+    """Store a payment method for a member's organization. Raises InvalidRequest where Stripe does not take it."""
+    try:
+        return await services.payment_methods.add(
+            member.organization_id, member.caller.account_id, stripe_id, as_default=as_default
+        )
+    except StripeRefused as error:
+        raise refused("stripe_payment_method_id", f"is not taken by Stripe ({error.code or 'refused'})") from None
 
 
 def _shown(one: Stored) -> PaymentMethod:

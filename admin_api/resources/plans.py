@@ -12,17 +12,17 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter
-from pydantic import Field, StrictStr
+from pydantic import Field
 
 from admin_api.kit.access import Public, ServicesDep
 from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import Answer, Moment, PaginationMeta
 from admin_api.kit.needs import needs
 from admin_api.kit.problems import refusals
+from admin_api.resources.payment_methods import StripeMethodId, store
 from gateway import plans
 from gateway.billing import plan_changes, quotas
 from gateway.billing.budgets import next_month
-from gateway.database.pool import Connection
 from gateway.errors import NotFound
 from gateway.identity import organization_plans
 from gateway.identity.organization_plans import OCCUPIED, Held, Period
@@ -137,10 +137,13 @@ class OrganizationPlanResponse(Answer):
 
 
 class ChangePlanRequest(RequestBody):
-    """Which plan to have. A plan that costs something needs a payment method."""
+    """Which plan to have. One that costs something needs a payment method: a stored one, or this one.
+
+    What is sent with it is stored and becomes the default. With a plan that costs nothing it is left alone.
+    """
 
     plan_id: UUID
-    stripe_payment_method_id: Annotated[StrictStr, Field(max_length=255)] | None = None
+    stripe_payment_method_id: StripeMethodId | None = None
 
 
 class Used(Answer):
@@ -214,14 +217,21 @@ async def get_organization_plan(
 @router.post(
     "/organizations/{organization_id}/plan",
     operation_id="change_organization_plan",
-    responses=refusals(400, 401, 403, 404, 409),
+    responses=refusals(400, 401, 403, 404, 409, 501),
 )
 async def change_organization_plan(
     body: ChangePlanRequest, member: Annotated[Member, needs(Permission.BILLING_MANAGE)], services: ServicesDep
 ) -> OrganizationPlanResponse:
     """Choose a plan: a dearer one begins now, a cheaper one with the next month, the present one takes that back."""
+    book, method = services.plans, body.stripe_payment_method_id
+    if method is not None:
+        # Asked first, so that a refused plan stores no card; Stripe is not asked within a transaction.
+        async with services.database.acquire() as connection:
+            choice = await plan_changes.examine(connection, book, member.organization_id, body.plan_id)
+        if choice.must_be_paid:
+            await store(services, member, method, as_default=True)
     async with services.database.transaction() as connection:
-        held = await plan_changes.change(connection, member, services.plans, body.plan_id, _can_pay)
+        held = await plan_changes.change(connection, member, book, body.plan_id, takes_cards=services.stripe.is_open)
     return _shown(held)
 
 
@@ -264,11 +274,6 @@ async def get_quota_usage(
             members=rooms["members"],
         )
     )
-
-
-async def _can_pay(_connection: Connection, _organization_id: UUID) -> bool:
-    """Say whether fees can be collected."""
-    return False
 
 
 def _plan(plan: plans.Plan) -> Plan:

@@ -15,6 +15,7 @@ from gateway.billing.credits import HOLD_ACCOUNT, grant_once, wallet_of
 from gateway.database.pool import Connection, Database
 from gateway.database.statement import Command, Statement
 from gateway.errors import Conflict, NotFound, Unavailable
+from gateway.identity.organization_plans import PlanBook
 from gateway.identity.organizations import Organization, default_of, load_organization
 from gateway.ids import uuid7
 from gateway.ledger.wallets import LOCK_WALLET
@@ -116,8 +117,8 @@ async def methods_of(connection: Connection, organization_id: UUID) -> list[Paym
 class PaymentMethods:
     """Stored ways to pay, of one worker."""
 
-    def __init__(self, database: Database, door: StripeDoor) -> None:
-        self._database, self._door = database, door
+    def __init__(self, database: Database, door: StripeDoor, plans: PlanBook) -> None:
+        self._database, self._door, self._plans = database, door, plans
 
     async def add(self, organization_id: UUID, account_id: UUID, stripe_id: str, *, as_default: bool) -> UUID:
         """Store a payment method and return its id here; the same again is the same. Raises StripeRefused, Conflict."""
@@ -130,15 +131,20 @@ class PaymentMethods:
             return await _store(connection, organization_id, account_id, facts, as_default=as_default)
 
     async def remove(self, organization_id: UUID, method_id: UUID) -> None:
-        """Forget a payment method; the oldest other one becomes the default. Stripe hears of it after the commit."""
+        """Forget a payment method; the oldest other one becomes the default. Stripe hears of it after the commit.
+
+        Raises Conflict for the last one of who has chosen a plan that costs something.
+        """
         async with self._database.transaction() as connection:
             await LOCK_ORGANIZATION.run(connection, organization_id)
             stored = await LIST.all(connection, organization_id)
             found = next((one for one in stored if one.id == method_id), None)
             if found is None:
                 raise NotFound("There is no such payment method.")
-            await REMOVE.run(connection, method_id)
             others = [one for one in stored if one.id != method_id]
+            if not others:
+                await self._demand_nothing_to_pay(connection, organization_id)
+            await REMOVE.run(connection, method_id)
             if found.is_default and others:
                 await MAKE_DEFAULT.run(connection, others[0].id)
             await record(connection, "payment_method.remove", organization_id, method_id, before=found)
@@ -159,6 +165,21 @@ class PaymentMethods:
                 return
             async with self._database.acquire() as connection:
                 await DETACHED.run(connection, stripe_id)
+
+    async def _demand_nothing_to_pay(self, connection: Connection, organization_id: UUID) -> None:
+        """Raise Conflict where a plan runs, or is chosen, that is paid by what is stored. The organization is locked.
+
+        Plans by contract are paid as their contract says.
+        """
+        held = await self._plans.held(connection, organization_id)
+        for plan in filter(None, (held.plan, held.next_plan)):
+            if plan.price and plan.self_service:
+                raise Conflict(
+                    f"The plan {plan.display_name} costs ${plan.price_monthly} a month, and this is the last payment"
+                    " method. Store another one first (POST /billing/payment-methods), or choose a plan that costs"
+                    " nothing (POST /organizations/{organization_id}/plan) and remove this one when that has begun.",
+                    plan=plan.name,
+                )
 
     async def _customer(self, organization: Organization) -> str:
         """Make the organization a customer at Stripe, once."""

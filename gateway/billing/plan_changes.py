@@ -11,13 +11,14 @@ so that of two at once the second sees the first.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
 from gateway.audit.entries import record
+from gateway.billing.payment_methods import default_method
 from gateway.database.pool import Connection
 from gateway.database.statement import Command
 from gateway.errors import Conflict, InvalidRequest
@@ -47,6 +48,20 @@ class Excess:
     room: Room
     has: int
     most: int
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A change that is allowed: what an organization has, what it is to have, and when that begins."""
+
+    before: Held
+    target: Plan
+    when: When
+
+    @property
+    def must_be_paid(self) -> bool:
+        """Return whether there must be something to charge. Who stays has been asked for it before."""
+        return self.when != "stay" and self.target.price > 0
 
 
 BEGIN_PERIOD = Command(
@@ -88,32 +103,40 @@ def excess(occupied: Occupied, target: Plan) -> list[Excess]:
     return found
 
 
-async def change(
-    connection: Connection,
-    member: Member,
-    book: PlanBook,
-    plan_id: UUID,
-    can_pay: Callable[[Connection, UUID], Awaitable[bool]],
-) -> Held:
-    """Give an organization another plan, and return what it has by then.
+async def examine(connection: Connection, book: PlanBook, organization_id: UUID, plan_id: UUID) -> Choice:
+    """Return what choosing a plan would do, but for paying it.
 
-    Raises InvalidRequest for a plan that cannot be chosen or paid, Conflict for one that changes nothing or is too
-    small, Forbidden. `can_pay` says whether there is a payment method.
+    Raises InvalidRequest for a plan that cannot be chosen, Conflict for one that changes nothing or is too small.
     """
-    actor = await locked(connection, member, Permission.BILLING_MANAGE)
-    organization_id = actor.organization_id
     before = await book.held(connection, organization_id)
     target = choosable(book, before, plan_id)
     when = decide(before, target)
     if when != "stay":
         _demand_fits(await OCCUPIED.one(connection, organization_id), target)
-        if target.price and not await can_pay(connection, organization_id):
-            raise refused_plan(
-                "stripe_payment_method_id",
-                f"The plan {target.display_name} costs ${target.price_monthly} a month, and this organization has no"
-                " payment method that this gateway knows. Ask its operator to set the plan.",
-            )
-    return await carry_out(connection, book, before, target, when, actor.caller.account_id)
+    return Choice(before, target, when)
+
+
+async def change(connection: Connection, member: Member, book: PlanBook, plan_id: UUID, *, takes_cards: bool) -> Held:
+    """Give an organization another plan, and return what it has by then.
+
+    Raises what `examine` raises, InvalidRequest for a plan that cannot be paid, Forbidden. `takes_cards`: whether
+    payment methods can be stored and charged here.
+    """
+    actor = await locked(connection, member, Permission.BILLING_MANAGE)
+    organization_id = actor.organization_id
+    choice = await examine(connection, book, organization_id, plan_id)
+    if choice.must_be_paid and not (takes_cards and await default_method(connection, organization_id)):
+        target = choice.target
+        todo = (
+            "this organization has no payment method. Store one (POST /billing/payment-methods), or send its id here."
+            if takes_cards
+            else "cards are not taken by this gateway. Ask its operator to set the plan."
+        )
+        raise refused_plan(
+            "stripe_payment_method_id",
+            f"The plan {target.display_name} costs ${target.price_monthly} a month, and {todo}",
+        )
+    return await carry_out(connection, book, choice.before, choice.target, choice.when, actor.caller.account_id)
 
 
 def choosable(book: PlanBook, held: Held, plan_id: UUID) -> Plan:

@@ -8,10 +8,12 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.plans import load_plans
 from tests.payments.stripe.stage import Stage
 from tests.support.world import Agent
 
 PATH = "/billing/payment-methods"
+PLANS = {plan.name: str(plan.id) for plan in load_plans().plans}
 
 
 async def add(stage: Stage, agent: Agent, name: str, *, default: bool = False) -> httpx.Response:
@@ -24,6 +26,14 @@ async def stored(stage: Stage, agent: Agent) -> list[Any]:
 
 async def remove(stage: Stage, agent: Agent, name: str) -> int:
     return (await stage.gateway.client.delete(f"{PATH}/{name}", headers=agent.headers)).status_code
+
+
+async def choose(stage: Stage, agent: Agent, plan: str, **more: str) -> httpx.Response:
+    return await stage.post(agent, f"/organizations/{agent.organization_id}/plan", {"plan_id": PLANS[plan], **more})
+
+
+async def plan_of(stage: Stage, agent: Agent) -> str:
+    return (await stage.get(agent, f"/organizations/{agent.organization_id}/plan"))["plan"]["name"]
 
 
 async def test_the_first_is_the_default_and_the_oldest_takes_its_place(stage: Stage) -> None:
@@ -124,3 +134,70 @@ async def test_members_who_only_look_store_nothing(stage: Stage, role: str) -> N
     agent = await stage.agent()
     await stage.connection.execute("UPDATE identity.membership SET role = $2 WHERE account_id = $1", agent.id, role)
     assert (await add(stage, agent, stage.stripe.method())).status_code == 403
+
+
+async def test_a_plan_that_costs_something_is_chosen_by_who_has_a_card(stage: Stage) -> None:
+    agent = await stage.agent()
+    refused = await choose(stage, agent, "starter")
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (400, "stripe_payment_method_id")
+    assert "POST /billing/payment-methods" in refused.json()["detail"]
+    await add(stage, agent, stage.stripe.method())
+    assert (await choose(stage, agent, "starter")).status_code == 200
+    assert await plan_of(stage, agent) == "starter"
+    # One that comes along is what is charged from then on; sent again, it is the same card.
+    other = stage.stripe.method("pm_card_mastercard")
+    assert (await choose(stage, agent, "pro", stripe_payment_method_id=other)).status_code == 200
+    assert await plan_of(stage, agent) == "pro"
+    assert (await choose(stage, agent, "starter", stripe_payment_method_id=other)).status_code == 200
+    assert [(one["card_brand"], one["is_default"]) for one in await stored(stage, agent)] == [
+        ("mastercard", True), ("visa", False),
+    ]  # fmt: skip
+
+
+async def test_a_card_that_comes_with_a_plan_is_stripes_to_take(stage: Stage) -> None:
+    agent, other = await stage.agent(), await stage.agent()
+    taken = stage.stripe.method()
+    await add(stage, other, taken)
+    for name in ("pm_nothing", stage.stripe.method(declines=True), taken, "4242424242424242"):
+        answer = await choose(stage, agent, "starter", stripe_payment_method_id=name)
+        assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, "stripe_payment_method_id")
+    # A plan that is refused, or costs nothing, stores nothing.
+    good = stage.stripe.method()
+    assert (await choose(stage, agent, "free", stripe_payment_method_id=good)).status_code == 409
+    assert (await choose(stage, agent, "enterprise", stripe_payment_method_id=good)).status_code == 400
+    stage.stripe.down = True
+    assert (await choose(stage, agent, "starter", stripe_payment_method_id=good)).status_code == 503
+    stage.stripe.down = False
+    assert (await stored(stage, agent), await plan_of(stage, agent)) == ([], "free")
+
+
+async def test_the_last_card_stays_while_it_pays_for_a_plan(stage: Stage) -> None:
+    agent = await stage.agent()
+    first = (await add(stage, agent, stage.stripe.method())).json()["data"]["id"]
+    second = (await add(stage, agent, stage.stripe.method())).json()["data"]["id"]
+    await choose(stage, agent, "starter")
+    assert await remove(stage, agent, first) == 204
+    refused = await stage.gateway.client.delete(f"{PATH}/{second}", headers=agent.headers)
+    assert (refused.status_code, refused.json()["plan"]) == (409, "starter")
+    assert "Store another one first" in refused.json()["detail"]
+    # What ends with the month is paid for until then.
+    assert (await choose(stage, agent, "free")).status_code == 200
+    assert await remove(stage, agent, second) == 409
+    await stage.connection.execute(
+        """
+        UPDATE identity.organization_plan SET started_at = started_at - interval '40 days',
+               ends_at = ends_at - interval '40 days' WHERE organization_id = $1
+        """,
+        agent.organization_id,
+    )
+    assert await plan_of(stage, agent) == "free"
+    assert await remove(stage, agent, second) == 204
+    assert await stored(stage, agent) == []
+
+
+async def test_of_a_plan_and_the_last_card_s_removal_at_once_one_is_refused(stage: Stage) -> None:
+    for _ in range(4):
+        agent = await stage.agent()
+        made = (await add(stage, agent, stage.stripe.method())).json()["data"]["id"]
+        chosen, removed = await asyncio.gather(choose(stage, agent, "starter"), remove(stage, agent, made))
+        assert (chosen.status_code, removed) in {(200, 409), (400, 204)}
