@@ -31,7 +31,8 @@ IDS = {
     "payout_id": "must be a payout's id, a UUID: GET …/publishers/{publisher_id}/payouts names them",
     "project_id": "must be the project's id, a UUID: GET /projects names yours",
     "ip_id": "must be an entry's id, a UUID: GET /projects/{project_id}/ip-allow names them",
-    "id": "must be an invoice's id, a UUID: GET /organizations/{organization_id}/invoices names them",
+    "id": "must be the id of an invoice (GET …/invoices) or of a payment method (GET /billing/payment-methods), a UUID",
+    "endpoint_id": "must be a compute endpoint's id, a UUID; there are none: see GET …/consumption",
     "exchange_id": "must be an exchange's id, a UUID: GET /operator/exchanges names those that are open",
 }
 # What a value must look like that has a form of its own.

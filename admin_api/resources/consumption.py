@@ -24,6 +24,7 @@ from admin_api.kit.problems import refusals
 from gateway.analytics.usage import PROJECTS, Sold, Use, sold, used
 from gateway.catalog.assets import Asset
 from gateway.catalog.refusals import refused
+from gateway.errors import NotFound
 from gateway.identity.permissions import Permission
 from gateway.projects.access import InProject
 from gateway.services import Services
@@ -218,6 +219,39 @@ class UsageSummariesResponse(Answer):
     gateway: GatewayUsage
 
 
+class ComputeUsageEventDebugRecord(Answer):
+    """What happened to a compute."""
+
+    event_time: str
+    event_type: str
+
+
+class UsageEventDebugRecord(Answer):
+    """Something that is billed of an endpoint."""
+
+    event_timestamp: str
+    event_type: str
+    metadata: str
+    quantity: float
+    unit: str
+
+
+class EndpointBillingEvents(Answer):
+    """What a compute's bill is made of."""
+
+    organization_id: str
+    endpoint_id: str
+    compute_usage_events: list[ComputeUsageEventDebugRecord]
+    usage_events: list[UsageEventDebugRecord]
+
+
+class EndpointBillingEventsResponse(Answer):
+    """Envelope."""
+
+    data: EndpointBillingEvents
+    pagination: PaginationMeta | None = None
+
+
 @router.get(
     "/projects/{project_id}/consumption",
     operation_id="get_project_consumption",
@@ -284,6 +318,17 @@ async def get_usage_summary(organization_id: UUID, services: ServicesDep, days: 
         for project in projects
     ]
     return UsageSummariesResponse(data=rows, gateway=await _gateway(services, organization_id, days))
+
+
+@router.get(
+    "/organizations/{organization_id}/billing/endpoints/{endpoint_id}/events",
+    operation_id="get_endpoint_billing_events",
+    dependencies=[READER],
+    responses=refusals(400, 401, 403, 404),
+)
+async def get_endpoint_billing_events(organization_id: UUID, endpoint_id: UUID) -> EndpointBillingEventsResponse:
+    """Return what the bill of a compute's endpoint is made of. There are no computes yet, so every id is unknown."""
+    raise NotFound("This organization has no endpoint with this id.")
 
 
 def _day(name: str, text: str | None) -> date | None:

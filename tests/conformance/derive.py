@@ -28,12 +28,10 @@ WHOLE_CATEGORIES = (
     "webhooks",
     "Projects",
     "IP Allow Lists",
+    "billing",
 )
 SERVED = frozenset(
     [
-        "generate_invoices",
-        "get_invoice",
-        "issue_invoice",
         "create_payment_intent",
         "get_payment_history",
         "get_current_user",
@@ -44,10 +42,6 @@ SERVED = frozenset(
         "list_org_api_keys",
         "create_org_api_key",
         "revoke_org_api_key",
-        "get_billing_health",
-        "get_usage_summary",
-        "get_organization_consumption",
-        "get_project_consumption",
         "list_audit_logs",
         "get_audit_log",
         "list_webhooks",

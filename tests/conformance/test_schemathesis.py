@@ -40,6 +40,7 @@ MAY_FAIL = {
     "POST /organizations/{organization_id}/publishers/{publisher_id}/payouts/{payout_id}/cancel": "no payout to find",
     "POST /billing/publishers/{slug}/payouts": "no chain rail",
     "GET /billing/publishers/{slug}/payouts/{payout_id}": "no chain rail, so no payout to find",
+    "GET /organizations/{organization_id}/billing/endpoints/{endpoint_id}/events": "there are no computes",
     "GET /billing/invoices/{id}": "there is no invoice",
     "GET /billing/invoices/{id}/html": "there is no invoice",
     "GET /billing/invoices/{id}/pdf": "there is no invoice",

@@ -25,6 +25,7 @@ ALLOWED = {
     "gateway/billing/invoices/pdf.py ": "millimetres of a page",
     "admin_api/resources/publisher_models.py PublisherSuggestion.score": "how well a publisher fits a task",
     "admin_api/resources/consumption.py UsageSummary.": WIRE,
+    "admin_api/resources/consumption.py UsageEventDebugRecord.quantity": WIRE,
     "admin_api/resources/plans.py Used.percent": "a share of a limit",
     "admin_api/resources/plans.py _used": "a share of a limit",
     "admin_api/resources/plans.py QuotaUsage": "the contract sends what is not offered here as JSON numbers",
