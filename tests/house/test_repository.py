@@ -113,7 +113,7 @@ def test_nothing_is_tracked_that_is_made() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [".venv/", ".tollway/", "__pycache__/", "dist/", "build/", "*.egg-info/", ".pytest_cache/", ".hypothesis/"]
+    "name", [".venv", ".tollway/", "__pycache__/", "dist/", "build/", "*.egg-info/", ".pytest_cache/", ".hypothesis/"]
 )
 def test_what_is_made_is_ignored(name: str) -> None:
     assert name in (ROOT / ".gitignore").read_text().splitlines()
