@@ -128,4 +128,5 @@ def _kind(schema: Schema) -> str:
 
 
 def _anchor(tag: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in tag.lower())
+    # As it is written: `Webhooks` go out and `webhooks` come in.
+    return "".join(letter if letter.isalnum() else "-" for letter in tag)

@@ -42,7 +42,6 @@ REASONS = {
     "estimate_query": "changes nothing",
     "test_new_publisher_connection": "changes nothing",
     "test_publisher_connection": "keeps what the server showed, which nobody decided",
-    "claim_payment_method_bonus": "answers 409 until there is a card rail",
     "signup": "nothing exists before its link is used, which verify_email records",
     "look_at_invitation": "changes nothing",
     "resend_verification_email": "has a letter sent",

@@ -30,6 +30,8 @@ WITH_JSON = [
 ]
 # Any other word there is a path of another operation, or none: 404 tells it.
 WORDS_BESIDE = "/payments/{payment_id}"
+# Stands where an id could: what is allowed there is allowed of an invoice, too.
+WORD_AMONG_IDS = "/billing/invoices/generate"
 SECURED = [name for name, one in OPERATIONS.items() if one["security"] and {} not in one["security"]]
 # Whose slug it is not is told the same of one that exists and of one that does not: it is not his.
 OF_SELLERS = {name for name in OPERATIONS if re.search(r"^\w+ /billing/publishers/{slug}/[^{]*$", name)}
@@ -80,6 +82,7 @@ class Walker:
             "endpoint_id": str(uuid4()),
             "charge_id": str(uuid4()),
             "payout_id": str(uuid4()),
+            "id": str(uuid4()),
             "agent_wallet": "agent:not-found",
             "session_id": str(uuid4()),
             "member_id": str(uuid4()),
@@ -99,7 +102,8 @@ class Walker:
         return name.partition(" ")[2].format_map({**known, **ids})
 
     async def send(self, name: str, path: str, *, key: bool = True, **options: Any) -> httpx.Response:
-        token = OPERATOR_TOKEN if path.startswith("/operator") else self.agent.key
+        by_operator = OPERATIONS.get(name, {}).get("x-permission") == "operator"
+        token = OPERATOR_TOKEN if by_operator else self.agent.key
         headers = {**({"Authorization": f"Bearer {token}"} if key else {}), **options.pop("headers", {})}
         return await self.gateway.client.request(name.partition(" ")[0], path, headers=headers, **options)
 
@@ -193,7 +197,7 @@ def methods_of(path: str) -> set[str]:
 NOT_ALLOWED = [
     (method, path)
     for path in DOCUMENT["paths"]
-    if not path.startswith("/publishers/{slug}") and path != WORDS_BESIDE
+    if not path.startswith("/publishers/{slug}") and path not in (WORDS_BESIDE, WORD_AMONG_IDS)
     for method in {"PATCH", "DELETE", "OPTIONS", "PROPFIND"} - methods_of(path)
 ]
 

@@ -17,7 +17,8 @@ ALIVE = timedelta(seconds=15)
 
 async def test_both_secrets_are_sealed_again(database_url: str, world: World, connection: Connection) -> None:
     agent, old, both = await world.agent(), CredentialBox.from_setting(OLD), CredentialBox.from_setting(f"{NEW},{OLD}")
-    made = await endpoints.create(connection, old, agent.organization_id, agent.id, "x", "https://a.example", ["*"])
+    url = "https://a.example"
+    made = await endpoints.create(connection, old, agent.organization_id, agent.id, "x", url, ["*"], None)
     assert made is not None
     endpoint, first = made
     second = await endpoints.rotate(connection, old, endpoint.id)
