@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -11,6 +12,7 @@ from uuid import UUID
 import click
 import orjson
 
+from gateway.catalog.earnings import LONGEST_CALL
 from gateway.cli.context import settings_for_cli
 from gateway.database.pool import Connection, NotFinished, connect
 from gateway.ids import floor_at
@@ -55,16 +57,21 @@ def verify_command(as_json: bool, directory: Path | None) -> int:
 def archive_command(before: datetime, directory: Path) -> int:
     """Write old months to files, keep their sums, and drop their rows. May be stopped at any time and run again.
 
-    A month goes when every call in it has its end, for good, and it is over for as long as refunds may take, but at
-    least for 31 days.
+    A month goes when every call in it has its end, for good, and it is over for as long as refunds may take and as
+    earnings are held back, but at least for 31 days.
     """
     settings = settings_for_cli()
-    age = timedelta(days=max(LEAST_DAYS, settings.money.refund_grace_days))
+    age = timedelta(days=max(LEAST_DAYS, settings.money.refund_grace_days, _held_back(settings)))
     moment = before.replace(tzinfo=UTC)
     if moment > datetime.now(UTC) - age:
         raise click.BadParameter(f"must be {age.days} days ago or more", param_hint="--before")
     asyncio.run(_archive(settings, floor_at(int(moment.timestamp() * 1000)), directory))
     return 0
+
+
+def _held_back(settings: Settings) -> int:
+    """Return for how many days earnings are looked up in the ledger, to hold back the young ones."""
+    return math.ceil((timedelta(seconds=settings.payouts.holdback) + LONGEST_CALL) / timedelta(days=1))
 
 
 async def _archive(settings: Settings, before: UUID, directory: Path) -> None:

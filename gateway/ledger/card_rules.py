@@ -68,7 +68,12 @@ CARD_RULES: dict[str, Statement[Violation]] = {
                 AND (e.won, e.lost, e.short) <> (
                     CASE WHEN x.state = 'won' THEN x.frozen + x.frozen_bonus ELSE 0 END,
                     CASE WHEN x.state = 'lost' THEN x.taken + x.frozen_bonus ELSE 0 END,
-                    CASE WHEN x.state = 'lost' THEN x.amount - x.taken ELSE 0 END)) LIMIT 20
+                    CASE WHEN x.state = 'lost' THEN x.amount - x.taken ELSE 0 END))
+         UNION ALL
+        SELECT format('dispute %s was won after all: %s, booked %s', x.id, x.amount, coalesce(sum(t.amount), 0))
+          FROM card.dispute x LEFT JOIN ledger.transfer t ON t.cause_id = x.returned_cause AND t.kind = 'grant'
+         WHERE x.returned_cause >= (SELECT upto FROM ledger.archived)
+         GROUP BY x.id, x.amount HAVING coalesce(sum(t.amount), 0) <> x.amount LIMIT 20
         """,
         Violation,
     ),

@@ -104,6 +104,16 @@ RULES: dict[str, Statement[Violation]] = {
         """,
         Violation,
     ),
+    "what touches a wallet's money names that wallet": Statement(
+        """
+        SELECT format('transfer %s %s/%s: wallet %s, accounts of %s and %s',
+                      t.cause_id, t.kind, t.leg, t.wallet_id, d.wallet_id, c.wallet_id) AS detail
+          FROM ledger.transfer t
+          JOIN ledger.account d ON d.id = t.debit_account JOIN ledger.account c ON c.id = t.credit_account
+         WHERE d.wallet_id <> coalesce(t.wallet_id, -1) OR c.wallet_id <> coalesce(t.wallet_id, -1) LIMIT 20
+        """,
+        Violation,
+    ),
     "customer balances equal their transfers": Statement(
         """
         SELECT format('account %s: balance %s, transfers %s', a.id, a.balance, coalesce(s.net, 0)) AS detail

@@ -115,7 +115,8 @@ GRANTED_TOTAL = Statement(
     int,
     scalar=True,
 )
-# Credits first-class, charges and refunds summed per exchange, archived months in a line each. Newest first.
+# Credits first-class, charges and refunds summed per exchange, archived months in a line each: what they did to the
+# lots, as the other lines do, so what a dispute has frozen is gone. Newest first.
 HISTORY = Statement(
     """
     SELECT t.cause_id AS id, 'credit' AS kind, a.source, a.granted AS amount,
@@ -149,19 +150,20 @@ HISTORY = Statement(
       JOIN ledger.carried c ON c.account_id = a.id
       JOIN ledger.archive r ON r.id = c.archive_id
       CROSS JOIN LATERAL (SELECT ledger.moment_of(r.upto) AS at) l
-     WHERE a.wallet_id = $1 GROUP BY r.upto, l.at
+     WHERE a.wallet_id = $1 AND a.granted IS NOT NULL GROUP BY r.upto, l.at
      ORDER BY created_at DESC, id DESC, kind LIMIT $2 OFFSET $3
     """,
     WalletLine,
 )
 HISTORY_COUNT = Statement(
     """
-    SELECT (SELECT count(DISTINCT (cause_id, kind)) FROM ledger.transfer
-             WHERE wallet_id = $1 AND kind IN ('grant', 'charge', 'capture', 'refund', 'expire', 'penalty'))
+    SELECT (SELECT count(*) FROM ledger.transfer WHERE wallet_id = $1 AND kind = 'grant')
+         + (SELECT count(DISTINCT (cause_id, kind)) FROM ledger.transfer
+             WHERE wallet_id = $1 AND kind IN ('charge', 'capture', 'refund', 'expire', 'penalty'))
          + (SELECT count(DISTINCT (cause_id, kind)) FROM ledger.transfer
              WHERE wallet_id = $1 AND kind IN ('card_refund', 'dispute', 'dispute_won', 'recovery'))
          + (SELECT count(DISTINCT c.archive_id) FROM ledger.account a JOIN ledger.carried c ON c.account_id = a.id
-             WHERE a.wallet_id = $1)
+             WHERE a.wallet_id = $1 AND a.granted IS NOT NULL)
     """,
     int,
     scalar=True,
