@@ -134,7 +134,7 @@ def build_services(settings: Settings) -> Services:
     consents = Consents(database, box, upstreams, guard)
     settlements, own_kinds, kinds, examiner = _rails(settings, database, Poster(upstreams, guard))
     plans = PlanBook(load_plans(settings.plans.file), enforced=settings.plans.enforced)
-    door, stripe_events, cards = _card_rail(settings, database)
+    door, stripe_events, cards, invoice_payments = _card_rail(settings, database)
     return Services(
         settings=settings,
         database=database,
@@ -170,6 +170,7 @@ def build_services(settings: Settings) -> Services:
         stripe=door,
         stripe_events=stripe_events,
         cards=cards,
+        invoice_payments=invoice_payments,
         payment_methods=PaymentMethods(database, door, plans),
         buying=open_wallet(database, grace),
         proofs=WalletProofs(database, settlements.nodes, parse_keys(settings.secrets.keys), settings.public_url),
@@ -177,13 +178,12 @@ def build_services(settings: Settings) -> Services:
     )
 
 
-def _card_rail(settings: Settings, database: Database) -> tuple[StripeDoor, Intake, Cards]:
-    """Return the door to Stripe, where its events come in, and deposits by card. Whoever has events hears them."""
+def _card_rail(settings: Settings, database: Database) -> tuple[StripeDoor, Intake, Cards, InvoicePayments]:
+    """Return the door to Stripe, where its events come in, and what is paid by card. Whoever has events hears them."""
     door, events = StripeDoor(settings.stripe), Intake(database, settings.stripe)
     cards = Cards(database, door, settings)
     cards.listen(events)
-    InvoicePayments(database, door).listen(events)
-    return door, events, cards
+    return door, events, cards, InvoicePayments(database, door, settings.stripe.recheck).listen(events)
 
 
 def _markets(settings: Settings, guard: EgressGuard, catalog: Catalog, metrics: Metrics) -> Markets:
@@ -321,6 +321,7 @@ class Worker:
 
     async def _tend_cards(self) -> None:
         await self.services.cards.reconcile()
+        await self.services.invoice_payments.reconcile()
         await self.services.payment_methods.detach()
         await self.services.stripe_events.forget()
 

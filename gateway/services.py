@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from gateway.billing.card_deposits import Cards
 from gateway.billing.deposits import Deposits
+from gateway.billing.invoices.paying import InvoicePayments
 from gateway.billing.payment_methods import PaymentMethods
 from gateway.billing.payouts import Payouts
 from gateway.billing.receipts import ReceiptSigner
@@ -72,6 +73,7 @@ class Services:
     stripe: StripeDoor
     stripe_events: Intake
     cards: Cards
+    invoice_payments: InvoicePayments
     payment_methods: PaymentMethods
     buying: BuyingWallet | None
     proofs: WalletProofs

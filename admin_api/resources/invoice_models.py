@@ -134,7 +134,10 @@ class PaymentIntentCreatedResponse(Answer):
 
 
 class PaymentRecord(Answer):
-    """One try to pay: `pending`, `succeeded`, `failed` or `canceled`."""
+    """One try to pay: `pending`, `succeeded`, `failed` or `canceled`; or what became of its money.
+
+    That is `refunded`, `refund_failed`, `disputed`, `dispute_lost` or `dispute_won`.
+    """
 
     id: str
     amount_usd: float

@@ -1,6 +1,5 @@
 """Invoices of organizations (categories `billing` and `payments`): made, issued and voided by the operator; seen and
-paid by the organization. Lists, documents and void are extensions; billing
-details are in billing_details.py.
+paid by the organization. Lists, documents and void are extensions; billing details are in billing_details.py.
 
 Whoever may not see an invoice is told the same as of one that does not exist (404).
 """
@@ -45,7 +44,6 @@ from gateway.billing.invoices.document import Document, document_of
 from gateway.billing.invoices.drafts import generate
 from gateway.billing.invoices.drawing import Draughtsman
 from gateway.billing.invoices.month import past_month
-from gateway.billing.invoices.paying import InvoicePayments
 from gateway.billing.invoices.records import CURRENCY, Invoice
 from gateway.errors import Forbidden, NotFound
 from gateway.identity.permissions import Member, Permission, membership
@@ -161,7 +159,7 @@ async def issue_invoice(id: UUID, _actor: Operator, services: ServicesDep) -> di
 )
 async def void_invoice(id: UUID, body: VoidInvoiceRequest, _actor: Operator, services: ServicesDep) -> InvoiceResponse:
     """Take back an issued invoice that is not paid. It keeps its number; its month can be generated anew."""
-    await InvoicePayments(services.database, services.stripe).close(id)
+    await services.invoice_payments.close(id)
     async with services.database.transaction() as connection:
         done = await issuing.void(connection, id, body.reason)
     return InvoiceResponse(data=await _whole(services, done))
@@ -174,10 +172,10 @@ async def void_invoice(id: UUID, body: VoidInvoiceRequest, _actor: Operator, ser
 )
 async def create_payment_intent(invoice: Payable, services: ServicesDep) -> PaymentIntentCreatedResponse:
     """Begin to pay what is due by card. Asked again it is the same intent, as long as that is open."""
-    paid, intent = await InvoicePayments(services.database, services.stripe).begin(invoice.id)
+    intent = await services.invoice_payments.begin(invoice.id)
     return PaymentIntentCreatedResponse(
         data=PaymentIntentCreated(
-            amount_usd=usd(paid.due, paid.decimals),
+            amount_usd=usd(intent.cents, 2),
             client_secret=intent.client_secret or "",
             currency=CURRENCY,
             payment_intent_id=intent.id,

@@ -30,6 +30,7 @@ _MONEY = (
     *("wallet.apply_referral", "wallet.deposit", "wallet.grant"),
     *("charge.create", "charge.refund", "charge.slash"),
     *("invoice.generate", "invoice.issue", "invoice.begin_payment", "invoice.pay", "invoice.void"),
+    *("invoice.refund", "invoice.refund_back", "invoice.dispute", "invoice.dispute_lost", "invoice.dispute_won"),
     *("payout.create", "payout.approve", "payout.cancel", "payout.complete", "payout.fail", "exchange.resolve"),
     *("purchase.forgive", "purchase.fund", "purchase.withdraw"),
     *(

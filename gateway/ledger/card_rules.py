@@ -113,8 +113,11 @@ CARD_RULES: dict[str, Statement[Violation]] = {
                WHEN 'dispute_lost' THEN NOT EXISTS (SELECT FROM card.dispute x WHERE x.end_cause = t.cause_id)
                WHEN 'shortfall' THEN NOT EXISTS (SELECT FROM card.dispute x WHERE x.end_cause = t.cause_id)
                                      AND NOT EXISTS (SELECT FROM card.refund r WHERE r.cause_id = t.cause_id)
+                                     AND NOT EXISTS (SELECT FROM invoice.back b WHERE b.cause_id = t.cause_id)
                WHEN 'card_fee' THEN NOT EXISTS (SELECT FROM card.fee f WHERE f.cause_id = t.cause_id)
                WHEN 'recovery' THEN NOT EXISTS (SELECT FROM card.recovery r WHERE r.cause_id = t.cause_id)
+                                    AND NOT EXISTS (SELECT FROM invoice.back b WHERE b.returned_cause = t.cause_id)
+                                    AND NOT EXISTS (SELECT FROM invoice.intent n WHERE n.cause_id = t.cause_id)
                ELSE false END
            AND t.kind IN ('card_refund', 'dispute', 'dispute_won', 'dispute_lost', 'shortfall', 'card_fee', 'recovery')
          LIMIT 20

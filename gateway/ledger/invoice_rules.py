@@ -34,6 +34,36 @@ INVOICE_RULES: dict[str, Statement[Violation]] = {
         """,
         Violation,
     ),
+    "payments of invoices are booked as they came, went back and came again": Statement(
+        """
+        SELECT format('%s of invoice %s: %s %s, booked %s', m.id, i.id, m.kind, m.amount, b.amount) AS detail
+          FROM (SELECT n.id, n.invoice_id, n.cause_id AS cause, n.paid AS amount, false AS back,
+                       CASE WHEN n.cause_id = i.receipt THEN 'invoice_paid' ELSE 'recovery' END::ledger.kind AS kind
+                  FROM invoice.intent n JOIN invoice.invoice i ON i.id = n.invoice_id
+                 UNION ALL
+                SELECT k.id, n.invoice_id, k.cause_id, k.amount, true, 'shortfall'
+                  FROM invoice.back k JOIN invoice.intent n ON n.id = k.intent_id
+                 UNION ALL
+                SELECT k.id, n.invoice_id, k.returned_cause, k.amount, false, 'recovery'
+                  FROM invoice.back k JOIN invoice.intent n ON n.id = k.intent_id) m
+          JOIN invoice.invoice i ON i.id = m.invoice_id
+          CROSS JOIN LATERAL (
+              SELECT coalesce(sum(t.amount), 0) AS amount
+                FROM ledger.transfer t
+                JOIN ledger.account d ON d.id = t.debit_account JOIN ledger.account c ON c.id = t.credit_account
+               WHERE t.cause_id = m.cause AND t.kind = m.kind
+                 AND 'organization:' || i.organization_id = CASE WHEN m.back THEN d.rail ELSE c.rail END
+                 AND 'stripe' = CASE WHEN m.back THEN c.rail ELSE d.rail END) b
+         WHERE m.cause >= (SELECT upto FROM ledger.archived) AND b.amount <> m.amount
+         UNION ALL
+        SELECT format('invoice %s: %s, says that %s is owed again, its payments %s', i.id, i.status, i.owed_again,
+                      invoice.owed_again(i.id))
+          FROM invoice.invoice i
+         WHERE i.owed_again <> invoice.owed_again(i.id)
+            OR (i.receipt IS NOT NULL AND i.status <> 'void' AND (i.status = 'issued') <> (i.owed_again > 0)) LIMIT 20
+        """,
+        Violation,
+    ),
     "an invoice is the sum of its lines, and their numbers have no gaps": Statement(
         """
         SELECT format('invoice %s: %s with %s due, lines %s with %s due', i.id, i.subtotal, i.taxable, l.amount, l.due)

@@ -70,6 +70,7 @@ MEANINGS: dict[str, str] = {
     "invitation.created": "Somebody was invited.",
     "invoice.issued": "An invoice was issued; from now on nothing of it changes.",
     "invoice.paid": "An invoice was paid, or issued with nothing due.",
+    "invoice.due_again": "Money of a paid invoice went back to its card, so that much is due again.",
     "member.added": "Somebody has joined the organization.",
     "member.removed": "Somebody has left the organization, or was removed.",
     "member.role_changed": "A member has another role.",

@@ -146,7 +146,7 @@ def _facts(invoice: Invoice) -> list[tuple[str, str]]:
     ]
     if invoice.due and invoice.due_at:
         facts.append(("Due", day(invoice.due_at)))
-    if invoice.paid_at and invoice.due:
+    if invoice.status == "paid" and invoice.paid_at and invoice.due:
         facts.append(("Paid", day(invoice.paid_at)))
     if invoice.voided_at:
         facts.append(("Void since", day(invoice.voided_at)))
@@ -174,7 +174,7 @@ def _sums(invoice: Invoice) -> list[Sum]:
     if invoice.prepaid:
         sums.append(Sum("Paid from the prepaid balance", shown(-invoice.prepaid)))
     if invoice.receipt is not None:
-        sums.append(Sum("Paid", shown(-invoice.due)))
+        sums.append(Sum("Paid", shown(invoice.owed_again - invoice.due)))
     sums.append(Sum(f"Amount due ({CURRENCY})", shown(invoice.open), strong=True))
     return sums
 

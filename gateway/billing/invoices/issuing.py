@@ -124,28 +124,20 @@ def _check_may_issue(settings: InvoiceSettings, draft: Invoice) -> None:
         raise Conflict(f"{draft.month} has just ended and is still being booked; issue it from {ready:%H:%M} UTC on.")
 
 
-async def pay(connection: Connection, invoice: Invoice, at: datetime) -> Invoice:
-    """Book what has come in for an issued invoice that the caller has locked. What is paid already stays as it is."""
-    if invoice.status != "issued":
-        return invoice
-    receipt = uuid7()
+async def receive(connection: Connection, invoice: Invoice, receipt: UUID, at: datetime) -> None:
+    """Book that all that is due on an issued invoice, which the caller has locked, has come in."""
     await PAID.run(connection, invoice.id, at, receipt)
     await RECEIVE.run(connection, receipt, invoice.asset_id, RAIL, debtor(invoice), invoice.due)
-    paid = await demand(connection, invoice.id)
-    await emit(connection, paid.organization_id, "invoice.paid", told(paid))
-    await record(
-        connection, "invoice.pay", paid.organization_id, paid.id, before=invoice, after=paid,
-        details={"number": paid.label},
-    )  # fmt: skip
-    return paid
 
 
 async def void(connection: Connection, invoice_id: UUID, reason: str) -> Invoice:
     """Take an issued invoice back; it keeps its number. Raises NotFound, or Conflict where that is too late."""
     invoice = await demand(connection, invoice_id)
-    if invoice.status not in ("issued", "paid") or invoice.receipt is not None:
+    gone = invoice.receipt is not None and invoice.open == invoice.due
+    if invoice.status not in ("issued", "paid") or (invoice.receipt is not None and not gone):
         why = {
             "draft": "A draft is not issued yet; it changes with the ledger until it is.",
+            "issued": f"A part of invoice {invoice.label} is paid; give that back first.",
             "paid": f"Invoice {invoice.label} is paid; give the money back instead.",
             "void": f"Invoice {invoice.label} is void already.",
         }

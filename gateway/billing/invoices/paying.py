@@ -1,8 +1,9 @@
 """Paying what is due on an invoice by card: one open intent at a time, and what Stripe says became of it.
 
-The payment of an intent pays its invoice once, whichever comes first: the event, its repetition, or whoever asks to pay
-again. Money for an invoice that needs none any more goes back to its card. What does not live here: the booking
-(issuing.py), the rail (gateway/payments/stripe).
+There is one way in which a payment changes here: what Stripe has of it is asked for (`learn`), and then booked in one
+transaction, if nobody has learnt anything newer meanwhile. Events, the reconciler and whoever asks to pay again take
+that way, so it does not matter which comes first, or how often. Money for an invoice that needs none any more goes back
+to its card. What does not live here: the booking (booking.py), the rail (gateway/payments/stripe).
 """
 
 from __future__ import annotations
@@ -10,31 +11,37 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import cast
 from uuid import UUID
 
 from gateway.audit.entries import record
-from gateway.billing.invoices import issuing
-from gateway.billing.invoices.records import CURRENCY, Invoice, find
+from gateway.billing.invoices import booking, issuing
+from gateway.billing.invoices.records import Invoice, find
 from gateway.database.pool import Connection, Database
 from gateway.database.statement import Command, Statement
-from gateway.errors import Conflict, InvalidRequest
+from gateway.errors import Conflict, InvalidRequest, Unavailable
 from gateway.ids import uuid7
 from gateway.payments.stripe.client import StripeDoor, StripeRefused
-from gateway.payments.stripe.facts import Intent, id_of
-from gateway.payments.stripe.intake import Event, Intake, Outdated, Work
+from gateway.payments.stripe.facts import UNDONE, Intent, PaymentFacts, id_of
+from gateway.payments.stripe.intake import TRIES, Event, Intake, Outdated, Work
 
 log = logging.getLogger(__name__)
 
-EVENTS = ("payment_intent.succeeded", "payment_intent.payment_failed", "payment_intent.canceled")
+FAILED = "payment_intent.payment_failed"
+EVENTS = (
+    *("payment_intent.succeeded", FAILED, "payment_intent.canceled"),
+    *("charge.refunded", "charge.refund.updated", "refund.created", "refund.updated", "refund.failed"),
+    *("charge.dispute.created", "charge.dispute.updated", "charge.dispute.closed"),
+    *("charge.dispute.funds_withdrawn", "charge.dispute.funds_reinstated"),
+)
 MARK = "tollway_invoice"
 """In an intent's metadata: the invoice that it is for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try to pay, as it stands."""
+    """One try to pay, or what became of its money, as it stands."""
 
     id: UUID
     intent_id: str
@@ -45,6 +52,17 @@ class Attempt:
     failure_message: str | None
     attempted_at: datetime
     ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What Stripe has of a payment, asked for when its row had this version. `stray`: nobody needs it."""
+
+    intent: Intent
+    payment: PaymentFacts | None
+    version: int
+    stray: bool
+    at: datetime
 
 
 OPEN_INTENT = Statement("SELECT id FROM invoice.intent WHERE invoice_id = $1 AND state = 'open'", str, scalar=True)
@@ -73,12 +91,46 @@ INSERT_FAILURE = Command(
     VALUES ($1, $2, $3, $4, 'failed', $5, $6, $7, $7) ON CONFLICT (intent_id, token) DO NOTHING
     """
 )
+# Whoever has learnt something adds one; one that is not written down yet is at zero.
+VERSION = Statement("SELECT version FROM invoice.intent WHERE id = $1", int, scalar=True)
+NOTE = Command("UPDATE invoice.intent SET version = version + 1, checked_at = now() WHERE id = $1 AND version = $2")
+# Open ones ever more seldom, paid ones for as long as banks may ask for money back.
+DUE = Statement(
+    """
+    UPDATE invoice.intent SET checked_at = now() WHERE id IN (
+        SELECT id FROM invoice.intent
+         WHERE (state = 'open' AND checked_at < now() - greatest($1::interval * 5, (now() - made_at) / 10))
+            OR (cause_id IS NOT NULL AND checked_at < now() - interval '1 day'
+                AND made_at > now() - interval '200 days')
+         ORDER BY checked_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+    RETURNING id
+    """,
+    str,
+    scalar=True,
+)
+IS_UNDECIDED = Statement(
+    """
+    SELECT EXISTS (SELECT FROM invoice.back b JOIN invoice.intent i ON i.id = b.intent_id
+                    WHERE i.invoice_id = $1 AND b.undecided)
+    """,
+    bool,
+    scalar=True,
+)
 ATTEMPTS = Statement(
     """
     SELECT a.id, a.intent_id, a.transaction_id AS charge_id, a.status, i.cents, a.failure_code, a.failure_message,
            a.attempted_at, a.ended_at
       FROM invoice.intent i JOIN invoice.attempt a ON a.intent_id = i.id
-     WHERE i.invoice_id = $1 ORDER BY a.attempted_at DESC, a.id DESC
+     WHERE i.invoice_id = $1
+     UNION ALL
+    SELECT b.cause_id, b.intent_id, b.id, CASE WHEN b.kind = 'refund' AND b.returned_cause IS NULL THEN 'refunded'
+                                               WHEN b.kind = 'refund' THEN 'refund_failed'
+                                               WHEN b.undecided THEN 'disputed'
+                                               WHEN b.returned_cause IS NULL THEN 'dispute_lost' ELSE 'dispute_won' END,
+           b.cents, NULL, NULL, b.made_at, NULL
+      FROM invoice.intent i JOIN invoice.back b ON b.intent_id = i.id
+     WHERE i.invoice_id = $1
+     ORDER BY attempted_at DESC, id DESC
     """,
     Attempt,
 )
@@ -87,14 +139,15 @@ ATTEMPTS = Statement(
 class InvoicePayments:
     """Card payments of invoices."""
 
-    def __init__(self, database: Database, door: StripeDoor) -> None:
-        self._database, self._door = database, door
+    def __init__(self, database: Database, door: StripeDoor, recheck_seconds: float) -> None:
+        self._database, self._door, self._recheck = database, door, timedelta(seconds=recheck_seconds)
 
-    def listen(self, intake: Intake) -> None:
-        """Have what Stripe says of these payments."""
+    def listen(self, intake: Intake) -> InvoicePayments:
+        """Have what Stripe says of these payments, and return this."""
         intake.on(EVENTS, self._on_event)
+        return self
 
-    async def begin(self, invoice_id: UUID) -> tuple[Invoice, Intent]:
+    async def begin(self, invoice_id: UUID) -> Intent:
         """Return the open intent of an invoice, made if there is none; the client pays it with its secret.
 
         Raises NotFound, RailNotAvailable, Unavailable, or InvalidRequest where nothing is to be paid.
@@ -102,23 +155,28 @@ class InvoicePayments:
         self._door.demand()
         async with self._database.transaction() as connection:
             invoice = await issuing.demand(connection, invoice_id)
-            _demand_payable(invoice)
+            _demand_payable(invoice, is_undecided=await IS_UNDECIDED.one(connection, invoice_id))
             open_id = await OPEN_INTENT.first(connection, invoice_id)
             number = await COUNT_INTENTS.one(connection, invoice_id)
+        cents = invoice.open // invoice.cent
         if open_id is not None:
             intent = await self._door.find_intent(open_id)
             if intent.status not in ("succeeded", "canceled"):
-                return invoice, intent
-            await self._settle(intent, datetime.now(UTC))
+                if intent.cents == cents:
+                    return intent
+                # More or less has become due meanwhile.
+                if not await self._close(open_id):
+                    raise Unavailable("This invoice is just being paid; ask again.", retry_after=5)
+            await self.check(open_id)
             return await self.begin(invoice_id)
         # The same key gives the same intent: to whoever asks at once, and after a crash before it is written down.
         intent = await self._door.create_intent(
-            invoice.due // invoice.cent, f"invoice-{invoice_id}-{number}", metadata={MARK: str(invoice_id)},
+            cents, f"invoice-{invoice_id}-{number}-{cents}", metadata={MARK: str(invoice_id)},
             description=f"Invoice {invoice.label}",
         )  # fmt: skip
         return await self._written(invoice_id, intent)
 
-    async def _written(self, invoice_id: UUID, intent: Intent) -> tuple[Invoice, Intent]:
+    async def _written(self, invoice_id: UUID, intent: Intent) -> Intent:
         """Write a new intent down, unless nothing is to be paid any more: then it is closed again."""
         async with self._database.transaction() as connection:
             invoice = await issuing.demand(connection, invoice_id)
@@ -130,12 +188,14 @@ class InvoicePayments:
                 )  # fmt: skip
         if not payable:
             await self._close(intent.id)
-            _demand_payable(invoice)
-        return invoice, intent
+            _demand_payable(invoice, is_undecided=False)
+        return intent
 
     async def close(self, invoice_id: UUID) -> None:
-        """End the open intent of an invoice that is to be void. Raises Conflict when it is being paid."""
+        """End the open intent of an invoice. Raises Conflict when it is being paid, or a bank decides on its money."""
         async with self._database.acquire() as connection:
+            if await IS_UNDECIDED.one(connection, invoice_id):
+                raise Conflict("A bank decides on money of this invoice; wait for that.")
             open_id = await OPEN_INTENT.first(connection, invoice_id)
         if open_id is None:
             return
@@ -153,50 +213,83 @@ class InvoicePayments:
             return (await self._door.find_intent(intent_id)).status == "canceled"
         return True
 
+    async def check(self, intent_id: str) -> None:
+        """Bring a payment up to date, whatever events have told of it. Raises Unavailable."""
+        for _ in range(TRIES):
+            work = await self.learn(intent_id, datetime.now(UTC))
+            if work is None:
+                return
+            try:
+                async with self._database.transaction() as connection:
+                    await work(connection)
+            except Outdated:
+                continue
+            return
+
+    async def reconcile(self) -> None:
+        """Look after payments whose events may be lost. Any number of workers may."""
+        if not self._door.is_open:
+            return
+        async with self._database.acquire() as connection:
+            due = await DUE.all(connection, self._recheck, 50)
+        for intent_id in due:
+            try:
+                await self.check(intent_id)
+            except StripeRefused as error:
+                log.error("payment %s cannot be looked up at Stripe: %s", intent_id, error)
+            except Unavailable:
+                return
+
     async def _on_event(self, event: Event) -> Work | None:
-        if MARK not in event.metadata:
-            return None
-        intent = await self._door.find_intent(event.object_id)
-        if event.type == "payment_intent.payment_failed":
+        if event.type == FAILED:
+            if MARK not in event.metadata:
+                return None
+            intent = await self._door.find_intent(event.object_id)
             return lambda connection: _note_failure(connection, event, intent)
-        return await self._outcome(intent, event.created_at)
+        named = (
+            event.object_id if event.type.startswith("payment_intent.") else id_of(event.object.get("payment_intent"))
+        )
+        return None if named is None else await self.learn(named, event.created_at)
 
-    async def _settle(self, intent: Intent, at: datetime) -> None:
-        """Have done what an intent's end means, without an event."""
-        work = await self._outcome(intent, at)
-        if work is not None:
-            async with self._database.transaction() as connection:
-                await work(connection)
-
-    async def _outcome(self, intent: Intent, at: datetime) -> Work | None:
-        """Return what follows from an intent as it stands."""
-        if intent.status == "canceled":
-            return lambda connection: _note_canceled(connection, intent, at)
-        if intent.status != "succeeded":
+    async def learn(self, intent_id: str, at: datetime) -> Work | None:
+        """Ask Stripe what became of a payment, and return the work that books it; None when it is for no invoice."""
+        async with self._database.acquire() as connection:
+            version = await VERSION.first(connection, intent_id)
+        try:
+            intent = await self._door.find_intent(intent_id)
+        except StripeRefused:
+            if version is None:
+                return None
+            raise
+        if MARK not in intent.metadata:
             return None
+        payment = await self._door.payment_facts(intent_id) if intent.status == "succeeded" else None
         async with self._database.acquire() as connection:
             invoice = await find(connection, invoice_of(intent))
+            stray = payment is not None and invoice is not None and await _is_stray(connection, invoice, payment)
         if invoice is None:
             log.error("payment %s is for an invoice that does not exist", intent.id)
             return None
-        if invoice.status != "issued" and not await self._is_its_payment(intent):
-            await self._door.refund(intent.id, intent.received_cents, f"unneeded-{intent.id}")
-            return lambda connection: _note_returned(connection, intent, invoice, at)
-        return lambda connection: _note_paid(connection, intent, at)
+        if payment is not None and stray:
+            payment = await self._given_back(payment)
+        learnt = Learnt(intent, payment, version or 0, stray, at)
+        return lambda connection: _note(connection, learnt)
 
-    async def _is_its_payment(self, intent: Intent) -> bool:
-        """Return whether an invoice was paid by this very intent."""
-        async with self._database.acquire() as connection:
-            return await IS_SUCCEEDED.one(connection, intent.id)
+    async def _given_back(self, payment: PaymentFacts) -> PaymentFacts:
+        """Give a payment that nobody needs back to its card, and return what has become of it."""
+        left = payment.cents - sum(one.cents for one in payment.refunds if one.status not in UNDONE)
+        if left > 0:
+            try:
+                await self._door.refund(payment.intent, left, f"unneeded-{payment.intent}-{left}")
+            except StripeRefused as error:
+                log.error("payment %s is not needed, and cannot be given back: %s", payment.intent, error)
+        return await self._door.payment_facts(payment.intent) or payment
 
 
-IS_SUCCEEDED = Statement(
-    "SELECT EXISTS (SELECT FROM invoice.intent WHERE id = $1 AND state = 'succeeded')", bool, scalar=True
-)
-
-
-def _demand_payable(invoice: Invoice) -> None:
+def _demand_payable(invoice: Invoice, *, is_undecided: bool) -> None:
     """Raise InvalidRequest unless something is to be paid."""
+    if is_undecided:
+        raise InvalidRequest(f"A bank decides on money of invoice {invoice.label}; pay it once that has ended.")
     if invoice.status == "issued":
         return
     why = {
@@ -224,34 +317,35 @@ async def _known(connection: Connection, intent: Intent) -> Invoice | None:
     return invoice
 
 
-async def _note_paid(connection: Connection, intent: Intent, at: datetime) -> None:
-    invoice = await _known(connection, intent)
-    if invoice is None or await IS_SUCCEEDED.one(connection, intent.id):
-        return
-    if invoice.status != "issued":
-        raise Outdated
-    if (intent.received_cents * invoice.cent, intent.currency.upper()) != (invoice.due, CURRENCY):
-        log.error("payment %s brought %s cents, not what %s asks", intent.id, intent.received_cents, invoice.label)
-        return
-    await END_INTENT.run(connection, intent.id, "succeeded")
-    await END_ATTEMPT.run(connection, intent.id, "succeeded", intent.charge, at, None)
-    await issuing.pay(connection, invoice, at)
+async def _is_stray(connection: Connection, invoice: Invoice, payment: PaymentFacts) -> bool:
+    return not booking.is_wanted(invoice, payment) and not await booking.IS_BOOKED.one(connection, payment.intent)
 
 
-async def _note_returned(connection: Connection, intent: Intent, seen: Invoice, at: datetime) -> None:
+async def _note(connection: Connection, learnt: Learnt) -> None:
+    """Write down what was learnt of a payment, and book what is new of it. Raises Outdated."""
+    intent, payment = learnt.intent, learnt.payment
     invoice = await _known(connection, intent)
     if invoice is None:
         return
-    reason = f"Given back: the invoice was {seen.status} already."
-    await END_INTENT.run(connection, intent.id, "canceled")
-    await END_ATTEMPT.run(connection, intent.id, "canceled", intent.charge, at, reason)
-    log.warning("payment %s was given back: invoice %s is %s", intent.id, invoice.label, seen.status)
+    if not await NOTE.run(connection, intent.id, learnt.version):
+        raise Outdated
+    if payment is None:
+        if intent.status == "canceled":
+            await _end(connection, intent, "canceled", learnt.at)
+        return
+    if await _is_stray(connection, invoice, payment) != learnt.stray:
+        raise Outdated
+    if learnt.stray:
+        log.warning("payment %s was not needed: invoice %s is %s", intent.id, invoice.label, invoice.status)
+        await _end(connection, intent, "canceled", learnt.at, f"Given back: the invoice was {invoice.status} already.")
+    elif not await booking.IS_BOOKED.one(connection, intent.id):
+        await _end(connection, intent, "succeeded", learnt.at)
+    await booking.book(connection, invoice, payment, learnt.at)
 
 
-async def _note_canceled(connection: Connection, intent: Intent, at: datetime) -> None:
-    if await _known(connection, intent) is not None:
-        await END_INTENT.run(connection, intent.id, "canceled")
-        await END_ATTEMPT.run(connection, intent.id, "canceled", None, at, None)
+async def _end(connection: Connection, intent: Intent, state: str, at: datetime, reason: str | None = None) -> None:
+    await END_INTENT.run(connection, intent.id, state)
+    await END_ATTEMPT.run(connection, intent.id, state, intent.charge, at, reason)
 
 
 async def _note_failure(connection: Connection, event: Event, intent: Intent) -> None:

@@ -20,7 +20,7 @@ CURRENCY = "USD"
 class Invoice:
     """One invoice without its lines. Amounts are atomic units of the default asset; `taxable` is what is due of them.
 
-    `booking`, `receipt` and `reversal` are the causes of its transfers.
+    `booking`, `receipt` and `reversal` are the causes of its transfers. `owed_again` has gone back of what was paid.
     """
 
     id: UUID
@@ -47,9 +47,10 @@ class Invoice:
     booking: UUID | None
     receipt: UUID | None
     reversal: UUID | None
+    owed_again: int
 
     def __post_init__(self) -> None:
-        for name in ("subtotal", "taxable", "tax"):
+        for name in ("subtotal", "taxable", "tax", "owed_again"):
             object.__setattr__(self, name, int(getattr(self, name)))
 
     @property
@@ -75,7 +76,9 @@ class Invoice:
     @property
     def open(self) -> int:
         """Return what is still to be paid."""
-        return self.due if self.status in ("draft", "issued") else 0
+        if self.status not in ("draft", "issued"):
+            return 0
+        return self.due if self.receipt is None else self.owed_again
 
     @property
     def prepaid(self) -> int:
@@ -103,7 +106,8 @@ FIND = Statement(
     """
     SELECT i.id, i.organization_id, i.period_start, i.status, i.number, i.asset_id, i.decimals::integer AS decimals,
            i.subtotal, i.taxable, i.tax, i.tax_ppm, i.tax_note, i.seller, i.buyer, i.others, i.created_at, i.issued_at,
-           i.due_at, i.paid_at, i.voided_at, i.void_reason, i.booking, i.receipt, i.reversal
+           i.due_at, i.paid_at, i.voided_at, i.void_reason, i.booking, i.receipt, i.reversal,
+           i.owed_again
       FROM invoice.invoice i WHERE i.id = $1
     """,
     Invoice,
@@ -113,7 +117,8 @@ LIST = Statement(
     """
     SELECT i.id, i.organization_id, i.period_start, i.status, i.number, i.asset_id, i.decimals::integer AS decimals,
            i.subtotal, i.taxable, i.tax, i.tax_ppm, i.tax_note, i.seller, i.buyer, i.others, i.created_at, i.issued_at,
-           i.due_at, i.paid_at, i.voided_at, i.void_reason, i.booking, i.receipt, i.reversal
+           i.due_at, i.paid_at, i.voided_at, i.void_reason, i.booking, i.receipt, i.reversal,
+           i.owed_again
       FROM invoice.invoice i
      WHERE i.organization_id = $1 AND ($2::text IS NULL OR i.status = $2)
      ORDER BY i.period_start DESC, i.id DESC LIMIT $3 OFFSET $4
@@ -124,7 +129,8 @@ OF_MONTH = Statement(
     """
     SELECT i.id, i.organization_id, i.period_start, i.status, i.number, i.asset_id, i.decimals::integer AS decimals,
            i.subtotal, i.taxable, i.tax, i.tax_ppm, i.tax_note, i.seller, i.buyer, i.others, i.created_at, i.issued_at,
-           i.due_at, i.paid_at, i.voided_at, i.void_reason, i.booking, i.receipt, i.reversal
+           i.due_at, i.paid_at, i.voided_at, i.void_reason, i.booking, i.receipt, i.reversal,
+           i.owed_again
       FROM invoice.invoice i
      WHERE i.period_start = $1 ORDER BY i.number NULLS LAST, i.id
     """,
