@@ -48,6 +48,15 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspense:
+    """What stands in suspense of an asset."""
+
+    network: str
+    asset: str
+    units: int
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """How often a job has failed, on all workers, ever."""
 
@@ -90,6 +99,16 @@ HEALTH = Statement(
       ) age
     """,
     Health,
+)
+SUSPENSE = Statement(
+    """
+    SELECT c.network_id AS network, c.symbol AS asset, sum(s.credits - s.debits)::numeric(39,0) AS units
+      FROM ledger.account a
+      JOIN ledger.shard s ON s.account_id = a.id
+      JOIN catalog.asset c ON c.id = a.asset_id
+     WHERE a.purpose = 'suspense' AND a.wallet_id IS NULL AND a.publisher_id IS NULL GROUP BY c.network_id, c.symbol
+    """,
+    Suspense,
 )
 JOBS = Statement("SELECT name, failures FROM analytics.job ORDER BY name", Job)
 FAILED = Command("UPDATE analytics.job SET failures = failures + 1 WHERE name = $1")
@@ -162,6 +181,9 @@ class Bookkeeping:
         """Show what is known in the metrics."""
         async with self._database.acquire() as connection:
             health = await HEALTH.one(connection)
+            suspended = await SUSPENSE.all(connection)
+        for one in suspended:
+            self._metrics.set_suspense(one.network, one.asset, one.units)
         self._metrics.set_books(health.sound is not False and health.fully_sound is not False, health.unknown)
         for name in ("aggregation_lag", "reconciler_lag", *OUTBOXES):
             self._metrics.set_billing_lag(name.removesuffix("_lag"), getattr(health, name))

@@ -201,6 +201,7 @@ class Metrics:
             "exchanges_unknown", "Payments and holds whose end has not been known for long."
         )
         self._billing_lag = self._last_said("billing_lag_seconds", "How far behind a part of billing is.", "of")
+        self._suspense = self._last_said("suspense_atomic", "Money that is nobody's yet, by asset.", "network", "asset")
         sizes = self._histogram("ledger_batch_size", "Charges in one commit.", BATCHES)
         seconds = self._histogram("ledger_batch_seconds", "Duration of one commit.", SECONDS)
         self._batch_size, self._batch_seconds = (
@@ -349,6 +350,10 @@ class Metrics:
     def set_billing_lag(self, of: str, seconds: int) -> None:
         """Set how far behind a part of billing is; `of` is a word of our code."""
         self._billing_lag.labels(of).set(seconds)
+
+    def set_suspense(self, network: str, asset: str, units: int) -> None:
+        """Set what stands in suspense of an asset; below zero: lost."""
+        self._suspense.labels(network, self._assets.label(asset)).set(units)
 
     def cache_event(self, cache: str, event: str, times: int = 1) -> None:
         """Count hits, misses, evictions... of a cache; both are words of our code."""

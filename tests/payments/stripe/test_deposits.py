@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
+from gateway.database.pool import Database
+from gateway.jobs.bookkeeping import Bookkeeping
 from gateway.ledger import proof
+from gateway.settings import DatabaseSettings
+from gateway.telemetry.metrics import Metrics
 from tests.payments.stripe.stage import PRICE, Stage
 from tests.support.stripe_server import card_fee
 
@@ -21,6 +28,14 @@ async def sound(stage: Stage) -> Any:
     report = await proof.verify(stage.connection)
     assert report.sound, report.violations
     assert await stage.clearing() == stage.at_stripe * CENT
+
+
+@pytest_asyncio.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    opened = Database(DatabaseSettings(url=database_url))
+    await opened.start()
+    yield opened
+    await opened.stop()
 
 
 async def test_money_arrives_with_the_event_and_not_before(stage: Stage) -> None:
@@ -136,7 +151,7 @@ async def test_money_that_comes_later_is_waited_for(stage: Stage) -> None:
     assert await stage.state(bad) == "failed"
 
 
-async def test_another_amount_than_was_asked_for_is_nobodys(stage: Stage) -> None:
+async def test_another_amount_than_was_asked_for_is_nobodys_and_shows(stage: Stage, database: Database) -> None:
     agent = await stage.agent()
     deposit = await stage.deposit(agent, 5_000)
     intent = stage.stripe.pay(stage.session_of(deposit), cents=4_000)["id"]
@@ -144,9 +159,20 @@ async def test_another_amount_than_was_asked_for_is_nobodys(stage: Stage) -> Non
     assert (await stage.balance(agent))["balance_atomic"] == 0
     assert await stage.state(deposit) == "suspense"
     assert await stage.platform("suspense") == 40_000_000
+    assert await shown_in_suspense(database) == 40_000_000
     stage.stripe.refund(intent, 4_000)
     await stage.hears()
     assert await stage.platform("suspense") == 0
+    assert await shown_in_suspense(database) == 0
+
+
+async def shown_in_suspense(database: Database) -> float:
+    """Return what the metrics show after a look at the books."""
+    metrics = Metrics()
+    await Bookkeeping(database, metrics, 3600).report()
+    line = re.compile(r'^tollway_suspense_atomic\{asset="USDC",network="eip155:8453"\} (\S+)$', re.M)
+    (shown,) = line.findall(metrics.render().decode())
+    return float(shown)
 
 
 async def test_a_page_of_somebody_else_credits_nobody(stage: Stage) -> None:
