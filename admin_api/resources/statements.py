@@ -128,7 +128,7 @@ async def _written(services: Services, paper: Paper) -> AsyncGenerator[bytes]:
             async for part in batches:
                 if isinstance(part, Opening):
                     balance = part.balance
-                    yield _text(paper, [_end(paper, "opening", days.since, balance, _note(part.archived, days))])
+                    yield _text(paper, [_end(paper, "opening", days.since, balance, _note(part.archived))])
                 else:
                     lines: list[dict[str, Any]] = []
                     for line in part:
@@ -140,8 +140,8 @@ async def _written(services: Services, paper: Paper) -> AsyncGenerator[bytes]:
         _running -= 1
 
 
-def _note(archived: datetime | None, days: Window) -> str | None:
-    if archived is None or archived <= days.since:
+def _note(archived: datetime | None) -> str | None:
+    if archived is None:
         return None
     return f"calls before {archived:%Y-%m-%d} are archived: they have no lines, and their sum is in this balance"
 

@@ -40,7 +40,11 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """The balance before the first line; `archived`: what is before this moment has no lines any more."""
+    """The balance before the first line. `archived`: calls before this moment have no lines any more.
+
+    What they moved later (a late refund, a payout that took its time) is archived with them, so it is told of every
+    window that begins before they were. None: nothing of the window is missing.
+    """
 
     balance: int
     archived: datetime | None
@@ -59,7 +63,8 @@ WALLET_OPENING = Statement(
     SELECT (SELECT coalesce(sum(a.balance), 0) FROM ledger.account a WHERE a.wallet_id = $1)
            - coalesce(sum(CASE WHEN c.wallet_id = $1 THEN t.amount ELSE 0 END
                           - CASE WHEN d.wallet_id = $1 THEN t.amount ELSE 0 END), 0) AS balance,
-           (SELECT nullif(ledger.moment_of(r.upto), to_timestamp(0)) FROM ledger.archived r) AS archived
+           (SELECT ledger.moment_of(r.upto) FROM ledger.archive r WHERE r.carried_at > $2
+             ORDER BY r.upto DESC LIMIT 1) AS archived
       FROM ledger.transfer t
       JOIN ledger.account d ON d.id = t.debit_account
       JOIN ledger.account c ON c.id = t.credit_account
@@ -103,7 +108,8 @@ PUBLISHER_OPENING = Statement(
                  - CASE WHEN t.debit_account <> ALL ($1) THEN 0
                         WHEN t.kind IN ('refund', 'reversal', 'repayment') THEN t.amount - t.fee
                         ELSE t.amount END), 0) AS balance,
-           (SELECT nullif(ledger.moment_of(r.upto), to_timestamp(0)) FROM ledger.archived r) AS archived
+           (SELECT ledger.moment_of(r.upto) FROM ledger.archive r WHERE r.carried_at > $2
+             ORDER BY r.upto DESC LIMIT 1) AS archived
       FROM ledger.transfer t
      WHERE t.created_at >= $2 AND (t.debit_account = ANY ($1) OR t.credit_account = ANY ($1))
     """,

@@ -236,6 +236,13 @@ class Money:
         change = sum(line.change for part in parts[1:] if isinstance(part, list) for line in part)
         return opening.balance, opening.balance + change
 
+    async def said(self, since: datetime) -> datetime | None:
+        """Return what the publisher's statement says of archived calls."""
+        subject = await of_publisher(self.past.connection, self.shop.id, USDC)
+        parts = [part async for part in statement(DatabaseSettings(url=self.past.url), subject, since, since)]
+        assert isinstance(parts[0], Opening)
+        return parts[0].archived
+
 
 TERMS = {
     "display_name": "Pro", "price_monthly": "20", "included_calls": 1, "overage_price": "1.00",
@@ -319,6 +326,10 @@ async def test_all_money_goes_through_an_archive(past: Past, tmp_path: Path) -> 
     await money.sound()
     assert await check(past.connection, tmp_path) == []
     assert await money.told() == before
+    told = [await money.said(moment) for moment in (month(OLD), month(LATE), datetime.now(UTC))]
+    assert told == [month(OLD - 1), month(OLD - 1), None], (
+        "what was booked late is missing from a window after the bound"
+    )
     await later(money, made, young, invoices)
     before = await money.told()
     assert await archived(past, 0, tmp_path) == OLD - 1, "the young charge, its penalty and what is between"
