@@ -71,6 +71,7 @@ MAY_FAIL = {
     "POST /invitations/accept": "tokens cannot be guessed",
     "POST /invitations/decline": "tokens cannot be guessed",
     "POST /invitations/look": "tokens cannot be guessed",
+    "POST /organizations/{organization_id}/invites/{invite_id}/resend": "ids of open invitations cannot be guessed",
     "POST /organizations/{organization_id}/webhooks/{webhook_id}/deliveries/{delivery_id}/replay": "nothing was sent",
     "GET /oauth/{provider}/authorize": "no provider is defined",
     "GET /oauth/providers/{provider_id}/authorize": "no provider is defined",
