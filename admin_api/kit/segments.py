@@ -30,8 +30,16 @@ class EntryConvertor(_Text):
     regex = "(?!reset(?:/|$))[^/]+"
 
 
+class InvoiceConvertor(_Text):
+    """Where an invoice's id may stand."""
+
+    regex = "(?!generate(?:/|$))[^/]+"
+
+
 register_url_convertor("session", SessionConvertor())
 register_url_convertor("ip_entry", EntryConvertor())
+register_url_convertor("invoice", InvoiceConvertor())
 
 SESSION = "{session_id:session}"
 IP_ENTRY = "{ip_id:ip_entry}"
+INVOICE = "{id:invoice}"

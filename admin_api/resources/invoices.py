@@ -20,6 +20,7 @@ from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import Offset, PaginationMeta, page
 from admin_api.kit.needs import declares, needs
 from admin_api.kit.problems import refusals
+from admin_api.kit.segments import INVOICE
 from admin_api.resources.invoice_models import (
     GenerateInvoicesRequest,
     InvoiceAnswer,
@@ -105,14 +106,14 @@ async def generate_invoices(
     return InvoicesGeneratedResponse(data=InvoicesGenerated(count=len(found), invoice_ids=found))
 
 
-@router.get("/billing/invoices/{id}", operation_id="get_invoice", responses=refusals(400, 401, 403, 404))
+@router.get(f"/billing/invoices/{INVOICE}", operation_id="get_invoice", responses=refusals(400, 401, 403, 404))
 async def get_invoice(invoice: Readable, services: ServicesDep) -> InvoiceResponse:
     """Return an invoice with its lines."""
     return InvoiceResponse(data=await _whole(services, invoice))
 
 
 @router.get(
-    "/billing/invoices/{id}/html",
+    f"/billing/invoices/{INVOICE}/html",
     operation_id="get_invoice_page",
     responses={200: {"content": {"text/html": {}}}, **refusals(400, 401, 403, 404)},
     response_class=Response,
@@ -124,7 +125,7 @@ async def get_invoice_page(invoice: Readable, services: ServicesDep) -> Response
 
 
 @router.get(
-    "/billing/invoices/{id}/pdf",
+    f"/billing/invoices/{INVOICE}/pdf",
     operation_id="get_invoice_pdf",
     responses={200: {"content": {"application/pdf": {}}}, **refusals(400, 401, 403, 404, 503)},
     response_class=Response,
@@ -142,7 +143,7 @@ async def get_invoice_pdf(invoice: Readable, services: ServicesDep) -> Response:
 
 
 @router.post(
-    "/billing/invoices/{id}/issue", operation_id="issue_invoice", responses=refusals(400, 401, 404, 409, 429, 501)
+    f"/billing/invoices/{INVOICE}/issue", operation_id="issue_invoice", responses=refusals(400, 401, 404, 409, 429, 501)
 )
 async def issue_invoice(id: UUID, _actor: Operator, services: ServicesDep) -> dict[str, str]:
     """Give a draft its number and book what is due. From then on nothing of it changes."""
@@ -152,7 +153,7 @@ async def issue_invoice(id: UUID, _actor: Operator, services: ServicesDep) -> di
 
 
 @router.post(
-    "/billing/invoices/{id}/void",
+    f"/billing/invoices/{INVOICE}/void",
     operation_id="void_invoice",
     responses=refusals(400, 401, 404, 409, 429, 501),
     openapi_extra=EXTENSION,
@@ -166,7 +167,7 @@ async def void_invoice(id: UUID, body: VoidInvoiceRequest, _actor: Operator, ser
 
 
 @payments.post(
-    "/billing/invoices/{id}/pay",
+    f"/billing/invoices/{INVOICE}/pay",
     operation_id="create_payment_intent",
     responses=refusals(400, 401, 403, 404, 501, 503),
 )
@@ -184,7 +185,7 @@ async def create_payment_intent(invoice: Payable, services: ServicesDep) -> Paym
 
 
 @payments.get(
-    "/billing/invoices/{id}/payments",
+    f"/billing/invoices/{INVOICE}/payments",
     operation_id="get_payment_history",
     responses=refusals(400, 401, 403, 404),
 )

@@ -30,8 +30,6 @@ WITH_JSON = [
 ]
 # Any other word there is a path of another operation, or none: 404 tells it.
 WORDS_BESIDE = "/payments/{payment_id}"
-# Stands where an id could: what is allowed there is allowed of an invoice, too.
-WORD_AMONG_IDS = "/billing/invoices/generate"
 SECURED = [name for name, one in OPERATIONS.items() if one["security"] and {} not in one["security"]]
 # Whose slug it is not is told the same of one that exists and of one that does not: it is not his.
 OF_SELLERS = {name for name in OPERATIONS if re.search(r"^\w+ /billing/publishers/{slug}/[^{]*$", name)}
@@ -197,7 +195,7 @@ def methods_of(path: str) -> set[str]:
 NOT_ALLOWED = [
     (method, path)
     for path in DOCUMENT["paths"]
-    if not path.startswith("/publishers/{slug}") and path not in (WORDS_BESIDE, WORD_AMONG_IDS)
+    if not path.startswith("/publishers/{slug}") and path != WORDS_BESIDE
     for method in {"PATCH", "DELETE", "OPTIONS", "PROPFIND"} - methods_of(path)
 ]
 
