@@ -1,16 +1,20 @@
-"""Which gateway a command talks to: the configured one, or the development gateway found by TOLLWAY_DATA."""
+"""Which gateway a command talks to, and how: the configured one, or the development gateway found by TOLLWAY_DATA."""
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import cast
+from typing import TypeVar, cast
 
 from gateway.audit.origin import Origin, acting
+from gateway.database.pool import Connection, Database, connect
 from gateway.devservices.datadir import read_dev_json
 from gateway.settings import Settings, load
+
+Result = TypeVar("Result")
 
 # dev.json's member: the variable it stands for.
 FROM_DEV_JSON = {
@@ -59,3 +63,34 @@ def chain_for_cli(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 def operating() -> AbstractContextManager[Origin]:
     """Let the operator act, for the audit log: whoever is logged in at this machine."""
     return acting(Origin("operator", credential_type="command_line", user_agent=f"tollway, {getpass.getuser()}"))
+
+
+def on_connection(work: Callable[[Connection], Awaitable[Result]]) -> Result:
+    """Let the operator do something in one transaction of that gateway's database, and return what comes of it."""
+
+    async def connected() -> Result:
+        connection = await connect(settings_for_cli().database.direct)
+        try:
+            with operating():
+                async with connection.transaction():
+                    return await work(connection)
+        finally:
+            await connection.close()
+
+    return asyncio.run(connected())
+
+
+def on_database(work: Callable[[Database, Settings], Awaitable[Result]]) -> Result:
+    """The same for what takes connections and begins transactions itself."""
+
+    async def started() -> Result:
+        settings = settings_for_cli()
+        database = Database(settings.database)
+        await database.start()
+        try:
+            with operating():
+                return await work(database, settings)
+        finally:
+            await database.stop()
+
+    return asyncio.run(started())

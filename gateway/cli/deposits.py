@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from typing import TypeVar
@@ -13,10 +12,11 @@ import click
 from gateway.audit.entries import record
 from gateway.billing.card_deposits import Cards
 from gateway.billing.card_rows import FIND, FIND_LAST, Deposit
-from gateway.cli.context import operating, settings_for_cli
+from gateway.cli.context import on_database
 from gateway.database.pool import Database
 from gateway.errors import Problem
 from gateway.payments.stripe.client import StripeDoor, StripeRefused
+from gateway.settings import Settings
 
 Result = TypeVar("Result")
 
@@ -107,18 +107,13 @@ def _cents(text: str) -> int:
 
 
 def _run(work: Callable[[Database, Cards], Awaitable[Result]]) -> Result:
-    settings = settings_for_cli()
-
-    async def main() -> Result:
-        database, door = Database(settings.database.direct), StripeDoor(settings.stripe)
-        await database.start()
+    async def with_cards(database: Database, settings: Settings) -> Result:
+        door = StripeDoor(settings.stripe)
         try:
-            with operating():
-                return await work(database, Cards(database, door, settings))
+            return await work(database, Cards(database, door, settings))
         except Problem as problem:
             raise click.ClickException(problem.detail) from None
         finally:
             await door.aclose()
-            await database.stop()
 
-    return asyncio.run(main())
+    return on_database(with_cards)

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import getpass
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import TypeVar
 from uuid import UUID
 
 import click
 
-from gateway.cli.context import operating, settings_for_cli
+from gateway.cli.context import on_database
 from gateway.database.pool import Database
 from gateway.ledger.resolutions import Debt, Decision, UnendedExchange, debts, resolve, unended
 from gateway.settings import Settings
-
-Result = TypeVar("Result")
 
 
 @click.group()
@@ -33,7 +28,7 @@ def list_command(limit: int) -> None:
         async with database.acquire() as connection:
             return await unended(connection, dead_after=timedelta(seconds=settings.money.dead_after), limit=limit)
 
-    for row in _run(work):
+    for row in on_database(work):
         state = "being served" if row.worker_alive else "orphaned"
         click.echo(
             f"{row.exchange_id}  {row.kind}  {row.amount} {row.asset} (atomic)  {row.publisher}"
@@ -50,7 +45,7 @@ def debts_command(limit: int) -> None:
         async with database.acquire() as connection:
             return await debts(connection, limit=limit)
 
-    for row in _run(work):
+    for row in on_database(work):
         click.echo(
             f"{row.exchange_id}  {row.amount} {row.asset} (atomic)  {row.payer}  {row.publisher}  {row.since:%FT%TZ}"
             f"  {row.reason}"
@@ -85,18 +80,4 @@ def resolve_command(exchange_id: UUID, decision: Decision, note: str | None) -> 
             database, exchange_id, decision, actor=f"cli:{getpass.getuser()}", note=note, grace=grace
         )  # fmt: skip
 
-    click.echo(_run(work))
-
-
-def _run(work: Callable[[Database, Settings], Awaitable[Result]]) -> Result:
-    async def started() -> Result:
-        settings = settings_for_cli()
-        database = Database(settings.database)
-        await database.start()
-        try:
-            with operating():
-                return await work(database, settings)
-        finally:
-            await database.stop()
-
-    return asyncio.run(started())
+    click.echo(on_database(work))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import TypeVar
 from uuid import UUID
 
 import click
@@ -15,11 +12,9 @@ from gateway.billing.invoices import issuing, records
 from gateway.billing.invoices.drafts import generate
 from gateway.billing.invoices.month import Month, past_month
 from gateway.billing.invoices.records import Invoice
-from gateway.cli.context import operating, settings_for_cli
+from gateway.cli.context import on_database
 from gateway.database.pool import Database
 from gateway.settings import Settings
-
-Result = TypeVar("Result")
 
 
 class PastMonth(click.ParamType[Month]):
@@ -48,7 +43,7 @@ def generate_command(month: Month) -> None:
     async def work(database: Database, settings: Settings) -> int:
         return len(await generate(database, settings.invoices, month))
 
-    click.echo(f"{_run(work)} invoices of {month}")
+    click.echo(f"{on_database(work)} invoices of {month}")
 
 
 @invoices.command("list")
@@ -60,7 +55,7 @@ def list_command(month: Month) -> None:
         async with database.acquire() as connection:
             return await records.OF_MONTH.all(connection, month.first)
 
-    for invoice in _run(work):
+    for invoice in on_database(work):
         total, due = issuing.usd(invoice, invoice.total), issuing.usd(invoice, invoice.open)
         click.echo(f"{invoice.id}  {invoice.label}  {invoice.organization_id}  {invoice.status}  {total}, due {due}")
 
@@ -74,19 +69,5 @@ def issue_command(invoice_id: UUID) -> None:
         async with database.transaction() as connection:
             return await issuing.issue(connection, settings.invoices, invoice_id)
 
-    issued = _run(work)
+    issued = on_database(work)
     click.echo(f"{issued.label}: {issued.status}, due {issuing.usd(issued, issued.open)}")
-
-
-def _run(work: Callable[[Database, Settings], Awaitable[Result]]) -> Result:
-    async def connected() -> Result:
-        settings = settings_for_cli()
-        database = Database(settings.database.direct)
-        await database.start()
-        try:
-            with operating():
-                return await work(database, settings)
-        finally:
-            await database.stop()
-
-    return asyncio.run(connected())

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
 from uuid import UUID
 
 import click
 
-from gateway.cli.context import settings_for_cli
-from gateway.database.pool import Connection, connect
+from gateway.cli.context import on_connection
+from gateway.database.pool import Connection
 from gateway.payments.evm.encoding import show_address
 from gateway.payments.evm.outbox import FIND_PAYMENT, OPEN_PAYMENTS, Payment
-
-Result = TypeVar("Result")
 
 
 @click.group()
@@ -30,7 +25,7 @@ def list_command(limit: int) -> None:
     async def work(connection: Connection) -> list[Payment]:
         return await OPEN_PAYMENTS.all(connection, limit)
 
-    for payment in _run(work):
+    for payment in on_connection(work):
         click.echo(_line(payment))
 
 
@@ -42,7 +37,7 @@ def show_command(payment_id: UUID) -> int:
     async def work(connection: Connection) -> Payment | None:
         return await FIND_PAYMENT.first(connection, payment_id)
 
-    found = _run(work)
+    found = on_connection(work)
     if found is None:
         click.echo("No payment has this id.", err=True)
         return 1
@@ -58,14 +53,3 @@ def _line(payment: Payment) -> str:
         f"{payment.id}  {payment.network}  {payment.amount} of {show_address(payment.asset)} (atomic)"
         f"  {show_address(payment.payer)} to {show_address(payment.payee)}  {state}{transaction}"
     )
-
-
-def _run(work: Callable[[Connection], Awaitable[Result]]) -> Result:
-    async def connected() -> Result:
-        connection = await connect(settings_for_cli().database.direct)
-        try:
-            return await work(connection)
-        finally:
-            await connection.close()
-
-    return asyncio.run(connected())

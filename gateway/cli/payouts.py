@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
 from uuid import UUID
 
 import click
 
 from gateway.audit.entries import record
-from gateway.cli.context import operating, settings_for_cli
-from gateway.database.pool import Connection, connect
+from gateway.cli.context import on_connection
+from gateway.database.pool import Connection
 from gateway.payments.evm.encoding import show_address
 from gateway.payments.evm.payouts import FIND_PAYOUT, OPEN_PAYOUTS, RETRY, RETURN, Payout, told
 
-Result = TypeVar("Result")
 BY_OPERATOR = "The operator has cancelled it."
 
 
@@ -32,7 +28,7 @@ def list_command(limit: int) -> None:
     async def work(connection: Connection) -> list[Payout]:
         return await OPEN_PAYOUTS.all(connection, limit)
 
-    for one in _run(work):
+    for one in on_connection(work):
         click.echo(_line(one))
 
 
@@ -44,7 +40,7 @@ def retry_command(payout_id: UUID) -> int:
     async def work(connection: Connection) -> int:
         return await RETRY.run(connection, payout_id)
 
-    return _say(payout_id, done=bool(_run(work)))
+    return _say(payout_id, done=bool(on_connection(work)))
 
 
 @payouts.command("cancel")
@@ -53,22 +49,20 @@ def cancel_command(payout_id: UUID) -> int:
     """Put the money of a queued payout back into the earnings. Exit status 1 when it is not queued."""
 
     async def work(connection: Connection) -> bool:
-        async with connection.transaction():
-            one = await FIND_PAYOUT.first(connection, payout_id)
-            if one is None or not await RETURN.one(connection, payout_id, "cancelled", BY_OPERATOR):
-                return False
-            await record(connection, "payout.cancel", one.organization_id, payout_id, details=told(one))
-            return True
+        one = await FIND_PAYOUT.first(connection, payout_id)
+        if one is None or not await RETURN.one(connection, payout_id, "cancelled", BY_OPERATOR):
+            return False
+        await record(connection, "payout.cancel", one.organization_id, payout_id, details=told(one))
+        return True
 
-    with operating():
-        return _say(payout_id, done=_run(work))
+    return _say(payout_id, done=on_connection(work))
 
 
 def _say(payout_id: UUID, *, done: bool) -> int:
     async def work(connection: Connection) -> Payout | None:
         return await FIND_PAYOUT.first(connection, payout_id)
 
-    found = _run(work)
+    found = on_connection(work)
     if found is None:
         click.echo("No payout has this id.", err=True)
         return 1
@@ -83,14 +77,3 @@ def _line(one: Payout) -> str:
         f"{one.id}  {one.network}  {one.amount} of {show_address(one.token)} (atomic)"
         f"  to {show_address(one.destination)}  {one.state}{f': {why}' if why else ''}{transaction}"
     )
-
-
-def _run(work: Callable[[Connection], Awaitable[Result]]) -> Result:
-    async def connected() -> Result:
-        connection = await connect(settings_for_cli().database.direct)
-        try:
-            return await work(connection)
-        finally:
-            await connection.close()
-
-    return asyncio.run(connected())

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import click
 from pydantic import ValidationError
 
 from gateway.billing.plan_changes import assign
-from gateway.cli.context import operating, settings_for_cli
-from gateway.database.pool import Connection, connect
+from gateway.cli.context import on_connection, settings_for_cli
+from gateway.database.pool import Connection
 from gateway.identity.organization_plans import TERMS, Held, PlanBook
 from gateway.identity.organizations import FIND_ORGANIZATION
 from gateway.plans import Plan, load_plans
 
-Result = TypeVar("Result")
 NONE = "none"
 WHOLE = ("included_calls", "calls_per_minute", "max_publishers", "max_api_keys", "max_members", "max_projects")
 
@@ -43,7 +40,7 @@ def show_command(organization: UUID) -> None:
         await _demand_organization(connection, organization)
         return _held(await _book().held(connection, organization))
 
-    click.echo(_with_connection(run))
+    click.echo(on_connection(run))
 
 
 @plan.command("set")
@@ -73,7 +70,7 @@ def set_command(organization: UUID, name: str, **own: str | None) -> None:
         await _demand_organization(connection, organization)
         return _held(await assign(connection, book, organization, target, terms))
 
-    click.echo(_with_connection(run))
+    click.echo(on_connection(run))
 
 
 def _terms(target: Plan, own: dict[str, str | None]) -> dict[str, Any]:
@@ -116,16 +113,3 @@ async def _demand_organization(connection: Connection, organization: UUID) -> No
     found = await FIND_ORGANIZATION.first(connection, organization)
     if found is None or found.deleted_at is not None:
         raise click.ClickException(f"there is no organization {organization}")
-
-
-def _with_connection(run: Callable[[Connection], Awaitable[Result]]) -> Result:
-    async def main() -> Result:
-        connection = await connect(settings_for_cli().database.direct)
-        try:
-            async with connection.transaction():
-                with operating():
-                    return await run(connection)
-        finally:
-            await connection.close()
-
-    return asyncio.run(main())

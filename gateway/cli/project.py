@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 import click
 
-from gateway.cli.context import operating, settings_for_cli
-from gateway.database.pool import Connection, Database
+from gateway.cli.context import on_connection
+from gateway.database.pool import Connection
 from gateway.errors import NotFound
 from gateway.projects import allow_list
 from gateway.projects.allow_list import Entry
@@ -36,7 +34,7 @@ def show_command(project_id: UUID) -> None:
             raise click.ClickException(f"there is no project {project_id}")
         return await allow_list.LIST.all(connection, project_id)
 
-    click.echo("\n".join(_lines(_with_connection(run))) or "everybody: the list is empty")
+    click.echo("\n".join(_lines(on_connection(run))) or "everybody: the list is empty")
 
 
 @ip_allow.command("clear")
@@ -50,23 +48,9 @@ def clear_command(project_id: UUID) -> None:
         except NotFound:
             raise click.ClickException(f"there is no project {project_id}") from None
 
-    gone = _with_connection(run)
+    gone = on_connection(run)
     click.echo("\n".join([*(f"removed {line}" for line in _lines(gone)), "the list is empty: everybody reaches it"]))
 
 
 def _lines(entries: list[Entry]) -> list[str]:
     return [f"{entry.text:<43} {entry.description or ''}".rstrip() for entry in entries]
-
-
-def _with_connection(run: Callable[[Connection], Awaitable[list[Entry]]]) -> list[Entry]:
-    async def main() -> list[Entry]:
-        database = Database(settings_for_cli().database)
-        await database.start()
-        try:
-            with operating():
-                async with database.transaction() as connection:
-                    return await run(connection)
-        finally:
-            await database.stop()
-
-    return asyncio.run(main())

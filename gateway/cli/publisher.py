@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from ipaddress import ip_network
-from typing import Any, TextIO, TypeVar
+from typing import Any, TextIO
 from uuid import UUID
 
 import click
@@ -26,7 +26,7 @@ from gateway.catalog.records import FIND_ANY, LIST_ANY, SET_FLAGS, Record, assem
 from gateway.catalog.requests import CreatePublisherRequest
 from gateway.catalog.urls import UrlPolicy
 from gateway.catalog.views import owner_view
-from gateway.cli.context import operating, settings_for_cli
+from gateway.cli.context import on_database
 from gateway.database.pool import Connection, Database
 from gateway.database.statement import Statement
 from gateway.errors import InvalidRequest
@@ -45,8 +45,6 @@ from gateway.upstreams.postgres.onboarding import DatabaseInspector, look
 from gateway.upstreams.probe import Finding
 from pricing.money import MoneyError, format_amount, parse_amount
 
-Result = TypeVar("Result")
-
 CREATOR_OF = Statement(
     "SELECT created_by::text FROM identity.organization WHERE id = $1 AND deleted_at IS NULL", UUID, scalar=True
 )
@@ -61,7 +59,7 @@ def publisher() -> None:
 def list_command() -> None:
     """List every publisher, one a line."""
 
-    async def run(_settings: Settings, database: Database) -> list[str]:
+    async def run(database: Database, _settings: Settings) -> list[str]:
         async with database.acquire() as connection:
             publishers = await assemble(connection, await LIST_ANY.all(connection))
         return [
@@ -69,7 +67,7 @@ def list_command() -> None:
             for one in publishers
         ]
 
-    click.echo("\n".join(_with_database(run)) or "there are no publishers")
+    click.echo("\n".join(on_database(run)) or "there are no publishers")
 
 
 @publisher.command("show")
@@ -77,12 +75,12 @@ def list_command() -> None:
 def show_command(slug_or_id: str) -> None:
     """Show a publisher as its owner sees it, as JSON; credentials are never shown."""
 
-    async def run(settings: Settings, database: Database) -> dict[str, Any]:
+    async def run(database: Database, settings: Settings) -> dict[str, Any]:
         async with database.acquire() as connection:
             record = await _find(connection, slug_or_id)
             return owner_view((await assemble(connection, [record]))[0], settings.public_url)
 
-    click.echo(_json(_with_database(run)))
+    click.echo(_json(on_database(run)))
 
 
 @publisher.command("create")
@@ -92,7 +90,7 @@ def create_command(source: TextIO, organization: UUID) -> None:
     """Create a publisher from a JSON file, with the same checks as the API."""
     request = _request(source.read())
 
-    async def run(settings: Settings, database: Database) -> dict[str, Any]:
+    async def run(database: Database, settings: Settings) -> dict[str, Any]:
         async with database.acquire() as connection:
             account_id = await CREATOR_OF.first(connection, organization)
         if account_id is None:
@@ -100,7 +98,7 @@ def create_command(source: TextIO, organization: UUID) -> None:
         made = await _desk(settings, database).create(organization, account_id, request)
         return owner_view(made, settings.public_url)
 
-    click.echo(_json(_with_database(run)))
+    click.echo(_json(on_database(run)))
 
 
 @publisher.command("activate")
@@ -135,7 +133,7 @@ def first_party_command(slug_or_id: str, max_charge: str | None, daily: str | No
     if revoke == (max_charge is not None or daily is not None) or (max_charge is None) != (daily is None):
         raise click.UsageError("give --max-charge and --daily, or --revoke")
 
-    async def run(_settings: Settings, database: Database) -> str:
+    async def run(database: Database, _settings: Settings) -> str:
         async with database.transaction() as connection:
             record = await _find(connection, slug_or_id)
             asset = next(one for one in await LIST_ASSETS.all(connection) if one.is_default)
@@ -160,7 +158,7 @@ def first_party_command(slug_or_id: str, max_charge: str | None, daily: str | No
             f" {asset.symbol} of one agent in a day"
         )
 
-    click.echo(_with_database(run))
+    click.echo(on_database(run))
 
 
 @publisher.command("test")
@@ -174,7 +172,7 @@ def test_command(slug_or_id: str, path: str) -> None:
     if not path.startswith("/"):
         raise click.BadParameter("must start with /", param_hint="--path")
 
-    async def run(settings: Settings, database: Database) -> Finding:
+    async def run(database: Database, settings: Settings) -> Finding:
         desk = _desk(settings, database)
         async with database.acquire() as connection:
             record = await _find(connection, slug_or_id)
@@ -196,7 +194,7 @@ def test_command(slug_or_id: str, path: str) -> None:
         finally:
             await client.aclose()
 
-    found = _with_database(run)
+    found = on_database(run)
     click.echo(f"{'ok' if found.ok else 'failed'}: {found.outcome}. {found.detail}")
     if found.tls is not None:
         ends = found.tls.expires_at.date().isoformat() if found.tls.expires_at else "unknown"
@@ -213,7 +211,7 @@ def test_command(slug_or_id: str, path: str) -> None:
 def import_command(slug_or_id: str, source: str, replace: bool, dry_run: bool) -> None:
     """Make endpoints of an OpenAPI 3 document: a file with JSON or YAML, - for standard input, or a URL."""
 
-    async def run(settings: Settings, database: Database) -> Import:
+    async def run(database: Database, settings: Settings) -> Import:
         async with database.acquire() as connection:
             record = await _find(connection, slug_or_id)
         raw = await _document(settings, source)
@@ -221,7 +219,7 @@ def import_command(slug_or_id: str, source: str, replace: bool, dry_run: bool) -
         return await import_openapi(desk, record.organization_id, record.id, raw, replace=replace, dry_run=dry_run)
 
     try:
-        done = _with_database(run)
+        done = on_database(run)
     except InvalidRequest as error:
         raise click.ClickException(error.detail) from None
     for endpoint in done.merged.endpoints:
@@ -284,7 +282,7 @@ def sandbox_sql_command(
 
 
 def _set_flags(slug_or_id: str, *, active: bool | None, verified: bool | None) -> None:
-    async def run(_settings: Settings, database: Database) -> Record:
+    async def run(database: Database, _settings: Settings) -> Record:
         async with database.transaction() as connection:
             record = await _find(connection, slug_or_id)
             await SET_FLAGS.run(connection, record.id, active, verified)
@@ -293,22 +291,8 @@ def _set_flags(slug_or_id: str, *, active: bool | None, verified: bool | None) -
             await note(connection, "publisher.update", record.organization_id, record, before=flags[0], after=flags[1])
             return after
 
-    record = _with_database(run)
+    record = on_database(run)
     click.echo(f"{record.slug} is {_state(record)}")
-
-
-def _with_database(run: Callable[[Settings, Database], Awaitable[Result]]) -> Result:
-    async def main() -> Result:
-        settings = settings_for_cli()
-        database = Database(settings.database)
-        await database.start()
-        try:
-            with operating():
-                return await run(settings, database)
-        finally:
-            await database.stop()
-
-    return asyncio.run(main())
 
 
 def _desk(settings: Settings, database: Database) -> PublisherDesk:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
 
 import click
 
 from gateway.audit.entries import record
 from gateway.catalog.assets import LIST_ASSETS, Asset
-from gateway.cli.context import chain_for_cli, operating, settings_for_cli
+from gateway.cli.context import chain_for_cli, on_connection, operating, settings_for_cli
 from gateway.database.pool import Connection, connect
 from gateway.networks import Network, load_networks
 from gateway.payments.evm.chains import treasury_of
@@ -23,8 +22,6 @@ from gateway.payments.evm.purchases import BOOKED, FORGIVE, LIST, OpenPurchase, 
 from gateway.payments.evm.rpc import RpcError
 from gateway.payments.evm.wallet_movements import Movement, NotMoved, book, final_receipt, moved
 from pricing.money import format_amount
-
-Result = TypeVar("Result")
 
 TREASURY_HELP = "The treasury's address, where neither TOLLWAY_CHAIN_TREASURY nor the relayer's key says it; or none."
 
@@ -42,7 +39,7 @@ def list_command(limit: int) -> None:
     async def work(connection: Connection) -> list[OpenPurchase]:
         return await LIST.all(connection, limit)
 
-    for purchase in _run(work):
+    for purchase in on_connection(work):
         click.echo(_line(purchase))
 
 
@@ -59,7 +56,7 @@ def forgive_command(slug: str) -> None:
         await record(connection, "purchase.forgive", None, details={"slug": slug, "purchases": forgiven})
         return forgiven
 
-    click.echo(f"forgave {_run(work)} purchases from the owner of {slug}")
+    click.echo(f"forgave {on_connection(work)} purchases from the owner of {slug}")
 
 
 @purchases.command("fund")
@@ -216,16 +213,3 @@ def _line(purchase: OpenPurchase) -> str:
         f"{purchase.exchange_id}  {purchase.publisher or '?'}  {purchase.network}  {purchase.amount} of "
         f"{show_address(purchase.asset)} (atomic) to {show_address(purchase.payee)}  {purchase.state}{transaction}"
     )
-
-
-def _run(work: Callable[[Connection], Awaitable[Result]]) -> Result:
-    async def connected() -> Result:
-        connection = await connect(settings_for_cli().database.direct)
-        try:
-            with operating():
-                async with connection.transaction():
-                    return await work(connection)
-        finally:
-            await connection.close()
-
-    return asyncio.run(connected())

@@ -8,14 +8,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import click
 
-from gateway.cli.context import operating, settings_for_cli
+from gateway.cli.context import on_database, settings_for_cli
 from gateway.database.pool import Database
 from gateway.jobs.rotate import KeyUse, key_use
 from gateway.jobs.rotate import rotate as rotate_credentials
@@ -109,14 +108,5 @@ def _box() -> CredentialBox:
 
 
 def _run(work: Callable[[Database, CredentialBox, timedelta], Awaitable[Result]]) -> Result:
-    async def started() -> Result:
-        settings, box = settings_for_cli(), _box()
-        database = Database(settings.database)
-        await database.start()
-        try:
-            with operating():
-                return await work(database, box, timedelta(seconds=settings.money.dead_after))
-        finally:
-            await database.stop()
-
-    return asyncio.run(started())
+    box = _box()
+    return on_database(lambda database, settings: work(database, box, timedelta(seconds=settings.money.dead_after)))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
 from uuid import UUID
 
 import click
@@ -14,15 +11,13 @@ import click
 from gateway.audit.entries import record
 from gateway.billing.credits import wallet_of
 from gateway.catalog.assets import LIST_ASSETS, Asset
-from gateway.cli.context import operating, settings_for_cli
-from gateway.database.pool import Connection, connect
+from gateway.cli.context import on_connection
+from gateway.database.pool import Connection
 from gateway.identity.accounts import FIND_ACCOUNT, FIND_AGENT
 from gateway.identity.organizations import default_of
 from gateway.ids import uuid7
 from gateway.ledger.wallets import BALANCES, FIND_BY_ADDRESS, Wallet, grant
 from pricing.money import MoneyError, format_usd, parse_amount
-
-Result = TypeVar("Result")
 
 
 @click.group()
@@ -62,7 +57,7 @@ def grant_command(
             return f"nothing granted: reference {reference} was granted to {found.address} before; it has {text}"
         return f"granted {format_usd(amount, asset.decimals)} to {found.address}; it has {text}"
 
-    click.echo(_with_connection(run))
+    click.echo(on_connection(run))
 
 
 @wallet.command("show")
@@ -78,20 +73,7 @@ def show_command(wallet_or_agent: str) -> None:
         lines += [f"  {row.purpose:<11} {row.source:<20} {format_usd(row.balance, asset.decimals)}" for row in rows]
         return "\n".join(lines)
 
-    click.echo(_with_connection(run))
-
-
-def _with_connection(run: Callable[[Connection], Awaitable[Result]]) -> Result:
-    async def main() -> Result:
-        connection = await connect(settings_for_cli().database.direct)
-        try:
-            async with connection.transaction():
-                with operating():
-                    return await run(connection)
-        finally:
-            await connection.close()
-
-    return asyncio.run(main())
+    click.echo(on_connection(run))
 
 
 async def _default_asset(connection: Connection) -> Asset:
