@@ -181,8 +181,7 @@ def build_services(settings: Settings) -> Services:
 def _card_rail(settings: Settings, database: Database) -> tuple[StripeDoor, Intake, Cards, InvoicePayments]:
     """Return the door to Stripe, where its events come in, and what is paid by card. Whoever has events hears them."""
     door, events = StripeDoor(settings.stripe), Intake(database, settings.stripe)
-    cards = Cards(database, door, settings)
-    cards.listen(events)
+    cards = Cards(database, door, settings).listen(events)
     return door, events, cards, InvoicePayments(database, door, settings.stripe.recheck).listen(events)
 
 
@@ -293,6 +292,7 @@ class Worker:
         self._runner.every(0.1, self._webhooks.run, "webhooks")
         self._runner.every(USAGE_SECONDS, self._webhooks.forget, "old webhook events")
         self._runner.every(services.settings.stripe.recheck / 4, self._tend_cards, "cards")
+        self._runner.every(USAGE_SECONDS, services.stripe_events.forget, "old card events")
         self._runner.every(ALERT_SECONDS, self._alerts.run, "alerts")
         self._runner.every(services.settings.queries.refresh / 4, self._refresher.run, "sales")
         self._runner.every(FLUSH_SECONDS, self._trim_markets, "markets")
@@ -323,7 +323,6 @@ class Worker:
         await self.services.cards.reconcile()
         await self.services.invoice_payments.reconcile()
         await self.services.payment_methods.detach()
-        await self.services.stripe_events.forget()
 
     async def _trim_markets(self) -> None:
         self.services.markets.trim(self.services.catalog.sales())

@@ -46,7 +46,15 @@ from gateway.identity.organizations import default_of
 from gateway.ids import uuid7
 from gateway.payments.stripe.client import CURRENCY, StripeDoor, StripeRefused
 from gateway.payments.stripe.facts import FROZEN_BY, UNDONE, CheckoutSession, DisputeFacts, PaymentFacts, RefundFacts
-from gateway.payments.stripe.intake import Event, Intake, Outdated, Work
+from gateway.payments.stripe.intake import (
+    OF_REFUNDS_AND_DISPUTES,
+    Event,
+    Intake,
+    Outdated,
+    Work,
+    bring_up_to_date,
+    look_after,
+)
 from gateway.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -57,9 +65,7 @@ ENDED = frozenset({"paid", "suspense"})
 EVENTS = (
     *("checkout.session.completed", "checkout.session.expired"),
     *("checkout.session.async_payment_succeeded", "checkout.session.async_payment_failed"),
-    *("charge.refunded", "charge.refund.updated", "refund.created", "refund.updated", "refund.failed"),
-    *("charge.dispute.created", "charge.dispute.updated", "charge.dispute.closed"),
-    *("charge.dispute.funds_withdrawn", "charge.dispute.funds_reinstated"),
+    *OF_REFUNDS_AND_DISPUTES,
 )
 
 
@@ -146,17 +152,14 @@ class Cards:
 
     async def check(self, deposit_id: UUID) -> None:
         """Bring one deposit up to date, whatever events have told of it. Raises Unavailable."""
-        for _ in range(5):
+
+        async def learn() -> Work:
             deposit = await self.find(deposit_id)
             if deposit is not None and deposit.state == "new":
                 await self._open(deposit)
-            work = await self.learn(deposit_id)
-            try:
-                async with self._database.transaction() as connection:
-                    await work(connection)
-            except Outdated:
-                continue
-            return
+            return await self.learn(deposit_id)
+
+        await bring_up_to_date(self._database, learn)
 
     async def reconcile(self) -> None:
         """Look after deposits that no event has ended, and debts that can be paid. Any number of workers may."""
@@ -164,13 +167,8 @@ class Cards:
             return
         async with self._database.acquire() as connection:
             due = await DUE.all(connection, timedelta(seconds=self._settings.stripe.recheck), 50)
-        for deposit_id in due:
-            try:
-                await self.check(deposit_id)
-            except StripeRefused as error:
-                log.error("deposit %s cannot be looked up at Stripe: %s", deposit_id, error)
-            except Unavailable:
-                return
+        if not await look_after("deposit", due, self.check):
+            return
         async with self._database.acquire() as connection:
             for wallet_id in await DEBTORS.all(connection):
                 await RECOVER.one(connection, wallet_id)
@@ -260,7 +258,7 @@ class Cards:
         if deposit.state not in ENDED:
             told += await self._end(connection, deposit, learnt)
         if payment is not None and payment.currency == CURRENCY:
-            for fee in (*payment.fees, *(fee for one in (*payment.refunds, *payment.disputes) for fee in one.fees)):
+            for fee in payment.all_fees:
                 await BOOK_FEE.one(connection, fee.id, deposit.asset_id, fee.cents, deposit.id)
             for refund in payment.refunds:
                 told += await _refunded(connection, deposit, refund)

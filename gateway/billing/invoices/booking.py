@@ -97,7 +97,7 @@ async def book(connection: Connection, invoice: Invoice, payment: PaymentFacts, 
         told += await _refunded(connection, invoice, payment, refund)
     for dispute in payment.disputes:
         told += await _disputed(connection, invoice, payment, dispute)
-    for fee in (*payment.fees, *(fee for one in (*payment.refunds, *payment.disputes) for fee in one.fees)):
+    for fee in payment.all_fees:
         await BOOK_FEE.one(connection, fee.id, invoice.asset_id, fee.cents, invoice.id)
     await STAND.run(connection, invoice.id)
     after = await issuing.demand(connection, invoice.id)

@@ -24,16 +24,22 @@ from gateway.errors import Conflict, InvalidRequest, Unavailable
 from gateway.ids import uuid7
 from gateway.payments.stripe.client import StripeDoor, StripeRefused
 from gateway.payments.stripe.facts import UNDONE, Intent, PaymentFacts, id_of
-from gateway.payments.stripe.intake import TRIES, Event, Intake, Outdated, Work
+from gateway.payments.stripe.intake import (
+    OF_REFUNDS_AND_DISPUTES,
+    Event,
+    Intake,
+    Outdated,
+    Work,
+    bring_up_to_date,
+    look_after,
+)
 
 log = logging.getLogger(__name__)
 
 FAILED = "payment_intent.payment_failed"
 EVENTS = (
     *("payment_intent.succeeded", FAILED, "payment_intent.canceled"),
-    *("charge.refunded", "charge.refund.updated", "refund.created", "refund.updated", "refund.failed"),
-    *("charge.dispute.created", "charge.dispute.updated", "charge.dispute.closed"),
-    *("charge.dispute.funds_withdrawn", "charge.dispute.funds_reinstated"),
+    *OF_REFUNDS_AND_DISPUTES,
 )
 MARK = "tollway_invoice"
 """In an intent's metadata: the invoice that it is for."""
@@ -215,16 +221,7 @@ class InvoicePayments:
 
     async def check(self, intent_id: str) -> None:
         """Bring a payment up to date, whatever events have told of it. Raises Unavailable."""
-        for _ in range(TRIES):
-            work = await self.learn(intent_id, datetime.now(UTC))
-            if work is None:
-                return
-            try:
-                async with self._database.transaction() as connection:
-                    await work(connection)
-            except Outdated:
-                continue
-            return
+        await bring_up_to_date(self._database, lambda: self.learn(intent_id, datetime.now(UTC)))
 
     async def reconcile(self) -> None:
         """Look after payments whose events may be lost. Any number of workers may."""
@@ -232,13 +229,7 @@ class InvoicePayments:
             return
         async with self._database.acquire() as connection:
             due = await DUE.all(connection, self._recheck, 50)
-        for intent_id in due:
-            try:
-                await self.check(intent_id)
-            except StripeRefused as error:
-                log.error("payment %s cannot be looked up at Stripe: %s", intent_id, error)
-            except Unavailable:
-                return
+        await look_after("payment", due, self.check)
 
     async def _on_event(self, event: Event) -> Work | None:
         if event.type == FAILED:

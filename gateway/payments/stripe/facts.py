@@ -86,6 +86,11 @@ class PaymentFacts:
     refunds: tuple[RefundFacts, ...]
     disputes: tuple[DisputeFacts, ...]
 
+    @property
+    def all_fees(self) -> tuple[Fee, ...]:
+        """Return what it has cost, with its refunds and disputes."""
+        return (*self.fees, *(fee for one in (*self.refunds, *self.disputes) for fee in one.fees))
+
 
 @dataclass(frozen=True, slots=True)
 class MethodFacts:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import orjson
 import stripe
@@ -20,11 +20,19 @@ import stripe
 from gateway.database.pool import Connection, Database
 from gateway.database.statement import Command, Statement
 from gateway.errors import InvalidRequest, RailNotAvailable, Unavailable
+from gateway.payments.stripe.client import StripeRefused
 from gateway.settings import StripeSettings
 
+Id = TypeVar("Id")
 log = logging.getLogger(__name__)
 
 TRIES = 5
+OF_REFUNDS_AND_DISPUTES = (
+    *("charge.refunded", "charge.refund.updated", "refund.created", "refund.updated", "refund.failed"),
+    *("charge.dispute.created", "charge.dispute.updated", "charge.dispute.closed"),
+    *("charge.dispute.funds_withdrawn", "charge.dispute.funds_reinstated"),
+)
+"""Types of events that tell of a payment after it was made."""
 Taken = Literal["done", "repeated", "ignored"]
 
 
@@ -114,6 +122,32 @@ class Intake:
                 await work(connection)
             return "done"
         return "ignored"
+
+
+async def bring_up_to_date(database: Database, learn: Callable[[], Awaitable[Work | None]]) -> None:
+    """Let `learn` ask Stripe, and do the work that follows, again if somebody has learnt something newer meanwhile."""
+    for _ in range(TRIES):
+        work = await learn()
+        if work is None:
+            return
+        try:
+            async with database.transaction() as connection:
+                await work(connection)
+        except Outdated:
+            continue
+        return
+
+
+async def look_after(what: str, ids: Iterable[Id], check: Callable[[Id], Awaitable[None]]) -> bool:
+    """Check each of these, and return whether Stripe has answered; what it refuses is logged."""
+    for one in ids:
+        try:
+            await check(one)
+        except StripeRefused as error:
+            log.error("%s %s cannot be looked up at Stripe: %s", what, one, error)
+        except Unavailable:
+            return False
+    return True
 
 
 def read(raw: bytes, signature: str | None, settings: StripeSettings) -> Event:
