@@ -28,9 +28,9 @@ async def count_login(request: Request, services: Services, email: str) -> None:
     await limited(services, Check(account, Policy("logins-account", it.logins_per_account, HOUR)))
 
 
-async def may_write(services: Services, email: str) -> bool:
+async def may_write(services: Services, email: str, kind: str = "letters") -> bool:
     """Count a letter to a mailbox, and return whether it may be sent; whoever asked is not told."""
-    check = Check(counted(email), Policy("letters", services.settings.limits.letters, HOUR))
+    check = Check(counted(email), Policy(kind, services.settings.limits.letters, HOUR))
     return (await services.limiter.check(check)).allowed
 
 
@@ -44,8 +44,7 @@ async def may_invite(services: Services, inviter: Principal, email: str) -> bool
         return False
     most = services.settings.limits.invitations
     await limited(services, Check(f"account:{inviter.account_id}", Policy("invitations", most, HOUR)))
-    check = Check(counted(email), Policy("invitation-letters", services.settings.limits.letters, HOUR))
-    return (await services.limiter.check(check)).allowed
+    return await may_write(services, email, "invitation-letters")
 
 
 def need_mail(services: Services, so: str = "nobody can sign up by e-mail") -> None:

@@ -5,6 +5,8 @@ Revoking an invitation, sending its letter again and answering it are extensions
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -19,12 +21,14 @@ from admin_api.kit.problems import refusals
 from admin_api.kit.tries import may_invite, need_mail
 from admin_api.resources.organizations import Organization, OrganizationResponse
 from gateway.catalog.refusals import refused
+from gateway.database.pool import Connection
 from gateway.errors import NotFound
 from gateway.identity import emails, invitations
 from gateway.identity.organizations import load_organization
 from gateway.identity.permissions import Member, Permission
 from gateway.identity.roles import INVITED_AS, find_role
 from gateway.request_body import RequestBody
+from gateway.services import Services
 
 router = APIRouter(tags=["Organizations"], route_class=StrictRoute)
 EXTENSION: dict[str, Any] = {"x-extension": True}
@@ -174,13 +178,9 @@ async def look_at_invitation(
     body: InvitationAnswer, caller: AccountManager, request: Request, services: ServicesDep
 ) -> InvitationShownResponse:
     """Show an invitation to whom it is for: which organization, and as what."""
-    try:
-        async with services.database.transaction() as connection:
-            found = await invitations.look(connection, caller, body.invitation)
-            organization = await load_organization(connection, found.organization_id)
-    except NotFound:
-        await guess(request, services)
-        raise
+    async with _answering(request, services) as connection:
+        found = await invitations.look(connection, caller, body.invitation)
+        organization = await load_organization(connection, found.organization_id)
     shown = InvitationShown(organization_name=organization.name, role=found.role, expires_at=found.expires_at)
     return InvitationShownResponse(data=shown)
 
@@ -195,14 +195,10 @@ async def accept_invitation(
     body: InvitationAnswer, caller: AccountManager, request: Request, services: ServicesDep
 ) -> OrganizationResponse:
     """Join the organization of an invitation. A person needs an account of the invited address."""
-    try:
-        async with services.database.transaction() as connection:
-            joined = await invitations.accept(connection, caller, body.invitation)
-            await services.plans.demand_room(connection, joined.organization_id, "members", more=0)
-            found = await load_organization(connection, joined.organization_id)
-    except NotFound:
-        await guess(request, services)
-        raise
+    async with _answering(request, services) as connection:
+        joined = await invitations.accept(connection, caller, body.invitation)
+        await services.plans.demand_room(connection, joined.organization_id, "members", more=0)
+        found = await load_organization(connection, joined.organization_id)
     return OrganizationResponse(data=Organization.model_validate(found))
 
 
@@ -217,9 +213,16 @@ async def decline_invitation(
     body: InvitationAnswer, caller: AccountManager, request: Request, services: ServicesDep
 ) -> None:
     """Turn an invitation down."""
+    async with _answering(request, services) as connection:
+        await invitations.decline(connection, caller, body.invitation)
+
+
+@asynccontextmanager
+async def _answering(request: Request, services: Services) -> AsyncGenerator[Connection]:
+    """Open the transaction of an answer; a token that is not good counts as a guess."""
     try:
         async with services.database.transaction() as connection:
-            await invitations.decline(connection, caller, body.invitation)
+            yield connection
     except NotFound:
         await guess(request, services)
         raise

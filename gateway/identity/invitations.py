@@ -56,45 +56,28 @@ class Invitation:
         return "pending" if self.expires_at > datetime.now(UTC) else "expired"
 
 
-LIST_INVITATIONS = Statement(
-    """
+_SHOWN = """
     SELECT i.id, i.organization_id, i.email, coalesce(r.name, i.role) AS role, i.role_id, i.invited_by, i.created_at,
            i.expires_at, i.accepted_at, i.declined_at, i.revoked_at
       FROM identity.invitation i LEFT JOIN identity.role r ON r.id = i.role_id
-     WHERE i.organization_id = $1 ORDER BY i.created_at DESC, i.id DESC
-    """,
-    Invitation,
-)
-FIND_INVITATION = Statement(
-    """
-    SELECT i.id, i.organization_id, i.email, coalesce(r.name, i.role) AS role, i.role_id, i.invited_by, i.created_at,
-           i.expires_at, i.accepted_at, i.declined_at, i.revoked_at
-      FROM identity.invitation i LEFT JOIN identity.role r ON r.id = i.role_id
-     WHERE i.organization_id = $1 AND i.id = $2
-    """,
-    Invitation,
-)
-FIND_BY_TOKEN = Statement(
-    """
+"""
+LIST_INVITATIONS = Statement(_SHOWN + " WHERE i.organization_id = $1 ORDER BY i.created_at DESC, i.id DESC", Invitation)
+FIND_INVITATION = Statement(_SHOWN + " WHERE i.organization_id = $1 AND i.id = $2", Invitation)
+# With the role as it was promised: its name says whether it is built in.
+_PROMISED = """
     SELECT i.id, i.organization_id, i.email, i.role, i.role_id, i.invited_by, i.created_at, i.expires_at, i.accepted_at,
            i.declined_at, i.revoked_at
-      FROM identity.invitation_token t JOIN identity.invitation i ON i.id = t.invitation_id WHERE t.hash = $1
-    """,
-    Invitation,
+      FROM identity.invitation i
+"""
+FIND_BY_TOKEN = Statement(
+    _PROMISED + " JOIN identity.invitation_token t ON t.invitation_id = i.id WHERE t.hash = $1", Invitation
 )
+FIND_ANYWHERE = Statement(_PROMISED + " WHERE i.id = $1", Invitation)
 INSERT_INVITATION = Command(
     """
     INSERT INTO identity.invitation (id, organization_id, email, role, role_id, invited_by, expires_at)
     VALUES ($1, $2, $3, $4, $5, $6, now() + $7::interval)
     """
-)
-FIND_ANYWHERE = Statement(
-    """
-    SELECT i.id, i.organization_id, i.email, i.role, i.role_id, i.invited_by, i.created_at, i.expires_at, i.accepted_at,
-           i.declined_at, i.revoked_at
-      FROM identity.invitation i WHERE i.id = $1
-    """,
-    Invitation,
 )
 INSERT_INVITATION_TOKEN = Command("INSERT INTO identity.invitation_token (hash, invitation_id) VALUES ($1, $2)")
 ACCEPTED = Command("UPDATE identity.invitation SET accepted_at = now(), accepted_by = $2 WHERE id = $1")
