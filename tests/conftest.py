@@ -34,6 +34,7 @@ from tests.support.market import Market, market_database
 from tests.support.mcp_server import PublishersServer, ScriptedMcpServer
 from tests.support.services import Services, temporary_services
 from tests.support.sockets import SocketUpstream
+from tests.support.stripe_server import StripeServer
 from tests.support.upstream import RecordingUpstream
 from tests.support.world import World
 
@@ -144,6 +145,15 @@ async def connection(database_url: str) -> AsyncIterator[Connection]:
 async def upstream() -> AsyncIterator[RecordingUpstream]:
     """A publisher's server that records what reaches it."""
     server = RecordingUpstream()
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest_asyncio.fixture(scope="module")
+async def stripe() -> AsyncIterator[StripeServer]:
+    """Stripe's stand-in."""
+    server = StripeServer()
     await server.start()
     yield server
     await server.stop()

@@ -47,14 +47,6 @@ PLAN = 100_000_000
 
 
 @pytest_asyncio.fixture(scope="module")
-async def stripe() -> AsyncIterator[StripeServer]:
-    server = StripeServer()
-    await server.start()
-    yield server
-    await server.stop()
-
-
-@pytest_asyncio.fixture(scope="module")
 async def api(database_url: str, stripe: StripeServer) -> AsyncIterator[Api]:
     opened, _ = await open_api(
         settings_for(

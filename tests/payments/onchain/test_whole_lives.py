@@ -37,14 +37,6 @@ REFUSED = {400, 402, 403, 404, 409}
 
 
 @pytest_asyncio.fixture(scope="module")
-async def stripe() -> AsyncIterator[StripeServer]:
-    server = StripeServer()
-    await server.start()
-    yield server
-    await server.stop()
-
-
-@pytest_asyncio.fixture(scope="module")
 async def gateway(
     services: Services, database_url: str, chain: Chain, stripe: StripeServer
 ) -> AsyncIterator[RunningGateway]:

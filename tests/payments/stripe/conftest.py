@@ -1,4 +1,4 @@
-"""Stripe's stand-in and a gateway that takes cards from it."""
+"""A gateway that takes cards from Stripe's stand-in."""
 
 from __future__ import annotations
 
@@ -14,14 +14,6 @@ from tests.support.stripe_server import KEY, SIGNING, StripeServer
 from tests.support.world import World
 
 OLD_SIGNING = "_".join(("whsec", "seededOneThatIsBeingReplaced77"))
-
-
-@pytest_asyncio.fixture(scope="module")
-async def stripe() -> AsyncIterator[StripeServer]:
-    server = StripeServer()
-    await server.start()
-    yield server
-    await server.stop()
 
 
 @pytest_asyncio.fixture(scope="module")
