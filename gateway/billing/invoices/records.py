@@ -102,36 +102,25 @@ def cent_of(decimals: int) -> int:
     return int(10 ** (decimals - 2))
 
 
-FIND = Statement(
-    """
+_INVOICE = """
     SELECT i.id, i.organization_id, i.period_start, i.status, i.number, i.asset_id, i.decimals::integer AS decimals,
            i.subtotal, i.taxable, i.tax, i.tax_ppm, i.tax_note, i.seller, i.buyer, i.others, i.created_at, i.issued_at,
-           i.due_at, i.paid_at, i.voided_at, i.void_reason, i.booking, i.receipt, i.reversal,
-           i.owed_again
-      FROM invoice.invoice i WHERE i.id = $1
-    """,
-    Invoice,
-)
+           i.due_at, i.paid_at, i.voided_at, i.void_reason, i.booking, i.receipt, i.reversal, i.owed_again
+      FROM invoice.invoice i
+"""
+FIND = Statement(_INVOICE + " WHERE i.id = $1", Invoice)
 LOCK = Statement("SELECT true FROM invoice.invoice WHERE id = $1 FOR UPDATE", bool, scalar=True)
 LIST = Statement(
-    """
-    SELECT i.id, i.organization_id, i.period_start, i.status, i.number, i.asset_id, i.decimals::integer AS decimals,
-           i.subtotal, i.taxable, i.tax, i.tax_ppm, i.tax_note, i.seller, i.buyer, i.others, i.created_at, i.issued_at,
-           i.due_at, i.paid_at, i.voided_at, i.void_reason, i.booking, i.receipt, i.reversal,
-           i.owed_again
-      FROM invoice.invoice i
+    _INVOICE
+    + """
      WHERE i.organization_id = $1 AND ($2::text IS NULL OR i.status = $2)
      ORDER BY i.period_start DESC, i.id DESC LIMIT $3 OFFSET $4
     """,
     Invoice,
 )
 OF_MONTH = Statement(
-    """
-    SELECT i.id, i.organization_id, i.period_start, i.status, i.number, i.asset_id, i.decimals::integer AS decimals,
-           i.subtotal, i.taxable, i.tax, i.tax_ppm, i.tax_note, i.seller, i.buyer, i.others, i.created_at, i.issued_at,
-           i.due_at, i.paid_at, i.voided_at, i.void_reason, i.booking, i.receipt, i.reversal,
-           i.owed_again
-      FROM invoice.invoice i
+    _INVOICE
+    + """
      WHERE i.period_start = $1 ORDER BY i.number NULLS LAST, i.id
     """,
     Invoice,
