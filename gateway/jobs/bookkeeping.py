@@ -90,7 +90,8 @@ HEALTH = Statement(
                           UNION ALL
                           SELECT 'repayments', min(made_at) FROM chain.repayment WHERE state <> 'confirmed'
                           UNION ALL
-                          SELECT 'payouts', min(coalesce(approved_at, requested_at)) FROM chain.payout
+                          SELECT 'payouts', min(greatest(coalesce(approved_at, requested_at), free_at))
+                            FROM chain.payout
                            WHERE state IN ('queued', 'processing') AND NOT (needs_approval AND approved_at IS NULL)
                           UNION ALL
                           SELECT 'webhooks', min(next_at) FROM webhook.delivery WHERE state = 'pending'

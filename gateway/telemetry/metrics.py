@@ -336,7 +336,7 @@ class Metrics:
     def set_payouts(self, network: str, numbers: Mapping[str, int], oldest: int) -> None:
         """Set how many payouts of a network have not ended, by state, and for how many seconds the oldest.
 
-        `oldest` is of those that wait for the gateway or its chain, and not for an approval.
+        `oldest` is of those that wait for the gateway or its chain, and not for an approval or their day.
         """
         for state in OPEN_PAYOUT_STATES:
             self._payouts.set(numbers.get(state, 0), network, state)
@@ -418,7 +418,7 @@ def mark_dead(worker: int) -> None:
 
 
 OPEN_PAYMENT_STATES = ("reserved", "pending", "broadcast", "unknown")
-OPEN_PAYOUT_STATES = ("queued", "approval", "short", "processing")
+OPEN_PAYOUT_STATES = ("queued", "approval", "delayed", "short", "processing")
 _STATUS_CLASSES = {number: f"{number}xx" for number in range(1, 6)}
 
 

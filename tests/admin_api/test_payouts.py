@@ -20,6 +20,7 @@ import pytest_asyncio
 
 from gateway.database.pool import Connection
 from gateway.ids import uuid7
+from gateway.jobs.bookkeeping import HEALTH
 from gateway.ledger import exchanges
 from gateway.ledger.entries import Charge, post
 from gateway.payments.evm.encoding import show_address
@@ -283,6 +284,9 @@ async def test_only_owners_and_admins_send_it_elsewhere_and_not_at_once(
     assert other["id"] not in await payable()
     counted = {one.state: one.number for one in await COUNTS.all(connection, "eip155:84532", "")}
     assert counted["delayed"] >= 1
+    waits = "UPDATE chain.payout SET requested_at = now() - interval '2 days' WHERE id = $1"
+    await connection.execute(waits, UUID(other["id"]))
+    assert (await HEALTH.one(connection)).payouts < 86_400
     await connection.execute(
         "UPDATE chain.payout SET free_at = free_at - interval '1 day' WHERE id = $1", UUID(other["id"])
     )
