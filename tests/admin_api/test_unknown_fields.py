@@ -24,7 +24,7 @@ def operations() -> list[tuple[str, str]]:
     """Return every operation that takes a JSON body: a new one is asked as well."""
     app = build(build_services(settings_for("postgresql://nobody@127.0.0.1:1/none")))
     return sorted(
-        (method, route.path)
+        (method, route.path_format)
         for route in app.state.routes
         if isinstance(route, APIRoute) and route.body_field is not None and route.path not in FORWARDED
         for method in route.methods
