@@ -27,8 +27,8 @@ GRACE = timedelta(days=7)
 class Worker:
     """The ledger's two doors of one gateway process."""
 
-    def __init__(self, url: str) -> None:
-        self.database = Database(DatabaseSettings(url=url))
+    def __init__(self, url: str, **settings: float) -> None:
+        self.database = Database(DatabaseSettings.model_validate({"url": url, **settings}))
         self.ledger = GroupCommit(self.database.settings, grace=GRACE)
         self.holds = Holds(self.database, self.ledger, grace=GRACE)
 
@@ -152,7 +152,7 @@ async def test_ends_wait_for_a_database_that_is_away_and_holds_do_not(
     monkeypatch.setattr(batches, "FLUSH_AGAIN_SECONDS", 0.1)
     agent, shop = await world.agent(1_000), await world.publisher()
     async with Switch(database_url) as switch:
-        worker = Worker(switch.url)
+        worker = Worker(switch.url, command_timeout=3)  # for so long a statement that was cut off stays in doubt
         await worker.database.start()
         delivered, refused = hold_of(agent, shop, 100), hold_of(agent, shop, 100)
         await worker.holds.place(delivered)
