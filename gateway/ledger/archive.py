@@ -82,6 +82,18 @@ class Sum:
 
 
 @dataclass(frozen=True, slots=True)
+class Bought:
+    """What a wallet paid in a month, less what came back."""
+
+    wallet_id: int
+    month: str
+    amount: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "amount", int(self.amount))
+
+
+@dataclass(frozen=True, slots=True)
 class File:
     """One table's rows. `sha256` is of the lines, not of the compressed file."""
 
@@ -92,11 +104,12 @@ class File:
 
 @dataclass(slots=True)
 class Contents:
-    """What the files of a month say."""
+    """What the files of a month say. `bought` is what each wallet paid, less what came back, by month of booking."""
 
     transfer: File
     settlement: File
     sums: dict[int, Sum] = field(default_factory=dict[int, Sum])
+    bought: dict[tuple[int, str], int] = field(default_factory=dict[tuple[int, str], int])
 
 
 SEAL = Statement("SELECT ledger.seal($1)", str, scalar=True)
@@ -131,7 +144,8 @@ PAGES: dict[Table, Statement[Line]] = {
         SELECT s.exchange_id AS key, 'settlement' AS kind, 0 AS leg, json_build_object(
                    'exchange_id', s.exchange_id, 'outcome', s.outcome, 'reason', s.reason, 'status', s.status,
                    'bytes_in', s.bytes_in, 'bytes_out', s.bytes_out, 'method', s.method,
-                   'target_hash', s.target_hash, 'body_hash', s.body_hash, 'ended_at', s.ended_at)::text AS text
+                   'target_hash', s.target_hash, 'body_hash', s.body_hash, 'endpoint', s.endpoint,
+                   'row_count', s.row_count, 'ended_at', s.ended_at)::text AS text
           FROM ledger.settlement s
          WHERE s.exchange_id >= $1 AND (s.exchange_id > $1 OR ($2::text = 'grant' AND $3::smallint < 0))
            AND s.exchange_id < $4
@@ -143,6 +157,23 @@ PAGES: dict[Table, Statement[Line]] = {
 CARRY = Command("SELECT ledger.carry($1, $2, $3, $4, $5)")
 CARRIED = Statement(
     "SELECT account_id, debits, credits, granted FROM ledger.carried WHERE archive_id = $1 ORDER BY account_id", Sum
+)
+# The lines of invoices that are still to be made: of this month, and of later ones in which money of this one moved.
+CARRY_BOUGHT = Command(
+    """
+    INSERT INTO ledger.carried_bought (archive_id, wallet_id, month, kind, publisher_id, number, amount)
+    SELECT $1, b.wallet_id, b.month, b.kind, b.publisher_id, sum(b.number), sum(b.amount)
+      FROM ledger.bought b
+     WHERE b.cause_id >= $2 AND b.cause_id < $3
+     GROUP BY b.wallet_id, b.month, b.kind, b.publisher_id HAVING sum(b.number) > 0 OR sum(b.amount) <> 0
+    """
+)
+CARRIED_BOUGHT = Statement(
+    """
+    SELECT wallet_id, to_char(month, 'YYYY-MM') AS month, sum(amount) AS amount FROM ledger.carried_bought
+     WHERE archive_id = $1 GROUP BY 1, 2 HAVING sum(amount) <> 0
+    """,
+    Bought,
 )
 DROP_CARRIED = Command("SELECT ledger.drop_carried($1)")
 
@@ -197,11 +228,17 @@ async def check(connection: Connection, directory: Path) -> list[str]:
                 wrong.append(
                     f"{file.name}: {file.rows} rows of digest {file.sha256}, archived were {rows} of {digest.hex()}"
                 )
-        carried = {one.account_id: one for one in await CARRIED.all(connection, archived.id)}
+        carried, bought = await _carried(connection, archived)
         wrong += [
             f"{name_of(archived.upto)}: account {account}: {contents.sums.get(account)}, carried {carried.get(account)}"
             for account in sorted(carried.keys() | contents.sums.keys())
             if carried.get(account) != contents.sums.get(account)
+        ][:20]
+        wrong += [
+            f"{name_of(archived.upto)}: wallet {key[0]} bought {contents.bought.get(key)} in {key[1]}, carried"
+            f" {bought.get(key)}"
+            for key in sorted(bought.keys() | contents.bought.keys())
+            if bought.get(key) != contents.bought.get(key)
         ][:20]
     return wrong
 
@@ -219,6 +256,13 @@ def read(sealed: Sealed, directory: Path) -> Contents:
         if file != _read(directory.joinpath(file.name), table, sealed, contents):
             raise ArchiveError(f"{file.name} is not the file that {path.name} names")
     return contents
+
+
+async def _carried(connection: Connection, sealed: Sealed) -> tuple[dict[int, Sum], dict[tuple[int, str], int]]:
+    """Return what stands for the rows of a month: the sum of each account, and what each wallet bought by month."""
+    sums = {one.account_id: one for one in await CARRIED.all(connection, sealed.id)}
+    bought = {(one.wallet_id, one.month): one.amount for one in await CARRIED_BOUGHT.all(connection, sealed.id)}
+    return sums, bought
 
 
 async def _seal(connection: Connection, before: UUID) -> Sealed | None:
@@ -289,6 +333,7 @@ def _read(path: Path, table: Table, sealed: Sealed, contents: Contents) -> File:
                 raise ArchiveError(f"{path.name}: {key} is of another month")
             if table == "transfer":
                 _add(contents.sums, row)
+                _add_bought(contents.bought, row)
     except (OSError, EOFError, ValueError, KeyError) as error:
         raise ArchiveError(f"{path.name}: {type(error).__name__}: {error}") from error
     return File(path.name, rows, digest.hexdigest())
@@ -317,6 +362,17 @@ def _add(sums: dict[int, Sum], row: dict[str, Any]) -> None:
         of(row["fee_account"]).credits += fee
 
 
+def _add_bought(bought: dict[tuple[int, str], int], row: dict[str, Any]) -> None:
+    """Add a transfer to what its wallet has bought, as the view ledger.bought has it; nothing stands for a sum of 0."""
+    if row["wallet_id"] is None or row["kind"] not in ("charge", "capture", "penalty", "refund"):
+        return
+    month = f"{datetime.fromisoformat(row['created_at']).astimezone(UTC):%Y-%m}"
+    key = row["wallet_id"], month
+    amount = bought.pop(key, 0) + (-int(row["amount"]) if row["kind"] == "refund" else int(row["amount"]))
+    if amount:
+        bought[key] = amount
+
+
 async def _put_away(connection: Connection, sealed: Sealed, contents: Contents) -> None:
     """Write the sums and drop the rows, both or neither."""
     async with connection.transaction():
@@ -324,8 +380,8 @@ async def _put_away(connection: Connection, sealed: Sealed, contents: Contents) 
             connection, sealed.id, contents.transfer.rows, contents.settlement.rows,
             bytes.fromhex(contents.transfer.sha256), bytes.fromhex(contents.settlement.sha256),
         )  # fmt: skip
-        carried = {one.account_id: one for one in await CARRIED.all(connection, sealed.id)}
-        if carried != contents.sums:
+        await CARRY_BOUGHT.run(connection, sealed.id, sealed.low or FIRST, sealed.upto)
+        if await _carried(connection, sealed) != (contents.sums, contents.bought):
             raise ArchiveError(
                 f"{name_of(sealed.upto)}: the files do not add up to what the ledger holds; nothing was dropped"
             )

@@ -64,6 +64,27 @@ INVOICE_RULES: dict[str, Statement[Violation]] = {
         """,
         Violation,
     ),
+    "the prepaid lines of an invoice are what its organization's wallets have bought in its month": Statement(
+        """
+        SELECT format('invoice %s: prepaid %s, bought %s', i.number, i.subtotal - i.taxable, coalesce(b.amount, 0))
+                   AS detail
+          FROM invoice.invoice i
+          LEFT JOIN (
+              SELECT o.id AS organization_id, m.month, sum(m.amount) AS amount
+                FROM (SELECT t.wallet_id, ledger.month_of(t.created_at) AT TIME ZONE 'UTC' AS month,
+                             CASE WHEN t.kind = 'refund' THEN -t.amount ELSE t.amount END AS amount
+                        FROM ledger.transfer t
+                       WHERE t.wallet_id IS NOT NULL AND t.kind IN ('charge', 'capture', 'refund', 'penalty')
+                       UNION ALL
+                      SELECT wallet_id, month, amount FROM ledger.carried_bought) m
+                JOIN ledger.wallet w ON w.id = m.wallet_id
+                                    AND w.asset_id = (SELECT ledger_asset_id FROM catalog.asset WHERE is_default)
+                JOIN identity.organization o ON o.created_by = w.owner_id AND o.is_personal
+               GROUP BY 1, 2) b ON (b.organization_id, b.month) = (i.organization_id, i.period_start)
+         WHERE i.status IN ('issued', 'paid') AND i.subtotal - i.taxable <> coalesce(b.amount, 0) LIMIT 20
+        """,
+        Violation,
+    ),
     "an invoice is the sum of its lines, and their numbers have no gaps": Statement(
         """
         SELECT format('invoice %s: %s with %s due, lines %s with %s due', i.id, i.subtotal, i.taxable, l.amount, l.due)

@@ -149,6 +149,8 @@ async def test_a_month_is_listed_as_the_ledger_has_it_and_owes_nothing(api: Api,
     await refund(world, back)
     await charge(world, agent, other, 5)
     early = await charge(world, agent, other, 900)
+    undone = await world.agent(5_000)
+    await refund(world, await charge(world, undone, other, 5_000))
     await shift(world.connection, INSIDE)
     later = moved(early, INSIDE)
     await refund(world, later)  # this month: none of that month's business
@@ -172,7 +174,19 @@ async def test_a_month_is_listed_as_the_ledger_has_it_and_owes_nothing(api: Api,
     assert re.fullmatch(r"INV-20[0-9]{2}-[0-9]{6}", paid["number"])
     refusal = await api.call("POST", f"/billing/invoices/{paid['id']}/issue", OPERATOR, expect=409)
     assert "is paid already" in refusal.json()["detail"]
+    nothing = await api.call("GET", f"/organizations/{undone.organization_id}/invoices", undone.key, expect=200)
+    assert nothing.json()["data"] == []
     await sound(world.connection)
+    elsewhere = world.connection.transaction()
+    await elsewhere.start()
+    await world.connection.execute("ALTER TABLE ledger.transfer DISABLE TRIGGER USER")
+    await world.connection.execute(
+        "UPDATE ledger.transfer SET created_at = $2 WHERE cause_id = $1", later, LAST.end
+    )  # fmt: skip
+    rule = "the prepaid lines of an invoice are what its organization's wallets have bought in its month"
+    broken = await proof.RULES[rule].all(world.connection)
+    await elsewhere.rollback()
+    assert [one.detail for one in broken] == [f"invoice {paid['number']}: prepaid 50906, bought 50006"]
 
 
 async def test_money_that_comes_back_later_is_a_line_of_the_month_in_which_it_did(api: Api, world: World) -> None:

@@ -172,6 +172,10 @@ async def test_an_archive_that_was_changed_is_found(past: Past, tmp_path: Path) 
         for file in files:
             (tmp_path / file).write_bytes(kept[file])
     assert await check(past.connection, tmp_path) == []
+    await past.connection.execute("ALTER TABLE ledger.carried_bought DISABLE TRIGGER USER")
+    await past.connection.execute("UPDATE ledger.carried_bought SET amount = amount + 1")
+    wrong = await check(past.connection, tmp_path)
+    assert [one.partition(" bought ")[2] for one in wrong] == [f"240 in {month(0):%Y-%m}, carried 241"] * 2
 
 
 async def test_files_that_do_not_add_up_drop_nothing(

@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from gateway.billing import charges
-from gateway.billing.invoices import issuing
+from gateway.billing.invoices import issuing, lines
 from gateway.billing.invoices.drafts import generate
 from gateway.billing.invoices.month import month_of
 from gateway.billing.quotas import KIND
@@ -151,12 +151,7 @@ class Money:
                 "INSERT INTO identity.organization_plan (id, organization_id, plan_id, terms, started_at, ends_at)"
                 " VALUES ($1, $2, $1, $3, $4, $5)", uuid7(), agent.organization_id, TERMS, old.start, old.end,
             )  # fmt: skip
-        database = Database(DatabaseSettings(url=self.past.url))
-        await database.start()
-        try:
-            drafts = await generate(database, SELLER, old)
-        finally:
-            await database.stop()
+        drafts = await self.generated(OLD)
         whose = {agent.organization_id: name for name, agent in self.agents.items()}
         found: dict[str, UUID] = {}
         for one in drafts:
@@ -165,6 +160,14 @@ class Money:
             if issued.organization_id in whose:
                 found[whose[issued.organization_id]] = one
         return {name: found[name] for name in names}
+
+    async def generated(self, ago: int) -> list[UUID]:
+        database = Database(DatabaseSettings(url=self.past.url))
+        await database.start()
+        try:
+            return await generate(database, SELLER, month_of(month(ago).date()))
+        finally:
+            await database.stop()
 
     async def invoice_paid(self, invoice: UUID) -> None:
         receipt = uuid7()
@@ -219,7 +222,20 @@ class Money:
         assert earnings[USDC].holdings.available > 0
         assert earnings[USDC].all_free_at is not None, "something is held back"
         publisher = await of_publisher(self.past.connection, self.shop.id, USDC)
-        return {**wallets, "earnings": earnings, "publisher": await self.ends(publisher)}
+        invoices = {ago: await self.bought(ago) for ago in (OLD, LATE, YOUNG)}
+        return {**wallets, "earnings": earnings, "publisher": await self.ends(publisher), "invoices": invoices}
+
+    async def bought(self, ago: int) -> dict[str, lines.Bought]:
+        """Return what the invoices of a month would say."""
+        then, connection = month_of(month(ago).date()), self.past.connection
+        everybody = {**self.agents, "plain": self.plain}
+        found = {
+            name: await lines.lines_of(connection, agent.organization_id, then, CENT)
+            for name, agent in everybody.items()
+        }  # fmt: skip
+        some = {everybody[name].organization_id for name, bought in found.items() if bought.lines}
+        assert some <= set(await lines.organizations_of(connection, then))
+        return found
 
     async def ends(self, subject: Subject) -> list[int]:
         """Return where statements close, and where one opens from a time on in which nothing archived was booked."""
@@ -259,7 +275,7 @@ async def begun(past: Past) -> Money:
 
 
 async def of_charges(money: Money) -> dict[str, UUID]:
-    made = {name: await money.charged(OLD) for name in ("kept", "refunded", "slashed", "both", "late")}
+    made = {name: await money.charged(OLD) for name in ("kept", "refunded", "slashed", "both", "late", "back")}
     assert await money.refunded(made["refunded"]) == "refunded"
     assert await money.slashed(made["slashed"], OLD) == "slashed"
     assert await money.slashed(made["both"], OLD) == "slashed"
@@ -316,12 +332,16 @@ async def test_all_money_goes_through_an_archive(past: Past, tmp_path: Path) -> 
         await archived(past, OLD - 1, tmp_path)
     await money.sound()
     await money.sent(open_one)
+    assert await money.refunded(made["back"]) == "refunded"
     await money.sound()
     await money.put_back(LATE)  # booked then, by a cause of the old month
     await money.spent(money.plain, 0, 100)
     await money.sound()
 
     before = await money.told()
+    (back,) = before["invoices"][LATE]["plain"].lines
+    assert (back.line_type, back.quantity, back.amount, back.paid) == ("refund", 1, -1_000, True)
+    assert len(before["invoices"][OLD]["plain"].lines) == 3, "charges, penalties, and a call"
     assert [one async for one in archive(past.connection, floor(OLD - 1), tmp_path)]
     await money.sound()
     assert await check(past.connection, tmp_path) == []
@@ -336,8 +356,21 @@ async def test_all_money_goes_through_an_archive(past: Past, tmp_path: Path) -> 
     await money.sound()
     assert await money.refunded(young) == "again"
     after = await money.told()
-    assert (after["earnings"], after["plain"][:3]) == (before["earnings"], before["plain"][:3])
+    for name in ("earnings", "invoices"):
+        assert after[name] == before[name]
+    assert after["plain"][:3] == before["plain"][:3]
     assert await check(past.connection, tmp_path) == []
+    for ago in (LATE, OLD):  # invoices of months that are put away, one of them void before
+        for draft in await money.generated(ago):
+            async with past.connection.transaction():
+                if (await issuing.demand(past.connection, draft)).status == "draft":
+                    await issuing.issue(past.connection, SELLER, draft)
+    shown = await money.run(
+        "SELECT array_agg(subtotal::int ORDER BY period_start) FROM invoice.invoice"
+        " WHERE organization_id = $1 AND status <> 'void'", money.plain.organization_id,
+    )  # fmt: skip
+    assert shown == [before["invoices"][ago]["plain"].subtotal for ago in (OLD, LATE)]
+    await money.sound()
 
 
 async def later(money: Money, made: dict[str, UUID], young: UUID, invoices: dict[str, UUID]) -> None:

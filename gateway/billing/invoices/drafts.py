@@ -1,7 +1,6 @@
 """Making the invoices of a month: one draft per organization that bought something, however often it is run.
 
-A draft is a look ahead: its lines are read again from the ledger when it is issued. A month whose rows are archived has
-none made any more.
+A draft is a look ahead: its lines are read again from the ledger when it is issued.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from gateway.billing.invoices.records import Invoice, cent_of
 from gateway.billing.invoices.taxes import tax_for, tax_on
 from gateway.database.pool import Connection, Database
 from gateway.database.statement import Command, Statement
-from gateway.errors import InvalidRequest
 from gateway.ids import uuid7
 from gateway.settings import InvoiceSettings
 
@@ -37,7 +35,6 @@ DEFAULT_ASSET = Statement(
     """,
     Asset,
 )
-IS_ARCHIVED = Statement("SELECT $1::uuid < upto FROM ledger.archived", bool, scalar=True)
 OF_MONTH = Statement(
     "SELECT id::text FROM invoice.invoice WHERE period_start = $1 AND status <> 'void' ORDER BY id", UUID, scalar=True
 )
@@ -66,18 +63,17 @@ INSERT_LINES = Command(
            WITH ORDINALITY AS l (line_type, description, quantity, amount, paid, reference, place)
     """
 )
+HAVE_ONE = Statement(
+    "SELECT organization_id::text FROM invoice.invoice WHERE period_start = $1 AND status <> 'void'", UUID, scalar=True
+)
 NAME = Statement("SELECT name FROM identity.organization WHERE id = $1", str, scalar=True)
 
 
 async def generate(database: Database, settings: InvoiceSettings, month: Month) -> list[UUID]:
-    """Make what is missing of a month, each in its own transaction; return all that exist, except void ones.
-
-    Raises InvalidRequest for a month that is archived.
-    """
+    """Make what is missing of a month, each in its own transaction; return all that exist, except void ones."""
     async with database.acquire() as connection:
-        if await IS_ARCHIVED.one(connection, month.low):
-            raise InvalidRequest(f"The ledger of {month} is archived; its invoices were to be made before that.")
-        wanted = await organizations_of(connection, month)
+        have = set(await HAVE_ONE.all(connection, month.first))
+        wanted = [one for one in await organizations_of(connection, month) if one not in have]
     for organization_id in wanted:
         async with database.transaction() as connection:
             await _draft(connection, settings, organization_id, month)
@@ -86,23 +82,27 @@ async def generate(database: Database, settings: InvoiceSettings, month: Month) 
 
 
 async def _draft(connection: Connection, settings: InvoiceSettings, organization_id: UUID, month: Month) -> None:
+    """Make a draft, unless there is one by now, or all that was bought came back at once."""
     asset = await DEFAULT_ASSET.one(connection)
+    bought = await lines_of(connection, organization_id, month, cent_of(asset.decimals))
+    if not bought.lines and not bought.others:
+        return
     invoice_id = uuid7()
     made = await INSERT.run(
         connection, invoice_id, organization_id, month.first, asset.id, asset.decimals, 0, 0, 0, 0, "", {}, {}, []
     )
     if not made:
         return
-    await _fill(connection, settings, invoice_id, organization_id, month, cent_of(asset.decimals))
+    await _fill(connection, settings, invoice_id, organization_id, bought, cent_of(asset.decimals))
     await record(
         connection, "invoice.generate", organization_id, invoice_id, details={"period": str(month)}
     )  # fmt: skip
 
 
 async def refresh(connection: Connection, settings: InvoiceSettings, draft: Invoice) -> None:
-    """Read a draft's lines again, unless its month has been archived since."""
-    if not await IS_ARCHIVED.one(connection, draft.month.low):
-        await _fill(connection, settings, draft.id, draft.organization_id, draft.month, draft.cent)
+    """Read a draft's lines again."""
+    bought = await lines_of(connection, draft.organization_id, draft.month, draft.cent)
+    await _fill(connection, settings, draft.id, draft.organization_id, bought, draft.cent)
 
 
 async def _fill(
@@ -110,11 +110,10 @@ async def _fill(
     settings: InvoiceSettings,
     invoice_id: UUID,
     organization_id: UUID,
-    month: Month,
+    bought: Bought,
     cent: int,
 ) -> None:
     """Write lines, sums and both parties of a draft."""
-    bought = await lines_of(connection, organization_id, month, cent)
     buyer = await buyer_of(connection, organization_id)
     tax = tax_for(settings, buyer["country"], buyer["tax_id"])
     added = tax_on(max(bought.due, 0), tax.ppm, cent)

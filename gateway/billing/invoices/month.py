@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from uuid import UUID
 
 from gateway.errors import InvalidRequest
-from gateway.ids import floor_at
 
 FIRST_YEAR = 2000
-SKEW = timedelta(hours=1)
-"""How far the clocks that make ids may be from the database's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +42,6 @@ class Month:
         """Return the first moment after it."""
         return self.following.start
 
-    @property
-    def low(self) -> UUID:
-        """Return an id that is not above those of causes in it."""
-        return _id_at(self.start)
-
-    @property
-    def high(self) -> UUID:
-        """Return an id above all of what was booked in it."""
-        return _id_at(self.end + SKEW)
-
     def __str__(self) -> str:
         """Return it as 2026-10."""
         return f"{self.year:04}-{self.month:02}"
@@ -80,7 +66,3 @@ def past_month(year: int, month: int, now: datetime) -> Month:
 
 def _wrong(field: str, message: str) -> InvalidRequest:
     return InvalidRequest(f"{field}: {message}", errors=[{"field": field, "message": message}])
-
-
-def _id_at(moment: datetime) -> UUID:
-    return floor_at(int(moment.timestamp()) * 1000)
