@@ -82,6 +82,9 @@ def _granian(settings: Settings, target: str) -> int:
     from granian.log import LogLevels
     from granian.server import Server
 
+    from gateway.cli import granian_loop
+
+    granian_loop.install()
     server = Server(
         target,
         address=settings.server.host,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.cli.granian_loop import HeedfulLoop
 from tests.support.dev import Program, in_sessions, start_program, tollway
 
 SERVERS = [(kind, workers) for kind in ("granian", "uvicorn", "hypercorn") for workers in (1, 2)]
@@ -125,3 +127,20 @@ def test_workers_share_a_fresh_metrics_directory_that_goes_at_the_end(tmp_path: 
         assert Path(directory).is_dir()
         assert program.end() == 0
         assert not Path(directory).exists()
+
+
+def test_a_signal_between_two_runs_of_a_workers_loop_is_not_lost() -> None:
+    """As when a service is ended that has just begun. uvloop loses it, and the end takes the whole drain."""
+    loop = HeedfulLoop()
+    before, told = signal.getsignal(signal.SIGTERM), asyncio.Event()
+    try:
+        loop.add_signal_handler(signal.SIGTERM, told.set)
+        loop.run_until_complete(asyncio.sleep(0))
+        os.kill(os.getpid(), signal.SIGTERM)
+        loop.run_until_complete(asyncio.wait_for(told.wait(), 30))
+        told.clear()
+        loop.call_soon(os.kill, os.getpid(), signal.SIGTERM)
+        loop.run_until_complete(asyncio.wait_for(told.wait(), 30))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        loop.close()
