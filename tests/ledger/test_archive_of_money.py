@@ -360,16 +360,21 @@ async def test_all_money_goes_through_an_archive(past: Past, tmp_path: Path) -> 
         assert after[name] == before[name]
     assert after["plain"][:3] == before["plain"][:3]
     assert await check(past.connection, tmp_path) == []
-    for ago in (LATE, OLD):  # invoices of months that are put away, one of them void before
+    await invoices_are_made(money, before["invoices"])
+
+
+async def invoices_are_made(money: Money, expected: dict[int, dict[str, lines.Bought]]) -> None:
+    """Make and issue the invoices of months that are archived."""
+    for ago in (LATE, OLD):
         for draft in await money.generated(ago):
-            async with past.connection.transaction():
-                if (await issuing.demand(past.connection, draft)).status == "draft":
-                    await issuing.issue(past.connection, SELLER, draft)
+            async with money.past.connection.transaction():
+                if (await issuing.demand(money.past.connection, draft)).status == "draft":
+                    await issuing.issue(money.past.connection, SELLER, draft)
     shown = await money.run(
         "SELECT array_agg(subtotal::int ORDER BY period_start) FROM invoice.invoice"
         " WHERE organization_id = $1 AND status <> 'void'", money.plain.organization_id,
     )  # fmt: skip
-    assert shown == [before["invoices"][ago]["plain"].subtotal for ago in (OLD, LATE)]
+    assert shown == [expected[ago]["plain"].subtotal for ago in (OLD, LATE)]
     await money.sound()
 
 

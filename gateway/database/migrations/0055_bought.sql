@@ -22,7 +22,7 @@ CREATE TRIGGER carried_bought_kept BEFORE TRUNCATE ON ledger.carried_bought
 -- for an earlier month is a refund.
 CREATE VIEW ledger.bought AS
     SELECT m.cause_id, m.wallet_id, m.month, CASE WHEN m.fresh THEN m.kind ELSE 'refund' END AS kind, m.publisher_id,
-           (m.amount <> 0 OR NOT m.fresh)::integer::bigint AS number, m.amount
+           (m.amount <> 0 OR NOT m.fresh)::integer::bigint AS number, m.amount::numeric(39,0) AS amount
       FROM (SELECT t.cause_id, t.wallet_id, (ledger.month_of(t.created_at) AT TIME ZONE 'UTC')::date AS month,
                    CASE WHEN 'penalties' IN (d.purpose, c.purpose) THEN 'penalty'
                         WHEN f.id IS NULL THEN 'usage' ELSE 'charge' END AS kind,
