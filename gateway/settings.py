@@ -449,7 +449,10 @@ class StripeSettings(_Section):
     @model_validator(mode="after")
     def _key_and_secret(self) -> StripeSettings:
         if bool(self.secret_key) != any(self.webhook_secrets):
-            raise ValueError("secret_key and webhook_secrets belong together: without events no payment arrives")
+            raise ValueError(
+                "TOLLWAY_STRIPE_SECRET_KEY and TOLLWAY_STRIPE_WEBHOOK_SECRETS belong together: without events no"
+                " payment arrives (docs/deposits.md)"
+            )
         return self
 
 
@@ -659,8 +662,11 @@ def _explain(fault: Any, origin: Mapping[tuple[str, str], str]) -> str:
     name = origin.get(place, ".".join(place)) if len(place) == 2 else ".".join(place)
     if fault["type"] == "extra_forbidden":
         return f"{name}: no such setting; `tollway config check --list` prints them all"
+    said = fault["msg"].removeprefix("Value error, ")
+    if len(place) < 2:  # a section, whose values may be secrets
+        return f"{name}: {said}"
     value = _mask(fault["input"]) if place in SECRET_FIELDS else repr(fault["input"])
-    return f"{name}={value}: {fault['msg'].removeprefix('Value error, ')}"
+    return f"{name}={value}: {said}"
 
 
 def _mask(value: object) -> str:

@@ -18,6 +18,7 @@ from gateway.billing.card_rows import (
     BOOK_FEE,
     BY_INTENT,
     BY_SESSION,
+    COUNT,
     DEBTORS,
     DUE,
     FAIL,
@@ -45,9 +46,9 @@ from gateway.errors import Unavailable
 from gateway.identity.organizations import default_of
 from gateway.ids import uuid7
 from gateway.payments.stripe.client import CURRENCY, StripeDoor, StripeRefused
-from gateway.payments.stripe.facts import FROZEN_BY, UNDONE, CheckoutSession, DisputeFacts, PaymentFacts, RefundFacts
+from gateway.payments.stripe.facts import UNDONE, CheckoutSession, DisputeFacts, PaymentFacts, RefundFacts
 from gateway.payments.stripe.intake import (
-    OF_REFUNDS_AND_DISPUTES,
+    OF_MADE_PAYMENTS,
     Event,
     Intake,
     Outdated,
@@ -65,7 +66,7 @@ ENDED = frozenset({"paid", "suspense"})
 EVENTS = (
     *("checkout.session.completed", "checkout.session.expired"),
     *("checkout.session.async_payment_succeeded", "checkout.session.async_payment_failed"),
-    *OF_REFUNDS_AND_DISPUTES,
+    *OF_MADE_PAYMENTS,
 )
 
 
@@ -146,7 +147,8 @@ class Cards:
             if await LOCK_VERSION.one(connection, deposit.id) != deposit.version:
                 raise Outdated
             await NOTE.run(connection, deposit.id, learnt.session.intent, learnt.payment and learnt.payment.receipt_url)
-            await self._apply(connection, deposit, learnt)
+            if await self._apply(connection, deposit, learnt):
+                await COUNT.run(connection, deposit.id)
 
         return work
 
@@ -174,16 +176,16 @@ class Cards:
                 await RECOVER.one(connection, wallet_id)
 
     async def give_back(self, deposit: Deposit, cents: int) -> str:
-        """Give a part of a deposit back to its card, and book it; returns the refund's id. Raises StripeRefused.
+        """Give a part of a deposit back to its card; returns the refund's id. Raises StripeRefused.
 
-        What was given back before is in the key: asked for twice at once it is done once, and then again if wanted.
+        How often that was done before is in the key: asked for twice at once it is done once, and then again if wanted,
+        also where the first one did not reach its card. Its booking is `check`'s.
         """
         if deposit.intent_id is None:
             raise StripeRefused(None, "nothing was paid")
-        key = f"deposit-refund-{deposit.id}-{deposit.refunded_cents}-{cents}"
-        refund = await self._door.refund(deposit.intent_id, cents, key)
-        await self.check(deposit.id)
-        return refund
+        return await self._door.refund(
+            deposit.intent_id, cents, f"deposit-refund-{deposit.id}-{deposit.refunds}-{cents}"
+        )
 
     async def _open(self, deposit: Deposit) -> Deposit:
         """Open the page of a deposit, or find the one that was opened: the key is the deposit's. Raises Unavailable."""
@@ -218,9 +220,8 @@ class Cards:
         session = await self._door.find_session(session_id)
         if session.intent is None:
             return Learnt(session, None, None)
-        payment = await self._door.payment_facts(session.intent)
-        status = None if payment else (await self._door.find_intent(session.intent)).status
-        return Learnt(session, payment, status)
+        intent, payment = await self._door.payment(session.intent)
+        return Learnt(session, payment, intent.status)
 
     async def _named_by(self, event: Event) -> UUID | None:
         """Return the deposit that an event is about: by its page, by its payment, or by what we wrote on either."""
@@ -233,10 +234,7 @@ class Cards:
             return None
         async with self._database.acquire() as connection:
             found = await BY_INTENT.first(connection, intent)
-        try:
-            return found or _uuid((await self._door.find_intent(intent)).metadata.get(NAMED))
-        except StripeRefused:
-            return None
+        return found or _uuid((await self._door.marks(intent)).get(NAMED))
 
     async def _adopt(self, session_id: str) -> UUID | None:
         """Give a page to the deposit that it was opened for, where that has none: the answer to us was lost."""
@@ -252,11 +250,11 @@ class Cards:
             await OPEN.run(connection, deposit.id, session.id, session.url)
         return deposit.id
 
-    async def _apply(self, connection: Connection, deposit: Deposit, learnt: Learnt) -> None:
-        """Book what is new. The deposit's row is locked."""
-        payment, told = learnt.payment, list[tuple[str, dict[str, object]]]()
+    async def _apply(self, connection: Connection, deposit: Deposit, learnt: Learnt) -> bool:
+        """Book what is new, and return whether anything was. The deposit's row is locked."""
+        payment, told, moved = learnt.payment, list[tuple[str, dict[str, object]]](), False
         if deposit.state not in ENDED:
-            told += await self._end(connection, deposit, learnt)
+            moved, told = await self._end(connection, deposit, learnt)
         if payment is not None and payment.currency == CURRENCY:
             for fee in payment.all_fees:
                 await BOOK_FEE.one(connection, fee.id, deposit.asset_id, fee.cents, deposit.id)
@@ -267,10 +265,12 @@ class Cards:
         for action, details in told:
             details = {"wallet_address": deposit.wallet_address, "network": "stripe", **details}
             await record(connection, action, deposit.organization_id, deposit.id, details=details)
+        return moved or bool(told)
 
     async def _end(
         self, connection: Connection, deposit: Deposit, learnt: Learnt
-    ) -> list[tuple[str, dict[str, object]]]:
+    ) -> tuple[bool, list[tuple[str, dict[str, object]]]]:
+        """Let a deposit stand as its payment does; return whether that is another state, and what is to be told."""
         payment = learnt.payment
         if payment is not None:
             wrong = self._wrong(deposit, learnt.session, payment)
@@ -279,15 +279,15 @@ class Cards:
                 details: dict[str, object] = {
                     "amount_atomic": str(deposit.amount), "bonus_atomic": str(deposit.bonus), "publisher_id": None,
                 }  # fmt: skip
-                return [("deposit.complete", details)]
+                return True, [("deposit.complete", details)]
             log.error("deposit %s was paid and not as asked for (%s): its money is in suspense", deposit.id, wrong)
             came = payment.cents if payment.currency == CURRENCY else 0
             await SUSPEND.run(connection, deposit.id, came, wrong)
-            return [("deposit.suspend", {"reason": wrong})]
+            return True, [("deposit.suspend", {"reason": wrong})]
         state, reason = _unpaid(learnt)
         if state != deposit.state:
             await SET_STATE.run(connection, deposit.id, state, reason)
-        return []
+        return state != deposit.state, []
 
     def _wrong(self, deposit: Deposit, session: CheckoutSession, payment: PaymentFacts) -> str | None:
         """Return in what a payment is not the one that was asked for."""
@@ -334,12 +334,12 @@ async def _disputed(
     told: list[tuple[str, dict[str, object]]] = []
     amount: dict[str, object] = {"dispute": dispute.id, "cents": dispute.cents}
     # A lost one may not have been heard of before: it takes what is there, as if it had been frozen.
-    begun = dispute.status in FROZEN_BY or dispute.status == "lost"
+    begun = dispute.is_open or dispute.is_lost
     if begun and await FREEZE.one(connection, deposit.id, dispute.id, dispute.cents) == "frozen":
         told.append(("deposit.dispute", amount))
-    if dispute.status == "lost" and await LOSE.one(connection, dispute.id) == "lost":
+    if dispute.is_lost and await LOSE.one(connection, dispute.id) == "lost":
         told.append(("deposit.dispute_lost", {**amount, "won": False}))
-    elif not begun and await WIN.one(connection, dispute.id) == "won":
+    elif dispute.is_won and await WIN.one(connection, dispute.id) == "won":
         told.append(("deposit.dispute_won", {**amount, "won": True}))
     return told
 

@@ -14,7 +14,10 @@ State = Literal["new", "open", "processing", "paid", "expired", "failed", "suspe
 
 @dataclass(frozen=True, slots=True)
 class Deposit:
-    """A deposit as it is stored. `cents` were asked for, `paid_cents` came."""
+    """A deposit as it is stored. `cents` were asked for, `paid_cents` came.
+
+    `refunds` counts what was given back, also what its bank has sent back to us since; `refunded_cents` does not.
+    """
 
     id: UUID
     wallet_id: int
@@ -32,6 +35,7 @@ class Deposit:
     receipt_url: str | None
     paid_cents: int | None
     refunded_cents: int
+    refunds: int
     version: int
     created_at: datetime
     expires_at: datetime
@@ -52,24 +56,17 @@ INSERT = Command(
     VALUES ($1, $2, $3, $4, $5::text::numeric, $6::text::numeric, $7, $8)
     """
 )
-FIND = Statement(
-    """
+_DEPOSITS = """
     SELECT d.id, d.wallet_id, d.organization_id, w.asset_id, w.address AS wallet_address, d.cents, d.amount, d.bonus,
            d.state, d.reason, d.session_id, d.checkout_url, d.intent_id, d.receipt_url, d.paid_cents,
-           card.refunded_cents(d.id) AS refunded_cents, d.version, d.created_at, d.expires_at
-      FROM card.deposit d JOIN ledger.wallet w ON w.id = d.wallet_id WHERE d.id = $1
-    """,
-    Deposit,
-)
-FIND_LAST = Statement(
-    """
-    SELECT d.id, d.wallet_id, d.organization_id, w.asset_id, w.address AS wallet_address, d.cents, d.amount, d.bonus,
-           d.state, d.reason, d.session_id, d.checkout_url, d.intent_id, d.receipt_url, d.paid_cents,
-           card.refunded_cents(d.id) AS refunded_cents, d.version, d.created_at, d.expires_at
+           card.refunded_cents(d.id) AS refunded_cents,
+           (SELECT count(*) FROM card.refund r WHERE r.deposit_id = d.id) AS refunds,
+           d.version, d.created_at, d.expires_at
       FROM card.deposit d JOIN ledger.wallet w ON w.id = d.wallet_id
-     WHERE $1::text IS NULL OR d.state = $1 ORDER BY d.created_at DESC LIMIT $2
-    """,
-    Deposit,
+"""
+FIND = Statement(f"{_DEPOSITS} WHERE d.id = $1", Deposit)
+FIND_LAST = Statement(
+    f"{_DEPOSITS} WHERE $1::text IS NULL OR d.state = $1 ORDER BY d.created_at DESC LIMIT $2", Deposit
 )
 LOCK_VERSION = Statement("SELECT version FROM card.deposit WHERE id = $1 FOR UPDATE", int, scalar=True)
 BY_SESSION = Statement("SELECT id::text FROM card.deposit WHERE session_id = $1", UUID, scalar=True)
@@ -87,9 +84,11 @@ FAIL = Command(
 NOTE = Command(
     """
     UPDATE card.deposit SET intent_id = coalesce($2, intent_id), receipt_url = coalesce($3, receipt_url),
-           version = version + 1, checked_at = now() WHERE id = $1
+           checked_at = now() WHERE id = $1
     """
 )
+# Whoever has learnt nothing new does not count: who asked Stripe at the same time need not ask again.
+COUNT = Command("UPDATE card.deposit SET version = version + 1 WHERE id = $1")
 SET_STATE = Command(
     """
     UPDATE card.deposit SET state = $2, reason = $3,

@@ -80,6 +80,9 @@ INSERT = Command(
 )
 NO_DEFAULT = Command("UPDATE card.payment_method SET is_default = false WHERE organization_id = $1 AND is_default")
 MAKE_DEFAULT = Command("UPDATE card.payment_method SET is_default = true WHERE id = $1")
+IS_REMOVED = Statement(
+    "SELECT EXISTS (SELECT FROM card.payment_method WHERE stripe_id = $1 AND removed_at IS NOT NULL)", bool, scalar=True
+)
 REMOVE = Command("UPDATE card.payment_method SET removed_at = now(), is_default = false WHERE id = $1")
 TO_DETACH = Statement(
     """
@@ -225,6 +228,8 @@ async def _store(
     await LOCK_ORGANIZATION.run(connection, organization_id)
     stored = await LIST.all(connection, organization_id)
     same = next((one.id for one in stored if one.stripe_id == facts.id), None)
+    if same is None and await IS_REMOVED.one(connection, facts.id):
+        raise Conflict("This payment method was removed, and Stripe takes none again. Make a new one of the same card.")
     if same is None and len(stored) >= MOST:
         raise Conflict(f"This organization has stored {MOST} payment methods; remove some first.")
     method_id = same or uuid7()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
-from typing import TypeVar
+from typing import TypeVar, get_args
 from uuid import UUID
 
 import click
 
 from gateway.audit.entries import record
 from gateway.billing.card_deposits import Cards
-from gateway.billing.card_rows import FIND, FIND_LAST, Deposit
+from gateway.billing.card_rows import FIND, FIND_LAST, Deposit, State
 from gateway.cli.context import on_database
 from gateway.database.pool import Database
 from gateway.errors import Problem
@@ -27,8 +28,8 @@ def deposits() -> None:
 
 
 @deposits.command("list")
-@click.option("--state", help="Only these: new, open, processing, paid, expired, failed or suspense.")
-@click.option("--limit", default=100, show_default=True)
+@click.option("--state", type=click.Choice(get_args(State)), help="Only these.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True)
 def list_command(state: str | None, limit: int) -> None:
     """List deposits, newest first. `suspense` is money that is not what was asked for: give it back."""
 
@@ -69,7 +70,8 @@ def refund_command(deposit_id: UUID, amount: str | None) -> None:
             raise click.ClickException("no deposit that was paid has this id")
         cents = deposit.left_cents if amount is None else _cents(amount)
         if not 0 < cents <= deposit.left_cents:
-            raise click.ClickException(f"{_dollars(deposit.left_cents)} of it can be given back")
+            why = f" here ({deposit.reason}); look at Stripe" if deposit.reason else ""
+            raise click.ClickException(f"{_dollars(deposit.left_cents)} of it can be given back{why}")
         try:
             refund = await cards.give_back(deposit, cents)
         except StripeRefused as error:
@@ -77,6 +79,8 @@ def refund_command(deposit_id: UUID, amount: str | None) -> None:
         async with database.transaction() as connection:
             details = {"refund": refund, "cents": cents}
             await record(connection, "deposit.give_back", deposit.organization_id, deposit_id, details=details)
+        with contextlib.suppress(Problem, StripeRefused):  # its event, or the gateway's job, books it then
+            await cards.check(deposit_id)
         return f"gave {_dollars(cents)} of {deposit_id} back to its card: {refund}"
 
     click.echo(_run(work))

@@ -165,6 +165,7 @@ async def test_a_card_deposit_is_checked_and_then_not_available(api: Api, clerk:
     body = {"amount_cents": 500, "referral_code": code}
     problem = (await api.call("POST", "/wallet/deposit", agent.key, json=body, expect=501)).json()
     assert problem["type"] == "/problems/rail-not-available"
+    assert "TOLLWAY_STRIPE_SECRET_KEY and TOLLWAY_STRIPE_WEBHOOK_SECRETS" in problem["detail"]
 
 
 async def test_a_chain_deposit_is_checked_and_then_not_available(api: Api, clerk: Clerk) -> None:

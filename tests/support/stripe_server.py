@@ -17,11 +17,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 import httpx
 import orjson
 
+from tests.support.forms import tree
 from tests.support.upstream import Recorded, RecordingUpstream
 
 # Put together, so that nobody who looks for keys finds one.
@@ -60,6 +61,7 @@ class StripeServer(RecordingUpstream):
     movements: list[Object] = field(default_factory=list)
     lose: int = 0
     down: bool = False
+    late: bool = False  # fees of payments are known later, by `charged`
     _kept: dict[str, tuple[str, int, Object]] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
@@ -124,6 +126,12 @@ class StripeServer(RecordingUpstream):
         session.update(status="expired", url=None)
         self._event("checkout.session.expired", session)
 
+    def charged(self, intent_id: str) -> None:
+        """Let a payment whose fee was late come to the balance."""
+        charge = self._charge_of(intent_id)
+        self._enter(charge)
+        self._event("charge.updated", charge)
+
     def refund(self, intent_id: str, cents: int, metadata: Object | None = None) -> Object:
         """Give money back, from the dashboard or by the API."""
         charge = self._charge_of(intent_id)
@@ -156,7 +164,7 @@ class StripeServer(RecordingUpstream):
         charge = self._charge_of(intent_id)
         amount = charge["amount_captured"] - charge["amount_refunded"] if cents is None else cents
         dispute = self._new(
-            "dp", "dispute", amount=amount, currency="usd", charge=charge["id"], payment_intent=intent_id,
+            "dp", "dispute", amount=amount, currency=charge["currency"], charge=charge["id"], payment_intent=intent_id,
             status="warning_needs_response" if inquiry else "needs_response", balance_transactions=[],
             is_charge_refundable=inquiry, reason="fraudulent", metadata={},
         )  # fmt: skip
@@ -174,7 +182,7 @@ class StripeServer(RecordingUpstream):
         self._event("charge.dispute.updated", dispute)
 
     def close(self, dispute_id: str, status: str) -> None:
-        """End a dispute: won, lost or warning_closed."""
+        """End a dispute: won, lost, warning_closed or prevented. Any other status moves no money either."""
         dispute = self.store[dispute_id]
         dispute["status"] = status
         if status == "won":
@@ -406,12 +414,17 @@ class StripeServer(RecordingUpstream):
             payment_intent=intent["id"], metadata=intent["metadata"],
         )  # fmt: skip
         charge["receipt_url"] = f"https://pay.stripe.com/receipts/{charge['id']}"
-        charge["balance_transaction"] = self._moves(
-            "charge", charge["amount"], card_fee(charge["amount"]), charge["id"]
-        )
+        charge["balance_transaction"] = None
+        if not self.late:
+            self._enter(charge)
         intent.update(status="succeeded", amount_received=intent["amount"], latest_charge=charge["id"])
         self._event("charge.succeeded", charge)
         self._event("payment_intent.succeeded", intent)
+
+    def _enter(self, charge: Object) -> None:
+        charge["balance_transaction"] = self._moves(
+            "charge", charge["amount"], card_fee(charge["amount"]), charge["id"]
+        )
 
     def _withdraw(self, dispute: Object) -> None:
         taken = self._moves("adjustment", -dispute["amount"], DISPUTE_FEE, dispute["id"])
@@ -477,24 +490,3 @@ def signature(body: bytes, secret: str, at: float | None = None) -> str:
     moment = int(time.time() if at is None else at)
     digest = hmac.new(secret.encode(), b"%d.%b" % (moment, body), hashlib.sha256).hexdigest()
     return f"t={moment},v1={digest},v0={'0' * 64}"
-
-
-def tree(form: str) -> Object:
-    """Read a form with brackets: `a[b][0]=c` is {"a": {"b": ["c"]}}."""
-    made: Object = {}
-    for name, value in parse_qsl(form, keep_blank_values=True):
-        place: Any = made
-        path = name.replace("]", "").split("[")
-        for step in path[:-1]:
-            place = place.setdefault(step, {})
-        place[path[-1]] = value
-    return _lists(made)
-
-
-def _lists(it: Any) -> Any:
-    if not isinstance(it, dict):
-        return it
-    inner = {name: _lists(value) for name, value in it.items()}
-    if inner and all(name.isdigit() for name in inner):
-        return [inner[name] for name in sorted(inner, key=int)]
-    return inner

@@ -19,7 +19,7 @@ from gateway.billing.invoices.records import CURRENCY, Invoice
 from gateway.database.pool import Connection
 from gateway.database.statement import Command, Statement
 from gateway.ids import uuid7
-from gateway.payments.stripe.facts import FROZEN_BY, UNDONE, DisputeFacts, PaymentFacts, RefundFacts
+from gateway.payments.stripe.facts import UNDONE, DisputeFacts, PaymentFacts, RefundFacts
 from gateway.webhooks.outbox import emit
 
 log = logging.getLogger(__name__)
@@ -85,13 +85,14 @@ def is_wanted(invoice: Invoice, payment: PaymentFacts) -> bool:
     return amount == invoice.due if invoice.receipt is None else amount <= invoice.open
 
 
-async def book(connection: Connection, invoice: Invoice, payment: PaymentFacts, at: datetime) -> None:
-    """Book what is new of a payment, tell of it, and let the invoice stand as it then does."""
+async def book(connection: Connection, invoice: Invoice, payment: PaymentFacts, at: datetime) -> bool:
+    """Book what is new of a payment, tell of it, let the invoice stand as it then does; return whether anything was."""
     if payment.currency.upper() != CURRENCY:
         log.error("payment %s of %s is in %s and not booked", payment.intent, invoice.label, payment.currency)
-        return
+        return False
     told: list[tuple[str, dict[str, object]]] = []
-    if not await IS_BOOKED.one(connection, payment.intent):
+    is_new = not await IS_BOOKED.one(connection, payment.intent)
+    if is_new:
         told += await _paid(connection, invoice, payment, at)
     for refund in payment.refunds:
         told += await _refunded(connection, invoice, payment, refund)
@@ -111,6 +112,7 @@ async def book(connection: Connection, invoice: Invoice, payment: PaymentFacts, 
         await record(
             connection, action, after.organization_id, after.id, before=invoice, after=after, details=details
         )  # fmt: skip
+    return is_new or bool(told)
 
 
 async def _paid(
@@ -147,17 +149,16 @@ async def _disputed(
     told: list[tuple[str, dict[str, object]]] = []
     amount: dict[str, object] = {"dispute": dispute.id, "cents": dispute.cents}
     back = await FIND_BACK.first(connection, dispute.id)
-    lost = dispute.status == "lost"
-    if back is None and (lost or dispute.status in FROZEN_BY):
+    if back is None and (dispute.is_lost or dispute.is_open):
         back = Back(is_back=True, undecided=True)
         await _go_back(connection, invoice, payment, "dispute", dispute, undecided=True)
         told.append(("invoice.dispute", amount))
     if back is None or not back.is_back:
         return told
-    if lost and back.undecided:
+    if dispute.is_lost and back.undecided:
         await DECIDE.run(connection, dispute.id)
         told.append(("invoice.dispute_lost", {**amount, "won": False}))
-    elif not lost and dispute.status not in FROZEN_BY:
+    elif dispute.is_won:
         await _come_again(connection, invoice, dispute.id)
         told.append(("invoice.dispute_won", {**amount, "won": True}))
     return told

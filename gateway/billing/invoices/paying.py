@@ -25,7 +25,7 @@ from gateway.ids import uuid7
 from gateway.payments.stripe.client import StripeDoor, StripeRefused
 from gateway.payments.stripe.facts import UNDONE, Intent, PaymentFacts, id_of
 from gateway.payments.stripe.intake import (
-    OF_REFUNDS_AND_DISPUTES,
+    OF_MADE_PAYMENTS,
     Event,
     Intake,
     Outdated,
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 FAILED = "payment_intent.payment_failed"
 EVENTS = (
     *("payment_intent.succeeded", FAILED, "payment_intent.canceled"),
-    *OF_REFUNDS_AND_DISPUTES,
+    *OF_MADE_PAYMENTS,
 )
 MARK = "tollway_invoice"
 """In an intent's metadata: the invoice that it is for."""
@@ -97,9 +97,10 @@ INSERT_FAILURE = Command(
     VALUES ($1, $2, $3, $4, 'failed', $5, $6, $7, $7) ON CONFLICT (intent_id, token) DO NOTHING
     """
 )
-# Whoever has learnt something adds one; one that is not written down yet is at zero.
+# Whoever has learnt something new adds one; one that is not written down yet is at zero.
 VERSION = Statement("SELECT version FROM invoice.intent WHERE id = $1", int, scalar=True)
-NOTE = Command("UPDATE invoice.intent SET version = version + 1, checked_at = now() WHERE id = $1 AND version = $2")
+NOTE = Command("UPDATE invoice.intent SET checked_at = now() WHERE id = $1 AND version = $2")
+COUNT = Command("UPDATE invoice.intent SET version = version + 1 WHERE id = $1")
 # Open ones ever more seldom, paid ones for as long as banks may ask for money back.
 DUE = Statement(
     """
@@ -212,6 +213,15 @@ class InvoicePayments:
             await END_INTENT.run(connection, open_id, "canceled")
             await END_ATTEMPT.run(connection, open_id, "canceled", None, datetime.now(UTC), None)
 
+    async def void(self, invoice_id: UUID, reason: str) -> Invoice:
+        """End the open intent of an issued invoice, and take it back. Raises NotFound, or Conflict where that is too late."""
+        await self.close(invoice_id)
+        async with self._database.transaction() as connection:
+            await issuing.demand(connection, invoice_id)
+            if await OPEN_INTENT.first(connection, invoice_id) is not None:
+                raise Conflict("Somebody has just begun to pay this invoice; try again.")
+            return await issuing.void(connection, invoice_id, reason)
+
     async def _close(self, intent_id: str) -> bool:
         try:
             await self._door.cancel_intent(intent_id, f"cancel-{intent_id}")
@@ -232,29 +242,30 @@ class InvoicePayments:
         await look_after("payment", due, self.check)
 
     async def _on_event(self, event: Event) -> Work | None:
+        if event.type.startswith("payment_intent."):
+            named, is_ours = event.object_id, MARK in event.metadata
+        else:
+            named = id_of(event.object.get("payment_intent"))
+            is_ours = named is not None and MARK in await self._door.marks(named)
+        if named is None or not is_ours:
+            return None
         if event.type == FAILED:
-            if MARK not in event.metadata:
-                return None
-            intent = await self._door.find_intent(event.object_id)
+            intent = await self._door.find_intent(named)
             return lambda connection: _note_failure(connection, event, intent)
-        named = (
-            event.object_id if event.type.startswith("payment_intent.") else id_of(event.object.get("payment_intent"))
-        )
-        return None if named is None else await self.learn(named, event.created_at)
+        return await self.learn(named, event.created_at)
 
     async def learn(self, intent_id: str, at: datetime) -> Work | None:
         """Ask Stripe what became of a payment, and return the work that books it; None when it is for no invoice."""
         async with self._database.acquire() as connection:
             version = await VERSION.first(connection, intent_id)
         try:
-            intent = await self._door.find_intent(intent_id)
+            intent, payment = await self._door.payment(intent_id)
         except StripeRefused:
             if version is None:
                 return None
             raise
         if MARK not in intent.metadata:
             return None
-        payment = await self._door.payment_facts(intent_id) if intent.status == "succeeded" else None
         async with self._database.acquire() as connection:
             invoice = await find(connection, invoice_of(intent))
             stray = payment is not None and invoice is not None and await _is_stray(connection, invoice, payment)
@@ -274,7 +285,7 @@ class InvoicePayments:
                 await self._door.refund(payment.intent, left, f"unneeded-{payment.intent}-{left}")
             except StripeRefused as error:
                 log.error("payment %s is not needed, and cannot be given back: %s", payment.intent, error)
-        return await self._door.payment_facts(payment.intent) or payment
+        return (await self._door.payment(payment.intent))[1] or payment
 
 
 def _demand_payable(invoice: Invoice, *, is_undecided: bool) -> None:
@@ -331,7 +342,8 @@ async def _note(connection: Connection, learnt: Learnt) -> None:
         await _end(connection, intent, "canceled", learnt.at, f"Given back: the invoice was {invoice.status} already.")
     elif not await booking.IS_BOOKED.one(connection, intent.id):
         await _end(connection, intent, "succeeded", learnt.at)
-    await booking.book(connection, invoice, payment, learnt.at)
+    if await booking.book(connection, invoice, payment, learnt.at):
+        await COUNT.run(connection, intent.id)
 
 
 async def _end(connection: Connection, intent: Intent, state: str, at: datetime, reason: str | None = None) -> None:

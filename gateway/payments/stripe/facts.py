@@ -5,12 +5,15 @@ Amounts are cents, as Stripe sends them. What does not live here: asking for it 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-FROZEN_BY = frozenset({"needs_response", "under_review"})
-"""States of a dispute in which its money is Stripe's. An inquiry (`warning_…`) takes none yet."""
+log = logging.getLogger(__name__)
+
+FROZEN_BY = frozenset({"needs_response", "under_review", "appeal_needs_response", "appeal_under_review"})
+"""States of a dispute in which its money is away and a bank still decides. An inquiry (`warning_…`) takes none yet."""
 UNDONE = frozenset({"failed", "canceled"})
 """States of a refund whose money came back to us."""
 
@@ -65,12 +68,28 @@ class RefundFacts:
 
 @dataclass(frozen=True, slots=True)
 class DisputeFacts:
-    """A dispute of a payment, as it stands now."""
+    """A dispute of a payment, as it stands now. `taken_cents` are away for it, by the movements of our balance."""
 
     id: str
     cents: int
     status: str
+    taken_cents: int
     fees: tuple[Fee, ...]
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether its money is away until somebody has decided."""
+        return self.status in FROZEN_BY
+
+    @property
+    def is_lost(self) -> bool:
+        """Return whether its money is gone: the bank has decided, or a rule at Stripe has given it back at once."""
+        return self.status == "lost" or (self.status == "prevented" and self.taken_cents > 0)
+
+    @property
+    def is_won(self) -> bool:
+        """Return whether its money is ours. A status that is none of these leaves what is booked as it is."""
+        return self.status in ("won", "warning_closed") or (self.status == "prevented" and self.taken_cents <= 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +173,7 @@ def payment_of(
         receipt_url=made.get("receipt_url"),
         fees=fees_of([made.get("balance_transaction")]),
         refunds=tuple(_refund(one) for one in refunds),
-        disputes=tuple(_dispute(one) for one in disputes),
+        disputes=tuple(_dispute(one) for one in disputes if _is_in(made["currency"], one)),
     )
 
 
@@ -187,9 +206,19 @@ def id_of(reference: object) -> str | None:
     return reference if isinstance(reference, str) else None
 
 
+def _is_in(currency: str, dispute: Mapping[str, Any]) -> bool:
+    """Return whether a dispute asks for the payment's currency: cents of another one are not cents of ours."""
+    if dispute["currency"] == currency:
+        return True
+    log.error("dispute %s is in %s and not booked: book it by hand", dispute["id"], dispute["currency"])
+    return False
+
+
 def _refund(it: Mapping[str, Any]) -> RefundFacts:
     return RefundFacts(it["id"], it["amount"], it.get("status") or "pending", fees_of([it.get("balance_transaction")]))
 
 
 def _dispute(it: Mapping[str, Any]) -> DisputeFacts:
-    return DisputeFacts(it["id"], it["amount"], it["status"], fees_of(it.get("balance_transactions") or []))
+    moved: Sequence[Mapping[str, Any]] = it.get("balance_transactions") or []
+    taken = -sum(one["amount"] for one in moved)
+    return DisputeFacts(it["id"], it["amount"], it["status"], taken, fees_of(moved))

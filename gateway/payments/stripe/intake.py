@@ -20,17 +20,18 @@ import stripe
 from gateway.database.pool import Connection, Database
 from gateway.database.statement import Command, Statement
 from gateway.errors import InvalidRequest, RailNotAvailable, Unavailable
-from gateway.payments.stripe.client import StripeRefused
+from gateway.payments.stripe.client import NO_CARDS, NotUnderstood, StripeRefused
 from gateway.settings import StripeSettings
 
 Id = TypeVar("Id")
 log = logging.getLogger(__name__)
 
 TRIES = 5
-OF_REFUNDS_AND_DISPUTES = (
+OF_MADE_PAYMENTS = (
     *("charge.refunded", "charge.refund.updated", "refund.created", "refund.updated", "refund.failed"),
     *("charge.dispute.created", "charge.dispute.updated", "charge.dispute.closed"),
     *("charge.dispute.funds_withdrawn", "charge.dispute.funds_reinstated"),
+    "charge.updated",  # a payment's fee is known some time after the payment
 )
 """Types of events that tell of a payment after it was made."""
 Taken = Literal["done", "repeated", "ignored"]
@@ -101,6 +102,9 @@ class Intake:
                 return await self._take(event)
             except Outdated:
                 continue
+            except StripeRefused as error:
+                log.error("event %s is about something that cannot be looked up at Stripe: %s", event.id, error)
+                raise Unavailable("What this event is about cannot be looked up; send it again.") from error
         raise Unavailable("This event meets others of the same payment; send it again.")
 
     async def forget(self) -> None:
@@ -139,11 +143,11 @@ async def bring_up_to_date(database: Database, learn: Callable[[], Awaitable[Wor
 
 
 async def look_after(what: str, ids: Iterable[Id], check: Callable[[Id], Awaitable[None]]) -> bool:
-    """Check each of these, and return whether Stripe has answered; what it refuses is logged."""
+    """Check each of these, and return whether Stripe has answered; what is wrong with one of them is logged."""
     for one in ids:
         try:
             await check(one)
-        except StripeRefused as error:
+        except (StripeRefused, NotUnderstood) as error:
             log.error("%s %s cannot be looked up at Stripe: %s", what, one, error)
         except Unavailable:
             return False
@@ -153,7 +157,7 @@ async def look_after(what: str, ids: Iterable[Id], check: Callable[[Id], Awaitab
 def read(raw: bytes, signature: str | None, settings: StripeSettings) -> Event:
     """Return the event that a body is, if one of the secrets has signed it lately. Raises InvalidRequest."""
     if not settings.webhook_secrets:
-        raise RailNotAvailable("Cards are not taken by this gateway, so it takes no events about them.")
+        raise RailNotAvailable(NO_CARDS)
     if not any(_signed(raw, signature, secret, settings.tolerance) for secret in settings.webhook_secrets):
         raise InvalidRequest("Stripe-Signature is missing, old, or not of this body and one of this gateway's secrets.")
     try:
@@ -171,18 +175,20 @@ def read(raw: bytes, signature: str | None, settings: StripeSettings) -> Event:
 
 
 def _signed(raw: bytes, signature: str | None, secret: str, tolerance_seconds: float) -> bool:
+    # The library compares text, which it cannot where that is not ASCII.
+    if signature is None or not signature.isascii():
+        return False
     try:
         stripe.WebhookSignature.verify_header(raw, signature, secret, tolerance_seconds)  # pyright: ignore[reportUnknownMemberType]
     except (stripe.SignatureVerificationError, UnicodeDecodeError):
         return False
-    # The library looks for old ones only: one from the future would be good for longer than it should.
-    return _moment(signature or "") <= time.time() + tolerance_seconds
+    # It looks for old ones only: one from the future would be good for longer than it should.
+    return _moment(signature) <= time.time() + tolerance_seconds
 
 
 def _moment(signature: str) -> int:
-    return max(
-        (int(part[2:]) for part in signature.split(",") if part.startswith("t=") and part[2:].isdigit()), default=0
-    )
+    """Return the moment that was signed: the first, as the library reads it. Others may have been put beside it."""
+    return next(int(part.split("=")[1]) for part in signature.split(",") if part.startswith("t="))
 
 
 def _text(value: object) -> str:

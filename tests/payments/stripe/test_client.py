@@ -11,7 +11,7 @@ import pytest_asyncio
 from gateway.errors import RailNotAvailable, Unavailable
 from gateway.payments.stripe.client import StripeDoor, StripeRefused
 from gateway.payments.stripe.facts import Fee
-from gateway.settings import StripeSettings
+from gateway.settings import SettingsError, StripeSettings, load
 from tests.support.stripe_server import KEY, SIGNING, StripeServer, card_fee
 
 
@@ -57,7 +57,7 @@ async def test_all_of_a_payment_is_read(door: StripeDoor, stripe: StripeServer) 
     assert await door.refund(intent, 2_500, "refund-1") == refund
     dispute = stripe.dispute(intent, 3_000)
     stripe.close(dispute["id"], "lost")
-    found = await door.payment_facts(intent)
+    _, found = await door.payment(intent)
     assert found is not None
     assert (found.cents, found.currency, found.livemode) == (10_000, "usd", False)
     assert [fee.cents for fee in found.fees] == [card_fee(10_000)]
@@ -73,7 +73,7 @@ async def test_all_of_a_payment_is_read(door: StripeDoor, stripe: StripeServer) 
 async def test_an_unpaid_page_has_no_payment(door: StripeDoor, stripe: StripeServer) -> None:
     intent = await door.create_intent(700, "intent-1", metadata={"invoice": "i1"}, description="Invoice")
     assert (intent.status, intent.cents, bool(intent.client_secret)) == ("requires_payment_method", 700, True)
-    assert await door.payment_facts(intent.id) is None
+    assert (await door.payment(intent.id))[1] is None
     stripe.confirm(intent.id)
     assert (await door.find_intent(intent.id)).received_cents == 700
     with pytest.raises(StripeRefused):
@@ -106,3 +106,9 @@ async def test_a_stripe_that_is_away_is_unavailable(stripe: StripeServer) -> Non
     await stranger.aclose()
     with pytest.raises(RailNotAvailable):
         await StripeDoor(StripeSettings()).find_session("cs_test_1")
+
+
+def test_a_key_without_its_other_half_is_refused_and_not_shown() -> None:
+    with pytest.raises(SettingsError, match="TOLLWAY_STRIPE_WEBHOOK_SECRETS") as refused:
+        load({"TOLLWAY_STRIPE_SECRET_KEY": KEY})
+    assert KEY not in str(refused.value)

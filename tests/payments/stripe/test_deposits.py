@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from click.testing import CliRunner
 
+from gateway.cli.deposits import deposits
 from gateway.database.pool import Database
 from gateway.jobs.bookkeeping import Bookkeeping
 from gateway.ledger import proof
@@ -94,6 +96,34 @@ async def test_events_may_come_in_any_order(stage: Stage) -> None:
     for event in reversed(stage.take_events()):
         assert (await stage.stripe.deliver(event, stage.gateway.url)).status_code == 200
     assert (await stage.balance(agent))["balance_atomic"] == 6_000_000
+
+
+async def test_a_burst_of_events_of_one_payment_is_taken_at_once(stage: Stage) -> None:
+    """Each asks Stripe; whoever finds nothing new does not send the others back to ask again."""
+    agent = await stage.agent()
+    deposit = await stage.deposit(agent, 5_000)
+    intent = stage.stripe.pay(stage.session_of(deposit))["id"]
+    for _ in range(8):
+        stage.stripe.refund(intent, 100)
+    stage.stripe.close(stage.stripe.dispute(intent, 3_000)["id"], "won")
+    sent = [stage.stripe.deliver(event, stage.gateway.url) for event in stage.take_events()]
+    assert {answer.status_code for answer in await asyncio.gather(*sent)} == {200}
+    assert (await stage.balance(agent))["balance_atomic"] == 42_000_000
+
+
+async def test_what_stripe_cannot_say_is_asked_again(stage: Stage) -> None:
+    agent = await stage.agent()
+    deposit = await stage.deposit(agent, 1_000)
+    name = stage.session_of(deposit)
+    stage.stripe.pay(name)
+    (event,) = stage.take_events("checkout.session.completed")
+    whole = stage.stripe.store.pop(name)
+    assert (await stage.stripe.deliver(event, stage.gateway.url)).status_code == 503
+    stage.stripe.store[name] = {"id": name, "object": "checkout.session"}  # half an answer
+    assert (await stage.stripe.deliver(event, stage.gateway.url)).status_code == 503
+    stage.stripe.store[name] = whole
+    assert (await stage.stripe.deliver(event, stage.gateway.url)).status_code == 200
+    assert (await stage.balance(agent))["balance_atomic"] == 10_000_000
 
 
 async def test_an_event_before_our_own_answer_is_as_good(stage: Stage) -> None:
@@ -248,6 +278,45 @@ async def test_an_inquiry_freezes_nothing_until_it_is_a_dispute(stage: Stage) ->
     assert (await stage.balance(agent))["balance_atomic"] == 10_000_000
 
 
+@pytest.mark.parametrize("status", ["appeal_needs_response", "appeal_under_review", "prevented", "something_new"])
+async def test_only_a_dispute_that_is_won_brings_its_money_back(stage: Stage, status: str) -> None:
+    agent = await stage.agent()
+    intent = await stage.pays(await stage.deposit(agent, 1_000))
+    dispute = stage.stripe.dispute(intent)
+    stage.stripe.close(dispute["id"], "lost")
+    await stage.hears()
+    stage.stripe.close(dispute["id"], status)
+    await stage.hears()
+    balance = await stage.balance(agent)
+    assert (balance["balance_atomic"], balance["frozen_balance_atomic"], balance["owed_atomic"]) == (0, 0, 0)
+    stage.stripe.close(dispute["id"], "won")
+    await stage.hears()
+    assert (await stage.balance(agent))["balance_atomic"] == 10_000_000
+
+
+async def test_a_dispute_that_a_rule_ends_at_once_is_lost_where_it_took_money(stage: Stage) -> None:
+    agent = await stage.agent()
+    intent = await stage.pays(await stage.deposit(agent, 1_000))
+    stage.stripe.close(stage.stripe.dispute(intent, inquiry=True)["id"], "prevented")  # nothing was taken for it
+    await stage.hears()
+    assert (await stage.balance(agent))["balance_atomic"] == 10_000_000
+    stage.stripe.close(stage.stripe.dispute(intent)["id"], "prevented")
+    await stage.hears()
+    balance = await stage.balance(agent)
+    assert (balance["balance_atomic"], balance["frozen_balance_atomic"]) == (0, 0)
+
+
+async def test_a_dispute_in_another_currency_is_not_booked_as_dollars(stage: Stage) -> None:
+    agent = await stage.agent()
+    intent = await stage.pays(await stage.deposit(agent, 1_000))
+    dispute = stage.stripe.dispute(intent, inquiry=True)
+    dispute.update(currency="jpy", amount=1_000_000, status="needs_response")
+    await stage.hears()
+    assert (await stage.balance(agent))["frozen_balance_atomic"] == 0
+    assert "is in jpy and not booked" in stage.gateway.output()
+    dispute["status"] = "warning_closed"
+
+
 async def test_a_dispute_that_is_heard_of_when_it_is_lost_takes_the_same(stage: Stage) -> None:
     agent = await stage.agent()
     intent = await stage.pays(await stage.deposit(agent, 1_000))
@@ -279,6 +348,18 @@ async def test_fees_are_booked_as_what_they_are_once(stage: Stage) -> None:
     assert before - await stage.platform("card_fees") == (card_fee(3_000) + 1_500) * CENT
 
 
+async def test_a_fee_that_is_known_after_its_payment_is_booked_then(stage: Stage) -> None:
+    agent, before = await stage.agent(), await stage.platform("card_fees")
+    stage.stripe.late = True
+    intent = await stage.pays(await stage.deposit(agent, 3_000))
+    stage.stripe.late = False
+    assert (await stage.balance(agent))["balance_atomic"] == 30_000_000
+    assert await stage.platform("card_fees") == before
+    stage.stripe.charged(intent)
+    await stage.hears(times=2)
+    assert before - await stage.platform("card_fees") == card_fee(3_000) * CENT
+
+
 async def test_a_referral_code_counts_as_it_does_elsewhere(stage: Stage) -> None:
     referrer, agent = await stage.registered(), await stage.registered()
     code = (await stage.get(referrer, "/wallet/referral"))["referral_code"]
@@ -290,6 +371,12 @@ async def test_a_referral_code_counts_as_it_does_elsewhere(stage: Stage) -> None
     assert (await stage.get(referrer, "/wallet/referral"))["total_referrals"] == 1
 
 
+@pytest.mark.parametrize("wrong", [["--state", "lost"], ["--limit", "0"], ["--limit", "9" * 20]])
+def test_the_command_says_what_it_does_not_know(wrong: list[str]) -> None:
+    done = CliRunner().invoke(deposits, ["list", *wrong])
+    assert (done.exit_code, wrong[0] in done.output) == (2, True)
+
+
 async def test_an_operator_gives_a_deposit_back(stage: Stage) -> None:
     agent = await stage.agent()
     deposit = await stage.deposit(agent, 3_000)
@@ -299,6 +386,11 @@ async def test_an_operator_gives_a_deposit_back(stage: Stage) -> None:
     assert "$30.00 of it can be given back" in await stage.tollway(
         "deposits", "refund", name, "--amount", "31", expect=1
     )
+    assert "gave $12.50" in await stage.tollway("deposits", "refund", name, "--amount", "12.50")
+    assert (await stage.balance(agent))["balance_atomic"] == 17_500_000
+    stage.stripe.fail_refund(stage.stripe.made("refund")[-1]["id"])
+    await stage.hears()
+    assert (await stage.balance(agent))["balance_atomic"] == 30_000_000
     assert "gave $12.50" in await stage.tollway("deposits", "refund", name, "--amount", "12.50")
     assert (await stage.balance(agent))["balance_atomic"] == 17_500_000
     await stage.hears()  # Stripe tells what is booked already

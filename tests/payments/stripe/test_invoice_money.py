@@ -187,6 +187,9 @@ async def test_what_goes_back_is_due_again_and_a_dispute_waits_for_its_bank(stag
     stage.stripe.close(lost["id"], "lost")
     await stage.hears(2)
     assert await bill.stands() == ("issued", 90.0)
+    stage.stripe.close(lost["id"], "appeal_under_review")  # and nobody has won it
+    await stage.hears()
+    assert await bill.stands() == ("issued", 90.0)
     await everything_adds_up(stage)
     history = await stage.get(bill.agent, f"/billing/invoices/{bill.id}/payments")
     assert sorted((one["status"], one["amount_usd"]) for one in history["payments"]) == [
@@ -214,6 +217,18 @@ async def test_any_life_of_an_invoices_money_adds_up(stage: Stage, seed: int) ->
     await stage.hears()
     for bill in bills:
         await bill.adds_up()
+    await everything_adds_up(stage)
+
+
+async def test_a_burst_of_events_of_one_payment_is_taken_at_once(stage: Stage) -> None:
+    (bill,) = await billed(stage, 1)
+    intent = await bill.pay()
+    for _ in range(8):
+        stage.stripe.refund(intent, 100)
+    stage.stripe.close(stage.stripe.dispute(intent, 3_000)["id"], "won")
+    sent = [stage.stripe.deliver(event, stage.gateway.url) for event in stage.take_events()]
+    assert {answer.status_code for answer in await asyncio.gather(*sent)} == {200}
+    assert await bill.stands() == ("issued", 8.0)
     await everything_adds_up(stage)
 
 

@@ -96,6 +96,8 @@ async def test_a_silent_stripe_is_asked_again_to_let_go(stage: Stage) -> None:
     assert await remove(stage, agent, made) == 204
     stage.stripe.down = False
     assert stage.stripe.store[name]["customer"] is not None
+    again = await add(stage, agent, name)
+    assert (again.status_code, await stored(stage, agent)) == (409, [])
     # Whoever removes another one asks for all that are to go.
     second = (await add(stage, agent, stage.stripe.method(number="again"))).json()["data"]["id"]
     assert await remove(stage, agent, second) == 204
