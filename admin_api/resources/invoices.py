@@ -160,9 +160,7 @@ async def issue_invoice(id: UUID, _actor: Operator, services: ServicesDep) -> di
 )
 async def void_invoice(id: UUID, body: VoidInvoiceRequest, _actor: Operator, services: ServicesDep) -> InvoiceResponse:
     """Take back an issued invoice that is not paid. It keeps its number; its month can be generated anew."""
-    await services.invoice_payments.close(id)
-    async with services.database.transaction() as connection:
-        done = await issuing.void(connection, id, body.reason)
+    done = await services.invoice_payments.void(id, body.reason)
     return InvoiceResponse(data=await _whole(services, done))
 
 

@@ -1,4 +1,4 @@
-"""`tollway invoices`: the invoices of a month, made, listed and issued."""
+"""`tollway invoices`: the invoices of a month, made, listed, issued, and taken back."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import click
 from gateway.billing.invoices import issuing, records
 from gateway.billing.invoices.drafts import generate
 from gateway.billing.invoices.month import Month, past_month
+from gateway.billing.invoices.paying import InvoicePayments
 from gateway.billing.invoices.records import Invoice
 from gateway.cli.context import on_database
 from gateway.database.pool import Database
+from gateway.payments.stripe.client import StripeDoor
 from gateway.settings import Settings
 
 
@@ -32,7 +34,7 @@ class PastMonth(click.ParamType[Month]):
 
 @click.group()
 def invoices() -> None:
-    """Make, list and issue the invoices of a month."""
+    """Make, list, issue and void the invoices of a month."""
 
 
 @invoices.command("generate")
@@ -61,13 +63,33 @@ def list_command(month: Month) -> None:
 
 
 @invoices.command("issue")
+@click.argument("invoice_ids", type=click.UUID, nargs=-1, required=True)
+def issue_command(invoice_ids: tuple[UUID, ...]) -> None:
+    """Give drafts their numbers, in this order, and book what is due. From then on nothing of them changes."""
+
+    async def work(database: Database, settings: Settings) -> None:
+        for invoice_id in invoice_ids:
+            async with database.transaction() as connection:
+                issued = await issuing.issue(connection, settings.invoices, invoice_id)
+            click.echo(f"{issued.label}: {issued.status}, due {issuing.usd(issued, issued.open)}")
+
+    on_database(work)
+
+
+@invoices.command("void")
 @click.argument("invoice_id", type=click.UUID)
-def issue_command(invoice_id: UUID) -> None:
-    """Give a draft its number and book what is due. From then on nothing of it changes."""
+@click.option("--reason", required=True, help="Why; it stands on the document, 500 characters at most.")
+def void_command(invoice_id: UUID, reason: str) -> None:
+    """Take back an issued invoice that is not paid, and end its open card payment. It keeps its number."""
+    if not 1 <= len(reason.strip()) <= 500:
+        raise click.BadParameter("must have 1 to 500 characters", param_hint="--reason")
 
     async def work(database: Database, settings: Settings) -> Invoice:
-        async with database.transaction() as connection:
-            return await issuing.issue(connection, settings.invoices, invoice_id)
+        door = StripeDoor(settings.stripe)
+        try:
+            return await InvoicePayments(database, door, settings.stripe.recheck).void(invoice_id, reason.strip())
+        finally:
+            await door.aclose()
 
-    issued = on_database(work)
-    click.echo(f"{issued.label}: {issued.status}, due {issuing.usd(issued, issued.open)}")
+    void = on_database(work)
+    click.echo(f"{void.label}: {void.status}. Its month can be generated anew.")

@@ -37,7 +37,7 @@ COMMANDS = {
     "fault-points": ("gateway.cli.fault_points:fault_points", "List where a development gateway can be made to fail."),
     "ledger": ("gateway.cli.ledger:ledger", "Prove that the books balance, and archive old months."),
     "analytics": ("gateway.cli.analytics:analytics", "Prove the sums by day against the ledger, or make them anew."),
-    "invoices": ("gateway.cli.invoices:invoices", "Make, list and issue the invoices of a month."),
+    "invoices": ("gateway.cli.invoices:invoices", "Make, list, issue and void the invoices of a month."),
     "audit": ("gateway.cli.audit:audit", "Prove that nobody changed the audit log."),
 }
 

@@ -27,6 +27,9 @@ async def test_an_organization_is_given_a_plan_with_terms_of_its_own(
     assert (done.returncode, "$250 a month  any number of calls" in done.stdout) == (0, True), done.stderr
     assert "max_members: 40" in done.stdout
     assert (await run(database_url, "show", organization)).stdout == done.stdout
+    listed = (await run(database_url, "list")).stdout.splitlines()
+    assert [line.split()[1] for line in listed] == ["free", "starter", "pro", "enterprise"]
+    assert listed[1].endswith("$20 a month  250,000 calls, then $0.20 per 1,000")
     entries = await connection.fetch(
         "SELECT actor_type, credential_type, metadata FROM audit.entry WHERE chain::text = $1", organization
     )

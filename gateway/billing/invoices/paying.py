@@ -214,7 +214,7 @@ class InvoicePayments:
             await END_ATTEMPT.run(connection, open_id, "canceled", None, datetime.now(UTC), None)
 
     async def void(self, invoice_id: UUID, reason: str) -> Invoice:
-        """End the open intent of an issued invoice, and take it back. Raises NotFound, or Conflict where that is too late."""
+        """End an issued invoice's open intent, and take it back. Raises NotFound, or Conflict where it is too late."""
         await self.close(invoice_id)
         async with self._database.transaction() as connection:
             await issuing.demand(connection, invoice_id)
