@@ -335,8 +335,9 @@ def _day(name: str, text: str | None) -> date | None:
     if text is None:
         return None
     try:
-        if _DAY.fullmatch(text):
-            return date.fromisoformat(text)
+        # The last day of the calendar has no moment after it, where a window could end.
+        if _DAY.fullmatch(text) and (day := date.fromisoformat(text)) < date.max:
+            return day
     except ValueError:
         pass
     raise refused(name, "must be a day as YYYY-MM-DD, such as 2026-01-31")

@@ -19,17 +19,19 @@ from starlette.responses import StreamingResponse
 
 from admin_api.kit.access import ServicesDep
 from admin_api.kit.body import StrictRoute
+from admin_api.kit.downloads import Download
 from admin_api.kit.envelope import rfc3339
 from admin_api.kit.needs import WalletReader, needs
 from admin_api.kit.problems import refusals
 from admin_api.resources.consumption import Window, window
 from gateway.analytics.revenue import purses
-from gateway.billing import credits
 from gateway.catalog.assets import Asset
+from gateway.catalog.refusals import refused
 from gateway.errors import Unavailable
 from gateway.identity.permissions import Permission
 from gateway.json_text import json_text
 from gateway.ledger.statements import Line, Opening, Subject, of_publisher, of_wallet, read
+from gateway.ledger.wallets import FIND_WALLET
 from gateway.services import Services
 from pricing.money import format_amount
 
@@ -44,7 +46,21 @@ EXTENSION: dict[str, Any] = {"x-extension": True}
 MOST_AT_ONCE = 4
 """Of one worker. Each has a connection of its own, and may read millions of lines."""
 COLUMNS = ("at", "kind", "id", "counterparty", "description", "amount", "amount_atomic", "balance", "balance_atomic")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+    "\n",
+    "\uff1d",
+    "\uff0b",
+    "\uff0d",
+    "\uff20",
+)  # the last four are full-width
+NOBODY = 0
+"""The number of no wallet: nothing is booked on it."""
 _running = 0
 
 
@@ -59,6 +75,20 @@ Days = Annotated[Window, Depends(_window)]
 Format = Annotated[Literal["ndjson", "csv"], Query()]
 
 
+def _asset(
+    services: ServicesDep, asset_id: Annotated[UUID | None, Query(description="Of which money; the main one.")] = None
+) -> Asset | None:
+    if asset_id is None:
+        return None
+    asset = services.catalog.assets.get(asset_id)
+    if asset is None:
+        raise refused("asset_id", "is no asset of this gateway; a publisher's `accepted_assets` name its own")
+    return services.catalog.assets[asset.ledger_asset_id]
+
+
+Money = Annotated[Asset | None, Depends(_asset)]
+
+
 @router.get(
     "/wallet/statement",
     operation_id="get_wallet_statement",
@@ -67,13 +97,16 @@ Format = Annotated[Literal["ndjson", "csv"], Query()]
     openapi_extra=EXTENSION,
 )
 async def get_wallet_statement(
-    caller: WalletReader, services: ServicesDep, days: Days, format: Format = "ndjson"
-) -> StreamingResponse:
-    """Send every line of the caller's wallet in a window of UTC days, with the balance after each."""
-    asset = services.catalog.default_asset
+    caller: WalletReader, services: ServicesDep, days: Days, money: Money, format: Format = "ndjson"
+) -> Download:
+    """Send every line of the caller's wallet in a window of UTC days, with the balance after each.
+
+    A caller has a wallet for each asset in which it has money; without `asset_id` it is that of `GET /wallet/balance`.
+    """
+    asset = money or services.catalog.default_asset
     async with services.database.acquire() as connection:
-        wallet = await credits.wallet_of(connection, caller.account_id, asset.id)
-    return _file(services, Paper(of_wallet(wallet.id), asset, days, format), "wallet")
+        wallet = await FIND_WALLET.first(connection, caller.account_id, asset.id)
+    return _file(services, Paper(of_wallet(NOBODY if wallet is None else wallet.id), asset, days, format), "wallet")
 
 
 @router.get(
@@ -85,13 +118,18 @@ async def get_wallet_statement(
     openapi_extra=EXTENSION,
 )
 async def get_publisher_statement(
-    organization_id: UUID, publisher_id: UUID, services: ServicesDep, days: Days, format: Format = "ndjson"
-) -> StreamingResponse:
-    """Send every line of the publisher's earnings in its primary asset, with the balance after each."""
+    organization_id: UUID,
+    publisher_id: UUID,
+    services: ServicesDep,
+    days: Days,
+    money: Money,
+    format: Format = "ndjson",
+) -> Download:
+    """Send every line of the publisher's earnings in an asset, its primary one by default, with the balance after."""
     async with services.database.acquire() as connection:
         (main, *_) = await purses(connection, organization_id, publisher_id)
-        subject = await of_publisher(connection, publisher_id, main.asset_id)
-    asset = services.catalog.assets[main.asset_id]
+        asset = money or services.catalog.assets[main.asset_id]
+        subject = await of_publisher(connection, publisher_id, asset.id)
     return _file(services, Paper(subject, asset, days, format), f"publisher-{publisher_id}")
 
 
@@ -105,15 +143,12 @@ class Paper:
     format: str
 
 
-def _file(services: Services, paper: Paper, name: str) -> StreamingResponse:
+def _file(services: Services, paper: Paper, name: str) -> Download:
     if _running >= MOST_AT_ONCE:
         raise Unavailable(f"{MOST_AT_ONCE} statements are being read just now, which is all at once. Try again soon.")
     file = f"{name}-{paper.days.first}-{paper.days.last}.{paper.format}"
-    return StreamingResponse(
-        _written(services, paper),
-        media_type=FORMATS[paper.format],
-        headers={"Content-Disposition": f'attachment; filename="{file}"', "Cache-Control": "no-store"},
-    )
+    patience = services.settings.proxy.client_timeout
+    return Download(_written(services, paper), file, FORMATS[paper.format], patience)
 
 
 async def _written(services: Services, paper: Paper) -> AsyncGenerator[bytes]:

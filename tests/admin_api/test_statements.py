@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
+from starlette.types import ASGIApp, Message
 
+from admin_api.app import build
+from admin_api.resources.statements import MOST_AT_ONCE
 from gateway.billing import credits
 from gateway.database.pool import Connection
-from gateway.ledger.wallets import grant
-from tests.admin_api.conftest import Api, Clerk, Member
+from gateway.ledger.wallets import grant, open_wallet
+from gateway.settings import ProxySettings
+from tests.admin_api.conftest import Api, Clerk, Member, close_api, open_api, settings_for
 from tests.admin_api.test_analytics import Shop, ago
-from tests.support.world import USDC, Agent, World
+from tests.support.world import ETHER, SEPOLIA_USDC, USDC, Agent, World
 
 FORMULA = '=HYPERLINK("http://x")'
 
@@ -81,11 +87,98 @@ async def test_a_window_of_other_days_opens_and_closes_with_the_same_balance(
 
 @pytest.mark.parametrize(
     "query", ["from=2026-13-01", "from=2026-1-1", "to=yesterday", "from=2026-02-01&to=2026-01-01", "format=pdf",
-              "from=2020-01-01&to=2026-01-01"]
+              "from=2020-01-01&to=2026-01-01", "from=9999-12-31&to=9999-12-31", f"asset_id={UUID(int=7)}"]
 )  # fmt: skip
 async def test_bad_windows_are_refused(api: Api, clerk: Clerk, query: str) -> None:
     member = await clerk.agent()
     await api.call("GET", f"/wallet/statement?{query}", member.key, expect=400)
+
+
+async def test_what_others_wrote_is_never_a_formula(api: Api, clerk: Clerk, connection: Connection) -> None:
+    member = await clerk.agent()
+    wallet = await credits.wallet_of(connection, member.id, USDC)
+    texts = [f"{sign}1+1" for sign in ("=", "+", "-", "@", "\t=", "\r=", "\n=", "\uff1d", "\uff0b", "\uff0d", "\uff20")]
+    for text in [*texts, "1=1"]:
+        await grant(connection, wallet.id, source="promo", reference=text, amount=1, description=text)
+    answer = await api.call("GET", "/wallet/statement?format=csv", member.key, expect=200)
+    seen = [row["description"] for row in csv.DictReader(io.StringIO(answer.text, newline=""))][1:-1]
+    assert seen == [*(f"'{text}" for text in texts), "1=1"]
+
+
+async def test_money_in_another_asset_has_a_statement_of_its_own(
+    api: Api, clerk: Clerk, connection: Connection
+) -> None:
+    owner, member = await clerk.agent(), await clerk.agent()
+    shop = Shop(api, connection, owner, await clerk.publisher(owner))
+    wallet = await open_wallet(connection, member.id, ETHER, f"agent:{member.id}/ether")
+    ether = Agent(member.id, member.organization_id, member.key, wallet.id)
+    await grant(connection, wallet.id, source="promo", reference="t", amount=50 * 10**18)
+    await shop.call(await customer(connection, member, 1_000), 0, 300)
+    await shop.call(ether, 0, 40 * 10**18, fee=10**18, asset=ETHER)
+    lines = await statement(api, f"/wallet/statement?asset_id={ETHER}", member.key)
+    assert [(line["kind"], line["amount_atomic"], line["balance"]) for line in lines] == [
+        ("opening", None, "0.00"), ("grant", 50 * 10**18, "50.00"), ("charge", -40 * 10**18, "10.00"),
+        ("closing", None, "10.00"),
+    ]  # fmt: skip
+    theirs = await statement(api, f"{shop.path}/statement?asset_id={ETHER}", owner.key)
+    assert [line["balance_atomic"] for line in theirs] == [0, 39 * 10**18, 39 * 10**18]
+    for query in ("", f"?asset_id={USDC}", f"?asset_id={SEPOLIA_USDC}"):  # one peg is one wallet
+        assert (await statement(api, f"/wallet/statement{query}", member.key))[-1]["balance_atomic"] == 700
+        assert (await statement(api, f"{shop.path}/statement{query}", owner.key))[-1]["balance_atomic"] == 300
+    assert [line["balance"] for line in await statement(api, f"/wallet/statement?asset_id={ETHER}", owner.key)] == [
+        "0.00", "0.00"
+    ]  # fmt: skip
+
+
+async def test_who_takes_nothing_is_cut_off_and_holds_no_connection(
+    database_url: str, clerk: Clerk, connection: Connection
+) -> None:
+    """Four callers who never read would else keep everybody else's statements away, for as long as they like."""
+    member = await clerk.agent()
+    await customer(connection, member, 5)
+    impatient = ProxySettings(client_timeout=0.2)
+    slow, services = await open_api(settings_for(database_url, proxy=impatient))
+    try:
+        application = build(services)
+        for _ in range(MOST_AT_ONCE + 1):
+            assert await stalled(application, "/wallet/statement", member.key) == 200
+        answer = await slow.call("GET", "/wallet/statement", member.key, expect=200)
+        assert "closing" in answer.text
+    finally:
+        await close_api(slow)
+    open_ones = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in trans%'"
+    )
+    async with asyncio.timeout(30):
+        while await connection.fetchval(open_ones):
+            await asyncio.sleep(0.05)
+
+
+async def stalled(application: ASGIApp, path: str, key: str) -> int:
+    """Ask for a file over ASGI, take its head and never its body; return the status when the gateway has given up."""
+    status = asyncio.get_running_loop().create_future()
+    left: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}]
+
+    async def receive() -> Message:
+        if not left:
+            await asyncio.Event().wait()
+        return left.pop()
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            status.set_result(message["status"])
+        else:
+            await asyncio.Event().wait()
+
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http",
+        "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "",
+        "headers": [(b"host", b"tollway.test"), (b"authorization", f"Bearer {key}".encode())],
+        "client": ("203.0.113.7", 0), "server": ("tollway.test", 80),
+    }  # fmt: skip
+    async with asyncio.timeout(30):
+        await application(scope, receive, send)
+    return await status
 
 
 async def test_a_statement_is_nobody_elses(api: Api, clerk: Clerk, connection: Connection) -> None:
@@ -120,7 +213,7 @@ async def test_a_project_sees_what_was_used_of_its_publishers(
     assert (data["from"], data["to"][:10]) == (f"{ago(1)}T00:00:00.000000Z", ago(-1))
     assert set(data["current_month"].values()) == {0}
     empty = (await api.call("GET", f"{path}?start_date=2020-01-01&end_date=2020-02-01", owner.key)).json()["data"]
-    assert empty["gateway"] == {"calls": 0, "spend": [], "by_publisher": []}
+    assert empty["gateway"] == {"calls": 0, "spend": [], "by_publisher": [], "by_endpoint": [], "by_day": []}
     assert [period["period_id"] for period in empty["periods"]] == ["2020-01", "2020-02"]
     for days in ("start_date=x", "start_date=2026-02-01&end_date=2026-01-01", "start_date=2020-01-01"):
         await api.call("GET", f"{path}?{days}", owner.key, expect=400)
@@ -151,6 +244,6 @@ async def test_an_organization_sees_what_its_wallets_used(
     await api.call("POST", "/projects", member.key, json=made, expect=201)
     (row,) = (await api.call("GET", f"/billing/usage/{member.organization_id}", member.key, expect=200)).json()["data"]
     assert (row["project_name"], row["total_cost_usd"], row["period_end"]) == ("p", 0, ago(0))
-    for days in ("start_date=x", "start_date=2026-02-01&end_date=2026-01-01"):
+    for days in ("start_date=x", "start_date=2026-02-01&end_date=2026-01-01", "start_date=9999-12-31"):
         await api.call("GET", f"/billing/usage/{member.organization_id}?{days}", member.key, expect=400)
     await api.call("GET", path, owner.key, expect=403)
