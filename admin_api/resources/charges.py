@@ -26,6 +26,7 @@ from gateway.errors import (
     ChargeLimit,
     Conflict,
     Forbidden,
+    InvalidRequest,
     KeyReused,
     NotFirstParty,
     NotFound,
@@ -112,15 +113,18 @@ async def first_party(caller: Caller, services: ServicesDep) -> Principal:
 @router.post(PATH, operation_id="create_charge", responses=refusals(400, 401, 402, 403, 404, 409))
 async def create_charge(
     body: CreateChargeRequest,
+    key: Key,
     seller: Annotated[Seller, needs(Permission.CHARGES_CREATE, seller=True)],
     services: ServicesDep,
 ) -> ChargeResponse:
     """Take an amount from an agent's balance; for publishers that the operator has named as first-party services."""
-    wallet = await _wallet(services, body.agent_wallet)
+    once = body.idempotency_key or _once(key)
     async with services.database.transaction() as connection:
-        outcome = await charges.charge(
-            connection, seller.publisher, wallet, body.amount_atomic, body.description, body.idempotency_key
-        )
+        wallet = await _payer(connection, services, body.agent_wallet)
+        if wallet is None:  # whose wallets there are is for those to know who may charge them
+            known = await charges.TERMS_OF.first(connection, seller.publisher.id)
+            raise NotFirstParty(NOT_FIRST_PARTY) if known is None else NotFound(NO_WALLET)
+        outcome = await charges.charge(connection, seller.publisher, wallet, body.amount_atomic, body.description, once)
         made = await charges.FIND_CHARGE.first(connection, outcome.charge_id, seller.publisher.id)
     if made is not None and outcome.verdict in ("charged", "repeated"):
         return _shown(made)
@@ -219,19 +223,27 @@ async def get_agent_balance(
     """Return what an agent can pay with everywhere, before it is charged. What it holds on a chain is not known."""
     policy = Policy("lookups", services.settings.limits.lookups, 60)
     await limited(services, Check(str(caller.account_id), policy))
-    wallet = await _wallet(services, agent_wallet)
     async with services.database.acquire() as connection:
+        wallet = await _payer(connection, services, agent_wallet)
+        if wallet is None:
+            raise NotFound(NO_WALLET)
         rows = await BALANCES.all(connection, wallet.id)
     balance = sum(row.balance for row in rows if row.purpose != "deposit")
     return PublisherAgentBalanceResponse(serenbucks_atomic=balance, onchain_atomic=None, total_available_atomic=balance)
 
 
-async def _wallet(services: Services, address: str) -> Wallet:
-    async with services.database.acquire() as connection:
-        wallet = await charges.FIND_PAYER.first(connection, address, services.catalog.default_asset.id)
-    if wallet is None:
-        raise NotFound(NO_WALLET)
-    return wallet
+async def _payer(connection: Connection, services: Services, address: str) -> Wallet | None:
+    if not address.isprintable():
+        return None
+    return await charges.FIND_PAYER.first(connection, address, services.catalog.default_asset.id)
+
+
+def _once(key: str | None) -> UUID | None:
+    """Return the key that a charge's head has in place of its body."""
+    try:
+        return None if key is None else UUID(key)
+    except ValueError:
+        raise InvalidRequest("The Idempotency-Key of a charge must be a UUID, like its idempotency_key.") from None
 
 
 async def _found(connection: Connection, seller: Seller, charge_id: UUID) -> DirectCharge:

@@ -49,6 +49,7 @@ LLMS = """# Tollway
 4. Call it: any method on `{base}/publishers/<slug>/<path>`; a database: `POST {base}/publishers/<slug>` with `{{"query": "SELECT …"}}`;
    MCP tools: an MCP client at `{base}/publishers/<slug>/mcp`, or `GET …/_tools` and `POST …/<tool>` with its arguments.
    `X-Cost` says what it cost. 402 says what is missing{or_how}; nothing was charged then.
+   Where a publisher promises refunds, its 402 and `GET {base}/publishers/<slug>` say which answers cost nothing (`refund_rules`).
 5. Send a fresh `Idempotency-Key` with each purchase, and repeat with the same key when the connection breaks.
 
 ## More
@@ -148,6 +149,7 @@ def _items(services: Services, offers: Offers, publisher: Publisher) -> list[dic
     if publisher.not_served is not None or publisher.category != "integration" or publisher.relays:
         return []
     found: list[dict[str, Any]] = []
+    promised = {"free_when": publisher.delivery.free_when} if publisher.delivery.free_when else {}
     for endpoint in publisher.endpoints.listed:
         if endpoint.is_protected or (publisher.mcp and endpoint.method != "POST"):  # a tool is called by POST
             continue
@@ -169,6 +171,7 @@ def _items(services: Services, offers: Offers, publisher: Publisher) -> list[dic
                         "publisher": publisher.slug,
                         "name": publisher.name,
                         "pricing": "metered" if metered else "tiered" if tiered else "fixed",
+                        **promised,
                     },
                 }
             )

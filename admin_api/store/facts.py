@@ -11,7 +11,6 @@ from typing import Any
 from gateway.catalog.assets import Asset
 from gateway.catalog.prices import Pricing
 from gateway.catalog.records import Publisher
-from gateway.catalog.refund_rules import FIELD, promises
 from gateway.catalog.tiers import limited
 from gateway.json_text import json_text
 from pricing.money import format_amount, parse_amount
@@ -87,12 +86,6 @@ def tag(publisher: Publisher, method: str, endpoint: Mapping[str, Any] | None = 
     price = None if own in (None, "") else parse_amount(str(own), asset.decimals)
     amount = per_request.quote(prices, Usage(method=method), price).amount
     return PriceTag("fixed", asset.symbol, _shown(amount, asset)) if amount else PriceTag("free")
-
-
-def free_when(publisher: Publisher) -> str | None:
-    """Return in words which answers cost nothing, beside failures, or None."""
-    said = promises(publisher.record.document.get(FIELD))
-    return None if not said else f"An answer costs nothing when {', or '.join(said)}."
 
 
 def is_mcp(publisher: Publisher) -> bool:

@@ -19,7 +19,8 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 def line_of(publisher: Publisher, base: str) -> str:
     """Return the line of a publisher that is served."""
     kind = "database" if publisher.sale is not None else "MCP tools" if publisher.mcp else "API"
-    return f"- [{publisher.slug}]({base}/publishers/{publisher.slug}): {kind}, {price_words(publisher)}"
+    promised = "" if publisher.delivery.rules is None else "; promises refunds"
+    return f"- [{publisher.slug}]({base}/publishers/{publisher.slug}): {kind}, {price_words(publisher)}{promised}"
 
 
 def price_words(publisher: Publisher) -> str:

@@ -15,6 +15,7 @@ from gateway.catalog.openapi.payment_info import FIELD, fixed, metered
 from gateway.catalog.openapi.schemas import SchemaWriter
 from gateway.catalog.records import Publisher
 from gateway.catalog.refund_rules import FIELD as RULES
+from gateway.catalog.refund_rules import free_when
 
 QUERY = {
     "type": "object",
@@ -42,7 +43,7 @@ def document(publisher: Publisher, public_url: str, *, onchain: bool) -> dict[st
         "components": {"securitySchemes": {"api_key": {"type": "http", "scheme": "bearer"}}},
         "security": [{"api_key": []}, {}] if onchain else [{"api_key": []}],
     }
-    free = facts.free_when(publisher)
+    free = free_when(record.document)
     if free is not None:
         made["info"]["description"] = "\n\n".join(part for part in (made["info"]["description"], clean(free)) if part)
         made["info"]["x-refund-rules"] = record.document[RULES]

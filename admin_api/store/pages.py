@@ -22,6 +22,7 @@ from admin_api.store import facts
 from admin_api.store.clean import clean, line
 from admin_api.store.readiness import not_ready
 from gateway.catalog.records import COUNT_STORE, FIND_IN_STORE, LIST_STORE, Publisher, assemble
+from gateway.catalog.refund_rules import free_when
 from gateway.catalog.sales import FIND_SALE, schema_view
 from gateway.catalog.tools import SEEN, undocumented
 from gateway.services import Services
@@ -134,7 +135,7 @@ def _shown(publisher: Publisher, services: Services, tables: list[dict[str, Any]
         "kind": _kind(publisher),
         "verified": record.is_verified,
         "calls": publisher.usage.calls,
-        "free_when": facts.free_when(publisher),
+        "free_when": free_when(publisher.record.document),
         "assets": [f"{asset.symbol} on {asset.network_name}" for asset in publisher.assets],
         "capabilities": (document.get("capabilities") or [])[:20],
         "price": facts.summary(publisher),

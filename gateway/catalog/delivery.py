@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.catalog.refund_rules import FIELD, compile_rules
+from gateway.catalog.refund_rules import FIELD, compile_rules, free_when
 from gateway.catalog.refusals import refused
 from gateway.settings import ProxySettings
 from pricing.refund_rules import RefundRules
@@ -42,7 +42,8 @@ class DeliveryPolicy:
     refunded: frozenset[int] = field(default_factory=frozenset[int])
     rules: RefundRules | None = None
     promised: Mapping[str, Any] | None = None
-    """The rules as their owner wrote them, for whoever is about to pay."""
+    """The rules as their owner wrote them, for whoever is about to pay; `free_when` says them in words."""
+    free_when: str | None = None
 
 
 def refund_statuses(values: Iterable[str]) -> list[str]:
@@ -95,4 +96,5 @@ def compile_delivery(document: Mapping[str, Any]) -> DeliveryPolicy:
         refunded=expand(document.get("refund_on_status") or ()),
         rules=compile_rules(document),
         promised=document.get(FIELD),
+        free_when=free_when(document),
     )

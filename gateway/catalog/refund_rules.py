@@ -8,12 +8,16 @@ from typing import Any, cast
 import orjson
 
 from gateway.catalog.refusals import refused
-from pricing.refund_rules import WHOLE, RefundRules, is_path, read_form
+from pricing.refund_rules import MOST_BYTES, WHOLE, WHOLE_SECONDS, RefundRules, is_path, read_form
 
 FIELD = "refund_rules"
 NAMES = ("empty_result", "error_at", "later_than_ms", "schema")
 MOST_MS = 600_000
-MOST_BYTES = 16_384
+MOST_SCHEMA_BYTES = 16_384
+LOOKED_INTO = (
+    f"Only JSON answers with 2xx are looked into, uncompressed, of at most {MOST_BYTES >> 20} MiB and whole within"
+    f" {WHOLE_SECONDS:g} s; others are paid."
+)
 
 
 def refund_rules(value: Any) -> dict[str, Any] | None:
@@ -35,8 +39,12 @@ def refund_rules(value: Any) -> dict[str, Any] | None:
     if late is not None and (isinstance(late, bool) or not isinstance(late, int) or not 1 <= late <= MOST_MS):
         raise ValueError(f"has a later_than_ms that is no whole number from 1 to {MOST_MS}")
     if "schema" in found:
-        if len(orjson.dumps(found["schema"])) > MOST_BYTES:
-            raise ValueError(f"has a schema of more than {MOST_BYTES} bytes")
+        try:
+            size = len(orjson.dumps(found["schema"]))
+        except TypeError:
+            raise ValueError("has a schema with a number of more than 64 bits") from None
+        if size > MOST_SCHEMA_BYTES:
+            raise ValueError(f"has a schema of more than {MOST_SCHEMA_BYTES} bytes")
         try:
             read_form(found["schema"])
         except ValueError as error_of_schema:
@@ -54,14 +62,18 @@ def check_refund_rules(category: str, document: Mapping[str, Any]) -> None:
         raise refused(FIELD, "cannot be combined with x402_passthrough: what an upstream was paid is gone")
 
 
-def promises(given: Mapping[str, Any] | None) -> list[str]:
-    """Return in words when an answer costs nothing by its publisher's rules."""
-    rules = given or {}
+def free_when(document: Mapping[str, Any]) -> str | None:
+    """Return in words which answers of a publisher cost nothing, beside failures, and which are not looked into."""
+    rules: Mapping[str, Any] = document.get(FIELD) or {}
+    if not rules:
+        return None
     empty, error, late = rules.get("empty_result"), rules.get("error_at"), rules.get("later_than_ms")
     found = [f"it begins later than {late} ms after the request"] if late else []
     found += [f"its `{error}` tells of a failure"] if error else []
     found += ["it is empty" if empty is True else f"its `{empty}` is empty"] if empty else []
-    return found + (["it is not of the promised form"] if "schema" in rules else [])
+    found += ["it is not of the promised form"] if "schema" in rules else []
+    said = f"An answer costs nothing when {', or '.join(found)}."
+    return said if set(rules) == {"later_than_ms"} else f"{said} {LOOKED_INTO}"
 
 
 def compile_rules(document: Mapping[str, Any]) -> RefundRules | None:

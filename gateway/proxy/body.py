@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from math import inf
 from time import perf_counter
 
 from gateway.errors import InvalidRequest, PayloadTooLarge, RequestTimeout
@@ -56,6 +57,7 @@ async def request_body(exchange: Exchange) -> bytes | AsyncIterator[bytes] | Non
     exchange.took_in(first)
     if not message.get("more_body"):
         return first if first or exchange.method in BODY_METHODS else None
+    exchange.body_at = inf
     return _stream(exchange, first)
 
 

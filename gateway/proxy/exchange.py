@@ -133,7 +133,7 @@ class Exchange:
         self.answered = 0  # deliver: the status that the caller got
         self.ending: Ending = "delivered"  # deliver: how the answer that is kept ended
         self.body_ended = False  # body: whether the whole request body is here
-        self.body_at = 0.0  # body: since when it is
+        self.body_at = 0.0  # body: since when it is; infinite while it is on its way
         self.bytes_in = 0  # meter
         self.bytes_out = 0  # meter
         self.body_hasher: Any = None  # meter: sha256 of the response body, for paid calls

@@ -10,11 +10,8 @@ from __future__ import annotations
 
 from gateway.proxy.exchange import Exchange
 from gateway.upstreams.http.response import UpstreamResponse
+from pricing.refund_rules import MOST_BYTES, WHOLE_SECONDS
 
-MOST = 1 << 20
-"""Bytes of an answer that is judged by what is in it."""
-WHOLE_SECONDS = 10.0
-"""How long such an answer may take to be whole after its head."""
 WITHOUT_BODY = frozenset((204, 205, 206))
 
 
@@ -35,15 +32,15 @@ async def judge(exchange: Exchange, answer: UpstreamResponse) -> None:
         exchange.judged is None
         and rules.reads
         and _is_readable(exchange, answer)
-        and await answer.gather(MOST, WHOLE_SECONDS)
+        and await answer.gather(MOST_BYTES, WHOLE_SECONDS)
     ):
         exchange.judged = rules.of_body(answer.complete_body or b"")
 
 
 def _seconds(exchange: Exchange) -> float:
-    """Return how long the upstream took, from the last byte of the request to the head of its answer."""
-    if exchange.bytes_in and not exchange.body_ended:
-        return 0.0  # it has answered before the caller had sent all
+    """Return how long the upstream took, from the last byte of the request to the head of its answer: no time at all
+    where it has answered before.
+    """
     marks = dict(exchange.marks)
     return marks["upstream"] - max(marks["authorize"], exchange.body_at)
 

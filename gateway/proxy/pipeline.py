@@ -276,10 +276,10 @@ class Pipeline:
     async def _buy(self, exchange: Exchange, to: Destination) -> None:
         """Forward, deliver and settle: from here on the exchange may be paid."""
         answer = await self._answer(exchange, to)
+        if exchange.sold.delivery.rules is not None:  # first: what is gathered for them has its cost in it
+            await self._judge(exchange, to, answer)
         if exchange.held is not None:
             await self._measure(exchange, to, answer)
-        if exchange.sold.delivery.rules is not None:
-            await self._judge(exchange, to, answer)
         await self._hand_over(exchange, answer)
 
     async def _buy_for(self, exchange: Exchange, to: Destination, buyer: Buyer) -> None:

@@ -173,6 +173,17 @@ async def test_only_those_of_the_publisher_may_and_no_stranger_learns_anything(a
     assert await balance(api, agent) == 900_000
 
 
+async def test_whose_wallets_there_are_is_told_to_nobody_who_cannot_charge(api: Api, clerk: Clerk) -> None:
+    agent, stranger = await payer(api, clerk), await clerk.agent()
+    made = await clerk.publisher(stranger)
+    told: list[dict[str, Any]] = []
+    for address in (agent.address, f"agent:{uuid4()}", "agent:1"):
+        body = {"agent_wallet": address, "amount_atomic": 1, "description": "x"}
+        answer = await api.call("POST", f"/billing/publishers/{made['slug']}/charges", stranger.key, json=body)
+        told.append({**answer.json(), "instance": ""})
+    assert (told[0]["type"], told[1:]) == ("/problems/not-first-party", [told[0]] * 2)
+
+
 async def test_a_publisher_that_the_operator_has_not_named_takes_nothing(api: Api, clerk: Clerk) -> None:
     shop, agent = await service(api, clerk), await payer(api, clerk)
     made = await shop.charge(agent)
@@ -269,6 +280,21 @@ async def test_a_key_charges_once_however_often_and_whatever_else_it_asks_for(ap
     await shop.refund(made)
     assert (await ask(agent, 100_000)).json() == {**made, "status": "refunded"}, "a repetition never charges again"
     assert await balance(api, agent) == 1_000_000
+
+
+async def test_a_key_in_the_head_is_the_key_of_the_body(api: Api, clerk: Clerk) -> None:
+    shop, agent, key = await service(api, clerk), await payer(api, clerk), str(uuid4())
+    body = {"agent_wallet": agent.address, "amount_atomic": 100_000, "description": "x"}
+    first = await shop.send("", body, 200, headers={"Idempotency-Key": key})
+    again = [
+        await shop.send("", body, 200, headers={"Idempotency-Key": key}),
+        await shop.send("", {**body, "idempotency_key": key}, 200),
+    ]
+    assert {one.text for one in again} == {first.text}
+    await shop.send("", {**body, "amount_atomic": 1}, 409, headers={"Idempotency-Key": key})
+    refused = await shop.send("", body, 400, headers={"Idempotency-Key": "mine"})
+    assert "must be a UUID" in refused.json()["detail"]
+    assert await balance(api, agent) == 900_000
 
 
 async def test_a_key_for_two_agents_at_once_charges_one_of_them(api: Api, clerk: Clerk) -> None:
@@ -411,7 +437,8 @@ async def test_a_service_looks_before_it_charges_and_nobody_else_does(api: Api, 
         assert refused.json()["detail"].startswith("Publisher not found")
     await clerk.join(viewer, shop.owner.organization_id, "viewer")
     await api.call("GET", path, viewer.key, expect=200)
-    await api.call("GET", f"/wallet/lookup/agent:{uuid4()}", shop.owner.key, expect=404)
+    for address in (f"agent:{uuid4()}", "%00", "agent:1%00", "%F0%9F%92%B0"):
+        await api.call("GET", f"/wallet/lookup/{address}", shop.owner.key, expect=404)
 
 
 async def test_lookups_have_a_limit_of_their_own(api: Api, clerk: Clerk, database_url: str) -> None:

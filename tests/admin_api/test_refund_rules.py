@@ -24,10 +24,24 @@ async def test_a_promise_is_shown_wherever_somebody_decides_to_buy(api: Api, cle
     assert stored["refund_rules"] == RULES
     document = (await api.call("GET", f"/publishers/{made['slug']}/openapi.json", expect=200)).json()
     assert document["info"]["x-refund-rules"] == RULES
-    words = "its `results` is empty, or it is not of the promised form."
+    words = "its `results` is empty, or it is not of the promised form. Only JSON answers with 2xx are looked into,"
     assert words in document["info"]["description"]
     page = await api.call("GET", f"/store/{made['slug']}", expect=200)
-    assert "it begins later than 2000 ms after the request" in page.text
+    for words in (
+        "it begins later than 2000 ms after the request",
+        "at most 1 MiB and whole within 10 s; others are paid",
+    ):
+        assert words in page.text
+    listed = (await api.call("GET", "/llms.txt", expect=200)).text
+    (line,) = (line for line in listed.splitlines() if f"[{made['slug']}]" in line)
+    assert line.endswith("; promises refunds")
+
+
+async def test_a_promise_of_time_alone_says_nothing_of_what_is_looked_into(api: Api, clerk: Clerk) -> None:
+    made = await clerk.publisher(await clerk.agent(), refund_rules={"later_than_ms": 2_000})
+    document = (await api.call("GET", f"/publishers/{made['slug']}/openapi.json", expect=200)).json()
+    words = "An answer costs nothing when it begins later than 2000 ms after the request."
+    assert document["info"]["description"].endswith(words)
 
 
 async def test_null_takes_it_back_and_false_promises_nothing(api: Api, clerk: Clerk) -> None:
@@ -57,6 +71,8 @@ async def test_null_takes_it_back_and_false_promises_nothing(api: Api, clerk: Cl
         ({"later_than_ms": 600_001}, "later_than_ms"),
         ({"schema": {"$ref": "https://example.com/x"}}, "the keyword '$ref'"),
         ({"schema": {"description": "x" * 17_000}}, "more than 16384 bytes"),
+        ({"schema": {"minLength": 2**64}}, "more than 64 bits"),
+        ({"schema": {"enum": [-(10**400)]}}, "more than 64 bits"),
     ],
 )
 async def test_what_cannot_be_promised_is_refused(api: Api, clerk: Clerk, rules: Any, words: str) -> None:

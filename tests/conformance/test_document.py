@@ -165,7 +165,7 @@ EXPECTED = {
     "reset_ip_allow_list": 409,
     "resolve_exchange": 404,
     "void_invoice": 404,
-    "create_charge": 404,
+    "create_charge": 403,  # no operator has named the publisher
     "refund_charge": 404,
     "slash_charge": 404,
     "look_at_invitation": 404,

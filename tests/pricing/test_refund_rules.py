@@ -30,6 +30,9 @@ FORM = RefundRules(form=read_form(ROWS))
         (ERROR, '{"error": {"code": 0}}', None), (ERROR, '{"error": {"code": null}}', None), (ERROR, '{"error": "x"}', None),
         (ERROR, '{"error": {"code": false}}', None), (ERROR, "[1]", None), (ERROR, "", None), (ERROR, "x", None),
         (FORM, '{"rows": [1, 2]}', None), (FORM, '{"rows": [1, 2.5]}', "schema"), (FORM, '{"rows": [true]}', "schema"),
+        (EMPTY, '{"data": {"rows": [], "mean": NaN}}', "empty"), (WHOLE, "NaN", "empty"),
+        (ERROR, '{"error": {"code": NaN}}', None), (ERROR, '{"error": {"code": 1}, "n": -Infinity}', "error"),
+        (FORM, '{"rows": [1], "mean": NaN}', "schema"), (EMPTY, '{"data": {"rows": [1], "mean": Infinity}}', None),
         (FORM, "{}", "schema"), (FORM, "", "schema"), (FORM, "<html>", "schema"), (FORM, "[" * 2000, "schema"),
     ],
 )  # fmt: skip
@@ -98,6 +101,10 @@ def test_the_form_says_what_a_validator_of_the_whole_standard_says(schema: dict[
 def test_a_schema_that_is_not_taken_is_told_why(schema: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         read_form(schema)
+
+
+def test_a_name_is_asked_for_once_however_often_it_is_required() -> None:
+    assert read_form({"required": ["a", "b", "a"] * 1_000}).required == ("a", "b")
 
 
 def test_only_so_many_values_are_looked_at() -> None:

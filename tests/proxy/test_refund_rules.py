@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
@@ -109,8 +111,67 @@ async def test_the_rules_are_told_before_anything_is_paid(gateway: RunningGatewa
     shop, poor = await world.publisher(refund_rules=FAILS), await world.agent()
     unpaid = await call(gateway, shop, poor)
     assert (unpaid.status_code, unpaid.json()["seren"]["refund_rules"]) == (402, FAILS)
+    assert "its `ok` tells of a failure. Only JSON answers" in unpaid.json()["seren"]["free_when"]
     plain = await call(gateway, await world.publisher(), poor)
-    assert "refund_rules" not in plain.json()["seren"]
+    assert not {"refund_rules", "free_when"} & plain.json()["seren"].keys()
+
+
+@contextlib.asynccontextmanager
+async def server(answer: Callable[[asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[str]:
+    """Serve by a function, which is called once the head of a request is there."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            await answer(writer)
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    finally:
+        listening.close()
+
+
+def json_head(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+
+
+async def test_what_is_waited_for_to_be_judged_costs_what_it_says(gateway: RunningGateway, world: World) -> None:
+    body = b'{"ok": false, "cost": "0.001"}'
+
+    async def slowly(writer: asyncio.StreamWriter) -> None:
+        writer.write(json_head(body))
+        await asyncio.sleep(2.5)  # longer than the cost of an answer without rules is waited for
+        writer.write(body)
+        await writer.drain()
+
+    async with server(slowly) as url:
+        shop = await world.publisher(
+            None, api_url=url, refund_rules=FAILS, billing_model="pay_per_use", upstream_cost_response_path="cost",
+            unresolved_fallback_charge="0.05", reserve_max_charge="0.1",
+        )  # fmt: skip
+        agent = await world.agent(FUNDS)
+        answer = await call(gateway, shop, agent)
+    assert (answer.content, answer.headers.get("x-cost")) == (body, "0.001")
+    await left(world, agent, FUNDS - 1_000)
+
+
+async def test_an_answer_before_the_end_of_its_request_is_not_late(gateway: RunningGateway, world: World) -> None:
+    async def early(writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.5)
+        writer.write(json_head(b"{}") + b"{}")
+        await writer.drain()
+
+    async with server(early) as url:
+        shop, agent = await world.publisher(api_url=url, refund_rules={"later_than_ms": 100}), await world.agent(FUNDS)
+        wire = await Wire.open(gateway.port)
+        try:
+            await wire.send(request("POST", f"/publishers/{shop.slug}/x", "Content-Length: 4", key=agent.key) + b"ab")
+            answer = await wire.answer()
+        finally:
+            wire.close()
+    assert (answer.status, dict(answer.headers)["x-cost"]) == (200, "0.01")
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ async def test_the_list_of_what_wallets_can_buy_is_what_their_402_says(
         {"method": "GET", "path": "/free", "price": "0"},
         {"method": "GET", "path": "/admin", "is_protected": True},
     ]
-    shop = await world.publisher(PRICE, SEPOLIA_USDC, endpoints=endpoints)
+    shop = await world.publisher(PRICE, SEPOLIA_USDC, endpoints=endpoints, refund_rules={"empty_result": "rows"})
     client = (await buying()).client
     listed = (await client.get("/.well-known/x402")).json()
     mine = {item["resource"]: item for item in listed["items"] if item["metadata"]["publisher"] == shop.slug}
@@ -33,6 +33,7 @@ async def test_the_list_of_what_wallets_can_buy_is_what_their_402_says(
         asked = await client.get(f"/publishers/{shop.slug}{path}")
         assert asked.status_code == 402
         assert mine[listing]["accepts"] == decoded(asked.headers["payment-required"])["accepts"]
+        assert mine[listing]["metadata"]["free_when"] == asked.json()["seren"]["free_when"]
     assert {item["metadata"]["pricing"] for item in mine.values()} == {"fixed"}
     assert "x402" in (await client.get("/llms.txt")).text
     document = (await client.get(f"/publishers/{shop.slug}/openapi.json")).json()
@@ -62,6 +63,7 @@ async def test_what_costs_by_use_by_tiers_or_by_tool_is_listed_at_the_most(
     listed = (await client.get("/.well-known/x402")).json()
     (mine,) = [item for item in listed["items"] if item["metadata"]["publisher"] == shop.slug]
     assert mine["metadata"]["pricing"] == pricing
+    assert "free_when" not in mine["metadata"]
     asked = await client.request(method, f"/publishers/{shop.slug}/counted", json={} if method == "POST" else None)
     assert asked.status_code == 402
     assert mine["accepts"] == decoded(asked.headers["payment-required"])["accepts"]
