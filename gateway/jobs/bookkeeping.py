@@ -44,6 +44,8 @@ class Health:
     payouts: int
     webhooks: int
     letters: int
+    quick_proof: int
+    full_proof: int
     unknown: int
 
 
@@ -69,6 +71,7 @@ HEALTH = Statement(
     SELECT q.sound, q.proven_at, f.sound AS fully_sound, f.proven_at AS fully_proven_at, m.moved_at AS aggregated_at,
            ceil(extract(epoch FROM clock_timestamp() - m.upto))::bigint AS aggregation_lag,
            age.reconciler AS reconciler_lag, age.settlements, age.repayments, age.payouts, age.webhooks, age.letters,
+           age.quick_proof, age.full_proof,
            (SELECT count(*) FROM chain.payment WHERE state = 'unknown' AND NOT final)
              + (SELECT count(*) FROM ledger.hold
                  WHERE status = 'pending' AND placed_at < now() - interval '1 hour') AS unknown
@@ -81,10 +84,17 @@ HEALTH = Statement(
                  coalesce(max(x.age) FILTER (WHERE x.of = 'repayments'), 0) AS repayments,
                  coalesce(max(x.age) FILTER (WHERE x.of = 'payouts'), 0) AS payouts,
                  coalesce(max(x.age) FILTER (WHERE x.of = 'webhooks'), 0) AS webhooks,
-                 coalesce(max(x.age) FILTER (WHERE x.of = 'letters'), 0) AS letters
+                 coalesce(max(x.age) FILTER (WHERE x.of = 'letters'), 0) AS letters,
+                 coalesce(max(x.age) FILTER (WHERE x.of = 'quick_proof'), 0) AS quick_proof,
+                 coalesce(max(x.age) FILTER (WHERE x.of = 'full_proof'), 0) AS full_proof
             FROM (SELECT o.of, greatest(floor(extract(epoch FROM clock_timestamp() - o.since)), 0)::bigint AS age
                     FROM (SELECT 'reconciler' AS of, min(seen_at) AS since FROM ledger.worker
                            WHERE reconciled_at IS NULL
+                          UNION ALL
+                          SELECT p.kind || '_proof', coalesce(p.proven_at, b.at)
+                            FROM analytics.proof p
+                            CROSS JOIN (SELECT min(applied_at) AS at FROM public.tollway_migration
+                                         WHERE name >= '0048') b  -- since when there are proofs
                           UNION ALL
                           SELECT 'settlements', min(submitted_at) FROM chain.payment WHERE state = 'pending'
                           UNION ALL
@@ -186,7 +196,7 @@ class Bookkeeping:
         for one in suspended:
             self._metrics.set_suspense(one.network, one.asset, one.units)
         self._metrics.set_books(health.sound is not False and health.fully_sound is not False, health.unknown)
-        for name in ("aggregation_lag", "reconciler_lag", *OUTBOXES):
+        for name in ("aggregation_lag", "reconciler_lag", "quick_proof", "full_proof", *OUTBOXES):
             self._metrics.set_billing_lag(name.removesuffix("_lag"), getattr(health, name))
 
     async def _counted(self, name: str, work: Callable[[], Awaitable[None]]) -> None:

@@ -7,11 +7,13 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from gateway.database.pool import Connection
 from gateway.jobs.bookkeeping import Bookkeeping
 from gateway.jobs.runner import Runner
 from tests.admin_api.conftest import Api
+from tests.support.alerts import firing
 from tests.support.world import World
 
 
@@ -99,3 +101,94 @@ async def test_what_waits_is_told_by_its_age_and_failures_are_counted(
     assert seen["reconciler_lag_seconds"] >= 90
     assert (seen["daily_aggregation_ok"], seen["has_recent_daily_run"]) == (False, False)
     assert {job["job"] for job in seen["jobs"]} == {"daily_aggregation", "quick_proof", "full_proof"}
+
+
+# What makes a claim of the books untrue, what mends it, and the alert that says so. `$wallet` is a wallet.
+BROKEN = {
+    "an edited balance": (
+        "TollwayBooksDoNotBalance",
+        "UPDATE ledger.account SET balance = balance + 1 WHERE wallet_id = $wallet AND granted IS NOT NULL",
+        "UPDATE ledger.account SET balance = balance - 1 WHERE wallet_id = $wallet AND granted IS NOT NULL",
+    ),
+    "no quick proof for long": (
+        "TollwayBooksNotProven",
+        "UPDATE analytics.proof SET proven_at = now() - interval '1 hour', taken_until = 'infinity' WHERE kind = 'quick'",
+        "UPDATE analytics.proof SET taken_until = now() WHERE kind = 'quick'",
+    ),
+    "no full proof ever": (
+        "TollwayBooksNotProven",
+        "UPDATE public.tollway_migration SET applied_at = applied_at - interval '3 days';"
+        "UPDATE analytics.proof SET proven_at = NULL, taken_until = 'infinity' WHERE kind = 'full'",
+        "UPDATE analytics.proof SET taken_until = now() WHERE kind = 'full';"
+        "UPDATE public.tollway_migration SET applied_at = applied_at + interval '3 days'",
+    ),
+    "money that is nobody's": (
+        "TollwayMoneyInSuspense",
+        "SELECT ledger.move(gen_random_uuid(), 'grant', 0::smallint, ledger.platform_account(w.asset_id, 'clearing'),"
+        " ledger.platform_account(w.asset_id, 'suspense'), 5, 0) FROM ledger.wallet w WHERE id = $wallet",
+        "SELECT ledger.move(gen_random_uuid(), 'card_refund', 0::smallint, ledger.platform_account(w.asset_id, 'suspense'),"
+        " ledger.platform_account(w.asset_id, 'clearing'), 5, 0) FROM ledger.wallet w WHERE id = $wallet",
+    ),
+    "a hold without an end": (
+        "TollwayExchangesUnknown",
+        "INSERT INTO ledger.hold (exchange_id, wallet_id, account_id, amount, placed_at)"
+        " SELECT '00000000-0000-7000-8000-00000000d1ed', $wallet, min(id), 5, now() - interval '2 hours' FROM ledger.account",
+        "DELETE FROM ledger.hold WHERE exchange_id = '00000000-0000-7000-8000-00000000d1ed'",
+    ),
+    "a dead worker that nobody clears up after": (
+        "TollwayReconcilerLags",
+        "INSERT INTO ledger.worker (id, settled_through, seen_at) OVERRIDING SYSTEM VALUE"
+        " VALUES (-7, '00000000-0000-0000-0000-000000000000', now() - interval '10 minutes')",
+        "DELETE FROM ledger.worker WHERE id = -7",
+    ),
+    "sums that are not kept": (
+        "TollwaySumsLag",
+        "UPDATE analytics.mark SET upto = upto - interval '1 hour'",
+        "UPDATE analytics.mark SET upto = now()",
+    ),
+    "a payment that is not sent": (
+        "TollwayOutboxWaits",
+        "INSERT INTO chain.payment (id, network, verifier, asset, payer, nonce, method, payee, authorized, amount, fee,"
+        " valid_after, valid_before, signature, deferred, booking, state, submitted_at)"
+        " SELECT '00000000-0000-7000-8000-00000000d1ed', 'eip155:8453', b, b, b, sha256(b), 'eip3009', b, 1, 1, 0, 0, 1,"
+        " decode(repeat('ab', 65), 'hex'), false, 'none', 'pending', now() - interval '1 hour'"
+        " FROM decode(repeat('ab', 20), 'hex') AS x (b)",
+        "DELETE FROM chain.payment WHERE id = '00000000-0000-7000-8000-00000000d1ed'",
+    ),
+    "a letter that is not sent": (
+        "TollwayOutboxWaits",
+        "INSERT INTO identity.letter (id, kind, recipient, next_try_at)"
+        " VALUES ('00000000-0000-7000-8000-00000000d1ed', 'x', 'a@b.example', now() - interval '1 hour')",
+        "DELETE FROM identity.letter WHERE id = '00000000-0000-7000-8000-00000000d1ed'",
+    ),
+}  # fmt: skip
+
+
+@pytest_asyncio.fixture
+async def whole(connection: Connection) -> None:
+    """Nothing of the tests before is left that would make an alert fire."""
+    await connection.execute(
+        "DELETE FROM identity.letter; DELETE FROM ledger.worker; UPDATE analytics.mark SET upto = now();"
+        "UPDATE analytics.proof SET taken_until = now()"
+    )
+
+
+@pytest.mark.parametrize("what", BROKEN)
+async def test_the_alert_of_what_is_broken_fires_until_it_is_mended(
+    what: str, api: Api, books: Bookkeeping, connection: Connection, world: World, whole: None
+) -> None:
+    alert, breaks, mends = BROKEN[what]
+    wallet = str((await world.agent(500)).wallet_id)
+
+    async def fires() -> bool:
+        await connection.execute("UPDATE analytics.proof SET taken_until = now() WHERE taken_until < 'infinity'")
+        await books.prove_quickly()
+        await books.prove_fully()
+        await books.report()
+        return firing(api.services.metrics.render().decode(), alert)
+
+    assert not await fires()
+    await connection.execute(breaks.replace("$wallet", wallet))
+    assert await fires()
+    await connection.execute(mends.replace("$wallet", wallet))
+    assert not await fires()
