@@ -19,6 +19,7 @@ from gateway.billing.card_rows import (
     BY_INTENT,
     BY_SESSION,
     COUNT,
+    COUNT_OPEN,
     DEBTORS,
     DUE,
     FAIL,
@@ -42,9 +43,10 @@ from gateway.billing.card_rows import (
 from gateway.billing.credits import wallet_of
 from gateway.catalog.assets import Asset
 from gateway.database.pool import Connection, Database
-from gateway.errors import Unavailable
+from gateway.errors import Conflict, Unavailable
 from gateway.identity.organizations import default_of
 from gateway.ids import uuid7
+from gateway.ledger.wallets import LOCK_WALLET
 from gateway.payments.stripe.client import CURRENCY, StripeDoor, StripeRefused
 from gateway.payments.stripe.facts import UNDONE, CheckoutSession, DisputeFacts, PaymentFacts, RefundFacts
 from gateway.payments.stripe.intake import (
@@ -62,6 +64,8 @@ log = logging.getLogger(__name__)
 
 NAMED = "tollway_deposit"
 """The metadata that names a deposit at Stripe."""
+MOST_OPEN = 20
+"""Pages of one wallet that nobody has paid at: each costs requests at Stripe, and those are bounded for all wallets."""
 ENDED = frozenset({"paid", "suspense"})
 EVENTS = (
     *("checkout.session.completed", "checkout.session.expired"),
@@ -107,7 +111,7 @@ class Cards:
         return self
 
     async def begin(self, account_id: UUID, cents: int, asset: Asset) -> Deposit:
-        """Store a deposit and open a page for it. Raises Unavailable when Stripe does not."""
+        """Store a deposit and open a page for it. Raises Conflict, or Unavailable when Stripe does not."""
         now = datetime.now(UTC)
         made, amount = uuid7(), atomic(cents, asset)
         bonus = amount * bonus_percent(cents, self._settings.money.deposit_tiers) // 10_000
@@ -115,6 +119,9 @@ class Cards:
         async with self._database.transaction() as connection:
             home = await default_of(connection, account_id)
             wallet = await wallet_of(connection, account_id, asset.id)
+            await LOCK_WALLET.run(connection, wallet.id)
+            if await COUNT_OPEN.one(connection, wallet.id) >= MOST_OPEN:
+                raise Conflict(f"{MOST_OPEN} pages are open that nobody has paid at; pay there, or let them close.")
             await INSERT.run(
                 connection, made, wallet.id, home.id if home else None, cents, str(amount), str(bonus), now, until
             )

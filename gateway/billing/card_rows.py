@@ -56,6 +56,9 @@ INSERT = Command(
     VALUES ($1, $2, $3, $4, $5::text::numeric, $6::text::numeric, $7, $8)
     """
 )
+COUNT_OPEN = Statement(
+    "SELECT count(*) FROM card.deposit WHERE wallet_id = $1 AND state IN ('new', 'open')", int, scalar=True
+)
 _DEPOSITS = """
     SELECT d.id, d.wallet_id, d.organization_id, w.asset_id, w.address AS wallet_address, d.cents, d.amount, d.bonus,
            d.state, d.reason, d.session_id, d.checkout_url, d.intent_id, d.receipt_url, d.paid_cents,

@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 from click.testing import CliRunner
 
+from gateway.billing.card_deposits import MOST_OPEN
 from gateway.cli.deposits import deposits
 from gateway.database.pool import Database
 from gateway.jobs.bookkeeping import Bookkeeping
@@ -65,6 +66,16 @@ async def test_what_is_too_little_or_too_much_is_refused(stage: Stage, cents: in
     answer = await stage.post(agent, "/wallet/deposit", {"amount_cents": cents})
     assert answer.status_code == 400
     assert len(stage.stripe.made("checkout.session")) == before
+
+
+async def test_a_balance_has_so_many_pages_that_nobody_has_paid_at(stage: Stage) -> None:
+    agent = await stage.agent()
+    first = await stage.deposit(agent, 500)
+    asked = [stage.post(agent, "/wallet/deposit", {"amount_cents": 500}) for _ in range(25)]
+    answers = [answer.status_code for answer in await asyncio.gather(*asked)]
+    assert sorted(answers) == [*[200] * (MOST_OPEN - 1), *[409] * 6]
+    await stage.pays(first)
+    assert (await stage.deposit(agent, 500))["checkout_url"]
 
 
 async def test_tiers_add_a_bonus_that_goes_with_its_money(stage: Stage) -> None:
