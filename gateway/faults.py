@@ -44,6 +44,8 @@ POINTS: dict[str, str] = {
     "chain.booked": "a payment is confirmed and booked, nobody has been told",
     "payout.final": "the transaction of a payout is in a final block, nothing is booked",
     "payout.completed": "a payout is booked as paid, nobody has been told",
+    "repayment.final": "the transaction that returns a payment is in a final block, nothing is booked",
+    "repayment.completed": "a repayment is booked, nobody has been told",
     "archive.sealed": "nothing is written into a month any more, nothing of it is in a file",
     "archive.written": "a month is in files, nobody has read them",
     "archive.read": "the files of a month were read back, the ledger has all of its rows",

@@ -10,6 +10,7 @@ from gateway.cli.context import on_connection
 from gateway.database.pool import Connection
 from gateway.payments.evm.encoding import show_address
 from gateway.payments.evm.outbox import FIND_PAYMENT, OPEN_PAYMENTS, Payment
+from gateway.payments.evm.repayments import FIND_REPAYMENT, OPEN_REPAYMENTS, Repayment
 
 
 @click.group()
@@ -20,13 +21,17 @@ def payments() -> None:
 @payments.command("list")
 @click.option("--limit", default=100, show_default=True)
 def list_command(limit: int) -> None:
-    """List payments that have not ended, oldest first. They end by themselves; `unknown` waits for the chain."""
+    """List payments that have not ended, oldest first, and then those on their way back to their payers.
 
-    async def work(connection: Connection) -> list[Payment]:
-        return await OPEN_PAYMENTS.all(connection, limit)
+    They end by themselves; `unknown` waits for the chain.
+    """
 
-    for payment in on_connection(work):
-        click.echo(_line(payment))
+    async def work(connection: Connection) -> tuple[list[Payment], list[Repayment]]:
+        return await OPEN_PAYMENTS.all(connection, limit), await OPEN_REPAYMENTS.all(connection, limit)
+
+    open_payments, going_back = on_connection(work)
+    for line in (*map(_line, open_payments), *map(_back, going_back)):
+        click.echo(line)
 
 
 @payments.command("show")
@@ -34,15 +39,26 @@ def list_command(limit: int) -> None:
 def show_command(payment_id: UUID) -> int:
     """Show one payment by its exchange's or deposit's id. Exit status 1 when there is none."""
 
-    async def work(connection: Connection) -> Payment | None:
-        return await FIND_PAYMENT.first(connection, payment_id)
+    async def work(connection: Connection) -> tuple[Payment | None, Repayment | None]:
+        return await FIND_PAYMENT.first(connection, payment_id), await FIND_REPAYMENT.first(connection, payment_id)
 
-    found = on_connection(work)
+    found, back = on_connection(work)
     if found is None:
         click.echo("No payment has this id.", err=True)
         return 1
     click.echo(_line(found))
+    if back is not None:
+        click.echo(_back(back))
     return 0
+
+
+def _back(one: Repayment) -> str:
+    transaction = f"  0x{one.mined_transaction.hex()}" if one.mined_transaction else ""
+    trouble = f": {one.trouble}" if one.trouble else ""
+    return (
+        f"{one.id}  {one.network}  {one.amount} of {show_address(one.token)} (atomic)"
+        f"  back to {show_address(one.destination)}  {one.state}{trouble}{transaction}"
+    )
 
 
 def _line(payment: Payment) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from gateway.database.pool import Database
 from gateway.jobs.gauges import IS_FIRST
 from gateway.ledger.group_commit import GroupCommit
-from gateway.payments.evm.payouts import COUNTS, SHORT
+from gateway.payments.evm.payouts import COUNTS
 from gateway.payments.evm.settlements import Settlements
 from gateway.telemetry.metrics import Metrics
 
@@ -29,7 +29,7 @@ class PayoutSampler:
         async with self.database.acquire() as connection:
             first = await IS_FIRST.one(connection, self.ledger.worker_id)
             for network in self.settlements.chains:
-                found = await COUNTS.all(connection, network, SHORT.format(network=network)) if first else []
+                found = await COUNTS.all(connection, network) if first else []
                 numbers = {one.state: one.number for one in found}
                 waiting = [one.oldest for one in found if one.state not in ("approval", "delayed")]
                 self.metrics.set_payouts(network, numbers, max(waiting, default=0))

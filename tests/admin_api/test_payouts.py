@@ -282,7 +282,7 @@ async def test_only_owners_and_admins_send_it_elsewhere_and_not_at_once(
 
     assert own["id"] in await payable()
     assert other["id"] not in await payable()
-    counted = {one.state: one.number for one in await COUNTS.all(connection, "eip155:84532", "")}
+    counted = {one.state: one.number for one in await COUNTS.all(connection, "eip155:84532")}
     assert counted["delayed"] >= 1
     waits = "UPDATE chain.payout SET requested_at = now() - interval '2 days' WHERE id = $1"
     await connection.execute(waits, UUID(other["id"]))

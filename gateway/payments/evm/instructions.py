@@ -95,11 +95,6 @@ def aggregate(calls: Sequence[Instruction], *, all_or_nothing: bool) -> bytes:
     return AGGREGATE + word(32) + word(len(calls)) + offsets + tails
 
 
-def repay(payment: Payment) -> Instruction:
-    """Return the call that sends a payment back to its payer, from whoever sends it."""
-    return payment.asset, call_data(TRANSFER, payment.payer, payment.amount)
-
-
 def use_question(terms: Terms, contracts: Contracts) -> Instruction:
     """Return the view call that says whether the authorization is used (see `is_used`)."""
     verifier = contracts.verifier(terms.method, terms.asset)
@@ -125,11 +120,3 @@ def proves(payment: Payment, logs: Sequence[Log]) -> bool:
         return moved
     used = (USED, word(p.payer), p.nonce)
     return moved and any(log.topics == used and log.address == p.asset for log in logs)
-
-
-def repaid(payment: Payment, sender: bytes, logs: Sequence[Log]) -> bool:
-    """Say whether a successful transaction of `sender` sent the payment back."""
-    topics = (TRANSFERRED, word(sender), word(payment.payer))
-    return any(
-        log.address == payment.asset and log.topics == topics and log.data == word(payment.amount) for log in logs
-    )

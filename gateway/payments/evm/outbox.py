@@ -124,7 +124,7 @@ SENDINGS = Statement(
     SELECT s.id, s.nonce, s.target, s.data, s.gas, s.purpose, s.status, a.hashes, n.hash, n.raw, n.max_fee, n.tip,
            n.void, n.made_at AS tried_at, n.sent_at,
            EXISTS (SELECT FROM chain.payment p WHERE p.sending_id = s.id AND p.state IN ('broadcast', 'unknown'))
-             OR EXISTS (SELECT FROM chain.repayment r WHERE r.sending_id = s.id AND r.state = 'broadcast')
+             OR EXISTS (SELECT FROM chain.repayment r WHERE r.sending_id = s.id)
              OR EXISTS (SELECT FROM chain.payout o WHERE o.sending_id = s.id) AS wanted
       FROM chain.sending s
       CROSS JOIN LATERAL (SELECT array_agg(hash) AS hashes FROM chain.attempt WHERE sending_id = s.id) a
@@ -265,26 +265,6 @@ FORKED_SENDINGS = Command(
     """
 )
 
-# A repayment waits until the payment it returns cannot be undone any more.
-REPAYABLE = Statement(
-    _PAYMENT
-    + """
-      JOIN chain.repayment r ON r.payment_id = p.id
-     WHERE p.network = $1 AND p.payee = $2 AND r.state = 'pending' AND p.final ORDER BY r.made_at LIMIT $3
-    """,
-    Payment,
-)
-CARRY_REPAYMENT = Command(
-    "UPDATE chain.repayment SET state = 'broadcast', sending_id = $2 WHERE payment_id = $1 AND state = 'pending'"
-)
-REPAID_BY = Statement(
-    _PAYMENT + " JOIN chain.repayment r ON r.payment_id = p.id WHERE r.sending_id = $1 AND r.state = 'broadcast'",
-    Payment,
-)
-REPAID = Command("SELECT chain.repaid($1)")
-REPAY_AGAIN = Command(
-    "UPDATE chain.repayment SET state = 'pending', sending_id = NULL WHERE sending_id = $1 AND state = 'broadcast'"
-)
 CANCEL_ORPHANS = Statement("SELECT chain.cancel_orphans($1, $2)", int, scalar=True)
 COUNTS = Statement(
     """

@@ -35,6 +35,7 @@ from gateway.payments.evm.outbox import (
     URGENT,
 )
 from gateway.payments.evm.payouts import Payouts
+from gateway.payments.evm.repayments import Repayments
 from gateway.payments.evm.rpc import NoAnswer, RpcError
 from gateway.payments.evm.sender import Sender
 from gateway.payments.evm.watcher import Watcher
@@ -80,8 +81,9 @@ class Relayer:
         self._chain_id = chain_id
         self._node = node
         self._policy = policy
+        self._repayments = Repayments(network, node, signer.address, policy)
         self._payouts = Payouts(network, node, signer.address, policy)
-        self._sender = Sender(network, chain_id, node, signer, contracts, policy, self._payouts)
+        self._sender = Sender(network, chain_id, node, signer, contracts, policy, self._repayments, self._payouts)
         self._watcher = Watcher(network, node, signer.address, contracts, policy)
         self._held = Held(settings.direct, self._listen)
         self._lock = _lock_number(network, signer.address)
@@ -196,6 +198,7 @@ class Relayer:
         if forked:
             await self._sender.rebroadcast(connection, sendings)
         await self._watcher.look(connection, head, sendings)
+        await self._repayments.follow(connection, head)
         await self._payouts.follow(connection, head)
 
     async def _right_chain(self) -> bool:

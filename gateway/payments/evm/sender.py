@@ -19,26 +19,26 @@ from gateway.database.pool import Connection
 from gateway.faults import ARMED, act
 from gateway.payments.evm.checks import outcomes, plain
 from gateway.payments.evm.fees import RelayPolicy, gas_limit, offer, raised
-from gateway.payments.evm.instructions import Contracts, aggregate, execute, repay
+from gateway.payments.evm.instructions import Contracts, aggregate, execute
 from gateway.payments.evm.keystore import Signer
 from gateway.payments.evm.node import Block, Node
 from gateway.payments.evm.outbox import (
     ADD_ATTEMPT,
     ADD_SENDING,
     ATTEMPTS_AT,
-    CARRY_REPAYMENT,
     NEXT_NONCE,
     NOTE_SENT,
     PENDING,
-    REPAYABLE,
     SEND,
     Payment,
     Sending,
 )
-from gateway.payments.evm.payouts import CARRY_PAYOUT, PAYABLE, Payouts
+from gateway.payments.evm.payouts import CARRY_PAYOUT, PAYABLE, Payout, Payouts
 from gateway.payments.evm.reasons import reverted
+from gateway.payments.evm.repayments import CARRY_REPAYMENT, REPAYABLE, Repayment, Repayments
 from gateway.payments.evm.rpc import NoAnswer, NodeRefused, RpcError
 from gateway.payments.evm.transaction import Call, Fees, Signed, sign
+from gateway.payments.evm.transfers import funds
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Sender:
 
     def __init__(
         self, network: str, chain_id: int, node: Node, signer: Signer, contracts: Contracts, policy: RelayPolicy,
-        payouts: Payouts,
+        repayments: Repayments, payouts: Payouts,
     ) -> None:  # fmt: skip
         self.network = network
         self.chain_id = chain_id
@@ -85,6 +85,7 @@ class Sender:
         self._signer = signer
         self._contracts = contracts
         self._policy = policy
+        self._repayments = repayments
         self._payouts = payouts
         self._tip = (0, datetime.min.replace(tzinfo=UTC))
         self._gas: dict[bytes, int] = {}  # by asset: what a plain payment of it is allowed in a bundle
@@ -97,18 +98,17 @@ class Sender:
         if room <= 0:
             return []
         payments = await PENDING.all(connection, self.network, room * self._policy.batch)
-        repayments = await REPAYABLE.all(connection, self.network, self.address, room)
-        waiting = await PAYABLE.all(connection, self.network, room)
-        if not payments and not repayments and not waiting:
+        returns = await REPAYABLE.all(connection, self.network, self.address, room)
+        payouts = await PAYABLE.all(connection, self.network, room)
+        if not payments and not returns and not payouts:
             return []
         fees = offer(head.base_fee, await self._market_tip(), self._policy)
         if fees is None:
             self._wait_because(f"gas is over the cap (base fee {head.base_fee})")
             return []
         plans, alone = await self._bundle(payments)
-        more, refused = await self._plan(alone[: max(room - len(plans), 0)], repayments)
-        payouts = await self._payouts.plan(connection, waiting)
-        plans = [*plans, *more, *(Plan(call, (payout,), "payout") for payout, call in payouts)][:room]
+        more, refused = await self._plan(alone[: max(room - len(plans), 0)])
+        plans = [*plans, *more, *await self._plan_own(connection, returns, payouts)][:room]
         if plans:
             await self._send(connection, plans, fees)
         return refused
@@ -143,29 +143,36 @@ class Sender:
             self._tip = (tip, now + timedelta(seconds=TIP_SECONDS))
         return tip
 
-    async def _plan(
-        self, payments: Sequence[Payment], repayments: Sequence[Payment]
-    ) -> tuple[list[Plan], list[Refused]]:
+    async def _plan_own(
+        self, connection: Connection, returns: Sequence[Repayment], payouts: Sequence[Payout]
+    ) -> list[Plan]:
+        """Choose among what our key sends of its own tokens; what is owed back comes first."""
+        if not returns and not payouts:
+            return []
+        tokens = {one.token for one in (*returns, *payouts)}
+        left = await funds(connection, self._node, self.network, self.address, tokens)
+        back = await self._repayments.plan(connection, returns, left)
+        out = await self._payouts.plan(connection, payouts, left)
+        return [
+            *(Plan(call, (one,), "repay") for one, call in back),
+            *(Plan(call, (one,), "payout") for one, call in out),
+        ]
+
+    async def _plan(self, payments: Sequence[Payment]) -> tuple[list[Plan], list[Refused]]:
         """Try every call on its own, so that one that reverts is known before it takes a nonce."""
         calls = [execute(payment, payment.amount, self.address, self._contracts) for payment in payments]
-        returns = [repay(payment) for payment in repayments]
-        estimates = await self._node.estimate(self.address, [*calls, *returns])
+        estimates = await self._node.estimate(self.address, calls)
         if estimates and all(isinstance(estimate, NoAnswer) for estimate in estimates):
             raise NoAnswer("no estimate was answered")
         plans: list[Plan] = []
         refused: list[Refused] = []
-        for payment, call, estimate in zip(payments, calls, estimates, strict=False):
+        for payment, call, estimate in zip(payments, calls, estimates, strict=True):
             if isinstance(estimate, int) and gas_limit(estimate) <= self._policy.max_gas:
                 plans.append(Plan(Call(*call, gas_limit(estimate)), (payment.id,)))
             elif isinstance(estimate, int):
                 refused.append(Refused(payment, over_limit(estimate)))
             elif isinstance(estimate, NodeRefused) and reverted(estimate):
                 refused.append(Refused(payment, estimate))
-        for payment, (target, data), estimate in zip(repayments, returns, estimates[len(payments) :], strict=True):
-            if isinstance(estimate, int):
-                plans.append(Plan(Call(target, data, gas_limit(estimate)), (payment.id,), "repay"))
-            elif isinstance(estimate, NodeRefused):
-                log.error("payment %s cannot be returned from this key: %s", payment.id, estimate)
         return plans, refused
 
     async def _bundle(self, payments: Sequence[Payment]) -> tuple[list[Plan], list[Payment]]:

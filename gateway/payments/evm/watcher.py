@@ -23,7 +23,6 @@ from gateway.payments.evm.instructions import (
     execute,
     is_used,
     proves,
-    repaid,
     use_question,
 )
 from gateway.payments.evm.node import Block, Node, Receipt
@@ -42,9 +41,6 @@ from gateway.payments.evm.outbox import (
     MINED,
     OF_SENDING,
     PUT_OFF,
-    REPAID,
-    REPAID_BY,
-    REPAY_AGAIN,
     RETRY,
     Payment,
     Sending,
@@ -186,12 +182,11 @@ class Watcher:
         proven = [payment for payment in payments if receipt.succeeded and proves(payment, receipt.logs)]
         booked = {payment.id for payment in proven}
         unproven = [one for one in payments if one.id not in booked and not one.final and one.state != "confirmed"]
-        if sending.purpose == "repay" or not await self._booked(connection, sending, proven, receipt):
+        if not await self._booked(connection, sending, proven, receipt):
             async with connection.transaction():
                 await MINED.run(connection, sending.id, receipt.transaction, receipt.block_number, receipt.block_hash)
                 for payment in proven:
                     await self._confirm(connection, payment, receipt)
-                await self._settle_repayments(connection, sending, receipt)
         if ARMED == "chain.booked":
             await act()
         # One that ran and moved nothing would do so again: there is no token, or none that keeps its word.
@@ -224,21 +219,13 @@ class Watcher:
         except Exception:
             log.exception("payment %s is on %s and cannot be booked", payment.id, self._network)
 
-    async def _settle_repayments(self, connection: Connection, sending: Sending, receipt: Receipt) -> None:
-        for payment in await REPAID_BY.all(connection, sending.id):
-            if receipt.succeeded and repaid(payment, self._sender, receipt.logs):
-                await REPAID.run(connection, payment.id)
-        await REPAY_AGAIN.run(connection, sending.id)
-
     async def _miss(self, connection: Connection, sending: Sending) -> None:
         """A nonce is spent and none of our transactions with it is in a block: somebody else has the key."""
         self._misses[sending.id] = self._misses.get(sending.id, 0) + 1
         if self._misses[sending.id] >= MISSES:
             del self._misses[sending.id]
             log.error("nonce %d on %s was spent by a transaction that is not ours", sending.nonce, self._network)
-            async with connection.transaction():
-                await LOST_NONCE.run(connection, sending.id)
-                await REPAY_AGAIN.run(connection, sending.id)
+            await LOST_NONCE.run(connection, sending.id)
 
     async def _explain(self, connection: Connection, head: Block, payment: Payment) -> None:
         """An authorization is used: by what, and did the money reach its payee?"""

@@ -1,4 +1,4 @@
-"""Killed between every two steps of a payout: afterwards each has been paid once, as the token's own logs say."""
+"""Killed between every two steps of payouts and repayments: each was sent once, as the token's own logs say."""
 
 from __future__ import annotations
 
@@ -11,23 +11,27 @@ import pytest
 from gateway.faults import POINTS
 from tests.payments.evm.conftest import Worker, until
 from tests.payments.evm.test_payouts import Till, till
+from tests.payments.evm.test_repayments import Owing, owing
 from tests.support.chain import Chain
 from tests.support.dev import ROOT, environment
 
 pytestmark = pytest.mark.slow
-__all__ = ["till"]  # the fixture
+__all__ = ["owing", "till"]  # the fixtures
 
-# The steps of sending, which payouts share with payments, and their own ends.
+# The steps of sending, which they share with payments, and their own ends.
 STEPS = [
     *("chain.planned", "chain.stored", "chain.sent", "chain.mined", "chain.booked"),
-    *sorted(point for point in POINTS if point.startswith("payout.")),
+    *sorted(point for point in POINTS if point.startswith(("payout.", "repayment."))),
 ]
 COUNT = 3
 
 
 @pytest.mark.parametrize("point", STEPS)
 @pytest.mark.parametrize("mined", ["while dead", "after the restart"])
-async def test_killed_at(point: str, mined: str, till: Till, settling: Worker, chain: Chain, database_url: str) -> None:
+async def test_killed_at(
+    point: str, mined: str, owing: Owing, till: Till, settling: Worker, chain: Chain, database_url: str
+) -> None:
+    (debt,) = await owing()
     payouts = [await till.ask(3_000) for _ in range(COUNT)]
     if mined == "after the restart" and point in ("chain.stored", "chain.sent"):
         async with chain.held_blocks():
@@ -35,11 +39,14 @@ async def test_killed_at(point: str, mined: str, till: Till, settling: Worker, c
     else:
         await dies_at(point, chain, database_url)
     assert not await ended(till) or point == "payout.completed"
+    assert await debt.state() != "confirmed" or point.startswith(("payout.", "repayment.completed"))
     async with settling():
         for payout in payouts:
             await till.is_in(payout, "completed", mining=True)
+        await debt.is_in("confirmed", mining=True)
         await until(lambda: nothing_open(till))
     assert [await till.times_paid(payout) for payout in payouts] == [1] * COUNT
+    assert await debt.times_returned() == 1
     assert await till.world.earned(till.shop) == 0
 
 

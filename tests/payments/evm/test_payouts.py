@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import subprocess
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +19,8 @@ from gateway.payments.evm.encoding import word
 from gateway.payments.evm.instructions import TRANSFERRED
 from gateway.payments.evm.keystore import Signer
 from gateway.payments.evm.node import LogQuery
-from gateway.payments.evm.payouts import LOOKS
 from gateway.payments.evm.relayer import Relayer
+from gateway.payments.evm.transfers import LOOKS
 from tests.payments.evm.conftest import Ordering, Worker, ended, until
 from tests.support.chain import Chain, executed
 from tests.support.dev import tollway
@@ -118,7 +119,9 @@ async def test_what_the_treasury_cannot_pay_waits_with_its_reason_and_holds_up_n
     async with settling(payout_seconds=0.2):
         await till.is_in(small, "completed", mining=True)
         await until(
-            lambda: connection.fetchval("SELECT reason LIKE '%treasury%' FROM chain.payout WHERE id = $1", large)
+            lambda: connection.fetchval(
+                "SELECT reason LIKE '%0.004 USDC too little%' FROM chain.payout WHERE id = $1", large
+            )
         )
         assert await till.state(large) == "queued"
         await till.chain.give(till.chain.treasury, has - 5_000)
@@ -214,6 +217,22 @@ async def test_a_nonce_that_was_stolen_is_believed_only_when_no_fork_can_give_it
 async def seen(relayer: Relayer, digest: bytes) -> bool:
     """Whether a relayer has acted on a block."""
     return relayer._seen == digest  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_a_key_that_was_changed_meanwhile_does_not_pay_it_again(till: Till, settling: Worker) -> None:
+    secret = secrets.token_bytes(32)
+    successor = Signer(secret).address
+    await till.chain.rpc("anvil_setBalance", "0x" + successor.hex(), hex(10**18))
+    await till.chain.give(successor, EARNED)
+    async with settling(finality=12) as settlements:
+        payout = await till.ask()
+        await until(lambda: _mined(till, payout))
+        await until(partial(seen, settlements.relayers[0], (await till.chain.node.head()).hash))
+    async with settling(key="0x" + secret.hex()):
+        await till.is_in(payout, "completed", "queued", mining=True)
+        assert await till.state(payout) == "completed"
+    assert await till.times_paid(payout) == 1
+    assert await till.chain.usdc_of(successor) == EARNED
 
 
 async def test_what_the_chain_reverts_is_sent_again_once_that_is_final(till: Till, settling: Worker) -> None:

@@ -222,6 +222,7 @@ async def test_a_settled_payment_goes_back_when_its_call_failed(
         state = "SELECT state::text FROM chain.repayment WHERE payment_id = $1"
 
         async def booked() -> bool:
+            await chain.mine()
             return await world.connection.fetchval(state, one.id) == "confirmed"
 
         await until(booked)
