@@ -69,6 +69,7 @@ class _Gone:
 
 # Young is what a cause has brought since $2, less what was given back of it: one look at what was booked since then. No
 # cause before $3 can have brought it, which spares the months before. Fees are left out as in the view ledger.posting.
+# A payout takes what is old, so what comes back of one is as old as it was.
 ACCOUNTS = Statement(
     """
     SELECT a.asset_id, a.purpose::text AS purpose, b.amount AS balance, coalesce(y.amount, 0) AS young,
@@ -87,6 +88,7 @@ ACCOUNTS = Statement(
                          max(t.created_at) FILTER (WHERE t.credit_account = a.id) AS moment
                     FROM ledger.transfer t
                    WHERE t.created_at > $2 AND t.cause_id >= $3 AND a.id IN (t.credit_account, t.debit_account)
+                     AND t.kind <> 'payout_back'
                    GROUP BY t.cause_id) c
            WHERE c.moment IS NOT NULL AND c.amount > 0) y ON a.purpose <> 'paying_out'
      WHERE a.publisher_id = $1 AND a.purpose IN ('earnings', 'penalties', 'paying_out')

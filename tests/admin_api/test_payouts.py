@@ -337,6 +337,20 @@ async def test_what_is_queued_can_be_cancelled_once_and_all_of_it_is_in_the_log(
     assert (await seller.does("cancel", str(uuid4()))).status_code == 404
 
 
+async def test_what_comes_back_of_an_old_payout_is_free_at_once(seller: Seller) -> None:
+    call = await seller.sells(5 * DOLLAR)
+    young = await seller.sells(3 * DOLLAR, old=False)
+    payout = (await seller.asks(4 * DOLLAR)).json()["data"]["id"]
+    await seller.ages(UUID(payout))
+    assert (await seller.does("cancel", payout)).status_code == 200
+    earned = await seller.earnings()
+    assert (earned["available_atomic"], earned["held_back_atomic"]) == (5 * DOLLAR, 3 * DOLLAR)
+    await seller.refunds(call)
+    await seller.refunds(young)
+    earned = await seller.earnings()
+    assert [earned[name] for name in ("available_atomic", "held_back_atomic", "deficit_atomic")] == [0, 0, 0]
+
+
 async def test_a_network_without_a_chain_pays_nothing_out(seller: Seller, connection: Connection) -> None:
     await seller.sells(5 * DOLLAR)
     await connection.execute(
