@@ -16,16 +16,15 @@ import pytest
 import pytest_asyncio
 from fastapi import APIRouter, Depends
 
-from admin_api.app import build, document
 from admin_api.kit.access import Caller
 from admin_api.kit.needs import OPEN, Undeclared, check, needs
 from gateway.identity.permissions import ROLES, AccountRight, Permission
 from gateway.identity.principals import new_key
 from gateway.ids import uuid7
 from tests.support.gateway import RunningGateway
+from tests.support.reference import DOCUMENT
 from tests.support.world import World
 
-DOCUMENT: dict[str, Any] = document(build(None))  # pyright: ignore[reportArgumentType] - it needs no parts
 OPERATIONS = {
     f"{method.upper()} {path}": item for path, items in DOCUMENT["paths"].items() for method, item in items.items()
 }
