@@ -6,34 +6,35 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-OPTIONS = [
-    "--quick",
-    "--connections",
-    "3",
-    "--kinds",
-    "bare,unpriced,prepaid",
-    "--servers",
-    "granian",
-    "--agents",
-    "7,1",
-    "--seconds",
-    "0.3",
-]
+OPTIONS = ("--quick", "--connections", "3", "--servers", "granian", "--seconds", "0.3", "--name", "smoke")
+pytestmark = pytest.mark.usefixtures("load_generator")
 
 
-@pytest.mark.usefixtures("load_generator")
-def test_a_tiny_run_writes_a_valid_report(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks", *OPTIONS, "--extras", "writes,overload,idle"]
-    done = subprocess.run(
-        [*command, "--name", "smoke", "--output", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=240
-    )
+def run(output: Path, *options: str) -> dict[str, Any]:
+    """Run it and return its report."""
+    command = [sys.executable, "-m", "benchmarks", *OPTIONS, *options, "--output", str(output)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
-    report = json.loads((tmp_path / "smoke.json").read_text())
+    report = json.loads((output / "smoke.json").read_text())
     assert report["valid"]
+    return report
+
+
+def test_paid_calls_are_measured_and_booked(tmp_path: Path) -> None:
+    report = run(tmp_path, "--kinds", "prepaid", "--agents", "7", "--extras", "none")
+    assert [row["kind"] for row in report["rows"]] == ["prepaid"]
+    assert report["proof"]["sound"]
+    assert report["proof"]["charges"] > 0
+
+
+@pytest.mark.slow
+def test_a_tiny_run_writes_a_valid_report(tmp_path: Path) -> None:
+    report = run(tmp_path, "--kinds", "bare,unpriced,prepaid", "--agents", "7,1", "--extras", "writes,overload,idle")
     assert [(row["kind"], row["agents"]) for row in report["rows"]] == [
         ("bare", 0), ("unpriced", 7), ("prepaid", 7), ("prepaid", 1),
     ]  # fmt: skip

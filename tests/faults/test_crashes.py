@@ -62,6 +62,7 @@ async def test_killed_while_waiting_for_the_upstream_the_charge_comes_back_witho
     await again.stop()
 
 
+@pytest.mark.slow
 async def test_killed_under_load_no_money_is_lost_or_invented(
     services: Services, database_url: str, world: World, connection: Connection, upstream: RecordingUpstream,
     fresh: RunningGateway,

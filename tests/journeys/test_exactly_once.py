@@ -219,6 +219,7 @@ async def test_a_key_expires(
     assert upstream.calls == 2
 
 
+@pytest.mark.slow
 async def test_killed_mid_call_the_retry_is_paid_once_and_answered_once(
     services: Services, database_url: str, world: World, connection: Connection, upstream: RecordingUpstream
 ) -> None:

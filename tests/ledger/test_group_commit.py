@@ -152,7 +152,8 @@ async def test_a_lost_connection_charges_once(ledger: GroupCommit, world: World,
     assert await world.balance(agent) == 10_000 - 1 - 200
 
 
-async def test_an_unreachable_ledger_answers_unavailable() -> None:
+async def test_an_unreachable_ledger_answers_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exactly, "RETRY_SECONDS", (0.0, 0.05))
     nowhere = GroupCommit(
         DatabaseSettings(url="postgresql://x@127.0.0.1:1/x", connect_timeout=0.2), grace=timedelta(days=7)
     )
