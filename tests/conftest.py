@@ -47,10 +47,11 @@ settings.load_profile("tollway")
 # They take longest, so they begin first: at the end nobody waits for one that began late.
 FIRST = (
     "conformance/test_schemathesis.py", "devservices/test_supervisor.py", "simulator/test_simulator.py",
-    "cli/test_servers.py", "cli/test_operator_commands.py", "benchmarks/test_benchmarks.py", "benchmarks/test_sql.py",
-    "cli/test_commands.py", "docs/test_quick_starts.py", "journeys/test_who_pays.py", "admin_api/test_store_browser.py",
+    "cli/test_servers.py", "cli/test_operator_commands.py", "benchmarks/test_benchmarks.py", "cli/test_commands.py",
+    "docs/test_quick_starts.py", "journeys/test_who_pays.py", "admin_api/test_store_browser.py",
     "journeys/test_publisher_fields.py", "journeys/test_exactly_once.py", "journeys/test_paid_call.py",
-    "cli/test_secrets.py", "faults/test_crashes.py", "proxy/test_websocket.py", "payments/buying/test_owners.py",
+    "cli/test_secrets.py", "faults/test_crashes.py", "proxy/test_websocket.py", "proxy/test_http2.py",
+    "payments/buying/test_owners.py", "scale/test_pooler.py", "scale/test_two_hosts.py", "telemetry/test_sampler.py",
 )  # fmt: skip
 
 _numbers = count(1)
