@@ -164,7 +164,8 @@ Bodies of the gateway's own operations are JSON, sent with `Content-Type: applic
    endpoints and prices.
 5. Call it: any method on `{base}/publishers/<slug>/<path>`. The answer is the publisher's own; `X-Cost` says what it
    cost, `X-Balance` what is left. 402 means that the balance does not cover the price and says what is missing; nothing
-   was charged. A call that fails at the publisher (5xx, timeout, broken off) costs nothing.
+   was charged. A call that fails at the publisher (5xx, timeout, broken off) costs nothing; some publishers promise
+   more (`refund_rules`, and `seren.free_when` of their 402).
 6. Send a fresh `Idempotency-Key` with each purchase. If the connection breaks, repeat the request with the same key: it
    is paid once, and a finished answer comes back for nothing (`Idempotency-Replayed: true`).
 7. Over a limit: 429; wait `Retry-After` seconds. Receipt of a paid call: `GET {base}/receipts/<X-Request-Id>`.
