@@ -446,9 +446,24 @@ class StripeSettings(_Section):
     )
     recheck: Seconds = Field(default=60.0, description="How often Stripe is asked of payments that no event has ended")
 
+    @field_validator("secret_key")
+    @classmethod
+    def _secret_or_restricted(cls, value: str) -> str:
+        if value.strip() and not value.strip().startswith(("sk_", "rk_")):
+            raise ValueError("must be a secret or a restricted key, sk_… or rk_…")
+        return value.strip()
+
+    @field_validator("webhook_secrets")
+    @classmethod
+    def _signing(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        secrets = tuple(value.strip() for value in values if value.strip())
+        if not all(secret.startswith("whsec_") for secret in secrets):
+            raise ValueError("must be what signs events, whsec_…, and several of those with commas between them")
+        return secrets
+
     @model_validator(mode="after")
     def _key_and_secret(self) -> StripeSettings:
-        if bool(self.secret_key) != any(self.webhook_secrets):
+        if bool(self.secret_key) != bool(self.webhook_secrets):
             raise ValueError(
                 "TOLLWAY_STRIPE_SECRET_KEY and TOLLWAY_STRIPE_WEBHOOK_SECRETS belong together: without events no"
                 " payment arrives (docs/deposits.md)"

@@ -50,6 +50,22 @@ class Deposit:
         return (self.paid_cents or 0) - self.refunded_cents
 
 
+@dataclass(frozen=True, slots=True)
+class Became:
+    """Something that became of a deposit: a refund, a dispute or a fee, in atomic units."""
+
+    what: str
+    id: str
+    state: str
+    amount: int
+    owed: int
+    at: datetime
+
+    def __post_init__(self) -> None:
+        for name in ("amount", "owed"):
+            object.__setattr__(self, name, int(getattr(self, name)))
+
+
 INSERT = Command(
     """
     INSERT INTO card.deposit (id, wallet_id, organization_id, cents, amount, bonus, created_at, expires_at)
@@ -70,6 +86,23 @@ _DEPOSITS = """
 FIND = Statement(f"{_DEPOSITS} WHERE d.id = $1", Deposit)
 FIND_LAST = Statement(
     f"{_DEPOSITS} WHERE $1::text IS NULL OR d.state = $1 ORDER BY d.created_at DESC LIMIT $2", Deposit
+)
+# What became of one, oldest first. `owed`: of what was spent already.
+SINCE = Statement(
+    """
+    SELECT x.what, x.id, x.state, x.amount, x.owed, x.at FROM (
+        SELECT 'refund' AS what, r.id, r.amount, r.short AS owed, r.made_at AS at,
+               CASE WHEN r.returned_cause IS NULL THEN 'given back' ELSE 'did not arrive' END AS state
+          FROM card.refund r WHERE r.deposit_id = $1
+         UNION ALL
+        SELECT 'dispute', i.id, i.amount, i.short, i.made_at,
+               CASE WHEN i.returned_cause IS NULL THEN i.state ELSE 'won after all' END
+          FROM card.dispute i WHERE i.deposit_id = $1
+         UNION ALL
+        SELECT 'fee', f.id, f.amount, 0, f.booked_at, 'paid to Stripe' FROM card.fee f WHERE f.subject = $1) x
+     ORDER BY x.at, x.id
+    """,
+    Became,
 )
 LOCK_VERSION = Statement("SELECT version FROM card.deposit WHERE id = $1 FOR UPDATE", int, scalar=True)
 BY_SESSION = Statement("SELECT id::text FROM card.deposit WHERE session_id = $1", UUID, scalar=True)

@@ -12,7 +12,7 @@ import click
 
 from gateway.audit.entries import record
 from gateway.billing.card_deposits import Cards
-from gateway.billing.card_rows import FIND, FIND_LAST, Deposit, State
+from gateway.billing.card_rows import FIND, FIND_LAST, SINCE, Became, Deposit, State
 from gateway.cli.context import on_database
 from gateway.database.pool import Database
 from gateway.errors import Problem
@@ -44,16 +44,24 @@ def list_command(state: str | None, limit: int) -> None:
 @deposits.command("show")
 @click.argument("deposit_id", type=click.UUID)
 def show_command(deposit_id: UUID) -> int:
-    """Show one deposit. Exit status 1 when there is none."""
+    """Show one deposit, and what became of it since. Exit status 1 when there is none."""
 
-    async def work(_database: Database, cards: Cards) -> Deposit | None:
-        return await cards.find(deposit_id)
+    async def work(database: Database, _cards: Cards) -> tuple[Deposit | None, list[Became]]:
+        async with database.acquire() as connection:
+            return await FIND.first(connection, deposit_id), await SINCE.all(connection, deposit_id)
 
-    found = _run(work)
+    found, since = _run(work)
     if found is None:
         click.echo("No deposit has this id.", err=True)
         return 1
     click.echo(_line(found))
+    if found.receipt_url:
+        click.echo(f"  receipt  {found.receipt_url}")
+    cent = found.amount // found.cents
+    for one in since:
+        owed = f", {_dollars(one.owed // cent)} of it spent before" if one.owed else ""
+        amount = _dollars(one.amount // cent)
+        click.echo(f"  {one.at:%Y-%m-%d %H:%M}  {one.what}  {one.id}  {amount}  {one.state}{owed}")
     return 0
 
 
@@ -97,7 +105,7 @@ def _line(deposit: Deposit) -> str:
 
 
 def _dollars(cents: int) -> str:
-    return f"${cents // 100}.{cents % 100:02}"
+    return f"{'-' if cents < 0 else ''}${abs(cents) // 100}.{abs(cents) % 100:02}"
 
 
 def _cents(text: str) -> int:

@@ -108,7 +108,16 @@ async def test_a_stripe_that_is_away_is_unavailable(stripe: StripeServer) -> Non
         await StripeDoor(StripeSettings()).find_session("cs_test_1")
 
 
-def test_a_key_without_its_other_half_is_refused_and_not_shown() -> None:
-    with pytest.raises(SettingsError, match="TOLLWAY_STRIPE_WEBHOOK_SECRETS") as refused:
-        load({"TOLLWAY_STRIPE_SECRET_KEY": KEY})
-    assert KEY not in str(refused.value)
+@pytest.mark.parametrize(
+    ("key", "secrets"), [(KEY, ""), ("", SIGNING), (KEY.replace("sk_", "pk_"), SIGNING), (KEY, f"{SIGNING},we_{KEY}")]
+)
+def test_settings_that_would_take_no_money_are_refused_and_not_shown(key: str, secrets: str) -> None:
+    with pytest.raises(SettingsError, match="TOLLWAY_STRIPE_") as refused:
+        load({"TOLLWAY_STRIPE_SECRET_KEY": key, "TOLLWAY_STRIPE_WEBHOOK_SECRETS": secrets})
+    assert KEY[3:] not in str(refused.value)
+    assert SIGNING not in str(refused.value)
+
+
+def test_settings_may_have_spaces_where_somebody_has_copied_them() -> None:
+    found = load({"TOLLWAY_STRIPE_SECRET_KEY": f"{KEY} ", "TOLLWAY_STRIPE_WEBHOOK_SECRETS": f"{SIGNING}, {SIGNING}2,"})
+    assert (found.stripe.secret_key, found.stripe.webhook_secrets) == (KEY, (SIGNING, f"{SIGNING}2"))

@@ -406,7 +406,12 @@ async def test_an_operator_gives_a_deposit_back(stage: Stage) -> None:
     assert (await stage.balance(agent))["balance_atomic"] == 17_500_000
     await stage.hears()  # Stripe tells what is booked already
     assert "gave $17.50" in await stage.tollway("deposits", "refund", name)
-    assert "$30.00 given back" in await stage.tollway("deposits", "show", name)
+    shown = await stage.tollway("deposits", "show", name)
+    assert "paid $30.00, $30.00 given back" in shown
+    assert re.findall(r"  (?:(receipt|refund|fee)  \S+)(?:  (\$\S+)  (.*))?", shown) == [
+        ("receipt", "", ""), ("fee", "$1.17", "paid to Stripe"), ("refund", "$12.50", "did not arrive"),
+        ("refund", "$12.50", "given back"), ("refund", "$17.50", "given back"),
+    ]  # fmt: skip
     assert (await stage.balance(agent))["balance_atomic"] == 0
 
 

@@ -8,7 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.database.pool import connect
 from gateway.plans import load_plans
+from gateway.settings import DatabaseSettings
 from tests.payments.stripe.stage import Stage
 from tests.support.world import Agent
 
@@ -116,6 +118,24 @@ async def test_the_bonus_is_there_once_per_account_and_once_per_card(stage: Stag
     assert (await stage.post(other, "/wallet/bonus/payment-method", None)).status_code == 409
     await add(stage, other, stage.stripe.method(number="another"))
     assert (await stage.post(other, "/wallet/bonus/payment-method", None)).status_code == 200
+
+
+async def test_of_two_accounts_with_one_card_at_once_one_has_the_bonus(stage: Stage, database_url: str) -> None:
+    """The other is held up between looking at the card and claiming it."""
+    first, second = await stage.agent(), await stage.agent()
+    await add(stage, second, stage.stripe.method(number="shared"))
+    rival = await connect(DatabaseSettings(url=database_url))
+    async with rival.transaction():
+        claimed = "INSERT INTO card.bonus (fingerprint, account_id) SELECT fingerprint, $1 FROM card.payment_method"
+        await rival.execute(claimed + " WHERE organization_id = $2", first.id, second.organization_id)
+        claiming = asyncio.create_task(stage.post(second, "/wallet/bonus/payment-method", None))
+        async with asyncio.timeout(60):
+            while not await rival.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                assert not claiming.done()
+                await asyncio.sleep(0.02)
+    await rival.close()
+    assert (await claiming).status_code == 409
+    assert (await stage.balance(second))["promotional_balance_atomic"] == 0
 
 
 async def test_what_is_done_is_in_the_log(stage: Stage) -> None:
