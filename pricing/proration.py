@@ -7,6 +7,7 @@ costs more than the month. The day of a change is paid by the second, by the old
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 SECOND = timedelta(seconds=1)
@@ -37,6 +38,11 @@ def part_of_month(price: int, month: datetime, start: datetime, end: datetime) -
     return max(due(end) - due(start), 0)
 
 
-def overage(calls: int, included: int, price_per_thousand: int) -> int:
-    """Return the price of the calls beyond the included ones, rounded up to the next atomic unit."""
-    return -(-max(calls - included, 0) * price_per_thousand // THOUSAND)
+def overage(calls: int, included: int, prices: Iterable[tuple[int, int]]) -> int:
+    """Return the price of the calls beyond the included ones, rounded up to the next atomic unit.
+
+    `prices` are those of a thousand calls, and for how many seconds each held: what counts is their average.
+    """
+    held = list(prices)
+    seconds = sum(time for _, time in held)
+    return -(-max(calls - included, 0) * sum(price * time for price, time in held) // (THOUSAND * seconds))

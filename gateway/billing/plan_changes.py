@@ -23,7 +23,6 @@ from gateway.database.pool import Connection
 from gateway.database.statement import Command
 from gateway.errors import Conflict, InvalidRequest
 from gateway.identity.organization_plans import (
-    NOW,
     OCCUPIED,
     ROOMS,
     Held,
@@ -175,15 +174,19 @@ async def carry_out(
     account_id: UUID | None,
     own: Mapping[str, Any] | None = None,
 ) -> Held:
-    """Write a change down, which was decided and whose organization is locked."""
-    organization_id, now = before.period.organization_id, await NOW.one(connection)
+    """Write a change down, which was decided and whose organization is locked: as of the moment of the decision."""
+    organization_id, now = before.period.organization_id, before.at
     begins = month_end(now) if when == "month_end" else now
     await DELETE_COMING.run(connection, organization_id, now)
     if when == "stay":
         await END_PERIOD.run(connection, before.period.id, None, None, None)
     else:
-        if before.chosen:
-            await END_PERIOD.run(connection, before.period.id, begins, now, account_id)
+        if not before.chosen:  # the default plan until now: its included calls are the month's as well (plan_fees.py)
+            period, default = before.period, terms_of(before.plan)
+            await BEGIN_PERIOD.run(
+                connection, period.id, organization_id, period.plan_id, default, period.started_at, None
+            )  # fmt: skip
+        await END_PERIOD.run(connection, before.period.id, begins, now, account_id)
         terms = terms_of(target) | dict(own or {})
         await BEGIN_PERIOD.run(connection, uuid7(), organization_id, target.id, terms, begins, account_id)
     after = await book.held(connection, organization_id)

@@ -1,9 +1,10 @@
-"""What an organization's plans come to in a month: a fee for each time that it had one, and the calls beyond its plan.
+"""What an organization's plans come to in a month: a fee for each time that it had one, and the calls beyond them.
 
 Everything is read from what is stored: the terms that the organization had (organization_plans.py) and the count of the
-ledger (quotas.py). So a past month comes to the same whatever the file of plans says by now. The calls are held
-against the plan at the end of the month: an upgrade is good for all of it. Nothing is booked here; these become lines
-of the invoice.
+ledger (quotas.py). So a past month comes to the same whatever the file of plans says by now. Each plan counts for the
+part of the month that it lasted, with its fee, its included calls and its price for more: who changed in the last
+second, for a plan that includes more, has a second's worth of it. Nothing is booked here; these become lines of the
+invoice.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from gateway.database.pool import Connection
 from gateway.database.statement import Statement
 from gateway.plans import DECIMALS
 from pricing.money import parse_amount
-from pricing.proration import month_end, month_start, overage, part_of_month
+from pricing.proration import SECOND, month_end, month_start, overage, part_of_month
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,7 @@ OWING = Statement(
                                   = (p.organization_id, p.organization_id, $3, ($1 AT TIME ZONE 'UTC')::date)
      WHERE p.started_at < $2 AND (p.ends_at IS NULL OR p.ends_at > $1)
        AND ((p.terms->>'price_monthly')::numeric > 0
-            OR ((p.ends_at IS NULL OR p.ends_at >= $2) AND (p.terms->>'overage_price')::numeric > 0
-                AND c.value > (p.terms->>'included_calls')::numeric))
+            OR ((p.terms->>'overage_price')::numeric > 0 AND c.value > 0))
      GROUP BY p.organization_id
     """,
     UUID,
@@ -73,13 +73,11 @@ async def fees_of(connection: Connection, organization_id: UUID, month: datetime
     first, beyond = month_start(month), month_end(month)
     times = await TIMES.all(connection, organization_id, first, beyond)
     fees = [fee for time in times if (fee := _fee(time, first)).amount]
-    if times and times[-1].ends == beyond:
-        fees += _beyond(times[-1], await used(connection, organization_id, first.date()))
-    return fees
+    return fees + _beyond(times, first, await used(connection, organization_id, first.date()))
 
 
 async def organizations(connection: Connection, month: datetime) -> set[UUID]:
-    """Return the organizations that owe a fee for the UTC month of a moment."""
+    """Return the organizations that may owe a fee for the UTC month of a moment."""
     return set(await OWING.all(connection, month_start(month), month_end(month), KIND))
 
 
@@ -91,12 +89,31 @@ def _fee(time: _Time, month: datetime) -> Fee:
     return Fee("plan", f"Plan {time.terms['display_name']}, {month:%B %Y}{days}", 1, amount, str(time.id))
 
 
-def _beyond(time: _Time, calls: int) -> list[Fee]:
-    """Return the fee of the calls beyond those that the plan includes."""
-    included, price = time.terms["included_calls"], time.terms["overage_price"]
-    if included is None or price is None or calls <= included:
+def _beyond(times: list[_Time], month: datetime, calls: int) -> list[Fee]:
+    """Return the fee of the calls beyond those that the plans included, each for its part of the month."""
+    priced = [time for time in times if time.terms["overage_price"] is not None and _seconds(time, month)]
+    included = _included(times, month, calls)
+    if not priced or calls <= included:
         return []
-    amount = overage(calls, included, parse_amount(price, DECIMALS))
-    name = time.terms["display_name"]
-    text = f"{calls - included:,} calls beyond the {included:,} of the plan {name}, ${price} per 1,000"
-    return [Fee("overage", text, calls - included, amount, str(time.id))]
+    prices = [(parse_amount(time.terms["overage_price"], DECIMALS), _seconds(time, month)) for time in priced]
+    amount = overage(calls, included, prices)
+    is_one = len({price for price, _ in prices}) == 1
+    words = f"${priced[-1].terms['overage_price']} per 1,000" if is_one else "at the average of the plans' prices"
+    text = f"{calls - included:,} calls beyond the {included:,} included, {words}"
+    return [Fee("overage", text, calls - included, amount, str(priced[-1].id))] if amount else []
+
+
+def _included(times: list[_Time], month: datetime, calls: int) -> int:
+    """Return how many calls the plans of a month included. What a plan that costs nothing has allowed stays free."""
+    found, free = 0, 0
+    for time in times:
+        some: int | None = time.terms["included_calls"]
+        found += part_of_month(calls if some is None else some, month, time.begins, time.ends)
+        costs = time.terms["overage_price"] is not None or parse_amount(time.terms["price_monthly"], DECIMALS)
+        free = max(free, 0 if costs else some or 0)
+    return max(found, free)
+
+
+def _seconds(time: _Time, month: datetime) -> int:
+    """Return how long a time with a plan was, as its fee counts it."""
+    return part_of_month((month_end(month) - month) // SECOND, month, time.begins, time.ends)

@@ -43,11 +43,12 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The plan that an organization has, by its terms, and the one that follows at the end of `period`, if one does.
+    """The plan that an organization has `at` a moment, and the one that follows at the end of `period`, if one does.
 
-    `chosen` is whether there is a row: the default plan needs none.
+    Plans are by the organization's terms. `chosen` is whether there is a row: the default plan needs none.
     """
 
+    at: datetime
     plan: Plan
     period: Period
     chosen: bool
@@ -75,12 +76,12 @@ def _as_it_is(moment: datetime) -> datetime:
     return moment
 
 
-PERIODS_NOW = Statement(
+PERIODS = Statement(
     """
     SELECT id, organization_id, plan_id, terms, started_at, ends_at, set_by, cancelled_at, cancelled_by, created_at,
            updated_at
       FROM identity.organization_plan
-     WHERE organization_id = $1 AND (ends_at IS NULL OR ends_at > clock_timestamp()) ORDER BY started_at
+     WHERE organization_id = $1 AND (ends_at IS NULL OR ends_at > $2) ORDER BY started_at
     """,
     Period,
 )
@@ -114,7 +115,7 @@ class PlanBook:
     async def held(self, connection: Connection, organization_id: UUID) -> Held:
         """Return what plan an organization has now, and which one follows."""
         now = await NOW.one(connection)
-        rows = await PERIODS_NOW.all(connection, organization_id)
+        rows = await PERIODS.all(connection, organization_id, now)
         current = next((row for row in rows if row.started_at <= now), None)
         coming = next((row for row in rows if row.started_at > now), None)
         chosen = current is not None
@@ -124,8 +125,8 @@ class PlanBook:
             current = _default_period(organization_id, self.plans.free, began, ends_at)
         plan = self.plans.by_terms(current.plan_id, current.terms)
         if coming is None:
-            return Held(plan, current, chosen)
-        return Held(plan, current, chosen, self.plans.by_terms(coming.plan_id, coming.terms), coming)
+            return Held(now, plan, current, chosen)
+        return Held(now, plan, current, chosen, self.plans.by_terms(coming.plan_id, coming.terms), coming)
 
     async def demand_room(self, connection: Connection, organization_id: UUID, room: Room, *, more: int = 1) -> None:
         """Raise PlanLimitReached where the plan has no room for so many more.

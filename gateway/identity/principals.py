@@ -107,8 +107,7 @@ FIND_KEY = Statement(
       JOIN identity.account a ON a.id = k.account_id
       JOIN identity.organization o ON o.id = k.organization_id
       JOIN identity.membership m ON m.organization_id = k.organization_id AND m.account_id = k.account_id
-      LEFT JOIN identity.organization_plan p ON p.organization_id = k.organization_id AND p.started_at <= now()
-                                            AND (p.ends_at IS NULL OR p.ends_at > now())
+      LEFT JOIN identity.plan_now p ON p.organization_id = k.organization_id
      WHERE k.key_id = $1 AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
        AND a.status = 'active' AND o.deleted_at IS NULL
     """,

@@ -132,9 +132,8 @@ QUOTAS = Statement(
       JOIN ledger.counter c ON (c.scope, c.subject, c.kind, c.period)
                              = (e.organization_id, e.organization_id, $1,
                                 date_trunc('month', now() AT TIME ZONE 'UTC')::date)
-      LEFT JOIN identity.organization_plan p ON p.organization_id = e.organization_id AND p.started_at <= now()
-                                            AND (p.ends_at IS NULL OR p.ends_at > now())
-     CROSS JOIN LATERAL (SELECT CASE WHEN p.id IS NULL THEN $2::bigint
+      LEFT JOIN identity.plan_now p ON p.organization_id = e.organization_id
+     CROSS JOIN LATERAL (SELECT CASE WHEN p.plan_id IS NULL THEN $2::bigint
                                      ELSE (p.terms->>'included_calls')::bigint END AS included) q
      CROSS JOIN (VALUES (80), (100)) AS s (percent)
      WHERE q.included > 0 AND c.value * 100 >= q.included::numeric * s.percent

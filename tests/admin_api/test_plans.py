@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,8 +12,10 @@ import pytest
 import pytest_asyncio
 
 from gateway.audit.origin import Origin, acting
+from gateway.billing import plan_changes
 from gateway.billing.plan_changes import assign
 from gateway.billing.quotas import KIND
+from gateway.identity import organization_plans
 from gateway.identity.organization_plans import PlanBook
 from gateway.jobs.alerts import Alerts
 from gateway.settings import PlansSettings
@@ -199,7 +201,41 @@ async def test_of_two_that_choose_at_once_one_is_told_so(api: Api, clerk: Clerk)
         rows = await connection.fetchval(
             "SELECT count(*) FROM identity.organization_plan WHERE organization_id = $1", agent.organization_id
         )
-    assert rows == 2
+    assert rows == 3, "the default plan until then, the one that the operator gave, and the next one"
+
+
+async def test_a_change_at_the_turn_of_the_month_is_of_one_moment(
+    api: Api, clerk: Clerk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock passes the end of the present plan while a change is decided: what was decided is written."""
+    agent = await clerk.agent()
+    await assigned(api, agent, "starter")
+    turn = month_end(datetime.now(UTC))
+    async with api.services.database.transaction() as connection:
+        await connection.execute(
+            "UPDATE identity.organization_plan SET ends_at = $2 WHERE organization_id = $1 AND ends_at IS NULL",
+            agent.organization_id, turn,
+        )  # fmt: skip
+        await connection.execute(
+            "INSERT INTO identity.organization_plan (id, organization_id, plan_id, terms, started_at)"
+            " SELECT $2, $1, $3, '{}', $4", agent.organization_id, uuid4(), UUID(plan(api, "free")), turn,
+        )  # fmt: skip
+    moments = [turn - timedelta(milliseconds=1), turn + timedelta(milliseconds=1)]
+
+    class Clock:
+        async def one(self, _connection: object) -> datetime:
+            return moments.pop(0)
+
+    for module in (organization_plans, plan_changes):
+        monkeypatch.setattr(module, "NOW", Clock(), raising=False)
+    await assigned(api, agent, "pro")
+    async with api.services.database.acquire() as connection:
+        rows = await connection.fetch(
+            "SELECT plan_id::text, started_at, ends_at FROM identity.organization_plan WHERE organization_id = $1"
+            " ORDER BY started_at", agent.organization_id,
+        )  # fmt: skip
+    assert [row["plan_id"] for row in rows] == [plan(api, name) for name in ("free", "starter", "pro")]
+    assert [row["ends_at"] for row in rows] == [*(row["started_at"] for row in rows[1:]), None]
 
 
 async def test_a_plan_that_is_too_small_is_refused_by_how_much(api: Api, clerk: Clerk) -> None:

@@ -114,13 +114,39 @@ async def test_calls_beyond_the_included_ones(
     assert await amounts(connection, organization) == [("plan", 20_000_000), *due]
 
 
-async def test_an_upgrade_is_good_for_the_whole_month(connection: Connection, organization: UUID) -> None:
-    await had(connection, organization, "starter", "2026-11-01T00:00:00", "2026-11-16T00:00:00")
-    await had(connection, organization, "pro", "2026-11-16T00:00:00", None)
-    await called(connection, organization, 2_000_500)
-    assert await amounts(connection, organization) == [
-        ("plan", 10_000_000), ("plan", 50_000_000), ("overage", 50_000),
-    ]  # fmt: skip
+@pytest.mark.parametrize(
+    ("times", "calls", "due"),
+    [
+        # Half a month of each: 125,000 and 1,000,000 included, $0.20 and $0.10.
+        ([("starter", 16, {}), ("pro", None, {})], 2_000_500, 131_325_000),
+        ([("starter", 16, {}), ("pro", None, {})], 1_125_000, None),
+        # The last second of the month is worth a second.
+        ([("starter", "30T23:59:59", {}), ("pro", None, {})], 2_000_000, 349_999_933),
+        ([("starter", "30T23:59:59", {}), ("enterprise", None, {})], 2_000_000, 350_000_000),
+        # What was free stays free, also of a plan that the organization had for a day; and a day's calls are no gift.
+        ([("free", 30, {}), ("starter", None, {})], 10_000, None),
+        ([("free", 30, {}), ("starter", None, {})], 1_018_000, 200_000_000),
+        ([("starter", 30, {}), ("free", None, {"included_calls": 300_000})], 300_000, None),
+        # The same plan with other words or a new contract is one plan.
+        ([("starter", "07T11:22:33", {}), ("starter", None, {"price_monthly": "30"})], 250_001, 200),
+    ],
+)
+async def test_each_plan_includes_calls_for_its_part_of_the_month(
+    connection: Connection,
+    organization: UUID,
+    times: list[tuple[str, Any, dict[str, Any]]],
+    calls: int,
+    due: int | None,
+) -> None:
+    begins = "2026-11-01T00:00:00"
+    for name, until, own in times:
+        day = until if isinstance(until, str) else f"{until}T00:00:00"
+        ends = None if until is None else f"2026-11-{day}"
+        await had(connection, organization, name, begins, ends, **own)
+        begins = ends or ""
+    await called(connection, organization, calls)
+    fees = [fee.amount for fee in await fees_of(connection, organization, NOVEMBER) if fee.kind == "overage"]
+    assert fees == ([] if due is None else [due])
 
 
 async def test_overage_alone_is_owed_too(connection: Connection, organization: UUID) -> None:

@@ -76,7 +76,7 @@ def test_a_dearer_plan_never_costs_less_for_the_same_part(low: int, high: int, o
     [(0, 0, 200_000, 0), (37, 37, 200_000, 0), (38, 37, 200_000, 200), (1, 0, 1, 1), (1_001, 0, 999, 1_000)],
 )
 def test_overage(calls: int, included: int, price: int, due: int) -> None:
-    assert overage(calls, included, price) == due
+    assert overage(calls, included, [(price, 5)]) == due
 
 
 @given(st.integers(0, 10**12), st.integers(0, 10**12), prices)
@@ -84,4 +84,4 @@ def test_overage_is_never_below_its_exact_price_and_less_than_a_unit_above(
     calls: int, included: int, price: int
 ) -> None:
     exact = max(calls - included, 0) * price
-    assert 0 <= overage(calls, included, price) * 1_000 - exact < 1_000
+    assert 0 <= overage(calls, included, [(price, 3), (price, 4)]) * 1_000 - exact < 1_000
