@@ -19,6 +19,7 @@ import click
 
 from benchmarks.seeding import PRICE, World, give_a_past, prepare
 from benchmarks.stack import Services, directory, services
+from gateway.analytics.endpoints import REVENUE
 from gateway.analytics.revenue import BY_DAY, TOP, WINDOW
 from gateway.analytics.rollups import REBUILD, differences
 from gateway.catalog.usage import usage_of
@@ -48,7 +49,7 @@ async def _run(stores: Services, small: int, large: int, agents: int, tail: int,
         await _side(place, calls, agents, tail) for place, calls in ((stores, small), (stores.database("large"), large))
     ]
     wrong = [difference for connection, _ in sides for difference in await differences(connection)]
-    click.echo(f"{'answer':<16}{small:>12,}{large:>12,}   ratio")
+    click.echo(f"{'answer':<20}{small:>12,}{large:>12,}   ratio")
     for name in _answers(*sides[0]):
         times: list[list[float]] = [[], []]
         for _ in range(rounds):
@@ -57,7 +58,7 @@ async def _run(stores: Services, small: int, large: int, agents: int, tail: int,
                 await _answers(*side)[name]()
                 times[index].append((time.perf_counter() - began) * 1e3)
         few, many = median(times[0]), median(times[1])
-        click.echo(f"{name:<16}{few:>9.2f} ms{many:>9.2f} ms   {many / few:.2f}")
+        click.echo(f"{name:<20}{few:>9.2f} ms{many:>9.2f} ms   {many / few:.2f}")
     for connection, _ in sides:
         await connection.close()
     click.echo("the sums agree" if not wrong else "\n".join(wrong))
@@ -86,6 +87,7 @@ def _answers(connection: Connection, world: World) -> dict[str, Callable[[], Awa
     return {
         "revenue": lambda: WINDOW.one(connection, account, month, today),
         "revenue-by-day": lambda: BY_DAY.all(connection, account, month, today),
+        "revenue-by-endpoint": lambda: REVENUE.all(connection, account, month, today, 100),
         "top-agents": lambda: TOP.all(connection, account, 10),
         "counts": lambda: usage_of(connection, [publisher]),
     }

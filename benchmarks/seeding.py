@@ -155,8 +155,8 @@ CHARGES = """
         SELECT p.cause, 'charge', 0, l.id, $4::bigint, l.wallet_id, $5::bigint, p.at
           FROM past p JOIN lot l ON l.number = p.lot
     ), ended AS (
-        INSERT INTO ledger.settlement (exchange_id, outcome, reason, status, bytes_out, ended_at)
-        SELECT cause, 'settled', 'delivered', 200, 1024, at FROM past
+        INSERT INTO ledger.settlement (exchange_id, outcome, reason, status, bytes_out, method, endpoint, ended_at)
+        SELECT cause, 'settled', 'delivered', 200, 1024, 'GET', format('/v1/%s/{id}', lot % 10), at FROM past
     ), taken AS (
         UPDATE ledger.account a SET balance = a.balance - s.amount
           FROM (SELECT l.id, count(*) * $5::bigint AS amount

@@ -6,8 +6,9 @@ earned in others is in `other_assets`. Sums are kept by a job and complete to th
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query
@@ -18,7 +19,9 @@ from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import Answer, Moment
 from admin_api.kit.needs import needs
 from admin_api.kit.problems import refusals
-from gateway.analytics import revenue
+from gateway.analytics import endpoints, revenue
+from gateway.analytics.endpoints import MOST, NONE
+from gateway.analytics.endpoints import REVENUE as BY_ENDPOINT
 from gateway.analytics.revenue import BY_DAY, TOP, WINDOW, Revenue, change, purses
 from gateway.catalog.assets import Asset
 from gateway.identity.permissions import Permission
@@ -30,6 +33,7 @@ router = APIRouter(
     route_class=StrictRoute,
 )
 READER = needs(Permission.EARNINGS_READ)
+EXTENSION: dict[str, Any] = {"x-extension": True}
 Days = Annotated[int, Query(ge=1, le=365, description="How many UTC days, today is the last of them.")]
 
 
@@ -86,6 +90,45 @@ class TopAgent(Answer):
     query_count: int
     balance_atomic: Annotated[int, Field(description="What it could spend here now; 0 of a payer on a chain.")]
     last_active: Moment | None = None
+
+
+class EndpointRevenue(Answer):
+    """What one endpoint has brought: a documented path, a tool's name, or `query` of a database.
+
+    Rows are those of a database's answers. Calls were paid and not given back; bytes and rows are of all calls.
+    """
+
+    method: str | None
+    endpoint: str | None
+    calls: int
+    revenue: str
+    revenue_atomic: int
+    gross_atomic: int
+    fees_atomic: int
+    bytes_in: int
+    bytes_out: int
+    rows: int
+
+
+class AssetEndpoints(Answer):
+    """The endpoints that were called in one asset, by revenue.
+
+    `others` is everything that is not listed: paths without a documented name, calls that have not ended yet, direct
+    charges, and what is beyond `limit`. All of it together is the revenue of these days.
+    """
+
+    asset_id: UUID
+    asset: str
+    endpoints: list[EndpointRevenue]
+    others: EndpointRevenue
+
+
+class RevenueByEndpoint(Answer):
+    """A window of days, by endpoint; the primary asset first."""
+
+    period_start: str
+    period_end: str
+    assets: list[AssetEndpoints]
 
 
 @router.get(
@@ -174,6 +217,68 @@ async def get_top_agents(
         found = await TOP.all(connection, main.account_id, limit)
     asset = services.catalog.assets[main.asset_id]
     return [_ranked(rank, one, asset) for rank, one in enumerate(found, 1)]
+
+
+@router.get(
+    "/revenue-by-endpoint",
+    operation_id="get_revenue_by_endpoint",
+    dependencies=[READER],
+    responses=refusals(400, 401, 403, 404),
+    openapi_extra=EXTENSION,
+)
+async def get_revenue_by_endpoint(
+    organization_id: UUID,
+    publisher_id: UUID,
+    services: ServicesDep,
+    days: Days = 30,
+    limit: Annotated[int, Query(ge=1, le=MOST, description="How many endpoints are listed for each asset.")] = 100,
+) -> RevenueByEndpoint:
+    """Return what each endpoint has brought in the last days, and what was delivered of it. Extension."""
+    last = datetime.now(UTC).date()
+    first = last - timedelta(days=days - 1)
+    async with services.database.transaction(isolation="repeatable_read", readonly=True) as connection:
+        found = [
+            _by_endpoint(
+                services.catalog.assets[purse.asset_id],
+                await BY_ENDPOINT.all(connection, purse.account_id, first, last, limit),
+                await WINDOW.one(connection, purse.account_id, first, last),
+            )
+            for purse in await purses(connection, organization_id, publisher_id)
+        ]
+    return RevenueByEndpoint(period_start=first.isoformat(), period_end=last.isoformat(), assets=found)
+
+
+def _by_endpoint(asset: Asset, found: list[endpoints.EndpointRevenue], total: Revenue) -> AssetEndpoints:
+    """Return the endpoints of one asset, and the rest of its revenue."""
+    listed = [one for one in found if one.endpoint is not None]
+    (rest,) = [one for one in found if one.endpoint is None] or [NONE]
+    others = replace(
+        rest,
+        calls=total.calls - sum(one.calls for one in listed),
+        spent=total.spent - sum(one.spent for one in listed),
+        fee=total.fee - sum(one.fee for one in listed),
+    )
+    return AssetEndpoints(
+        asset_id=asset.id,
+        asset=asset.symbol,
+        endpoints=[_brought(one, asset) for one in listed],
+        others=_brought(others, asset),
+    )
+
+
+def _brought(one: endpoints.EndpointRevenue, asset: Asset) -> EndpointRevenue:
+    return EndpointRevenue(
+        method=one.method,
+        endpoint=one.endpoint,
+        calls=one.calls,
+        revenue=_amount(one.spent - one.fee, asset),
+        revenue_atomic=one.spent - one.fee,
+        gross_atomic=one.spent,
+        fees_atomic=one.fee,
+        bytes_in=one.bytes_in,
+        bytes_out=one.bytes_out,
+        rows=one.rows,
+    )
 
 
 def _ranked(rank: int, agent: revenue.TopAgent, asset: Asset) -> TopAgent:

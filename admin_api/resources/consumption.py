@@ -7,20 +7,38 @@ the gateway is in `gateway`, an extension.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import Field
 
 from admin_api.kit.access import ServicesDep
 from admin_api.kit.body import StrictRoute
-from admin_api.kit.envelope import Answer, Moment, PaginationMeta
 from admin_api.kit.needs import needs
 from admin_api.kit.problems import refusals
+from admin_api.resources.consumption_models import (
+    ConsumptionPeriodData,
+    ConsumptionSummary,
+    EndpointBillingEventsResponse,
+    GatewayUsage,
+    OrganizationConsumption,
+    OrganizationConsumptionResponse,
+    ProjectConsumption,
+    ProjectConsumptionResponse,
+    ProjectSales,
+    SalesOf,
+    SalesOn,
+    Spend,
+    UsageSummariesResponse,
+    UsageSummary,
+    UsedAt,
+    UsedOf,
+    UsedOn,
+)
+from gateway.analytics.endpoints import EndpointUse, sold_endpoints, used_endpoints
 from gateway.analytics.usage import PROJECTS, Sold, Use, sold, used
 from gateway.catalog.assets import Asset
 from gateway.catalog.refusals import refused
@@ -81,177 +99,6 @@ def _asked(
 DateWindow = Annotated[Window, Depends(_asked)]
 
 
-class ConsumptionSummary(Answer):
-    """What computes and their storage have used: zeros, as there are none."""
-
-    active_time_seconds: float = 0.0
-    compute_time_seconds: float = 0.0
-    data_transfer_bytes: int = 0
-    synthetic_storage_size_bytes: int = 0
-    written_data_bytes: int = 0
-
-
-class ConsumptionPeriodData(ConsumptionSummary):
-    """The same of the part of a month that lies in the window; `period_id` is YYYY-MM."""
-
-    period_id: str
-
-
-class Spend(Answer):
-    """Money in one asset, refunds taken off."""
-
-    asset_id: UUID
-    symbol: str
-    spent: str
-    spent_atomic: int
-
-
-class Used(Answer):
-    """Calls that were paid and not given back; bytes of all calls, as sent to publishers and as delivered."""
-
-    calls: int
-    bytes_in: int
-    bytes_out: int
-    spend: list[Spend]
-
-
-class UsedAt(Used):
-    """The same at one publisher."""
-
-    publisher_id: UUID
-    publisher_slug: str
-
-
-class UsedOn(Used):
-    """The same on one UTC day; days without use are left out."""
-
-    date: str
-
-
-class GatewayUsage(Used):
-    """What the organization's wallets have used of publishers. Extension."""
-
-    by_publisher: list[UsedAt]
-    by_day: list[UsedOn]
-
-
-class Sales(Answer):
-    """Calls that were paid and not given back, and what was paid for them."""
-
-    calls: int
-    spend: list[Spend]
-
-
-class SalesOf(Sales):
-    """The same of one publisher."""
-
-    publisher_id: UUID
-    publisher_slug: str
-
-
-class ProjectSales(Sales):
-    """What was used of the publishers that belong to a project, by everybody. Extension."""
-
-    by_publisher: list[SalesOf]
-
-
-class ProjectConsumption(Answer):
-    """What a project has consumed."""
-
-    project_id: UUID
-    current_month: ConsumptionSummary
-    since: Annotated[Moment, Field(alias="from")]
-    until: Annotated[Moment, Field(alias="to", description="The first moment after the window.")]
-    periods: list[ConsumptionPeriodData]
-    gateway: ProjectSales
-
-
-class ProjectConsumptionResponse(Answer):
-    """Envelope."""
-
-    data: ProjectConsumption
-    pagination: PaginationMeta | None = None
-
-
-class OrganizationConsumption(Answer):
-    """What an organization has consumed."""
-
-    organization_id: UUID
-    current_month: ConsumptionSummary
-    since: Annotated[Moment, Field(alias="from")]
-    until: Annotated[Moment, Field(alias="to", description="The first moment after the window.")]
-    periods: list[ConsumptionPeriodData]
-    gateway: GatewayUsage
-
-
-class OrganizationConsumptionResponse(Answer):
-    """Envelope."""
-
-    data: OrganizationConsumption
-    pagination: PaginationMeta | None = None
-
-
-class UsageSummary(Answer):
-    """What a project has used in a period."""
-
-    organization_id: UUID
-    project_id: UUID
-    project_name: str
-    project_region: str
-    period_start: str
-    period_end: str
-    compute_hours_small: float
-    compute_hours_medium: float
-    compute_hours_large: float
-    compute_hours_xlarge: float
-    storage_gb_avg: float
-    pitr_gb_avg: float
-    compute_cost_usd: float
-    storage_cost_usd: float
-    total_cost_usd: float
-
-
-class UsageSummariesResponse(Answer):
-    """Envelope, with what was used of publishers in `gateway`, an extension."""
-
-    data: list[UsageSummary]
-    pagination: PaginationMeta | None = None
-    gateway: GatewayUsage
-
-
-class ComputeUsageEventDebugRecord(Answer):
-    """What happened to a compute."""
-
-    event_time: str
-    event_type: str
-
-
-class UsageEventDebugRecord(Answer):
-    """Something that is billed of an endpoint."""
-
-    event_timestamp: str
-    event_type: str
-    metadata: str
-    quantity: float
-    unit: str
-
-
-class EndpointBillingEvents(Answer):
-    """What a compute's bill is made of."""
-
-    organization_id: str
-    endpoint_id: str
-    compute_usage_events: list[ComputeUsageEventDebugRecord]
-    usage_events: list[UsageEventDebugRecord]
-
-
-class EndpointBillingEventsResponse(Answer):
-    """Envelope."""
-
-    data: EndpointBillingEvents
-    pagination: PaginationMeta | None = None
-
-
 @router.get(
     "/projects/{project_id}/consumption",
     operation_id="get_project_consumption",
@@ -264,8 +111,9 @@ async def get_project_consumption(
 ) -> ProjectConsumptionResponse:
     """Return what a project has consumed, by default since the first of this month. It has no computes yet."""
     async with services.database.acquire() as connection:
-        found = await sold(connection, inside.project.id, days.first, days.last)
-    data = {"project_id": inside.project.id, "gateway": _project_sales(found, services), **_computes(days)}
+        asked = connection, inside.project.id, days.first, days.last
+        sales = _project_sales(await sold(*asked), await sold_endpoints(*asked), services)
+    data = {"project_id": inside.project.id, "gateway": sales, **_computes(days)}
     return ProjectConsumptionResponse(data=ProjectConsumption.model_validate(data))
 
 
@@ -355,6 +203,7 @@ def _computes(days: Window) -> dict[str, Any]:
 async def _gateway(services: Services, organization_id: UUID, days: Window) -> GatewayUsage:
     async with services.database.acquire() as connection:
         found = await used(connection, organization_id, days.first, days.last)
+        endpoints = await used_endpoints(connection, organization_id, days.first, days.last)
     assets = services.catalog.assets
     publishers: dict[tuple[UUID, str], list[Use]] = {}
     dates: dict[date, list[Use]] = {}
@@ -367,14 +216,35 @@ async def _gateway(services: Services, organization_id: UUID, days: Window) -> G
             UsedAt(publisher_id=publisher, publisher_slug=slug, **_sums(uses, assets))
             for (publisher, slug), uses in publishers.items()
         ],
+        by_endpoint=_by_endpoint(endpoints, assets),
         by_day=[UsedOn(date=day.isoformat(), **_sums(uses, assets)) for day, uses in dates.items()],
     )
 
 
-def _project_sales(found: list[Sold], services: Services) -> ProjectSales:
+def _by_endpoint(found: list[EndpointUse], assets: Mapping[UUID, Asset]) -> list[UsedOf]:
+    """Return one entry for each endpoint, in their order; one that was paid in two assets is one."""
+    endpoints: dict[tuple[UUID, str, str], list[EndpointUse]] = {}
+    for use in found:
+        endpoints.setdefault((use.publisher_id, use.method, use.endpoint), []).append(use)
+    return [
+        UsedOf(
+            publisher_id=publisher,
+            publisher_slug=uses[0].slug,
+            method=method,
+            endpoint=endpoint,
+            rows=sum(use.rows for use in uses),
+            **_sums(uses, assets),
+        )
+        for (publisher, method, endpoint), uses in endpoints.items()
+    ]
+
+
+def _project_sales(found: list[Sold], endpoints: list[EndpointUse], services: Services) -> ProjectSales:
     publishers: dict[tuple[UUID, str], list[Sold]] = {}
+    dates: dict[date, list[Sold]] = {}
     for one in found:
         publishers.setdefault((one.publisher_id, one.slug), []).append(one)
+        dates.setdefault(one.day, []).append(one)
 
     def sums(sales: list[Sold]) -> dict[str, Any]:
         spent: dict[UUID, int] = {}
@@ -387,10 +257,13 @@ def _project_sales(found: list[Sold], services: Services) -> ProjectSales:
         SalesOf(publisher_id=publisher, publisher_slug=slug, **sums(sales))
         for (publisher, slug), sales in publishers.items()
     ]
-    return ProjectSales(by_publisher=of, **sums(found))
+    on = [SalesOn(date=day.isoformat(), **sums(sales)) for day, sales in dates.items()]
+    return ProjectSales(
+        by_publisher=of, by_endpoint=_by_endpoint(endpoints, services.catalog.assets), by_day=on, **sums(found)
+    )
 
 
-def _sums(uses: list[Use], assets: Mapping[UUID, Asset]) -> dict[str, Any]:
+def _sums(uses: Sequence[Use | EndpointUse], assets: Mapping[UUID, Asset]) -> dict[str, Any]:
     spent: dict[UUID, int] = {}
     for use in uses:
         spent[use.asset_id] = spent.get(use.asset_id, 0) + use.spent

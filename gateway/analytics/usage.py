@@ -35,14 +35,7 @@ class Use:
 
 USED = Statement(
     """
-    WITH mine AS MATERIALIZED (
-        SELECT w.id FROM identity.membership m JOIN ledger.wallet w ON w.owner_id = m.account_id
-         WHERE m.organization_id = $1
-           AND m.organization_id = (SELECT o.id FROM identity.membership x
-                                      JOIN identity.organization o ON o.id = x.organization_id
-                                     WHERE x.account_id = m.account_id AND o.deleted_at IS NULL
-                                     ORDER BY o.is_personal DESC, x.created_at, o.id LIMIT 1)
-    ), used AS (
+    WITH mine AS MATERIALIZED (SELECT id FROM analytics.wallets_of($1)), used AS (
         SELECT d.account_id, d.day, d.calls, d.spent, d.bytes_in, d.bytes_out
           FROM mine JOIN analytics.agent_day d ON d.payer = mine.id AND d.day BETWEEN $2 AND $3
         UNION ALL
@@ -66,8 +59,9 @@ USED = Statement(
 
 @dataclass(frozen=True, slots=True)
 class Sold:
-    """What was called of one publisher, in one ledger asset. Refunds are taken off."""
+    """What was called of one publisher on one day, in one ledger asset. Refunds are taken off."""
 
+    day: date
     publisher_id: UUID
     slug: str
     asset_id: UUID
@@ -79,26 +73,23 @@ class Sold:
             object.__setattr__(self, name, int(getattr(self, name)))
 
 
-# Publishers that are deleted by now have sold what they sold.
 SOLD = Statement(
     """
     WITH mine AS MATERIALIZED (
-        SELECT a.id, a.asset_id, p.id AS publisher_id, p.slug
-          FROM catalog.publisher p JOIN ledger.account a ON a.publisher_id = p.id AND a.purpose = 'earnings'
-         WHERE p.project_id = $1
+        SELECT id, asset_id, publisher_id, slug FROM analytics.accounts_of_project($1)
     ), sold AS (
-        SELECT d.account_id, d.calls, d.spent
+        SELECT d.account_id, d.day, d.calls, d.spent
           FROM mine JOIN analytics.day d ON d.account_id = mine.id AND d.day BETWEEN $2 AND $3
         UNION ALL
-        SELECT b.account_id, b.calls, b.spent
+        SELECT b.account_id, b.day, b.calls, b.spent
           FROM analytics.mark m
           CROSS JOIN LATERAL analytics.booked(m.upto, m.never, ARRAY(SELECT id FROM mine)) b
          WHERE b.day BETWEEN $2 AND $3
     )
-    SELECT mine.publisher_id, mine.slug, mine.asset_id, sum(s.calls) AS calls, sum(s.spent) AS spent
+    SELECT s.day, mine.publisher_id, mine.slug, mine.asset_id, sum(s.calls) AS calls, sum(s.spent) AS spent
       FROM sold s JOIN mine ON mine.id = s.account_id
-     GROUP BY mine.publisher_id, mine.slug, mine.asset_id
-     ORDER BY mine.slug, mine.asset_id
+     GROUP BY s.day, mine.publisher_id, mine.slug, mine.asset_id
+     ORDER BY s.day, mine.slug, mine.asset_id
     """,
     Sold,
 )

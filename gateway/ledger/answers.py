@@ -77,7 +77,9 @@ FIND = Statement(
     Claim,
 )
 STORE = Statement(
-    "SELECT ledger.store_answer($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)", str, scalar=True
+    "SELECT ledger.store_answer($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+    str,
+    scalar=True,
 )
 RELEASE = Command("DELETE FROM ledger.answer WHERE owner_id = $1 AND key = $2 AND exchange_id = $3 AND status IS NULL")
 EXPIRE = Command(
@@ -138,7 +140,7 @@ class Answers:
             lambda connection: STORE.one(
                 connection, owner_id, key, exchange_id, answer.status, headers, answer.body, answer.request_body_hash,
                 settlement is not None, end.reason, end.status, end.bytes_in, end.bytes_out, end.method,
-                end.target_hash, end.body_hash,
+                end.target_hash, end.body_hash, end.endpoint, end.rows,
             )
         )  # fmt: skip
         return verdict == "stored"

@@ -144,7 +144,8 @@ PAGES: dict[Table, Statement[Line]] = {
         SELECT s.exchange_id AS key, 'settlement' AS kind, 0 AS leg, json_build_object(
                    'exchange_id', s.exchange_id, 'outcome', s.outcome, 'reason', s.reason, 'status', s.status,
                    'bytes_in', s.bytes_in, 'bytes_out', s.bytes_out, 'method', s.method,
-                   'target_hash', s.target_hash, 'body_hash', s.body_hash, 'ended_at', s.ended_at)::text AS text
+                   'target_hash', s.target_hash, 'body_hash', s.body_hash, 'endpoint', s.endpoint,
+                   'row_count', s.row_count, 'ended_at', s.ended_at)::text AS text
           FROM ledger.settlement s
          WHERE s.exchange_id >= $1 AND (s.exchange_id > $1 OR ($2::text = 'grant' AND $3::smallint < 0))
            AND s.exchange_id < $4

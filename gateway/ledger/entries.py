@@ -17,16 +17,17 @@ POST_CHARGES = Statement(
     SELECT verdict, available, deposit, promotional, funded, kind, counted
       FROM ledger.post_charges($1::uuid[], $2::bigint[], $3::uuid[], $4::bigint[], $5::text[]::numeric[],
                                $6::text[]::numeric[], $7, $8::uuid[], $9::text[], $10::smallint[], $11::bigint[],
-                               $12::bigint[], $13::text[], $14::bytea[], $15::bytea[], $16::uuid[], $17::integer[],
-                               $18::uuid[], $19::uuid[], $20::text[], $21::date[], $22::text[]::numeric[],
-                               $23::boolean[], $24::text[]::numeric[], $25::text[]::numeric[])
+                               $12::bigint[], $13::text[], $14::bytea[], $15::bytea[], $18::uuid[], $19::integer[],
+                               $20::uuid[], $21::uuid[], $22::text[], $23::date[], $24::text[]::numeric[],
+                               $25::boolean[], $26::text[]::numeric[], $27::text[]::numeric[], $16::text[],
+                               $17::bigint[])
     """,
     ChargeVerdict,
 )
 SETTLE = Command(
     """
     SELECT ledger.settle($1::uuid[], $2::text[], $3::smallint[], $4::bigint[], $5::bigint[], $6::text[], $7::bytea[],
-                         $8::bytea[], false)
+                         $8::bytea[], false, $9::text[], $10::bigint[])
     """
 )
 
@@ -56,6 +57,8 @@ class Settlement:
     """How an exchange ended without a refund, and what its receipt will say: sizes are body bytes either way.
 
     `target_hash` is the sha256 of the request target as sent, `body_hash` that of the response body as delivered.
+    `endpoint` is what was called by its documented name, "" when it has none, None when nothing was delivered; `rows`
+    are those of a database's answer.
     """
 
     exchange_id: UUID
@@ -66,6 +69,8 @@ class Settlement:
     method: str | None = None
     target_hash: bytes | None = None
     body_hash: bytes | None = None
+    endpoint: str | None = None
+    rows: int | None = None
 
 
 async def post(
@@ -94,7 +99,7 @@ async def post(
 
 
 def settlement_columns(ends: list[Settlement]) -> tuple[list[Any], ...]:
-    """Return settlements as the arrays that ledger.settle and ledger.post_charges take."""
+    """Return settlements as the arrays that the ledger's functions take."""
     return (
         [end.exchange_id for end in ends],
         [end.reason for end in ends],
@@ -104,4 +109,6 @@ def settlement_columns(ends: list[Settlement]) -> tuple[list[Any], ...]:
         [end.method for end in ends],
         [end.target_hash for end in ends],
         [end.body_hash for end in ends],
+        [end.endpoint for end in ends],
+        [end.rows for end in ends],
     )

@@ -40,9 +40,10 @@ PLACE_HOLDS = Statement(
     SELECT verdict, available, kind, counted
       FROM ledger.place_holds($1::uuid[], $2::bigint[], $3::uuid[], $4::bigint[], $5::text[]::numeric[], $6,
                               $7::text[]::numeric[], $8::text[]::numeric[], $9::uuid[], $10::text[], $11::smallint[],
-                              $12::bigint[], $13::bigint[], $14::text[], $15::bytea[], $16::bytea[], $17,
-                              $18::integer[], $19::uuid[], $20::uuid[], $21::text[], $22::date[],
-                              $23::text[]::numeric[], $24::boolean[], $25::text[]::numeric[], $26::text[]::numeric[])
+                              $12::bigint[], $13::bigint[], $14::text[], $15::bytea[], $16::bytea[], $19,
+                              $20::integer[], $21::uuid[], $22::uuid[], $23::text[], $24::date[],
+                              $25::text[]::numeric[], $26::boolean[], $27::text[]::numeric[], $28::text[]::numeric[],
+                              $17::text[], $18::bigint[])
     """,
     HoldVerdict,
 )
@@ -50,7 +51,7 @@ FINISH_HOLD = Statement(
     """
     SELECT verdict, available
       FROM ledger.finish_hold($1, $2::text::numeric, $3::text::numeric, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
-                              $15, $16)
+                              $15, $16, $17, $18)
     """,
     HoldVerdict,
 )
@@ -253,4 +254,5 @@ def _columns(holds: Holds, capture: Capture) -> tuple[object, ...]:
     return (
         end.exchange_id, str(capture.amount), str(capture.fee), end.reason, end.status, end.bytes_in, end.bytes_out,
         holds.grace, end.method, end.target_hash, end.body_hash, capture.owner_id, capture.key, *kept,
+        end.endpoint, end.rows,
     )  # fmt: skip

@@ -83,12 +83,12 @@ DELIVER = Statement(
     """
     SELECT chain.deliver(d.id, d.worker_id, d.owner_id, d.key, d.answered, d.headers, d.answer, d.request, d.reason,
                          d.status, d.bytes_in, d.bytes_out, d.method, d.target, d.body, d.amount::numeric,
-                         d.fee::numeric)::text
+                         d.fee::numeric, d.endpoint, d.rows)::text
       FROM unnest($1::uuid[], $2::integer[], $3::uuid[], $4::text[], $5::smallint[], $6::bytea[], $7::bytea[],
                   $8::bytea[], $9::text[], $10::smallint[], $11::bigint[], $12::bigint[], $13::text[], $14::bytea[],
-                  $15::bytea[], $16::text[], $17::text[])
+                  $15::bytea[], $16::text[], $17::text[], $18::text[], $19::bigint[])
            WITH ORDINALITY AS d (id, worker_id, owner_id, key, answered, headers, answer, request, reason, status,
-                                 bytes_in, bytes_out, method, target, body, amount, fee, place)
+                                 bytes_in, bytes_out, method, target, body, amount, fee, endpoint, rows, place)
      ORDER BY d.place
     """,
     str,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gateway.proxy.meter import Meter
     from gateway.proxy.onchain.payment import CallPayment
     from gateway.upstreams.auth.authenticator import Authenticator
+    from gateway.upstreams.postgres.queries import Rows
     from gateway.upstreams.turnstile import Turnstile
     from pricing.sql.budget import Budget
     from pricing.tariffs.tiered import TierRate
@@ -75,6 +76,7 @@ class Exchange:
         "marks",
         "meter",
         "method",
+        "named",
         "outcome",
         "own",
         "path",
@@ -87,6 +89,7 @@ class Exchange:
         "quote",
         "read_body",
         "receive",
+        "rows",
         "scope",
         "send",
         "sent",
@@ -121,6 +124,8 @@ class Exchange:
         self.meter: Meter | None = None  # quote: reads what the call costs, where that is known afterwards
         self.tiers: TierRate | None = None  # quote: what the call costs by its caller's month, where that decides
         self.read_body: bytes | None = None  # query, purchase: its body, read before it is known who pays for it
+        self.named: str | None = None  # query, tool: what is called, where it is no documented path
+        self.rows: Rows | None = None  # query: what was read for it
         self.budget: Budget | None = None  # query: what a planned query may come to, in rows
         self.own: Authenticator | None = None  # admit: the caller's own token, where the publisher asks for it
         self.place: Turnstile | None = None  # admit: where the call holds one of the publisher's places

@@ -157,6 +157,7 @@ class Queries:
     async def _answer(self, purse: Purse, asked: Asked, authorize: Authorize) -> None:
         """Run it within what `authorize` returns for its budget, in rows, and answer it."""
         services, settings, exchange = self._services, self._services.settings, purse.exchange
+        exchange.named = "query"
         outlet = Outlet(
             exchange,
             purse,

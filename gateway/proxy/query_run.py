@@ -64,6 +64,7 @@ class Run:
         self.bounds = replace(bounds, rows=rows + whole, size=size)
         self.folded = query.planned.folded
         self.outlet.name_columns(query.described.columns, query.described.types)
+        self.purse.exchange.rows = self.read
         self.began = perf_counter()
         self.allowed = True
 

@@ -66,4 +66,13 @@ def settlement_of(exchange: Exchange, reason: str) -> Settlement:
         exchange.method,
         hashlib.sha256(target).digest(),
         exchange.body_hasher.digest() if exchange.body_hasher is not None else None,
+        _endpoint_of(exchange),
+        exchange.rows.count if exchange.rows is not None else None,
     )
+
+
+def _endpoint_of(exchange: Exchange) -> str:
+    """Return what was called by the name that its publisher knows it by, or nothing: what has none counts together."""
+    if exchange.named is not None:
+        return exchange.named
+    return next((one.path for one in exchange.candidates if one is not None), "")

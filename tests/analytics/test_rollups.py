@@ -12,14 +12,15 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from gateway.analytics.endpoints import REVENUE, EndpointRevenue
 from gateway.analytics.revenue import BY_DAY, TOP, WINDOW
 from gateway.analytics.rollups import REBUILD, ROLL_UP, catch_up, differences
 from gateway.catalog.usage import usage_of
 from gateway.database.pool import Connection, connect
 from gateway.ids import floor_at
 from gateway.ledger import exchanges
-from gateway.ledger.entries import Charge, Settlement, post
-from gateway.ledger.holds import Hold, post_holds
+from gateway.ledger.entries import SETTLE, Charge, Settlement, post, settlement_columns
+from gateway.ledger.holds import Capture, Hold, post_holds
 from gateway.settings import DatabaseSettings
 from tests.support.world import Agent, Shop, World
 
@@ -55,7 +56,9 @@ class Call:
     day: date
     amount: int
     fee: int
+    end: Settlement
     kept: bool = True
+    ended: bool = False
 
 
 @dataclass
@@ -67,20 +70,34 @@ class Books:
     shops: list[Shop]
     chance: random.Random
     calls: list[Call] = field(default_factory=list[Call])
+    open: list[Call] = field(default_factory=list[Call])
     held: list[tuple[Call, Hold]] = field(default_factory=list[tuple[Call, Hold]])
 
     def _call(self, payer: str) -> Call:
         day = today() - timedelta(days=self.chance.randrange(DAYS))
         amount = self.chance.randrange(2, 1000)
-        return Call(id_on(day), self.chance.choice(self.shops), payer, day, amount, self.chance.randrange(amount))
+        exchange = id_on(day)
+        method, endpoint = self.chance.choice([("GET", "/a/{id}"), ("POST", "/a/{id}"), ("GET", "/b"), ("GET", "")])
+        size, rows = self.chance.randrange(9), self.chance.choice([None, 0, 7])
+        end = Settlement(exchange, "delivered", 200, 3, size, method, b"\1" * 32, None, endpoint, rows)
+        return Call(exchange, self.chance.choice(self.shops), payer, day, amount, self.chance.randrange(amount), end)
 
     async def charge(self) -> None:
         agent = self.chance.choice(self.agents)
         call = self._call(f"agent:{agent.id}")
         entry = Charge(call.id, agent.wallet_id, call.shop.id, call.shop.account_id, call.amount, call.fee)
-        end = Settlement(call.id, "delivered", 200, 3, 9, "GET", b"\1" * 32)
-        assert [one.verdict for one in await post(self.connection, [entry], None, [end])] == ["posted"]
+        call.ended = self.chance.random() < 0.5
+        ends = [call.end] if call.ended else []
+        assert [one.verdict for one in await post(self.connection, [entry], None, ends)] == ["posted"]
         self.calls.append(call)
+        if not call.ended:
+            self.open.append(call)
+
+    async def end(self) -> None:
+        if self.open:
+            call = self.open.pop(self.chance.randrange(len(self.open)))
+            await SETTLE.run(self.connection, *settlement_columns([call.end]))
+            call.ended = True
 
     async def hold(self) -> None:
         agent = self.chance.choice(self.agents)
@@ -92,11 +109,10 @@ class Books:
     async def capture(self) -> None:
         if self.held:
             call, _ = self.held.pop(self.chance.randrange(len(self.held)))
-            ended = await exchanges.END_HOLD.one(
-                self.connection, call.id, str(call.amount), str(call.fee), "delivered", 200, 0, 9, GRACE
-            )
-            assert ended.verdict == "captured"
+            end = Capture(call.end, call.amount, call.fee)
+            assert [one.verdict for one in await post_holds(self.connection, [], None, [end], GRACE)] == ["captured"]
             self.calls.append(call)
+            call.ended = True
 
     async def refund(self) -> None:
         mine = [call for call in self.calls if call.kept and call.payer.startswith("agent:")]
@@ -104,6 +120,8 @@ class Books:
             call = self.chance.choice(mine)
             await exchanges.refund(self.connection, call.id, reason="test", status=503, grace=GRACE, only_open=False)
             call.kept = False
+            if call in self.open:  # that was its end: nothing was delivered
+                self.open.remove(call)
 
     async def pay_on_chain(self) -> None:
         payer = bytes([self.chance.randrange(1, 4)]) * 20
@@ -111,6 +129,7 @@ class Books:
         await self.connection.execute(PAY, call.id, call.shop.account_id, payer, call.amount, call.fee)
         await self.connection.execute("SELECT chain.book(p) FROM chain.payment p WHERE p.id = $1", call.id)
         self.calls.append(call)
+        self.open.append(call)
 
     async def give_back_on_chain(self) -> None:
         mine = [call for call in self.calls if call.kept and call.payer.startswith("0x")]
@@ -124,7 +143,7 @@ class Books:
         await catch_up(self.connection, timedelta(0), math.inf)
 
     async def step(self) -> None:
-        steps = [self.charge, self.charge, self.hold, self.capture, self.refund, self.pay_on_chain]
+        steps = [self.charge, self.charge, self.hold, self.capture, self.end, self.refund, self.pay_on_chain]
         await self.chance.choice([*steps, self.give_back_on_chain, self.roll_up])()
 
     async def check(self) -> None:
@@ -143,6 +162,28 @@ class Books:
                 expected(call for call in calls if call.day == one.day) for one in days
             ]
             await self._check_top(shop, calls)
+            await self._check_endpoints(shop)
+
+    async def _check_endpoints(self, shop: Shop) -> None:
+        """Compare what is known of each endpoint, and that the rest is added up however few are named."""
+        for first in (0, DAYS - 1):
+            since = today() - timedelta(days=first)
+            sums: dict[tuple[str, str] | None, list[int]] = {}
+            for call in self.calls:
+                if call.shop is shop and call.ended and call.day >= since:
+                    end, name = call.end, (call.end.method or "", call.end.endpoint or "")
+                    money = (1, call.amount, call.fee) if call.kept else (0, 0, 0)
+                    line = (*money, end.bytes_in, end.bytes_out, end.rows or 0)
+                    key = name if name[1] else None
+                    sums[key] = [kept + more for kept, more in zip(sums.get(key, [0] * 6), line, strict=True)]
+            found = await REVENUE.all(self.connection, shop.account_id, since, today(), 100)
+            assert {name_of(one): numbers(one) for one in found} == sums
+            named = [one for one in found if one.endpoint is not None]
+            assert named == sorted(named, key=lambda one: one.fee - one.spent)
+            for limit in range(1, len(named)):
+                fewer = await REVENUE.all(self.connection, shop.account_id, since, today(), limit)
+                assert fewer[:limit] == named[:limit]
+                assert numbers(fewer[-1]) == [sum(column) for column in zip(*map(numbers, found[limit:]), strict=True)]
 
     async def _check_top(self, shop: Shop, calls: list[Call]) -> None:
         spent, number = Counter[str](), Counter[str]()
@@ -157,6 +198,14 @@ class Books:
             for one in top:
                 payer = one.wallet.split("/")[0]
                 assert (one.spent, one.calls) == (spent[payer], number[payer])
+
+
+def name_of(found: EndpointRevenue) -> tuple[str, str] | None:
+    return None if found.method is None or found.endpoint is None else (found.method, found.endpoint)
+
+
+def numbers(found: EndpointRevenue) -> list[int]:
+    return [found.calls, found.spent, found.fee, found.bytes_in, found.bytes_out, found.rows]
 
 
 def figures(found: object) -> tuple[int, ...]:
@@ -185,11 +234,16 @@ async def test_sums_are_those_of_the_calls_whenever_they_are_rolled_up(
     assert await differences(connection) == []
 
 
+OF_ENDPOINTS = "WHERE endpoint_id IN (SELECT id FROM analytics.endpoint WHERE account_id = $1)"
+
+
 async def test_a_difference_is_found_and_a_rebuild_takes_it_away(connection: Connection, world: World) -> None:
     books = Books(connection, [await world.agent(10_000)], [await world.publisher()], random.Random(7))
     for _ in range(3):
         await books.charge()
     await books.pay_on_chain()
+    while books.open:
+        await books.end()
     await books.roll_up()
     for wrong in (
         "UPDATE analytics.agent_day SET spent = spent + 1 WHERE account_id = $1 AND payer > 0",
@@ -199,6 +253,9 @@ async def test_a_difference_is_found_and_a_rebuild_takes_it_away(connection: Con
         "UPDATE analytics.agent SET last_at = now() WHERE account_id = $1",
         "UPDATE analytics.reach SET agents = agents + 1 WHERE account_id = $1",
         "UPDATE analytics.total SET agents = agents + 1 WHERE account_id = $1",
+        f"UPDATE analytics.endpoint_agent_day SET spent = spent + 1 {OF_ENDPOINTS}",
+        f"UPDATE analytics.endpoint_day SET row_count = row_count + 1 {OF_ENDPOINTS}",
+        f"DELETE FROM analytics.endpoint_agent_day {OF_ENDPOINTS}",
     ):
         assert await connection.execute(wrong, books.shops[0].account_id) not in ("UPDATE 0", "DELETE 0")
         assert await differences(connection) != [], wrong
@@ -268,6 +325,7 @@ async def test_no_answer_reads_a_table_of_the_ledger_whole(connection: Connectio
     await BY_DAY.all(connection, account, today(), today())
     await TOP.all(connection, account, 10)
     await usage_of(connection, [shop])
+    await REVENUE.all(connection, account, today(), today(), 10)
     await books.roll_up()
     after = await scans(connection)
     assert after[0] == before[0]

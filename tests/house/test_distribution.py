@@ -97,7 +97,7 @@ async def answered(till: Till) -> None:
     await post(till.connection, [charge], till.worker, [])
     said = await STORE.one(
         till.connection, owner, key, charge.exchange_id, 200, b"[]", b"x", b"h", True, "delivered", 200, 0, 9, None,
-        None, None,
+        None, None, "/x", None,
     )  # fmt: skip
     assert said == "stored"
 

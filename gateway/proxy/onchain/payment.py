@@ -180,7 +180,7 @@ class CallPayment:
             self.id, self.worker_id, keyed.owner_id, keyed.key, exchange.answered, orjson.dumps(pairs), body,
             keyed.request_hasher.digest(), end.reason, end.status, end.bytes_in, end.bytes_out, end.method,
             end.target_hash, end.body_hash, None if due is None else str(due.amount),
-            None if due is None else str(due.fee),
+            None if due is None else str(due.fee), end.endpoint, end.rows,
         )  # fmt: skip
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
+from gateway.analytics.endpoints import REVENUE
+from gateway.analytics.rollups import REBUILD, differences
 from gateway.database.pool import Connection
-from tests.payments.onchain.buyer import PRICE, decoded
+from tests.payments.onchain.buyer import PRICE, decoded, settled
 from tests.payments.onchain.conftest import Buying, chained
 from tests.support.chain import Chain
 from tests.support.flaky_node import flaky_node
@@ -218,3 +221,20 @@ async def test_a_gateway_without_a_chain_asks_and_answers_as_if_there_were_no_pa
         assert (await buyer.balance(), upstream.calls) == (10 * PRICE, 1)
     finally:
         await gateway.stop()
+
+
+async def test_a_payment_counts_for_the_endpoint_that_it_bought(
+    buying: Buying, world: World, connection: Connection
+) -> None:
+    endpoints = [{"method": "GET", "path": "/v1/items/{id}"}]
+    shop = await world.publisher(PRICE, SEPOLIA_USDC, endpoints=endpoints, gateway_fee_percent="10")
+    buyer = await buying()
+    assert (await buyer.buy(f"/publishers/{shop.slug}/v1/items/7")).status_code == 200
+    await settled(connection)
+    days = datetime.now(UTC).date() - timedelta(days=1), datetime.now(UTC).date()
+    for _ in range(2):
+        (found,) = await REVENUE.all(connection, shop.account_id, *days, 10)
+        assert (found.method, found.endpoint) == ("GET", "/v1/items/{id}")
+        assert (found.calls, found.spent, found.fee) == (1, PRICE, PRICE // 10)
+        await REBUILD.run(connection)
+    assert await differences(connection) == []
