@@ -13,10 +13,11 @@ each in a time that grows with what is in it, not with the schema.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
+
+from pricing.response_path import pick
 
 Reason = Literal["refund_rule_late", "refund_rule_error", "refund_rule_empty", "refund_rule_schema"]
 MOST_BYTES = 1 << 20
@@ -34,7 +35,6 @@ TYPES: Mapping[str, tuple[type, ...]] = {
 }  # fmt: skip
 COUNTS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
 ANNOTATIONS = frozenset(("title", "description", "examples", "default", "deprecated", "$comment", "$schema"))
-_PATH = re.compile(r"[A-Za-z0-9_-]{1,64}(?:\.[A-Za-z0-9_-]{1,64}){0,7}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class RefundRules:
-    """The rules that a publisher switched on; paths are dotted, WHOLE is the answer itself. `later_than` in seconds."""
+    """The rules that a publisher switched on; WHOLE is the path of the answer itself. `later_than` in seconds."""
 
     later_than: float | None = None
     error_at: str | None = None
@@ -84,25 +84,11 @@ class RefundRules:
             value: Any = json.loads(body, parse_constant=foreign.append)
         except (ValueError, RecursionError):
             return None if self.form is None else "refund_rule_schema"
-        if self.error_at is not None and at(value, self.error_at):
+        if self.error_at is not None and pick(value, self.error_at):
             return "refund_rule_error"
-        if self.empty_at is not None and at(value, self.empty_at) in (None, "", [], {}):
+        if self.empty_at is not None and pick(value, self.empty_at) in (None, "", [], {}):
             return "refund_rule_empty"
         return None if self.form is None or (not foreign and fits(self.form, value)) else "refund_rule_schema"
-
-
-def at(value: Any, path: str) -> Any:
-    """Return what is at a path, None where there is nothing."""
-    if path == WHOLE:
-        return value
-    for name in path.split("."):
-        value = cast("dict[str, Any]", value).get(name) if isinstance(value, dict) else None
-    return value
-
-
-def is_path(path: object) -> bool:
-    """Return whether this is a path into an answer."""
-    return isinstance(path, str) and (path == WHOLE or _PATH.fullmatch(path) is not None)
 
 
 def fits(form: Form, value: Any) -> bool:

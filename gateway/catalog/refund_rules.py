@@ -7,8 +7,9 @@ from typing import Any, cast
 
 import orjson
 
+from gateway.catalog.checks import RESPONSE_PATH
 from gateway.catalog.refusals import refused
-from pricing.refund_rules import MOST_BYTES, WHOLE, WHOLE_SECONDS, RefundRules, is_path, read_form
+from pricing.refund_rules import MOST_BYTES, WHOLE, WHOLE_SECONDS, RefundRules, read_form
 
 FIELD = "refund_rules"
 NAMES = ("empty_result", "error_at", "later_than_ms", "schema")
@@ -32,9 +33,9 @@ def refund_rules(value: Any) -> dict[str, Any] | None:
         raise ValueError(f"has no rule {str(unknown)[:40]!r}; the rules are {', '.join(NAMES)}")
     found = {name: given[name] for name in NAMES if given.get(name) is not None and given[name] is not False}
     empty, error, late = found.get("empty_result"), found.get("error_at"), found.get("later_than_ms")
-    if empty is not None and empty is not True and not is_path(empty):
+    if empty is not None and empty is not True and not _is_path(empty):
         raise ValueError("has an empty_result that is neither true nor a dotted path into the answer, such as results")
-    if error is not None and (not is_path(error) or error == WHOLE):
+    if error is not None and (not _is_path(error) or error == WHOLE):
         raise ValueError("has an error_at that is no dotted path into the answer, such as error.code")
     if late is not None and (isinstance(late, bool) or not isinstance(late, int) or not 1 <= late <= MOST_MS):
         raise ValueError(f"has a later_than_ms that is no whole number from 1 to {MOST_MS}")
@@ -50,6 +51,10 @@ def refund_rules(value: Any) -> dict[str, Any] | None:
         except ValueError as error_of_schema:
             raise ValueError(f"has a schema that {error_of_schema}") from None
     return found or None
+
+
+def _is_path(path: object) -> bool:
+    return isinstance(path, str) and RESPONSE_PATH.fullmatch(path) is not None
 
 
 def check_refund_rules(category: str, document: Mapping[str, Any]) -> None:

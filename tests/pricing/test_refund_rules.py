@@ -16,6 +16,7 @@ ROWS = {"type": "object", "required": ["rows"], "properties": {"rows": {"type": 
 WHOLE = RefundRules(empty_at="$")
 EMPTY = RefundRules(empty_at="data.rows")
 ERROR = RefundRules(error_at="error.code")
+ITEM, CODES = RefundRules(empty_at="pages[0].rows"), RefundRules(error_at="errors.0.code")
 FORM = RefundRules(form=read_form(ROWS))
 
 
@@ -33,6 +34,9 @@ FORM = RefundRules(form=read_form(ROWS))
         (EMPTY, '{"data": {"rows": [], "mean": NaN}}', "empty"), (WHOLE, "NaN", "empty"),
         (ERROR, '{"error": {"code": NaN}}', None), (ERROR, '{"error": {"code": 1}, "n": -Infinity}', "error"),
         (FORM, '{"rows": [1], "mean": NaN}', "schema"), (EMPTY, '{"data": {"rows": [1], "mean": Infinity}}', None),
+        (ITEM, '{"pages": [{"rows": []}]}', "empty"), (ITEM, '{"pages": [{"rows": [1]}]}', None), (ITEM, "[1]", "empty"),
+        (CODES, '{"errors": [{"code": 7}]}', "error"), (CODES, '{"errors": {"0": {"code": 7}}}', "error"),
+        (CODES, '{"errors": []}', None), (CODES, '{"errors": "7"}', None),
         (FORM, "{}", "schema"), (FORM, "", "schema"), (FORM, "<html>", "schema"), (FORM, "[" * 2000, "schema"),
     ],
 )  # fmt: skip
