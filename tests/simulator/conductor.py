@@ -60,6 +60,7 @@ class Chances:
     stall: float = 0.0  # the database stands still; what is sent to it meanwhile it reads when it goes on
     tick: float = 0.05
     start: float = 1.0
+    lost_at: str = ""  # the one statement at which connections are lost; without it at any
     budget: int = 0  # how much may go wrong in all: without an end to trouble nothing would ever end
 
 
@@ -300,6 +301,8 @@ class Conductor:
         return [option for option in options if option[0] > 0]
 
     def _breaks(self, chance: float, what: str = "") -> bool:
+        if what and self.chances.lost_at not in ("", what):
+            return False
         chance *= MORE_OFTEN if what in MONEY else 1
         if self.calm or self.budget <= 0 or self.random.random() >= chance:
             return False

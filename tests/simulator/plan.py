@@ -44,6 +44,7 @@ class Theme:
 
     kinds: dict[str, float]
     chances: dict[str, float] = field(default_factory=dict[str, float])
+    lost_at: str = ""  # the statement at which alone connections are lost
     leaves: float | None = None
     processes: int | None = None
     scripts: tuple[str, ...] = SCRIPTS
@@ -82,6 +83,13 @@ THEMES = {
     "tiers": Theme({"rush": 5, "call": 2, "keyed": 2, "twice": 2, "pass": 0.5}, processes=3, tiered=True),
     "budgets": Theme({"hold": 6, "rush": 3, "pass": 0.5, "refund": 2}, processes=2, budgets=True),
     "operators": Theme({"resolve": 12, "keyed": 6, "call": 2}, scripts=LONG),
+    # All tries to store an answer have to fail before it cannot be stored: no other loss may use up the trouble.
+    "stores": Theme(
+        {"keyed": 8, "twice": 4},
+        {"request_lost": 0.12, "answer_lost": 0, "refused": 0, "crash": 0, "freeze": 0, "stall": 0},
+        lost_at="store_answer",
+        scripts=("whole", "pieces", "missing"),
+    ),
 }
 
 
@@ -144,7 +152,7 @@ def make_plan(seed: int, operations: int, themed: str | None = None) -> Plan:
         shards=dice.choice((1, 2, 64)),
     )
     if theme.chances:
-        plan.chances = replace(plan.chances, **theme.chances, budget=operations // 2)
+        plan.chances = replace(plan.chances, **theme.chances, lost_at=theme.lost_at, budget=operations // 2)
     if theme.leaves is not None:
         plan.leaves = theme.leaves
     plan.processes = theme.processes or plan.processes

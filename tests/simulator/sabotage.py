@@ -170,7 +170,7 @@ BUGS: dict[str, Bug] = {
     "the reconciler does nothing": Bug(in_code(Reconciler, "_end", lambda _end: _nothing), "deaths"),
     "what is owed is forgotten": Bug(in_code(GroupCommit, "owe", lambda _owe: lambda *_: None), "outages"),
     "an answer is delivered though it could not be stored": Bug(
-        in_code(gateway.proxy.pipeline, "keep_answer", _forgetful_keep), "losses"
+        in_code(gateway.proxy.pipeline, "keep_answer", _forgetful_keep), "stores"
     ),
     "a key is given back though its call was charged": Bug(
         in_code(gateway.proxy.pipeline, "settle", _keyless_settle), "hang-ups"
