@@ -216,9 +216,23 @@ async def test_the_operators_bounds_hold_and_say_what_is_left(api: Api, clerk: C
     second = await shop.charge(agent, 150_000)
     assert (await shop.slash(second, 1)).json()["left_atomic"] == 0
     await shop.charge(await payer(api, clerk), 300_000)
-    await shop.refund(first)
+    await shop.refund(first)  # neither it nor its penalty was taken then
     await shop.charge(agent, 300_000)
-    assert await balance(api, agent) == 5_000_000 - 450_000
+    await shop.charge(agent, 250_000)
+    assert (await shop.charge(agent, 1, expect=403))["left_atomic"] == 0
+    assert await balance(api, agent) == 5_000_000 - 700_000
+
+
+async def test_the_bound_of_a_day_ends_with_it(api: Api, clerk: Clerk) -> None:
+    shop, agent = await service(api, clerk, 300_000, 300_000), await payer(api, clerk)
+    made = await shop.charge(agent, 300_000)
+    await shop.charge(agent, 1, expect=403)
+    async with api.services.database.transaction() as connection:
+        before = (
+            "UPDATE ledger.direct_charge SET charged_at = date_trunc('day', now(), 'UTC') - interval '1 microsecond'"
+        )
+        await connection.execute(before + " WHERE id = $1", UUID(made["id"]))
+    await shop.charge(agent, 300_000)
 
 
 @pytest.mark.parametrize(
