@@ -16,7 +16,9 @@ SOME = next(plan for plan in load_plans().plans if plan.self_service and plan.pr
 
 
 def priced(cents: int) -> Plan:
-    return Plan.model_validate({**SOME.model_dump(), "id": uuid4(), "price_monthly": f"{cents // 100}.{cents % 100:02}"})
+    return Plan.model_validate(
+        {**SOME.model_dump(), "id": uuid4(), "price_monthly": f"{cents // 100}.{cents % 100:02}"}
+    )
 
 
 @pytest.mark.parametrize(("cents", "begins"), [(1901, "now"), (1900, "now"), (1899, "month_end"), (0, "month_end")])
