@@ -47,6 +47,7 @@ from gateway.jobs.payout_gauges import PayoutSampler
 from gateway.jobs.reconcile import Reconciler
 from gateway.jobs.runner import Runner
 from gateway.jobs.sales import SaleRefresher
+from gateway.jobs.treasury_gauges import TreasurySampler
 from gateway.jobs.undelivered import give_back_undelivered
 from gateway.jobs.wallet_gauges import WalletSampler
 from gateway.jobs.webhooks import WebhookSender
@@ -103,6 +104,7 @@ USAGE_SECONDS = 60.0
 FLUSH_SECONDS = 10.0
 LEARN_SECONDS = 2.0
 GAUGE_SECONDS = 5.0
+TREASURY_SECONDS = 15.0
 PARTITIONS_SECONDS = 3_600.0
 LETTER_SECONDS = 1.0
 PURCHASE_SECONDS = 2.0
@@ -302,6 +304,8 @@ class Worker:
         self._runner.every(PARTITIONS_SECONDS, self._make_ahead, "partitions")
         payouts = PayoutSampler(services.metrics, services.database, services.settlements, services.ledger)
         self._runner.every(GAUGE_SECONDS, payouts.sample, "payout gauges")
+        treasury = TreasurySampler(services.metrics, services.database, services.settlements, services.ledger)
+        self._runner.every(TREASURY_SECONDS, treasury.sample, "treasury gauges")
         if services.buying is not None:
             self._runner.every(PURCHASE_SECONDS, services.buying.watch, "purchases")
             sampler = WalletSampler(services.metrics, services.database, services.buying, services.ledger)

@@ -43,7 +43,7 @@ class BillingHealth(Answer):
     """The contract's fields are about the sums by day; the rest are extensions.
 
     `books_balance` is null until the first proof. `unknown_exchanges`: payments without an answer of their chain, and
-    holds of more than an hour.
+    holds of more than an hour. `payouts_short`: payouts that wait because a treasury has too little for them.
     """
 
     daily_aggregation_ok: bool
@@ -57,6 +57,7 @@ class BillingHealth(Answer):
     aggregation_lag_seconds: int
     reconciler_lag_seconds: int
     unknown_exchanges: int
+    payouts_short: int
     outbox_oldest_seconds: OutboxAges
 
 
@@ -86,6 +87,7 @@ async def get_billing_health(_address: Public, services: ServicesDep) -> Billing
             aggregation_lag_seconds=health.aggregation_lag,
             reconciler_lag_seconds=health.reconciler_lag,
             unknown_exchanges=health.unknown,
+            payouts_short=health.payouts_short,
             outbox_oldest_seconds=OutboxAges(**{name: getattr(health, name) for name in OUTBOXES}),
         )
     )

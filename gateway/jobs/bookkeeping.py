@@ -47,6 +47,7 @@ class Health:
     quick_proof: int
     full_proof: int
     unknown: int
+    payouts_short: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,8 @@ HEALTH = Statement(
            age.quick_proof, age.full_proof,
            (SELECT count(*) FROM chain.payment WHERE state = 'unknown' AND NOT final)
              + (SELECT count(*) FROM ledger.hold
-                 WHERE status = 'pending' AND placed_at < now() - interval '1 hour') AS unknown
+                 WHERE status = 'pending' AND placed_at < now() - interval '1 hour') AS unknown,
+           (SELECT count(*) FROM chain.payout WHERE state = 'queued' AND short IS NOT NULL) AS payouts_short
       FROM analytics.mark m
       JOIN analytics.proof q ON q.kind = 'quick'
       JOIN analytics.proof f ON f.kind = 'full'

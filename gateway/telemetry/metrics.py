@@ -190,6 +190,9 @@ class Metrics:
         )
         self._payouts = _Gauges(gauge("payouts", "Payouts that have not ended, by state.", "network", "state"))
         self._oldest_payout = _Gauges(gauge("payouts_oldest_seconds", "Age of the oldest open payout.", "network"))
+        self._treasury = self._last_said(
+            "treasury_atomic", "In a network's treasury, and what is to be sent from it.", "network", "asset", "of"
+        )
         self._pool = _Gauges(self._sum_gauge("pool", "Connections of a pool by state.", "pool", "state"))
         self._cache_events = self._counter("cache_events_total", "Cache hits, misses and so on.", "cache", "event")
         self._cache_entries = _Gauges(self._sum_gauge("cache_entries", "Entries in a cache, all workers.", "cache"))
@@ -341,6 +344,10 @@ class Metrics:
         for state in OPEN_PAYOUT_STATES:
             self._payouts.set(numbers.get(state, 0), network, state)
         self._oldest_payout.set(oldest, network)
+
+    def set_treasury(self, network: str, asset: str, of: str, units: int) -> None:
+        """Set what is in a treasury of an asset, in atomic units; `of` is a word of our code."""
+        self._treasury.labels(network, self._assets.label(asset), of).set(units)
 
     def set_books(self, sound: bool, unknown: int) -> None:
         """Set whether the books balance, and how many exchanges are unknown."""

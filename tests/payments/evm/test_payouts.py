@@ -15,10 +15,12 @@ import pytest_asyncio
 from gateway.catalog.assets import asset_id
 from gateway.database.pool import Connection
 from gateway.ids import uuid7
+from gateway.jobs.bookkeeping import HEALTH
 from gateway.payments.evm.encoding import word
 from gateway.payments.evm.instructions import TRANSFERRED
 from gateway.payments.evm.keystore import Signer
 from gateway.payments.evm.node import LogQuery
+from gateway.payments.evm.payouts import COUNTS
 from gateway.payments.evm.relayer import Relayer
 from gateway.payments.evm.transfers import LOOKS
 from tests.payments.evm.conftest import Ordering, Worker, ended, until
@@ -124,8 +126,11 @@ async def test_what_the_treasury_cannot_pay_waits_with_its_reason_and_holds_up_n
             )
         )
         assert await till.state(large) == "queued"
+        assert (await HEALTH.one(connection)).payouts_short == 1
+        assert {one.state: one.number for one in await COUNTS.all(connection, till.chain.network)}["short"] == 1
         await till.chain.give(till.chain.treasury, has - 5_000)
         await till.is_in(large, "completed", mining=True)
+    assert (await HEALTH.one(connection)).payouts_short == 0
     assert (await till.times_paid(large), await till.times_paid(small)) == (1, 1)
 
 
