@@ -48,7 +48,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "stripe": ("gateway/payments/stripe",),
     "starlette": ("admin_api",),
     "uvicorn": ("gateway/cli",),
-    "uvloop": ("gateway/devservices",),
+    "uvloop": ("gateway/devservices", "gateway/cli"),
     # Publishers' OpenAPI documents; its parser only, none of its loaders.
     "yaml": ("gateway/catalog/openapi",),
     "wsproto": ("gateway/upstreams", "gateway/cli"),
