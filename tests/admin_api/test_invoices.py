@@ -197,8 +197,15 @@ async def test_money_that_comes_back_later_is_a_line_of_the_month_in_which_it_di
     await refund(world, moved(exchange, before))
     await shift(world.connection, INSIDE, causes=before, only=[moved(exchange, before)])
     await generated(api)
-    (line,) = (await invoice_of(api, agent))["line_items"]
+    invoice = await invoice_of(api, agent)
+    (line,) = invoice["line_items"]
     assert (line["line_type"], line["quantity"], line["amount_atomic"]) == ("refund", 1.0, "-4000")
+    shown = await api.call("GET", f"/billing/invoices/{invoice['id']}/html", agent.key, expect=200)
+    sums = shown.text.partition('<table class="sums">')[2]
+    assert re.findall(r"<th[^>]*>([^<]*)</th><td>([^<]*)<", sums) == [
+        ("Subtotal", "-0.004"), ("Tax", "0.00"), ("Total", "-0.004"), ("Given back to the prepaid balance", "0.004"),
+        ("Amount due (USD)", "0.00"),
+    ]  # fmt: skip
 
 
 async def test_only_the_operator_makes_invoices_and_only_of_months_that_are_over(api: Api, world: World) -> None:

@@ -172,7 +172,8 @@ def _sums(invoice: Invoice) -> list[Sum]:
         sums.append(Sum("Tax", shown(invoice.tax)))
     sums.append(Sum("Total", shown(invoice.total), strong=True))
     if invoice.prepaid:
-        sums.append(Sum("Paid from the prepaid balance", shown(-invoice.prepaid)))
+        paid = "Paid from the prepaid balance" if invoice.prepaid > 0 else "Given back to the prepaid balance"
+        sums.append(Sum(paid, shown(-invoice.prepaid)))
     if invoice.receipt is not None:
         sums.append(Sum("Paid", shown(invoice.owed_again - invoice.due)))
     sums.append(Sum(f"Amount due ({CURRENCY})", shown(invoice.open), strong=True))
