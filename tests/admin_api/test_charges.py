@@ -16,7 +16,9 @@ import pytest
 from gateway.billing import charges
 from gateway.catalog.records import FIND_ANY, Record
 from gateway.ids import uuid7
-from gateway.ledger.wallets import FIND_BY_ADDRESS, grant
+from gateway.ledger.entries import Settlement
+from gateway.ledger.holds import Capture, Hold, post_holds
+from gateway.ledger.wallets import FIND_BY_ADDRESS, deposit, grant
 from tests.admin_api.conftest import Api, Clerk, Member, close_api, open_api, settings_for
 
 pytestmark = pytest.mark.usefixtures("sound_books")
@@ -378,6 +380,37 @@ async def test_penalties_take_at_most_the_charge_and_a_refund_brings_them_back(a
     assert (await shop.refund(made)).json()["status"] == "refunded"
     assert (await balance(api, agent), await shop.has("earnings"), await shop.has("penalties")) == (1_000_000, 0, 0)
     assert (await shop.slash(made, 30_000, "s-1")).status_code == 204, "its answer of then"
+
+
+async def test_nothing_is_taken_of_what_is_held_or_expired_or_meant_for_others(api: Api, clerk: Clerk) -> None:
+    shop, other = await service(api, clerk), await service(api, clerk)
+    agent = await payer(api, clerk, 300_000)
+    stale = await fund(api, agent, 50_000, timedelta(days=3))
+    async with api.services.database.transaction() as connection:
+        await connection.execute("UPDATE ledger.account SET expires_at = now() - interval '1 day' WHERE id = $1", stale)
+        for publisher, amount in ((shop.id, 10_000), (other.id, 70_000)):
+            await deposit(
+                connection, agent.wallet_id, publisher_id=UUID(publisher), reference=str(uuid7()), amount=amount,
+                rail="eip155:8453",
+            )  # fmt: skip
+        account = await connection.fetchval(
+            "SELECT ledger.earnings_account($1, asset_id) FROM ledger.wallet WHERE id = $2",
+            UUID(other.id), agent.wallet_id,
+        )  # fmt: skip
+        held = Hold(uuid7(), agent.wallet_id, UUID(other.id), account, 170_000)
+        assert [one.verdict for one in await post_holds(connection, [held], None, [], timedelta(days=7))] == ["held"]
+    seen = await api.call("GET", f"/wallet/lookup/{agent.address}", shop.owner.key, expect=200)
+    assert seen.json()["total_available_atomic"] == 200_000, "300,000 less what is held beyond the deposit of 70,000"
+    assert (await shop.charge(agent, 210_001, expect=402))["availableBalanceAtomic"] == 210_000
+    made = await shop.charge(agent, 150_000)
+    short = (await shop.slash(made, 60_001)).json()
+    assert (short["status"], short["availableBalanceAtomic"]) == (402, 60_000)
+    assert (await shop.slash(made, 60_000)).status_code == 204
+    async with api.services.database.transaction() as connection:
+        end = Settlement(held.exchange_id, "voided", None, 0, 0)
+        await post_holds(connection, [], None, [Capture(end, 0, 0)], timedelta(days=7))
+    assert (await shop.refund(made)).status_code == 200
+    assert await balance(api, agent) == 300_000
 
 
 async def test_every_pair_at_once_ends_as_one_after_the_other(api: Api, clerk: Clerk) -> None:
