@@ -157,13 +157,18 @@ DUE = Statement(
     UUID,
     scalar=True,
 )
-# Wallets whose owner owes something and has funded money by now, such as a call's that was refunded.
+# Wallets whose owner owes something and has funded money by now, such as a call's that was refunded. From the debts to
+# the wallets, because there are few of those and many of these.
 DEBTORS = Statement(
     """
-    SELECT w.id FROM ledger.account a
-      JOIN ledger.wallet w ON a.rail = 'account:' || w.owner_id AND a.asset_id = w.asset_id
-     WHERE a.purpose = 'receivable' AND card.owed(w.id) > 0
-       AND EXISTS (SELECT FROM ledger.account l WHERE l.wallet_id = w.id AND NOT l.spent AND l.purpose = 'funded')
+    WITH debt AS MATERIALIZED (
+        SELECT substr(a.rail, length('account:') + 1)::uuid AS owner_id, a.asset_id
+          FROM ledger.account a JOIN ledger.shard s ON s.account_id = a.id
+         WHERE a.wallet_id IS NULL AND a.publisher_id IS NULL AND a.purpose = 'receivable' AND a.rail LIKE 'account:%'
+         GROUP BY a.id HAVING sum(s.debits - s.credits) > 0
+    )
+    SELECT w.id FROM debt d JOIN ledger.wallet w ON w.owner_id = d.owner_id AND w.asset_id = d.asset_id
+     WHERE EXISTS (SELECT FROM ledger.account l WHERE l.wallet_id = w.id AND NOT l.spent AND l.purpose = 'funded')
     """,
     int,
     scalar=True,

@@ -70,7 +70,8 @@ BOOKED = Statement(
       CROSS JOIN LATERAL (
           SELECT coalesce(sum(s.debits - s.credits), 0) AS amount
             FROM ledger.account c JOIN ledger.shard s ON s.account_id = c.id
-           WHERE c.purpose = 'clearing' AND c.rail = $1 AND c.asset_id = a.id) b
+           WHERE c.purpose = 'clearing' AND c.rail = $1 AND c.asset_id = a.id
+             AND c.wallet_id IS NULL AND c.publisher_id IS NULL) b
       CROSS JOIN LATERAL (
           SELECT coalesce(sum(p.amount), 0) AS amount FROM chain.payment p
            WHERE p.network = $1 AND p.asset = ANY (a.contracts) AND p.state = 'confirmed' AND NOT p.final

@@ -12,6 +12,7 @@ import pytest_asyncio
 from click.testing import CliRunner
 
 from gateway.billing.card_deposits import MOST_OPEN
+from gateway.billing.card_rows import DEBTORS, RECOVER
 from gateway.cli.deposits import deposits
 from gateway.database.pool import Database
 from gateway.jobs.bookkeeping import Bookkeeping
@@ -20,6 +21,7 @@ from gateway.settings import DatabaseSettings
 from gateway.telemetry.metrics import Metrics
 from tests.payments.stripe.stage import PRICE, Stage
 from tests.support.stripe_server import card_fee
+from tests.support.world import USDC
 
 CENT = 10_000
 
@@ -244,6 +246,24 @@ async def test_what_was_spent_is_owed_and_the_next_deposit_pays_it(stage: Stage)
     assert (balance["balance_atomic"], balance["owed_atomic"]) == (12_500_000, 0)
     kinds = [one["source"] for one in (await stage.get(agent, "/wallet/transactions"))["transactions"][:3]]
     assert sorted(kinds) == ["card_refund", "fiat_purchase", "recovery"]
+
+
+async def test_whoever_owes_and_has_money_again_is_found_among_all_wallets(stage: Stage) -> None:
+    """Money of a refunded call comes back to a lot without a word to the debt; a job looks for that."""
+    owing, other = await stage.agent(), await stage.agent()
+    for agent in (owing, other):
+        await stage.pays(await stage.deposit(agent, 1_000))
+    undone = stage.connection.transaction()
+    await undone.start()
+    wallet = await stage.connection.fetchval("SELECT id FROM ledger.wallet WHERE owner_id = $1", owing.id)
+    await stage.connection.execute(
+        "SELECT ledger.move(ledger.new_id(), 'shortfall', 0::smallint, card.receivable($1), card.clearing($2), 4, 0)",
+        wallet, USDC,
+    )  # fmt: skip
+    assert await DEBTORS.all(stage.connection) == [wallet]
+    assert await RECOVER.one(stage.connection, wallet) == 4
+    assert await DEBTORS.all(stage.connection) == []
+    await undone.rollback()
 
 
 async def test_a_refund_that_its_bank_sends_back_is_credited_again(stage: Stage) -> None:
