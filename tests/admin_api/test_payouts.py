@@ -27,7 +27,7 @@ from gateway.payments.evm.encoding import show_address
 from gateway.payments.evm.payouts import COUNTS, PAYABLE
 from gateway.settings import PayoutSettings
 from tests.admin_api.conftest import WALLET, Api, Clerk, Member, close_api, open_api, settings_for
-from tests.admin_api.test_charges import Service, payer, terms
+from tests.admin_api.first_party import Service, payer, terms
 from tests.support.world import World
 
 pytestmark = pytest.mark.usefixtures("sound_books")
