@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.billing.payment_methods import MOST
 from gateway.database.pool import connect
 from gateway.plans import load_plans
 from gateway.settings import DatabaseSettings
@@ -136,6 +137,19 @@ async def test_of_two_accounts_with_one_card_at_once_one_has_the_bonus(stage: St
     await rival.close()
     assert (await claiming).status_code == 409
     assert (await stage.balance(second))["promotional_balance_atomic"] == 0
+
+
+async def test_an_organization_stores_so_many_and_no_more(stage: Stage) -> None:
+    agent = await stage.agent()
+    await add(stage, agent, stage.stripe.method())
+    await stage.connection.execute(
+        "INSERT INTO card.payment_method (id, organization_id, stripe_id, kind, is_default, added_by)"
+        " SELECT gen_random_uuid(), $1, 'pm_' || gen_random_uuid(), 'card', false, $2 FROM generate_series(2, $3)",
+        agent.organization_id, agent.id, MOST - 1,
+    )  # fmt: skip
+    assert (await add(stage, agent, stage.stripe.method())).status_code == 200
+    assert (await add(stage, agent, stage.stripe.method())).status_code == 409
+    assert len(await stored(stage, agent)) == MOST
 
 
 async def test_what_is_done_is_in_the_log(stage: Stage) -> None:
