@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import datetime
 from typing import Any
 
@@ -13,7 +14,7 @@ from gateway.database.pool import Connection
 from gateway.jobs.bookkeeping import Bookkeeping
 from gateway.jobs.runner import Runner
 from tests.admin_api.conftest import Api
-from tests.support.alerts import firing
+from tests.support.alerts import RULES, firing
 from tests.support.world import World
 
 
@@ -192,3 +193,12 @@ async def test_the_alert_of_what_is_broken_fires_until_it_is_mended(
     assert await fires()
     await connection.execute(mends.replace("$wallet", wallet))
     assert not await fires()
+
+
+async def test_what_lags_has_its_alert(api: Api, books: Bookkeeping) -> None:
+    await books.report()
+    sent = set(re.findall(r'tollway_billing_lag_seconds\{of="(\w+)"\}', api.services.metrics.render().decode()))
+    rules = re.findall(r'tollway_billing_lag_seconds\{of=~?"([\w|]+)"\}', RULES.read_text())
+    assert {name for names in rules for name in names.split("|")} | {
+        "payouts"
+    } == sent  # by network: TollwayPayoutsWait

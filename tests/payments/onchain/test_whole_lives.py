@@ -358,9 +358,14 @@ async def statements_agree(life: Life) -> None:
         " WHERE a.publisher_id = $1 AND a.purpose = 'penalties' AND p.kind IN ('penalty', 'refund')",
         life.shop.id,
     )
-    revenue = (await client.get(f"{of_shop}/analytics/revenue?days=2", headers=life.owner.headers)).json()
+    revenue, days, top = [
+        (await client.get(f"{of_shop}/analytics/{what}", headers=life.owner.headers)).json()
+        for what in ("revenue?days=2", "revenue-by-day?days=2", "top-agents?limit=100")
+    ]
     (earned,) = await life.stage.get(life.owner, f"{of_shop}/earnings")
     assert revenue["total_revenue_atomic"] == earned["total_revenue_atomic"] - penalties > 0
+    assert sum(day["revenue_atomic"] for day in days) == revenue["total_revenue_atomic"]
+    assert sum(agent["total_spent_atomic"] for agent in top) == revenue["gross_atomic"]
 
 
 async def born(dice: random.Random, stage: Stage, chain: Chain, wallet: Signer, seller: Seller) -> Life:
