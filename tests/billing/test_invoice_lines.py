@@ -12,6 +12,8 @@ from gateway.billing.invoices.month import month_of
 from gateway.billing.invoices.taxes import tax_on
 from gateway.database.pool import Connection
 from gateway.ids import uuid7
+from gateway.ledger.entries import Settlement
+from gateway.ledger.holds import Capture, Hold, post_holds
 from tests.support.past import moved, shift
 from tests.support.world import World
 
@@ -52,6 +54,18 @@ async def test_lines_sum_to_what_the_ledger_moved_in_the_month(connection: Conne
     bought = await lines_of(connection, agent.organization_id, LAST, CENT)
     assert bought.subtotal == expected
     assert bought.due == 0
+    assert agent.organization_id in await organizations_of(connection, LAST)
+
+
+async def test_a_metered_call_is_a_line_of_what_it_came_to(connection: Connection, world: World) -> None:
+    agent, shop = await world.agent(1_000), await world.publisher()
+    hold = Hold(uuid7(), agent.wallet_id, shop.id, shop.account_id, 500)
+    end = Capture(Settlement(hold.exchange_id, "delivered", 200, 1, 2), 300, 0)
+    for holds, ends in (([hold], []), ([], [end])):
+        await post_holds(connection, holds, None, ends, timedelta(days=7))
+    await shift(connection, LAST.start + timedelta(days=3), only=[hold.exchange_id])
+    bought = await lines_of(connection, agent.organization_id, LAST, CENT)
+    assert [(line.line_type, line.quantity, line.amount) for line in bought.lines] == [("usage", 1, 300)]
     assert agent.organization_id in await organizations_of(connection, LAST)
 
 
