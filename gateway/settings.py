@@ -28,6 +28,8 @@ from pydantic import (
     model_validator,
 )
 
+from gateway.countries import COUNTRIES
+
 SHORT_NAMES = {
     "TOLLWAY_HOST": ("server", "host"),
     "TOLLWAY_PORT": ("server", "port"),
@@ -485,19 +487,24 @@ class ProjectSettings(_Section):
 def _rates(values: tuple[str, ...]) -> tuple[str, ...]:
     """Check a list of countries with their rates. Raises ValueError naming the wrong one."""
     for value in values:
-        if not re.fullmatch(r"[A-Z]{2}=(?:100|[0-9]{1,2}(?:\.[0-9]{1,4})?)", value.strip()):
+        rate = re.fullmatch(r"([A-Z]{2})=(?:100|[0-9]{1,2}(?:\.[0-9]{1,4})?)", value.strip())
+        if rate is None or rate[1] not in COUNTRIES:
             raise ValueError(f"{value!r} is no country and percentage such as DE=19")
     if len({value.strip()[:2] for value in values}) < len(values):
         raise ValueError("a country has two rates")
     return tuple(value.strip() for value in values)
 
 
+def _country(value: str) -> str:
+    """Check a country, or none. Raises ValueError."""
+    if value and value.strip() not in COUNTRIES:
+        raise ValueError(f"{value!r} is no ISO 3166 country such as DE or GB")
+    return value.strip()
+
+
 def _countries(values: tuple[str, ...]) -> tuple[str, ...]:
     """Check a list of countries. Raises ValueError naming the wrong one."""
-    for value in values:
-        if not re.fullmatch(r"[A-Z]{2}", value.strip()):
-            raise ValueError(f"{value!r} is no ISO 3166 country such as DE")
-    return tuple(value.strip() for value in values)
+    return tuple(_country(value) for value in values)
 
 
 class InvoiceSettings(_Section):
@@ -507,7 +514,9 @@ class InvoiceSettings(_Section):
     due_days: int = Field(default=14, ge=0, le=365, description="Days from the issue to when it is due")
     seller_name: str = Field(default="", max_length=200, description="Empty: nothing can be issued")
     seller_address: str = Field(default="", max_length=500, description="Its lines, a vertical bar between them")
-    seller_country: str = Field(default="", pattern="^(?:[A-Z]{2})?$", description="ISO 3166; empty: no taxes")
+    seller_country: Annotated[str, AfterValidator(_country)] = Field(
+        default="", description="ISO 3166; empty: no taxes"
+    )
     seller_tax_id: str = Field(default="", max_length=40)
     tax_rates: Annotated[tuple[str, ...], AfterValidator(_rates)] = Field(
         default=(), description="Percent by the buyer's country, such as DE=19,FR=20"

@@ -13,7 +13,9 @@ from admin_api.kit.envelope import Answer, Moment
 from admin_api.kit.needs import needs
 from admin_api.kit.problems import refusals
 from gateway.billing.invoices import details
+from gateway.billing.invoices.document import clean
 from gateway.catalog.refusals import refused
+from gateway.countries import COUNTRIES
 from gateway.identity.permissions import Member, Permission
 from gateway.request_body import RequestBody
 
@@ -73,8 +75,10 @@ async def update_billing_details(
     """Replace what stands on the organization's next invoices. Those that are issued keep what they say."""
     for name in ("legal_name", "address", "tax_id"):
         value = getattr(body, name)
-        if value is not None and not value.strip():
+        if value is not None and not clean(value):
             raise refused(name, "must not be blank")
+    if body.country not in COUNTRIES:
+        raise refused("country", "is no ISO 3166 country such as DE or GB")
     given = details.Details(body.legal_name.strip(), body.address.strip(), body.country, body.tax_id)
     async with services.database.transaction() as connection:
         stored = await details.put(connection, member, given)

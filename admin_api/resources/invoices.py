@@ -41,11 +41,12 @@ from admin_api.resources.invoice_models import (
 )
 from admin_api.resources.operator import Operator, is_operator, operator
 from gateway.billing.invoices import issuing, paying, records
-from gateway.billing.invoices.document import Document, document_of
+from gateway.billing.invoices.document import Document, clean, document_of
 from gateway.billing.invoices.drafts import generate
 from gateway.billing.invoices.drawing import Draughtsman
 from gateway.billing.invoices.month import past_month
 from gateway.billing.invoices.records import CURRENCY, Invoice
+from gateway.catalog.refusals import refused
 from gateway.errors import Forbidden, NotFound
 from gateway.identity.permissions import Member, Permission, membership
 from gateway.identity.principals import Principal
@@ -160,7 +161,10 @@ async def issue_invoice(id: UUID, _actor: Operator, services: ServicesDep) -> di
 )
 async def void_invoice(id: UUID, body: VoidInvoiceRequest, _actor: Operator, services: ServicesDep) -> InvoiceResponse:
     """Take back an issued invoice that is not paid. It keeps its number; its month can be generated anew."""
-    done = await services.invoice_payments.void(id, body.reason)
+    reason = clean(body.reason)
+    if not reason:
+        raise refused("reason", "must not be blank")
+    done = await services.invoice_payments.void(id, reason)
     return InvoiceResponse(data=await _whole(services, done))
 
 

@@ -9,6 +9,7 @@ from uuid import UUID
 import click
 
 from gateway.billing.invoices import issuing, records
+from gateway.billing.invoices.document import clean
 from gateway.billing.invoices.drafts import generate
 from gateway.billing.invoices.month import Month, past_month
 from gateway.billing.invoices.paying import InvoicePayments
@@ -81,13 +82,14 @@ def issue_command(invoice_ids: tuple[UUID, ...]) -> None:
 @click.option("--reason", required=True, help="Why; it stands on the document, 500 characters at most.")
 def void_command(invoice_id: UUID, reason: str) -> None:
     """Take back an issued invoice that is not paid, and end its open card payment. It keeps its number."""
-    if not 1 <= len(reason.strip()) <= 500:
+    said = clean(reason)
+    if not 1 <= len(said) <= 500:
         raise click.BadParameter("must have 1 to 500 characters", param_hint="--reason")
 
     async def work(database: Database, settings: Settings) -> Invoice:
         door = StripeDoor(settings.stripe)
         try:
-            return await InvoicePayments(database, door, settings.stripe.recheck).void(invoice_id, reason.strip())
+            return await InvoicePayments(database, door, settings.stripe.recheck).void(invoice_id, said)
         finally:
             await door.aclose()
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from pydantic import ValidationError
 
 from gateway.billing.invoices.taxes import REVERSE_CHARGE, tax_for
 from gateway.settings import InvoiceSettings
@@ -33,3 +36,11 @@ def test_the_tax_is_that_of_both_countries(country: str | None, tax_id: str | No
 def test_who_has_set_no_country_or_no_rate_adds_none(changed: dict[str, object]) -> None:
     tax = tax_for(SELLER.model_copy(update=changed), "FR", "FR12345678901")
     assert (tax.ppm, tax.note) == NONE
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"seller_country": "UK"}, {"tax_rates": ("DE=19", "UK=20")}, {"reverse_charge": ("DE", "EL")}]
+)
+def test_a_country_that_there_is_not_would_have_no_tax_and_stops_the_start(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=r"UK|EL"):
+        InvoiceSettings(**wrong)

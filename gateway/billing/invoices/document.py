@@ -101,7 +101,8 @@ def clean(text: object) -> str:
     plain = "".join(
         letter if unicodedata.category(letter) not in ("Cc", "Cs", "Co", "Cn") else " " for letter in plain
     )  # fmt: skip
-    return " ".join(plain.split())
+    words = " ".join(plain.split())
+    return words if any(unicodedata.category(letter) not in ("Cf", "Zs", "Mn") for letter in words) else ""
 
 
 def money(amount: int, decimals: int) -> str:
