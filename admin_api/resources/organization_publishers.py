@@ -23,13 +23,14 @@ from gateway.catalog.assets import Asset
 from gateway.catalog.earnings import Earnings, earnings_of
 from gateway.catalog.history import note
 from gateway.catalog.publishers import PublisherDesk
-from gateway.catalog.records import LIST_OF_ORGANIZATION, TOUCH_PUBLISHER, Publisher, assemble
+from gateway.catalog.records import FIND_EVEN_DELETED, LIST_OF_ORGANIZATION, TOUCH_PUBLISHER, Publisher, assemble
 from gateway.catalog.refusals import refused
 from gateway.catalog.requests import CreatePublisherRequest, UpdatePricingRequest, UpdatePublisherRequest
 from gateway.catalog.sales import FIND_SALE, schema_view
 from gateway.catalog.urls import UrlPolicy
 from gateway.catalog.views import asset_view, logo_url, owner_view
 from gateway.database.pool import Connection
+from gateway.errors import NotFound
 from gateway.identity.permissions import Member, Permission
 from gateway.request_body import RequestBody
 from gateway.services import Services
@@ -140,9 +141,12 @@ async def update_publisher_pricing(
 async def get_org_publisher_earnings(
     organization_id: UUID, publisher_id: UUID, services: ServicesDep
 ) -> models.PublisherEarningsDataResponse:
-    """Return what the publisher has earned, one row per asset that it is booked in."""
-    publisher = await _owned(services, organization_id, publisher_id)
+    """Return what the publisher has earned, one row per asset that it is booked in; also of one that was deleted."""
     async with services.database.acquire() as connection:
+        record = await FIND_EVEN_DELETED.first(connection, organization_id, publisher_id)
+        if record is None:
+            raise NotFound("This organization has no publisher with this id.")
+        (publisher,) = await assemble(connection, [record])
         earnings = await earnings_of(connection, publisher_id, services.payouts.holdback)
     booked = dict.fromkeys([asset.ledger_asset_id for asset in publisher.assets] + list(earnings))
     rows = [

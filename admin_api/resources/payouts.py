@@ -19,7 +19,7 @@ from admin_api.kit.problems import refusals
 from admin_api.resources.publisher_models import AssetInfo, PayoutStatus
 from gateway.billing.payouts import Order, Payout
 from gateway.catalog.fields import EXTENSION
-from gateway.catalog.records import FIND_IN_ORGANIZATION, Record
+from gateway.catalog.records import FIND_EVEN_DELETED, Record
 from gateway.catalog.refusals import refused
 from gateway.catalog.views import asset_view
 from gateway.errors import NotFound
@@ -217,7 +217,7 @@ async def get_payout_status(
 
 async def _owned(services: Services, organization_id: UUID, publisher_id: UUID) -> Record:
     async with services.database.acquire() as connection:
-        found = await FIND_IN_ORGANIZATION.first(connection, organization_id, publisher_id)
+        found = await FIND_EVEN_DELETED.first(connection, organization_id, publisher_id)
     if found is None:
         raise NotFound("This organization has no publisher with this id.")
     return found

@@ -90,10 +90,11 @@ class _Seller:
     wallet_changed_at: datetime | None
 
 
+# One that was deleted is still owed what it has earned.
 LOCK_SELLER = Statement(
     """
     SELECT id, slug, wallet_address, wallet_network_id, wallet_changed_at FROM catalog.publisher
-     WHERE id = $1 AND organization_id = $2 AND deleted_at IS NULL FOR NO KEY UPDATE
+     WHERE id = $1 AND organization_id = $2 FOR NO KEY UPDATE
     """,
     _Seller,
 )
@@ -280,7 +281,8 @@ class Payouts:
         contracts = {one.contract_address for one in self._assets().values() if one.network_id == asset.network_id}
         fixed = {chain.contracts.permit2, chain.contracts.exact_proxy, chain.contracts.upto_proxy}
         tokens = {parse_address(one) for one in contracts if one is not None}
-        return tokens | fixed | {chain.contracts.multicall3, chain.treasury, chain.signer.address}
+        own = {chain.treasury, chain.signer.address, *([chain.buyer] if chain.buyer else [])}
+        return tokens | fixed | own | {chain.contracts.multicall3}
 
     def _amount(self, order: Order, held: Earnings, asset: Asset) -> int:
         """Return how much is paid out. Raises EarningsShort."""

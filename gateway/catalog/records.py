@@ -67,6 +67,7 @@ LIST_OF_ORGANIZATION = Statement(
 FIND_IN_ORGANIZATION = Statement(
     _COLUMNS + "WHERE p.organization_id = $1 AND p.id = $2 AND p.deleted_at IS NULL", Record
 )
+FIND_EVEN_DELETED = Statement(_COLUMNS + "WHERE p.organization_id = $1 AND p.id = $2", Record)
 LOCK_IN_ORGANIZATION = Statement(
     _COLUMNS + "WHERE p.organization_id = $1 AND p.id = $2 AND p.deleted_at IS NULL FOR UPDATE OF p", Record
 )

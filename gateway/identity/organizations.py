@@ -90,6 +90,11 @@ HAS_PUBLISHERS = Statement(
 HAS_PROJECTS = Statement(
     "SELECT EXISTS (SELECT FROM project.project WHERE organization_id = $1 AND deleted_at IS NULL)", bool, scalar=True
 )
+HAS_PAYOUTS = Statement(
+    "SELECT EXISTS (SELECT FROM chain.payout WHERE organization_id = $1 AND state IN ('queued', 'processing'))",
+    bool,
+    scalar=True,
+)
 DELETE_ORGANIZATION = Command(
     "UPDATE identity.organization SET deleted_at = now(), updated_at = now() WHERE id = $1 AND deleted_at IS NULL"
 )
@@ -137,5 +142,7 @@ async def delete_organization(connection: Connection, member: Member) -> None:
         raise Conflict("This organization still has publishers; delete them first.")
     if await HAS_PROJECTS.one(connection, before.id):
         raise Conflict("This organization still has projects; delete them first.")
+    if await HAS_PAYOUTS.one(connection, before.id):
+        raise Conflict("This organization has payouts that have not ended; wait for them, or cancel them first.")
     await DELETE_ORGANIZATION.run(connection, before.id)
     await record(connection, "organization.delete", before.id, before.id, before=before)

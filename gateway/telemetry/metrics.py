@@ -185,14 +185,10 @@ class Metrics:
             gauge("buying_wallet_atomic", "In the buying wallet by the books and the chain.", "network", "asset", "of")
         )
         self._open_purchases = _Gauges(gauge("purchases_open", "Purchases whose end is not known.", "network"))
-        self._oldest_purchase = _Gauges(
-            gauge("purchases_oldest_open_seconds", "Age of the oldest purchase whose end is not known.", "network")
-        )
+        self._oldest_purchase = _Gauges(gauge("purchases_oldest_open_seconds", "Age of the oldest of them.", "network"))
         self._payouts = _Gauges(gauge("payouts", "Payouts that have not ended, by state.", "network", "state"))
         self._oldest_payout = _Gauges(gauge("payouts_oldest_seconds", "Age of the oldest open payout.", "network"))
-        self._treasury = self._last_said(
-            "treasury_atomic", "In a network's treasury, and what is to be sent from it.", "network", "asset", "of"
-        )
+        self._treasury = self._last_said("treasury_atomic", "In a treasury, or to leave it.", "network", "asset", "of")
         self._pool = _Gauges(self._sum_gauge("pool", "Connections of a pool by state.", "pool", "state"))
         self._cache_events = self._counter("cache_events_total", "Cache hits, misses and so on.", "cache", "event")
         self._cache_entries = _Gauges(self._sum_gauge("cache_entries", "Entries in a cache, all workers.", "cache"))

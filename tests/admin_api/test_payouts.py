@@ -34,6 +34,7 @@ pytestmark = pytest.mark.usefixtures("sound_books")
 
 USDC_CONTRACT = "0x036CbD53842c5426634e7929541eC2318f3dCF7e"
 OTHER = "0xfB6916095ca1df60bB79Ce92cE3Ea74c37c5d359"
+BUYER = "0xD1220A0cf47c7B9Be7A2E6BA89F429762e7b9aDb"
 DOLLAR = 1_000_000
 HOLDBACK = 3_600
 
@@ -43,6 +44,7 @@ async def api(database_url: str) -> AsyncIterator[Api]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TOLLWAY_CHAIN_84532_RPC", "http://127.0.0.1:9")
         patch.setenv("TOLLWAY_CHAIN_SIGNER_KEY", "0x" + secrets.token_hex(32))
+        patch.setenv("TOLLWAY_CHAIN_BUYER_ADDRESS", BUYER)
         rules = PayoutSettings(holdback=HOLDBACK, minimum=DOLLAR, approval_above=1_000 * DOLLAR)
         opened, _ = await open_api(settings_for(database_url, payouts=rules))
     yield opened
@@ -252,7 +254,8 @@ async def test_a_changed_address_gets_nothing_for_a_while(seller: Seller, connec
 async def test_money_is_not_sent_where_it_would_be_lost(seller: Seller) -> None:
     await seller.sells(9 * DOLLAR)
     chain = seller.api.services.settlements.chains["eip155:84532"]
-    lost = ("0x" + "0" * 40, USDC_CONTRACT, show_address(chain.treasury), WALLET.swapcase().replace("0X", "0x"), "0x12")
+    ours = (USDC_CONTRACT, show_address(chain.treasury), BUYER)
+    lost = ("0x" + "0" * 40, *ours, WALLET.swapcase().replace("0X", "0x"), "0x12")
     for address in lost:
         problem = (await seller.asks(destination_wallet=address)).json()
         assert (problem["status"], problem["errors"][0]["field"]) == (400, "destination_wallet"), address
@@ -349,6 +352,49 @@ async def test_what_comes_back_of_an_old_payout_is_free_at_once(seller: Seller) 
     await seller.refunds(young)
     earned = await seller.earnings()
     assert [earned[name] for name in ("available_atomic", "held_back_atomic", "deficit_atomic")] == [0, 0, 0]
+
+
+async def test_a_deleted_publisher_is_paid_what_it_has_earned(seller: Seller, clerk: Clerk, world: World) -> None:
+    await seller.sells(2_000 * DOLLAR)
+    second = await clerk.agent()
+    await clerk.join(second, seller.owner.organization_id, "admin")
+    large = (await seller.asks(1_500 * DOLLAR)).json()["data"]["id"]
+    waits = (await seller.asks(100 * DOLLAR)).json()["data"]["id"]
+    await seller.api.call("DELETE", seller.path, seller.owner.key, expect=200)
+    assert (await seller.does("approve", large, second.key)).status_code == 200
+    assert (await seller.does("cancel", waits)).status_code == 200
+    assert (await seller.earnings())["available_atomic"] == 500 * DOLLAR
+    assert (await seller.asks()).status_code == 201
+    assert (await seller.earnings())["available_atomic"] == 0
+    listed = (await seller.api.call("GET", f"{seller.path}/payouts", seller.owner.key, expect=200)).json()["data"]
+    assert [one["status"] for one in listed] == ["queued", "cancelled", "queued"]
+    stranger = await clerk.agent()
+    path = f"/organizations/{stranger.organization_id}/publishers/{seller.id}"
+    for what in ("payouts", "earnings"):
+        await seller.api.call("GET", f"{path}/{what}", stranger.key, expect=404)
+
+
+async def test_an_organization_is_not_deleted_while_it_is_being_paid(
+    seller: Seller, clerk: Clerk, connection: Connection
+) -> None:
+    shared = (
+        await seller.api.call("POST", "/organizations", seller.owner.key, json={"name": "Shared"}, expect=201)
+    ).json()
+    organization = shared["data"]["id"]
+    await connection.execute(
+        "UPDATE catalog.publisher SET organization_id = $2 WHERE id = $1", UUID(seller.id), UUID(organization)
+    )
+    await seller.sells(5 * DOLLAR)
+    base = f"/organizations/{organization}"
+    payout = await seller.api.call(
+        "POST", f"{base}/publishers/{seller.id}/payouts", seller.owner.key, json={"asset_id": seller.asset}, expect=201
+    )
+    await seller.api.call("DELETE", f"{base}/publishers/{seller.id}", seller.owner.key, expect=200)
+    refusal = (await seller.api.call("DELETE", base, seller.owner.key, expect=409)).json()
+    assert "payouts" in refusal["detail"]
+    cancel = f"{base}/publishers/{seller.id}/payouts/{payout.json()['data']['id']}/cancel"
+    await seller.api.call("POST", cancel, seller.owner.key, expect=200)
+    await seller.api.call("DELETE", base, seller.owner.key, expect=204)
 
 
 async def test_a_network_without_a_chain_pays_nothing_out(seller: Seller, connection: Connection) -> None:

@@ -27,7 +27,7 @@ TREASURY = "TOLLWAY_CHAIN_TREASURY"
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """One network that can be settled on. `treasury` is 20 bytes."""
+    """One network that can be settled on. `treasury` and `buyer`, the buying wallet, are 20 bytes."""
 
     network: Network
     node: Node
@@ -35,6 +35,7 @@ class Chain:
     contracts: Contracts
     policy: RelayPolicy
     treasury: bytes
+    buyer: bytes | None = None
 
 
 def open_chains(networks: Networks, environ: Mapping[str, str] | None = None) -> dict[str, Chain]:
@@ -47,7 +48,7 @@ def open_chains(networks: Networks, environ: Mapping[str, str] | None = None) ->
     signer = load_signer(env)
     if signer is None:
         return {}
-    treasury = treasury_of(env) or signer.address
+    treasury, buyer = treasury_of(env) or signer.address, buyer_address(env)
     return {
         network.id: Chain(
             network,
@@ -56,6 +57,7 @@ def open_chains(networks: Networks, environ: Mapping[str, str] | None = None) ->
             Contracts.of(network),
             RelayPolicy(finality=max(network.confirmations, 1)),
             treasury,
+            buyer,
         )
         for network in networks.networks
         if network.rpc and network.id.startswith("eip155:")
