@@ -39,7 +39,6 @@ async def test_killed_while_waiting_for_the_upstream_the_charge_comes_back_witho
     services: Services, database_url: str, world: World, connection: Connection, fresh: RunningGateway
 ) -> None:
     agent, shop = await world.agent(1_000_000), await world.publisher(10_000)
-    await asyncio.sleep(0.3)
     path = f"/publishers/{shop.slug}/hang"
     call = asyncio.create_task(httpx.AsyncClient(timeout=60).get(fresh.url + path, headers=agent.headers))
 
@@ -51,7 +50,7 @@ async def test_killed_while_waiting_for_the_upstream_the_charge_comes_back_witho
     with pytest.raises(httpx.TransportError):
         await call
     assert (await proof.verify(connection)).open_exchanges == 1
-    again = await start_gateway(services, database_url)
+    again = await start_gateway(services, database_url, MONEY_DEAD_AFTER="2")
 
     async def refunded() -> bool:
         return await world.balance(agent) == 1_000_000
@@ -62,13 +61,11 @@ async def test_killed_while_waiting_for_the_upstream_the_charge_comes_back_witho
     await again.stop()
 
 
-@pytest.mark.slow
 async def test_killed_under_load_no_money_is_lost_or_invented(
     services: Services, database_url: str, world: World, connection: Connection, upstream: RecordingUpstream,
     fresh: RunningGateway,
 ) -> None:  # fmt: skip
     agent, shop = await world.agent(10**9), await world.publisher(10_000)
-    await asyncio.sleep(0.3)
     served = 0
 
     async def caller() -> None:
@@ -79,10 +76,12 @@ async def test_killed_under_load_no_money_is_lost_or_invented(
                 served += answer.status_code == 200
 
     callers = [asyncio.create_task(caller()) for _ in range(16)]
-    await asyncio.sleep(2)
+    async with asyncio.timeout(60):
+        while served < 100:
+            await asyncio.sleep(0.05)
     await fresh.kill()
     await asyncio.gather(*callers, return_exceptions=True)
-    again = await start_gateway(services, database_url)
+    again = await start_gateway(services, database_url, MONEY_DEAD_AFTER="2")
 
     async def all_ended() -> bool:
         return (await proof.verify(connection)).open_exchanges == 0
@@ -90,22 +89,23 @@ async def test_killed_under_load_no_money_is_lost_or_invented(
     await until(all_ended)
     paid = (10**9 - await world.balance(agent)) // 10_000
     assert await world.earned(shop) == paid * 10_000
-    assert served > 50
     # Refunded in doubt: at most the answers of the last batches, never more charged than delivered or in flight.
     assert served - 100 <= paid <= served + 16
     await again.stop()
 
 
 async def test_sigterm_lets_the_call_in_flight_finish_and_exits_0(
-    world: World, fresh: RunningGateway, connection: Connection
+    world: World, fresh: RunningGateway, connection: Connection, upstream: RecordingUpstream
 ) -> None:
     agent, shop = await world.agent(1_000_000), await world.publisher(10_000)
-    await asyncio.sleep(0.3)
-    async with httpx.AsyncClient(timeout=30) as client:
+    upstream.forget()
+    async with httpx.AsyncClient(timeout=60) as client:
         call = asyncio.create_task(
             client.post(f"{fresh.url}/publishers/{shop.slug}/x?ms=1500", headers=agent.headers, content=b"x")
         )
-        await asyncio.sleep(0.5)
+        async with asyncio.timeout(60):
+            while not upstream.calls:
+                await asyncio.sleep(0.01)
         fresh.process.send_signal(signal.SIGTERM)
         answer = await call
     assert (answer.status_code, answer.headers["x-cost"]) == (200, "0.01")
@@ -133,7 +133,6 @@ async def test_database_connections_lost_while_idle_the_next_call_succeeds(
     world: World, fresh: RunningGateway, connection: Connection
 ) -> None:
     agent, shop = await world.agent(1_000_000), await world.publisher(10_000)
-    await asyncio.sleep(0.3)
     path = f"/publishers/{shop.slug}/x"
     assert (await fresh.client.get(path, headers=agent.headers)).status_code == 200
     await connection.execute(

@@ -25,7 +25,8 @@ async def copied_database(server_url: str, template: str, name: str) -> AsyncIte
     Nothing secret may be on record in it by then, and no money in it that came from nowhere.
     """
     server, url = await asyncpg.connect(server_url), replaced(server_url, name)
-    await server.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    # As files, not page by page through the log: a third faster, and hundreds are made.
+    await server.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
     yield url
     reading = await connect(DatabaseSettings(url=url))
     leaked, made = await leaks.found_in_records(reading), await books.made_of_nothing(reading)
