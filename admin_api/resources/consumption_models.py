@@ -107,14 +107,19 @@ class ProjectSales(Sales):
     by_day: list[SalesOn]
 
 
-class ProjectConsumption(Answer):
-    """What a project has consumed."""
+class Consumption(Answer):
+    """What computes and their storage have used in a window."""
 
-    project_id: UUID
     current_month: ConsumptionSummary
     since: Annotated[Moment, Field(alias="from")]
     until: Annotated[Moment, Field(alias="to", description="The first moment after the window.")]
     periods: list[ConsumptionPeriodData]
+
+
+class ProjectConsumption(Consumption):
+    """What a project has consumed."""
+
+    project_id: UUID
     gateway: ProjectSales
 
 
@@ -125,14 +130,10 @@ class ProjectConsumptionResponse(Answer):
     pagination: PaginationMeta | None = None
 
 
-class OrganizationConsumption(Answer):
+class OrganizationConsumption(Consumption):
     """What an organization has consumed."""
 
     organization_id: UUID
-    current_month: ConsumptionSummary
-    since: Annotated[Moment, Field(alias="from")]
-    until: Annotated[Moment, Field(alias="to", description="The first moment after the window.")]
-    periods: list[ConsumptionPeriodData]
     gateway: GatewayUsage
 
 
