@@ -171,16 +171,14 @@ class Cards:
         await bring_up_to_date(self._database, learn)
 
     async def reconcile(self) -> None:
-        """Look after deposits that no event has ended, and debts that can be paid. Any number of workers may."""
-        if not self._door.is_open:
-            return
-        async with self._database.acquire() as connection:
-            due = await DUE.all(connection, timedelta(seconds=self._settings.stripe.recheck), 50)
-        if not await look_after("deposit", due, self.check):
-            return
+        """Look after debts that can be paid, and deposits that no event has ended. Any number of workers may."""
         async with self._database.acquire() as connection:
             for wallet_id in await DEBTORS.all(connection):
                 await RECOVER.one(connection, wallet_id)
+            if not self._door.is_open:
+                return
+            due = await DUE.all(connection, timedelta(seconds=self._settings.stripe.recheck), 50)
+        await look_after("deposit", due, self.check)
 
     async def give_back(self, deposit: Deposit, cents: int) -> str:
         """Give a part of a deposit back to its card; returns the refund's id. Raises StripeRefused.

@@ -142,16 +142,15 @@ async def bring_up_to_date(database: Database, learn: Callable[[], Awaitable[Wor
         return
 
 
-async def look_after(what: str, ids: Iterable[Id], check: Callable[[Id], Awaitable[None]]) -> bool:
-    """Check each of these, and return whether Stripe has answered; what is wrong with one of them is logged."""
+async def look_after(what: str, ids: Iterable[Id], check: Callable[[Id], Awaitable[None]]) -> None:
+    """Check each of these, as long as Stripe answers; what is wrong with one of them is logged."""
     for one in ids:
         try:
             await check(one)
         except (StripeRefused, NotUnderstood) as error:
             log.error("%s %s cannot be looked up at Stripe: %s", what, one, error)
         except Unavailable:
-            return False
-    return True
+            return
 
 
 def read(raw: bytes, signature: str | None, settings: StripeSettings) -> Event:
