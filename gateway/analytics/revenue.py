@@ -70,7 +70,7 @@ class Purse:
 PRIMARY = Statement(
     """
     SELECT a.ledger_asset_id::text FROM catalog.publisher p JOIN catalog.asset a ON a.id = p.primary_asset_id
-     WHERE p.organization_id = $1 AND p.id = $2 AND p.deleted_at IS NULL
+     WHERE p.organization_id = $1 AND p.id = $2
     """,
     UUID,
     scalar=True,
@@ -181,7 +181,8 @@ TOP = Statement(
 async def purses(connection: Connection, organization_id: UUID, publisher_id: UUID) -> list[Purse]:
     """Return the earnings accounts of a publisher of this organization, the primary one first. Raises NotFound.
 
-    One without calls has none yet: number 0, which nothing is booked on.
+    What one has earned that was deleted is its organization's still. One without calls has no account yet: number 0,
+    which nothing is booked on.
     """
     primary = await PRIMARY.first(connection, organization_id, publisher_id)
     if primary is None:

@@ -130,6 +130,18 @@ async def test_money_in_another_asset_has_a_statement_of_its_own(
     ]  # fmt: skip
 
 
+async def test_what_a_deleted_publisher_has_earned_is_still_told(
+    api: Api, clerk: Clerk, connection: Connection
+) -> None:
+    owner, member = await clerk.agent(), await clerk.agent()
+    shop = Shop(api, connection, owner, await clerk.publisher(owner))
+    await shop.call(await customer(connection, member, 1_000), 0, 300)
+    paths = [f"{shop.path}/{name}" for name in ("statement", "statement?format=csv", "analytics/revenue")]
+    before = [(await api.call("GET", path, owner.key, expect=200)).text for path in paths]
+    await api.call("DELETE", shop.path, owner.key, expect=200)
+    assert [(await api.call("GET", path, owner.key, expect=200)).text for path in paths] == before
+
+
 async def test_who_takes_nothing_is_cut_off_and_holds_no_connection(
     database_url: str, clerk: Clerk, connection: Connection
 ) -> None:
