@@ -446,7 +446,9 @@ class StripeSettings(_Section):
     page_lifetime: float = Field(
         default=3_600.0, ge=1_860, le=86_000, description="How long the page of a deposit is open; Stripe's bounds"
     )
-    recheck: Seconds = Field(default=60.0, description="How often Stripe is asked of payments that no event has ended")
+    recheck: Seconds = Field(
+        default=60.0, description="After five times as long Stripe is asked of a payment that no event has ended"
+    )
 
     @field_validator("secret_key")
     @classmethod
