@@ -81,7 +81,9 @@ async def test_verdict_of_a_lone_call_and_after_its_retry_after(server, principa
         assert await limits.check(check) == Verdict(True, check.policy, 1, 0, 3)
         assert (await limits.check(check)).remaining == 0
         refused = await limits.check(check)
-        assert (refused.allowed, refused.retry_after, refused.reset_after) == (False, 3, 6)
+        assert not refused.allowed
+        assert 1 <= refused.retry_after <= 3  # moments may lie between two calls
+        assert refused.retry_after < refused.reset_after <= 6
         await asyncio.sleep(refused.retry_after)
         assert (await limits.check(check)).allowed
 
