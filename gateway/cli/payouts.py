@@ -37,10 +37,14 @@ def list_command(limit: int) -> None:
 def retry_command(payout_id: UUID) -> int:
     """Try a queued payout again now, as often as a new one. Exit status 1 when it is not queued."""
 
-    async def work(connection: Connection) -> int:
-        return await RETRY.run(connection, payout_id)
+    async def work(connection: Connection) -> bool:
+        one = await FIND_PAYOUT.first(connection, payout_id)
+        if one is None or not await RETRY.run(connection, payout_id):
+            return False
+        await record(connection, "payout.retry", one.organization_id, payout_id, details=told(one))
+        return True
 
-    return _say(payout_id, done=bool(on_connection(work)))
+    return _say(payout_id, done=on_connection(work))
 
 
 @payouts.command("cancel")

@@ -1,4 +1,4 @@
-"""The rules of the proof (proof.py) that payouts obey: each is paid once, or given back, as its row says."""
+"""The rules of the proof (proof.py) that payouts and repayments obey: each was sent once, or given back, as it says."""
 
 from __future__ import annotations
 
@@ -49,6 +49,26 @@ PAYOUT_RULES: dict[str, Statement[Violation]] = {
          UNION ALL
         SELECT format('payouts %s and %s were both paid by %s', min(p.id::text), max(p.id::text), p.transaction)
           FROM chain.payout p WHERE p.transaction IS NOT NULL GROUP BY p.transaction HAVING count(*) > 1 LIMIT 20
+        """,
+        Violation,
+    ),
+    "payments that go back to their payers were taken from the earnings, and have left once they were sent": Statement(
+        """
+        SELECT format('payment %s: %s goes back, %s; taken %s, left %s', p.id, p.amount, r.state, o.amount, s.amount)
+                 AS detail
+          FROM chain.repayment r JOIN chain.payment p ON p.id = r.payment_id
+          CROSS JOIN LATERAL (SELECT coalesce(sum(t.amount), 0) AS amount FROM ledger.transfer t
+                               WHERE t.cause_id = p.id AND t.kind = 'repayment') o
+          CROSS JOIN LATERAL (SELECT coalesce(sum(t.amount), 0) AS amount FROM ledger.transfer t
+                               WHERE t.cause_id = p.id AND t.kind = 'repaid') s
+         WHERE p.id >= (SELECT upto FROM ledger.archived)
+           AND (o.amount, s.amount) <> (p.amount, CASE WHEN r.state = 'confirmed' THEN p.amount ELSE 0 END)
+         UNION ALL
+        SELECT format('transfer %s %s/%s', t.cause_id, t.kind, t.leg) FROM ledger.transfer t
+         WHERE t.kind IN ('repayment', 'repaid')
+           AND NOT EXISTS (SELECT FROM chain.repayment r WHERE r.payment_id = t.cause_id)
+           AND (t.kind = 'repaid' OR NOT EXISTS (SELECT FROM ledger.transfer u
+                                                  WHERE u.cause_id = t.cause_id AND u.kind = 'reversal')) LIMIT 20
         """,
         Violation,
     ),

@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from gateway.database.pool import Connection
 from gateway.ids import uuid7
+from gateway.ledger.payout_rules import PAYOUT_RULES
 from gateway.payments.evm.encoding import word
 from gateway.payments.evm.instructions import TRANSFERRED
 from gateway.payments.evm.keystore import Signer
@@ -106,14 +107,19 @@ async def owing(settling: Worker, order: Ordering, chain: Chain, connection: Con
     return owe_all
 
 
-async def test_a_repayment_is_booked_once_its_block_is_final(owing: Owing, settling: Worker) -> None:
+async def test_a_repayment_is_booked_once_its_block_is_final(
+    owing: Owing, settling: Worker, connection: Connection
+) -> None:
     (debt,) = await owing()
     async with settling() as settlements:
         await debt.is_returned()
         await until(partial(seen, settlements.relayers[0], (await debt.chain.node.head()).hash))
         assert await debt.state() == "broadcast"
+        assert await breaks(connection, "UPDATE chain.repayment SET state = 'confirmed' WHERE payment_id = $1", debt)
         await debt.is_in("confirmed", mining=True)
     assert await debt.times_returned() == 1
+    assert await breaks(connection, "UPDATE chain.repayment SET state = 'broadcast' WHERE payment_id = $1", debt)
+    assert await breaks(connection, "DELETE FROM chain.repayment WHERE payment_id = $1", debt)
 
 
 async def test_a_fork_that_takes_its_block_away_returns_it_once_all_the_same(owing: Owing, settling: Worker) -> None:
@@ -209,6 +215,17 @@ def test_what_a_token_moved_otherwise_is_neither_made_nor_not_made() -> None:
     for logs in ([moved(token, payer, 6)], [moved(token, other, 7)], [moved(token, payer, 6), moved(token, other, 1)]):
         with pytest.raises(ValueError, match="something else"):
             one.made_by(logs)
+
+
+async def breaks(connection: Connection, harm: str, debt: Debt) -> bool:
+    """Say whether the proof sees a harm, which is undone."""
+    transaction = connection.transaction()
+    await transaction.start()
+    await connection.execute(harm, debt.payment.id)
+    (rule,) = [rule for rule in PAYOUT_RULES if rule.startswith("payments that go back")]
+    found = await PAYOUT_RULES[rule].all(connection)
+    await transaction.rollback()
+    return bool(found) and all(str(debt.payment.id) in one.detail for one in found)
 
 
 async def says(debt: Debt, words: str) -> bool:
