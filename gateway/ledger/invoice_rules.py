@@ -70,7 +70,7 @@ INVOICE_RULES: dict[str, Statement[Violation]] = {
                    AS detail
           FROM invoice.invoice i
           LEFT JOIN (
-              SELECT o.id AS organization_id, m.month, sum(m.amount) AS amount
+              SELECT o.id AS organization_id, m.month, w.asset_id, sum(m.amount) AS amount
                 FROM (SELECT t.wallet_id, ledger.month_of(t.created_at) AT TIME ZONE 'UTC' AS month,
                              CASE WHEN t.kind = 'refund' THEN -t.amount ELSE t.amount END AS amount
                         FROM ledger.transfer t
@@ -78,9 +78,9 @@ INVOICE_RULES: dict[str, Statement[Violation]] = {
                        UNION ALL
                       SELECT wallet_id, month, amount FROM ledger.carried_bought) m
                 JOIN ledger.wallet w ON w.id = m.wallet_id
-                                    AND w.asset_id = (SELECT ledger_asset_id FROM catalog.asset WHERE is_default)
                 JOIN identity.organization o ON o.created_by = w.owner_id AND o.is_personal
-               GROUP BY 1, 2) b ON (b.organization_id, b.month) = (i.organization_id, i.period_start)
+               GROUP BY 1, 2, 3) b
+            ON (b.organization_id, b.month, b.asset_id) = (i.organization_id, i.period_start, i.asset_id)
          WHERE i.status IN ('issued', 'paid') AND i.subtotal - i.taxable <> coalesce(b.amount, 0) LIMIT 20
         """,
         Violation,
