@@ -143,15 +143,13 @@ async def sound(connection: Connection) -> None:
 
 async def test_a_month_is_listed_as_the_ledger_has_it_and_owes_nothing(api: Api, world: World) -> None:
     agent, shop, other = await world.agent(5_000_000), await world.publisher(), await world.publisher()
-    for amount in (10_000, 10_000, 30_001):
-        await charge(world, agent, shop, amount)
-    back = await charge(world, agent, shop, 77)
-    await refund(world, back)
-    await charge(world, agent, other, 5)
-    early = await charge(world, agent, other, 900)
-    undone = await world.agent(5_000)
-    await refund(world, await charge(world, undone, other, 5_000))
-    await shift(world.connection, INSIDE)
+    calls = [await charge(world, agent, shop, amount) for amount in (10_000, 10_000, 30_001, 77)]
+    await refund(world, calls[-1])
+    calls += [await charge(world, agent, other, amount) for amount in (5, 900)]
+    early, undone = calls[-1], await world.agent(5_000)
+    calls.append(await charge(world, undone, other, 5_000))
+    await refund(world, calls[-1])
+    await shift(world.connection, INSIDE, only=calls)
     later = moved(early, INSIDE)
     await refund(world, later)  # this month: none of that month's business
     first = await generated(api)

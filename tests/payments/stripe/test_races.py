@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from gateway.billing.card_rows import RECOVER
 from gateway.database.pool import Connection, connect
 from gateway.ids import uuid7
+from gateway.ledger.wallets import grant
 from gateway.settings import DatabaseSettings
 from tests.payments.stripe.stage import Stage
 from tests.support.world import Agent
@@ -65,3 +67,32 @@ async def test_a_dispute_of_what_is_spent_freezes_other_money_of_the_wallet(stag
     stage.stripe.close(dispute["id"], "won")
     await stage.hears()
     assert (await stage.balance(agent))["balance_atomic"] == WHOLE
+
+
+async def test_a_debt_is_not_paid_by_money_that_was_given(stage: Stage) -> None:
+    agent = await stage.agent()
+    intent = await stage.pays(await stage.deposit(agent, CENTS))
+    await spend(stage.connection, stage, agent, WHOLE)
+    await grant(stage.connection, agent.wallet_id, source="promo", reference="given", amount=PART)
+    stage.stripe.refund(intent, CENTS)
+    await stage.hears()
+    assert await RECOVER.one(stage.connection, agent.wallet_id) == 0
+    assert (await stage.balance(agent))["promotional_balance_atomic"] == PART
+    assert await stage.platform("receivable", f"account:{agent.id}") == -WHOLE
+
+
+async def test_what_came_back_does_not_come_again_when_more_is_heard(stage: Stage) -> None:
+    """Each event has the whole payment asked for anew: a refund that failed, and a dispute that was won after all."""
+    agent = await stage.agent()
+    intent = await stage.pays(await stage.deposit(agent, CENTS))
+    dispute, refund = stage.stripe.dispute(intent, 300), stage.stripe.refund(intent, 100)
+    await stage.hears()
+    stage.stripe.close(dispute["id"], "lost")
+    stage.stripe.fail_refund(refund["id"])
+    await stage.hears()
+    stage.stripe.close(dispute["id"], "won")
+    await stage.hears()
+    assert (await stage.balance(agent))["balance_atomic"] == WHOLE
+    stage.stripe.refund(intent, 50)
+    await stage.hears()
+    assert (await stage.balance(agent))["balance_atomic"] == WHOLE - 500_000
