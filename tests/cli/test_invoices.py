@@ -10,7 +10,6 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from unittest.mock import patch
 from uuid import UUID
 
 import pytest
@@ -47,14 +46,14 @@ class Ended:
 def command(*arguments: str, **env: str) -> Ended:
     """Run a command in this process: each of its own would take a second to import."""
     out, err = io.StringIO(), io.StringIO()
-    with (
-        patch.dict(os.environ, environment(**env), clear=True),
-        patch.object(sys, "argv", ["tollway", *arguments]),
-        redirect_stdout(out),
-        redirect_stderr(err),
-        pytest.raises(SystemExit) as end,
-    ):
-        main()
+    with pytest.MonkeyPatch.context() as process:
+        for name in list(os.environ):
+            process.delenv(name)
+        for name, value in environment(**env).items():
+            process.setenv(name, value)
+        process.setattr(sys, "argv", ["tollway", *arguments])
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as end:
+            main()
     return Ended(end.value.code, out.getvalue(), err.getvalue())
 
 
