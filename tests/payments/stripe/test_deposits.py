@@ -209,6 +209,23 @@ async def test_another_amount_than_was_asked_for_is_nobodys_and_shows(stage: Sta
     assert await shown_in_suspense(database) == 0
 
 
+@pytest.mark.parametrize(("said", "value", "came"), [("livemode", True, 50_000_000), ("currency", "eur", 0)])
+async def test_money_of_the_other_mode_or_currency_is_nobodys(stage: Stage, said: str, value: Any, came: int) -> None:
+    agent = await stage.agent()
+    deposit, before = await stage.deposit(agent, 5_000), await stage.platform("suspense")
+    intent = stage.stripe.pay(stage.session_of(deposit))
+    stage.stripe.store[intent["latest_charge"]][said] = value
+    await stage.hears()
+    assert (await stage.balance(agent))["balance_atomic"] == 0
+    assert await stage.state(deposit) == "suspense"
+    assert await stage.platform("suspense") - before == came
+    if not came:
+        stage.not_ours.add(intent["id"])
+    stage.stripe.refund(intent["id"], 5_000)
+    await stage.hears()
+    assert await stage.platform("suspense") == before
+
+
 async def shown_in_suspense(database: Database) -> float:
     """Return what the metrics show after a look at the books."""
     metrics = Metrics()
