@@ -134,6 +134,7 @@ async def test_a_fork_that_takes_its_block_away_returns_it_once_all_the_same(owi
     assert await debt.times_returned() == 1
 
 
+@pytest.mark.slow
 async def test_a_fork_cannot_bring_a_stolen_nonce_back_beside_its_successor(owing: Owing, settling: Worker) -> None:
     (debt,) = await owing()
     chain, connection = debt.chain, debt.connection
@@ -160,6 +161,7 @@ async def test_a_fork_cannot_bring_a_stolen_nonce_back_beside_its_successor(owin
     assert await debt.times_returned() == 1
 
 
+@pytest.mark.slow
 async def test_one_that_reverts_is_sent_again_only_when_no_fork_can_make_it_succeed(
     owing: Owing, settling: Worker
 ) -> None:
