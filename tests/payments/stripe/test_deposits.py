@@ -209,12 +209,18 @@ async def test_another_amount_than_was_asked_for_is_nobodys_and_shows(stage: Sta
     assert await shown_in_suspense(database) == 0
 
 
-@pytest.mark.parametrize(("said", "value", "came"), [("livemode", True, 50_000_000), ("currency", "eur", 0)])
-async def test_money_of_the_other_mode_or_currency_is_nobodys(stage: Stage, said: str, value: Any, came: int) -> None:
+@pytest.mark.parametrize(
+    ("said", "value", "came"),
+    [("livemode", True, 50_000_000), ("currency", "eur", 0), ("metadata", {"tollway_deposit": "another"}, 50_000_000)],
+)
+async def test_money_of_another_mode_currency_or_name_is_nobodys(
+    stage: Stage, said: str, value: Any, came: int
+) -> None:
     agent = await stage.agent()
     deposit, before = await stage.deposit(agent, 5_000), await stage.platform("suspense")
     intent = stage.stripe.pay(stage.session_of(deposit))
-    stage.stripe.store[intent["latest_charge"]][said] = value
+    about = stage.session_of(deposit) if said == "metadata" else intent["latest_charge"]
+    stage.stripe.store[about][said] = value
     await stage.hears()
     assert (await stage.balance(agent))["balance_atomic"] == 0
     assert await stage.state(deposit) == "suspense"
