@@ -6,7 +6,6 @@ earned in others is in `other_assets`. Sums are kept by a job and complete to th
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
@@ -20,7 +19,7 @@ from admin_api.kit.envelope import Answer, Moment
 from admin_api.kit.needs import needs
 from admin_api.kit.problems import refusals
 from gateway.analytics import endpoints, revenue
-from gateway.analytics.endpoints import MOST, NONE
+from gateway.analytics.endpoints import MOST
 from gateway.analytics.endpoints import REVENUE as BY_ENDPOINT
 from gateway.analytics.revenue import BY_DAY, TOP, WINDOW, Revenue, change, purses
 from gateway.catalog.assets import Asset
@@ -92,19 +91,24 @@ class TopAgent(Answer):
     last_active: Moment | None = None
 
 
-class EndpointRevenue(Answer):
-    """What one endpoint has brought: a documented path, a tool's name, or `query` of a database.
+class Brought(Answer):
+    """Calls that were paid and not given back, and what they have brought."""
 
-    Rows are those of a database's answers. Calls were paid and not given back; bytes and rows are of all calls.
-    """
-
-    method: str | None
-    endpoint: str | None
     calls: int
     revenue: str
     revenue_atomic: int
     gross_atomic: int
     fees_atomic: int
+
+
+class EndpointRevenue(Brought):
+    """What one endpoint has brought: a documented path, a tool's name, or `query` of a database.
+
+    Rows are those of a database's answers. Bytes and rows are of all calls, also of those that were given back.
+    """
+
+    method: str
+    endpoint: str
     bytes_in: int
     bytes_out: int
     rows: int
@@ -120,7 +124,7 @@ class AssetEndpoints(Answer):
     asset_id: UUID
     asset: str
     endpoints: list[EndpointRevenue]
-    others: EndpointRevenue
+    others: Brought
 
 
 class RevenueByEndpoint(Answer):
@@ -250,35 +254,36 @@ async def get_revenue_by_endpoint(
 
 def _by_endpoint(asset: Asset, found: list[endpoints.EndpointRevenue], total: Revenue) -> AssetEndpoints:
     """Return the endpoints of one asset, and the rest of its revenue."""
-    listed = [one for one in found if one.endpoint is not None]
-    (rest,) = [one for one in found if one.endpoint is None] or [NONE]
-    others = replace(
-        rest,
-        calls=total.calls - sum(one.calls for one in listed),
-        spent=total.spent - sum(one.spent for one in listed),
-        fee=total.fee - sum(one.fee for one in listed),
-    )
+    calls = total.calls - sum(one.calls for one in found)
+    spent = total.spent - sum(one.spent for one in found)
+    fee = total.fee - sum(one.fee for one in found)
     return AssetEndpoints(
         asset_id=asset.id,
         asset=asset.symbol,
-        endpoints=[_brought(one, asset) for one in listed],
-        others=_brought(others, asset),
+        endpoints=[
+            EndpointRevenue(
+                method=one.method,
+                endpoint=one.endpoint,
+                bytes_in=one.bytes_in,
+                bytes_out=one.bytes_out,
+                rows=one.rows,
+                **_brought(one.calls, one.spent, one.fee, asset),
+            )
+            for one in found
+        ],
+        others=Brought(**_brought(calls, spent, fee, asset)),
     )
 
 
-def _brought(one: endpoints.EndpointRevenue, asset: Asset) -> EndpointRevenue:
-    return EndpointRevenue(
-        method=one.method,
-        endpoint=one.endpoint,
-        calls=one.calls,
-        revenue=_amount(one.spent - one.fee, asset),
-        revenue_atomic=one.spent - one.fee,
-        gross_atomic=one.spent,
-        fees_atomic=one.fee,
-        bytes_in=one.bytes_in,
-        bytes_out=one.bytes_out,
-        rows=one.rows,
-    )
+def _brought(calls: int, spent: int, fee: int, asset: Asset) -> dict[str, Any]:
+    earned = spent - fee
+    return {
+        "calls": calls,
+        "revenue": _amount(earned, asset),
+        "revenue_atomic": earned,
+        "gross_atomic": spent,
+        "fees_atomic": fee,
+    }
 
 
 def _ranked(rank: int, agent: revenue.TopAgent, asset: Asset) -> TopAgent:

@@ -20,10 +20,10 @@ MOST = 1_000
 
 @dataclass(frozen=True, slots=True)
 class EndpointRevenue:
-    """What one endpoint has brought in one asset. No `endpoint`: what is not among those that are named."""
+    """What one endpoint has brought in one asset."""
 
-    method: str | None
-    endpoint: str | None
+    method: str
+    endpoint: str
     calls: int
     spent: int
     fee: int
@@ -34,9 +34,6 @@ class EndpointRevenue:
     def __post_init__(self) -> None:
         for name in ("calls", "spent", "fee", "bytes_in", "bytes_out", "rows"):
             object.__setattr__(self, name, int(getattr(self, name)))
-
-
-NONE = EndpointRevenue(None, None, 0, 0, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +71,9 @@ REVENUE = Statement(
                   CROSS JOIN LATERAL analytics.delivered(m.upto, m.never, ARRAY[$1::bigint]) b
                  WHERE b.day BETWEEN $2 AND $3) x
          GROUP BY x.method, x.endpoint
-    ), placed AS (
-        SELECT f.*, f.endpoint <> '' AND $4::integer >= row_number() OVER (
-                   ORDER BY f.endpoint = '', f.spent - f.fee DESC, f.calls DESC, f.endpoint, f.method) AS named
-          FROM found f
     )
-    SELECT CASE WHEN named THEN method END AS method, CASE WHEN named THEN endpoint END AS endpoint,
-           sum(calls) AS calls, sum(spent) AS spent, sum(fee) AS fee, sum(bytes_in) AS bytes_in,
-           sum(bytes_out) AS bytes_out, sum(rows) AS rows
-      FROM placed
-     GROUP BY 1, 2, named
-     ORDER BY NOT named, sum(spent) - sum(fee) DESC, sum(calls) DESC, 2, 1
+    SELECT method, endpoint, calls, spent, fee, bytes_in, bytes_out, rows FROM found
+     ORDER BY spent - fee DESC, calls DESC, endpoint, method LIMIT $4
     """,
     EndpointRevenue,
 )
@@ -121,7 +110,6 @@ _NAMED = """
       FROM used x
       JOIN ledger.account a ON a.id = x.account_id
       JOIN catalog.publisher p ON p.id = a.publisher_id
-     WHERE x.endpoint <> ''
      GROUP BY p.id, p.slug, a.asset_id, x.method, x.endpoint
      ORDER BY sum(x.calls) DESC, p.slug, x.endpoint, x.method, a.asset_id
      LIMIT $4

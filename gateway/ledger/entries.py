@@ -57,8 +57,8 @@ class Settlement:
     """How an exchange ended without a refund, and what its receipt will say: sizes are body bytes either way.
 
     `target_hash` is the sha256 of the request target as sent, `body_hash` that of the response body as delivered.
-    `endpoint` is what was called by its documented name, "" when it has none, None when nothing was delivered; `rows`
-    are those of a database's answer.
+    `endpoint` is what was called by its documented name, None when it has none; `rows` are those of a database's
+    answer.
     """
 
     exchange_id: UUID

@@ -71,8 +71,8 @@ def settlement_of(exchange: Exchange, reason: str) -> Settlement:
     )
 
 
-def _endpoint_of(exchange: Exchange) -> str:
-    """Return what was called by the name that its publisher knows it by, or nothing: what has none counts together."""
+def _endpoint_of(exchange: Exchange) -> str | None:
+    """Return what was called by the name that its publisher knows it by; None when it has none."""
     if exchange.named is not None:
         return exchange.named
-    return next((one.path for one in exchange.candidates if one is not None), "")
+    return next((one.path for one in exchange.candidates if one is not None), None)

@@ -50,6 +50,10 @@ def figures(one: dict[str, Any]) -> tuple[int, ...]:
     return tuple(one[name] for name in ("calls", "revenue_atomic", "bytes_in", "bytes_out", "rows"))
 
 
+def money(one: dict[str, Any]) -> tuple[int, int]:
+    return one["calls"], one["revenue_atomic"]
+
+
 async def call(
     gateway: RunningGateway, shop: dict[str, Any], agent: Agent, method: str, path: str, **headers: str
 ) -> httpx.Response:
@@ -74,7 +78,7 @@ async def test_calls_count_for_the_endpoint_that_they_name(
     assert [answer.headers["x-cost"] for answer in answers] == ["0.02", "0", "0"]
     assert (await call(gateway, shop, agent, "HEAD", "/v1/items/4")).status_code == 200
     assert (await call(gateway, shop, agent, "POST", "/status/503")).status_code == 503  # given back
-    elsewhere = len((await call(gateway, shop, agent, "GET", "/elsewhere")).content)
+    assert (await call(gateway, shop, agent, "GET", "/elsewhere")).status_code == 200
     await settled(connection)
     for _ in range(2):
         found = await seen(gateway, owner, shop["id"])
@@ -83,10 +87,9 @@ async def test_calls_count_for_the_endpoint_that_they_name(
             ("GET", "/v1/items/{id}"): (3, 60_000, 0, sum(sizes) + len(answers[0].content), 0),
             ("HEAD", "/v1/items/{id}"): (1, 20_000, 0, 0, 0),
         }
-        assert figures(found["others"]) == (1, 10_000, 0, elsewhere, 0)
-        assert (found["others"]["endpoint"], found["others"]["method"]) == (None, None)
+        assert money(found["others"]) == (1, 10_000)
         first = await seen(gateway, owner, shop["id"], "?limit=1&days=1")
-        assert (len(first["endpoints"]), figures(first["others"])) == (1, (2, 30_000, 0, elsewhere, 0))
+        assert (len(first["endpoints"]), money(first["others"])) == (1, (2, 30_000))
         await REBUILD.run(connection)
     assert await differences(connection) == []
 
@@ -110,7 +113,7 @@ async def test_tools_count_by_their_names_and_odd_ones_together(
     await settled(connection)
     found = await seen(gateway, owner, shop["id"])
     assert {name: one[:2] for name, one in by_name(found).items()} == {("POST", "forecast"): (2, 20_000)}
-    assert figures(found["others"])[:2] == (0, 0)
+    assert money(found["others"]) == (0, 0)
 
 
 async def test_queries_count_with_their_rows(
@@ -143,7 +146,7 @@ async def test_a_call_on_its_way_is_with_the_others_until_it_has_ended(
     upstream.released.clear()
     slow = asyncio.create_task(call(gateway, shop, agent, "GET", "/wait"))
     async with asyncio.timeout(60):
-        while figures((await seen(gateway, owner, shop["id"]))["others"])[0] == 0:
+        while money((await seen(gateway, owner, shop["id"]))["others"]) == (0, 0):
             await asyncio.sleep(0.02)
     assert (await seen(gateway, owner, shop["id"]))["endpoints"] == []
     upstream.released.set()
@@ -151,7 +154,7 @@ async def test_a_call_on_its_way_is_with_the_others_until_it_has_ended(
     await settled(connection)
     found = await seen(gateway, owner, shop["id"])
     assert [one[:2] for one in by_name(found).values()] == [(1, 10_000)]
-    assert figures(found["others"])[:2] == (0, 0)
+    assert money(found["others"]) == (0, 0)
 
 
 async def test_endpoints_are_nobody_elses(gateway: RunningGateway, world: World) -> None:

@@ -1,8 +1,8 @@
 -- What of a publisher was called: use by endpoint and by rows. A call's end names its endpoint, nothing before it does: what
 -- is paid for is known when the call begins, what was delivered when it has ended, and nobody waits for that end.
 --
--- endpoint: the path as documented, a tool's name, 'query' of a database; '' is whatever has no name. NULL: not delivered,
--- not a call, or ended before this migration. row_count: of a database's answer.
+-- endpoint: the path as documented, a tool's name, 'query' of a database. NULL: nothing that has a name, not delivered, not
+-- a call, or ended before this migration. row_count: of a database's answer.
 ALTER TABLE ledger.settlement ADD COLUMN endpoint text, ADD COLUMN row_count bigint;
 
 -- The functions that write an end take both, last and with a default: workers of the version before do not know of them.
@@ -290,6 +290,11 @@ BEGIN
     RETURN chain.submit(p_id, p_amount, p_fee);
 END $$;
 
+-- The UTC day that an id begins with: that of ledger.moment_of, for whoever asks it of many.
+CREATE FUNCTION ledger.day_of(p_id uuid) RETURNS date LANGUAGE sql IMMUTABLE AS $$
+    SELECT date '1970-01-01' + (('x' || left(replace(p_id::text, '-', ''), 12))::bit(48)::bigint / 86400000)::integer
+$$;
+
 -- What was called, by a number: the sums below are kept by it. `key` is the hash of the name, which may be long.
 CREATE TABLE analytics.endpoint (
     id          integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -344,17 +349,19 @@ BEGIN
     ), ended AS MATERIALIZED (
         SELECT s.exchange_id, s.method, s.endpoint, s.bytes_in, s.bytes_out, coalesce(s.row_count, 0) AS row_count
           FROM ledger.settlement s
-         WHERE s.ended_at >= p_since AND s.ended_at < p_before AND s.endpoint IS NOT NULL
+         WHERE s.ended_at >= p_since AND s.ended_at < p_before
+    ), named AS MATERIALIZED (
+        SELECT * FROM ended e WHERE e.endpoint IS NOT NULL
     ), moved AS MATERIALIZED (
         -- of calls that have ended now, what was booked now
         SELECT e.exchange_id, e.method, e.endpoint, b.kind, b.leg, b.wallet_id, b.amount, b.fee, b.debit_account,
                b.credit_account, e.bytes_in, e.bytes_out, e.row_count
-          FROM ended e JOIN booked b ON b.cause_id = e.exchange_id
+          FROM named e JOIN booked b ON b.cause_id = e.exchange_id
         UNION ALL
         -- and what was booked before: nothing, where the charge is of now
         SELECT e.exchange_id, e.method, e.endpoint, t.kind, t.leg, t.wallet_id, t.amount, t.fee, t.debit_account,
                t.credit_account, e.bytes_in, e.bytes_out, e.row_count
-          FROM (SELECT * FROM ended e WHERE NOT EXISTS (
+          FROM (SELECT * FROM named e WHERE NOT EXISTS (
                     SELECT FROM booked b WHERE b.cause_id = e.exchange_id AND b.kind = 'charge') OFFSET 0) e
           CROSS JOIN LATERAL (SELECT * FROM ledger.transfer t WHERE t.cause_id = e.exchange_id OFFSET 0) t
          WHERE t.kind IN ('charge', 'capture', 'payment', 'refund', 'reversal', 'repayment') AND t.created_at < p_since
@@ -381,7 +388,7 @@ BEGIN
         UNION ALL
         SELECT o.account_id, e.exchange_id, e.method, e.endpoint, o.wallet_id, 0, 0, 0, e.bytes_in, e.bytes_out,
                e.row_count
-          FROM (SELECT * FROM ended e WHERE NOT EXISTS (
+          FROM (SELECT * FROM named e WHERE NOT EXISTS (
                     SELECT FROM moved m WHERE m.exchange_id = e.exchange_id AND m.kind = 'charge') OFFSET 0) e
           CROSS JOIN LATERAL (
               SELECT h.account_id, h.wallet_id FROM ledger.hold h WHERE h.exchange_id = e.exchange_id
@@ -389,9 +396,9 @@ BEGIN
               SELECT p.account_id, NULL FROM chain.payment p WHERE p.id = e.exchange_id AND p.account_id IS NOT NULL
           ) o
     )
-    SELECT l.account_id, CASE l.endpoint WHEN '' THEN '' ELSE coalesce(l.method, '') END, l.endpoint,
+    SELECT l.account_id, coalesce(l.method, ''), l.endpoint,
            coalesce(l.wallet_id, -1 - (hashtextextended(p.network || encode(p.payer, 'hex'), 0) & 9223372036854775807)),
-           (ledger.moment_of(l.exchange_id) AT TIME ZONE 'UTC')::date, sum(l.calls), sum(l.spent), sum(l.fee),
+           ledger.day_of(l.exchange_id), sum(l.calls), sum(l.spent), sum(l.fee),
            sum(l.bytes_in)::bigint, sum(l.bytes_out)::bigint, sum(l.row_count)::bigint
       FROM line l LEFT JOIN chain.payment p ON p.id = l.exchange_id AND l.wallet_id IS NULL
      WHERE (p_accounts IS NULL OR l.account_id = ANY (p_accounts)) AND (l.wallet_id IS NOT NULL OR p.id IS NOT NULL)
@@ -440,7 +447,7 @@ BEGIN
     )
     SELECT l.account_id,
            coalesce(l.wallet_id, -1 - (hashtextextended(p.network || encode(p.payer, 'hex'), 0) & 9223372036854775807)),
-           p.network, p.payer, (ledger.moment_of(l.cause_id) AT TIME ZONE 'UTC')::date, sum(l.calls), sum(l.spent),
+           p.network, p.payer, ledger.day_of(l.cause_id), sum(l.calls), sum(l.spent),
            sum(l.fee), sum(l.bytes_in)::bigint, sum(l.bytes_out)::bigint, max(l.last_at)
       FROM line l LEFT JOIN chain.payment p ON p.id = l.cause_id AND l.wallet_id IS NULL
      WHERE (p_accounts IS NULL OR l.account_id = ANY (p_accounts)) AND (l.wallet_id IS NOT NULL OR p.id IS NOT NULL)

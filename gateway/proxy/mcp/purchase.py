@@ -40,7 +40,7 @@ from gateway.upstreams.mcp.answers import JSON, kind_of, messages
 from gateway.upstreams.mcp.messages import BadAnswer, Message, fields_of, text
 
 LONGEST_NAME = 128
-"""Of a tool, where its use is counted by its name; what is longer or cannot be read counts as nameless."""
+"""Of a tool whose use is counted by its name."""
 Asked = AbstractAsyncContextManager[tuple[UpstreamResponse, str | int]]
 """A request that was sent: the answer, not read yet, and the request's id."""
 
@@ -82,7 +82,8 @@ class Purchases:
         """Run one call and answer it; None: it was answered before, and was answered so again. Raises Problem."""
         services = self.services
         exchange.path, exchange.read_body = call.path, call.compared
-        exchange.named = call.name if len(call.name) <= LONGEST_NAME and call.name.isprintable() else ""
+        if len(call.name) <= LONGEST_NAME and call.name.isprintable():
+            exchange.named = call.name
         quote(exchange, endpoints_of(exchange.sold, call.name))
         if self.onchain is not None and presents(exchange) and exchange.quote.amount:
             return await self._buy_onchain(exchange, call, line, reply, self.onchain)
