@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
-from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
 from gateway.billing.invoices.booking import is_wanted
-from gateway.billing.invoices.records import Invoice
+from gateway.billing.invoices.records import Invoice, Status
 from gateway.payments.stripe.facts import PaymentFacts
 
 CENT = 10_000
 PAID = uuid4()
 
 
-def invoice(status: str, receipt: UUID | None = None, owed_again: int = 0) -> Invoice:
+def invoice(status: Status, receipt: UUID | None = None, owed_again: int = 0) -> Invoice:
     """Return an invoice of $12.00 with $2.28 of tax, of which $2.00 was prepaid."""
     now = datetime(2026, 11, 1, tzinfo=UTC)
     return Invoice(
@@ -46,5 +45,5 @@ def payment(cents: int, currency: str = "usd") -> PaymentFacts:
         (invoice("void"), payment(1_228), False),
     ],
 )
-def test_a_payment_is_wanted_only_as_it_was_asked_for(asked: Any, made: PaymentFacts, *, wanted: bool) -> None:
+def test_a_payment_is_wanted_only_as_it_was_asked_for(asked: Invoice, made: PaymentFacts, *, wanted: bool) -> None:
     assert is_wanted(asked, made) is wanted
