@@ -17,5 +17,6 @@ async def test_it_asks_every_answer_of_both_ledgers_and_compares_the_sums() -> N
     said, _ = await process.communicate()
     assert process.returncode == 0
     lines = said.decode().splitlines()
-    assert [line.split()[0] for line in lines[1:-1]] == ["revenue", "revenue-by-day", "top-agents", "counts"]
+    answers = ["revenue", "revenue-by-day", "revenue-by-endpoint", "top-agents", "counts"]
+    assert [line.split()[0] for line in lines[1:-1]] == answers
     assert lines[-1] == "the sums agree"

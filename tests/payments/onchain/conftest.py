@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -68,15 +69,26 @@ async def agreement(connection: Connection, chain: Chain) -> AsyncIterator[None]
     await chain.at_once()
     before, booked = await chain.usdc_of(chain.treasury), await clearing(connection)
     yield
-    await settled(connection)
+    # What goes back to a payer is booked when its block is final, and nobody else makes blocks now.
+    miner = asyncio.create_task(_mine_on(chain))
+    try:
+        await settled(connection)
 
-    async def all_ended() -> bool:
-        return (await proof.verify(connection)).open_exchanges == 0
+        async def all_ended() -> bool:
+            return (await proof.verify(connection)).open_exchanges == 0
 
-    await until(all_ended)
+        await until(all_ended)
+    finally:
+        miner.cancel()
     report = await proof.verify(connection)
     assert report.sound, report.violations
     assert await clearing(connection) - booked == await chain.usdc_of(chain.treasury) - before
+
+
+async def _mine_on(chain: Chain) -> None:
+    while True:
+        await chain.mine()
+        await asyncio.sleep(0.1)
 
 
 @pytest.hookimpl(tryfirst=True)
