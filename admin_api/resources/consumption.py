@@ -110,7 +110,7 @@ async def get_project_consumption(
     days: DateWindow,
 ) -> ProjectConsumptionResponse:
     """Return what a project has consumed, by default since the first of this month. It has no computes yet."""
-    async with services.database.acquire() as connection:
+    async with services.database.transaction(isolation="repeatable_read", readonly=True) as connection:
         asked = connection, inside.project.id, days.first, days.last
         sales = _project_sales(await sold(*asked), await sold_endpoints(*asked), services)
     data = {"project_id": inside.project.id, "gateway": sales, **_computes(days)}
@@ -201,7 +201,7 @@ def _computes(days: Window) -> dict[str, Any]:
 
 
 async def _gateway(services: Services, organization_id: UUID, days: Window) -> GatewayUsage:
-    async with services.database.acquire() as connection:
+    async with services.database.transaction(isolation="repeatable_read", readonly=True) as connection:
         found = await used(connection, organization_id, days.first, days.last)
         endpoints = await used_endpoints(connection, organization_id, days.first, days.last)
     assets = services.catalog.assets
