@@ -46,19 +46,7 @@ EXTENSION: dict[str, Any] = {"x-extension": True}
 MOST_AT_ONCE = 4
 """Of one worker. Each has a connection of its own, and may read millions of lines."""
 COLUMNS = ("at", "kind", "id", "counterparty", "description", "amount", "amount_atomic", "balance", "balance_atomic")
-_FORMULA = (
-    "=",
-    "+",
-    "-",
-    "@",
-    "\t",
-    "\r",
-    "\n",
-    "\uff1d",
-    "\uff0b",
-    "\uff0d",
-    "\uff20",
-)  # the last four are full-width
+_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # the last four are full-width
 NOBODY = 0
 """The number of no wallet: nothing is booked on it."""
 _running = 0
