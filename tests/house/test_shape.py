@@ -16,7 +16,6 @@ MAX_TEST_FILE = 500
 # Longer files, each with its reason and a bound of its own.
 LONGER = {
     "gateway/app.py": (520, "every part of a worker and its lifetime, in the order of both"),
-    "gateway/settings.py": (720, "every setting there is, as one tree that is read from top to bottom"),
     "gateway/upstreams/http/connection.py": (470, "one state machine, whose states share everything"),
     "tests/proxy/test_websocket.py": (520, "the life of one connection, on three servers"),
 }

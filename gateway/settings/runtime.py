@@ -1,64 +1,16 @@
-"""Settings: one frozen tree, read once at start from TOML and the environment.
-
-Order, later wins: built-in defaults, the TOML file named by TOLLWAY_CONFIG, environment variables. Every field has the
-environment name TOLLWAY_<SECTION>_<FIELD> (TOLLWAY_SERVER_PORT); the ones people type have a short name as well
-(TOLLWAY_PORT). A wrong value stops the start with one line that names the setting, the value (masked where secret) and
-the fix. Durations are seconds, sizes bytes, money atomic units of the default asset, unless the field says otherwise.
-"""
+"""Sections of the running gateway: where it listens, what it keeps within bounds, how it moves money."""
 
 from __future__ import annotations
 
-import os
 import re
-import tomllib
-from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from gateway.countries import COUNTRIES
-
-SHORT_NAMES = {
-    "TOLLWAY_HOST": ("server", "host"),
-    "TOLLWAY_PORT": ("server", "port"),
-    "TOLLWAY_WORKERS": ("server", "workers"),
-    "TOLLWAY_SERVER": ("server", "kind"),
-    "TOLLWAY_PUBLIC_URL": ("server", "public_url"),
-    "TOLLWAY_DATA": ("server", "data"),
-    "TOLLWAY_DATABASE_URL": ("database", "url"),
-    "TOLLWAY_REDIS_URL": ("redis", "url"),
-    "TOLLWAY_SECRET_KEYS": ("secrets", "keys"),
-    "TOLLWAY_LOG_LEVEL": ("logging", "level"),
-}
-SECRET_FIELDS = {
-    ("database", "url"), ("database", "direct_url"), ("redis", "url"),
-    ("secrets", "keys"), ("secrets", "operator_token"), ("smtp", "password"),
-    ("stripe", "secret_key"), ("stripe", "webhook_secrets"),
-}  # fmt: skip
-# Environment variables with our prefix that are not settings but switches of tools (Makefile, tests, dev).
-NOT_SETTINGS = re.compile(r"^TOLLWAY_(CONFIG|PYTHON|TEST_.*|FAULT|CHAIN_.*|BENCH_.*|DEV_.*)$")
-
-SettlementPolicy = Literal["settle_first", "before_response", "deferred"]
-"""When the payment of a call is settled on its chain; billing/x402_per_request.py says what follows from each."""
-
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
-Bytes = Annotated[int, Field(ge=1)]
-
-
-class SettingsError(ValueError):
-    """The configuration is wrong. The message is one line per fault, safe to print."""
+from gateway.settings.base import Bytes, Seconds, Section
 
 
 def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -80,14 +32,11 @@ def _origins(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Networks = Annotated[tuple[str, ...], AfterValidator(_networks)]
+
 Origins = Annotated[tuple[str, ...], AfterValidator(_origins)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ServerSettings(_Section):
+class ServerSettings(Section):
     """Where and how to listen."""
 
     host: str = "127.0.0.1"
@@ -122,7 +71,7 @@ class ServerSettings(_Section):
         return self
 
 
-class DatabaseSettings(_Section):
+class DatabaseSettings(Section):
     """The ledger's and catalog's PostgreSQL (15 or newer)."""
 
     url: str = "postgresql://tollway@127.0.0.1:5432/tollway"
@@ -161,7 +110,7 @@ class DatabaseSettings(_Section):
         return self.model_copy(update={"url": self.direct_url, "direct_url": ""}) if self.pooled else self
 
 
-class RedisSettings(_Section):
+class RedisSettings(Section):
     """Valkey or Redis (7 or newer), for limits only: no money and no state that must survive."""
 
     url: str = "redis://127.0.0.1:6379/0"
@@ -181,7 +130,7 @@ class RedisSettings(_Section):
         return "+cluster://" in self.url
 
 
-class LimitSettings(_Section):
+class LimitSettings(Section):
     """Requests per minute. `when_unavailable` decides while Valkey is away (docs/operations.md)."""
 
     per_key: int = Field(default=6_000, ge=1, description="Calls per minute and API key")
@@ -200,7 +149,7 @@ class LimitSettings(_Section):
     when_unavailable: Literal["local", "allow", "deny"] = "local"
 
 
-class ProxySettings(_Section):
+class ProxySettings(Section):
     """Bounds and timeouts of the paid path. A publisher may choose its own, up to the `*_max` beside each default."""
 
     calls: int = Field(default=20_000, ge=1, description="At once, per worker; what comes above is answered 503")
@@ -243,7 +192,7 @@ class ProxySettings(_Section):
         return self
 
 
-class QuerySettings(_Section):
+class QuerySettings(Section):
     """Bounds of one query at a publisher's database (docs/sql.md), and what a publisher's database is asked for."""
 
     rows: int = Field(default=10_000, ge=1, le=1_000_000, description="The most rows of an answer")
@@ -257,14 +206,14 @@ class QuerySettings(_Section):
     refresh: Seconds = Field(default=300.0, description="How often what is on sale is read again")
 
 
-class McpSettings(_Section):
+class McpSettings(Section):
     """Bounds of one message to and from a publisher's MCP server (docs/mcp.md)."""
 
     max_message: Bytes = Field(default=1_048_576, description="The largest message of a caller, such as a tool's call")
     max_answer: Bytes = Field(default=8_388_608, description="The largest message of a publisher's server")
 
 
-class BreakerSettings(_Section):
+class BreakerSettings(Section):
     """When a publisher's server is left alone for a while after failures; per worker (upstreams/breaker.py)."""
 
     failures: int = Field(default=5, ge=0, description="Calls in a row without an answer that open it; 0: never")
@@ -275,7 +224,7 @@ class BreakerSettings(_Section):
     wait_max: Seconds = 60.0
 
 
-class WebSocketSettings(_Section):
+class WebSocketSettings(Section):
     """Connections to publishers that offer WebSockets. A message is whole in memory while it is passed on."""
 
     max_message: Bytes = Field(default=1_048_576, description="Of either side; granian reads up to 64 MiB before us")
@@ -295,7 +244,7 @@ def _tiers(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(value.strip() for value in values if value.strip())
 
 
-class MoneySettings(_Section):
+class MoneySettings(Section):
     """Credits and fees. Amounts are atomic units of the default asset (USDC: 1,000,000 = $1)."""
 
     signup_bonus: int = Field(default=1_000_000, ge=0)
@@ -320,14 +269,18 @@ class MoneySettings(_Section):
     )
 
 
-class IdempotencySettings(_Section):
+class IdempotencySettings(Section):
     """Stored answers for calls with an Idempotency-Key."""
 
     lifetime: Seconds = Field(default=86_400.0, description="How long a key lives")
     keep: Bytes = Field(default=1_048_576, description="The largest response body that is kept")
 
 
-class X402Settings(_Section):
+SettlementPolicy = Literal["settle_first", "before_response", "deferred"]
+"""When the payment of a call is settled on its chain; billing/x402_per_request.py says what follows from each."""
+
+
+class X402Settings(Section):
     """Calls that are paid on a chain. A publisher may choose another `settlement` and `exposure`."""
 
     settlement: SettlementPolicy = "before_response"
@@ -360,7 +313,7 @@ def _sellers(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(value.strip() for value in values)
 
 
-class BuyingSettings(_Section):
+class BuyingSettings(Section):
     """What the gateway buys by x402 from publishers' servers, for callers with a balance (docs/pricing.md).
 
     It is paid from the wallet of TOLLWAY_CHAIN_BUYER_KEY. Amounts are atomic units of the default asset.
@@ -382,14 +335,7 @@ class BuyingSettings(_Section):
     max_body: Bytes = Field(default=1_048_576, description="The largest request body that can be sent once more")
 
 
-class PlansSettings(_Section):
-    """What organizations' plans limit (docs/plans.md). Off: plans can be looked at, and nothing is refused by them."""
-
-    enforced: bool = Field(default=False, description="Whether quotas and limits of plans are enforced, and counted")
-    file: str = Field(default="", description="A file of your own plans; empty: config/plans.toml")
-
-
-class PayoutSettings(_Section):
+class PayoutSettings(Section):
     """Paying publishers what they have earned (docs/payouts.md). Amounts are atomic units of the default asset."""
 
     holdback: float = Field(
@@ -406,7 +352,7 @@ class PayoutSettings(_Section):
     )
 
 
-class FacilitatorSettings(_Section):
+class FacilitatorSettings(Section):
     """Settling payments that other sellers have received (payments/facilitation.py). It costs this gateway's gas."""
 
     access: Literal["off", "listed", "key", "open"] = "key"
@@ -414,7 +360,7 @@ class FacilitatorSettings(_Section):
     per_minute: int = Field(default=60, ge=1, description="Settlements per minute and organization, or address")
 
 
-class WebhookSettings(_Section):
+class WebhookSettings(Section):
     """Events that organizations have sent to their own servers (docs/webhooks.md)."""
 
     timeout: Seconds = Field(default=15.0, description="How long a receiver may take to answer")
@@ -432,270 +378,9 @@ class WebhookSettings(_Section):
     )
 
 
-class StripeSettings(_Section):
-    """Cards, by Stripe (docs/deposits.md). Without a key there is no card rail."""
-
-    secret_key: str = Field(default="", description="Of the account that is paid; empty: no cards")
-    webhook_secrets: tuple[str, ...] = Field(
-        default=(), description="What signs events for POST /webhooks/stripe; two while one is replaced"
-    )
-    tolerance: Seconds = Field(default=300.0, description="How old the signature of an event may be")
-    api_base: str = Field(default="https://api.stripe.com", description="Another one is a stand-in's")
-    timeout: Seconds = Field(default=20.0, description="How long Stripe may take for one answer")
-    return_url: str = Field(default="", description="Where somebody who has paid comes back to; empty: `public_url`")
-    page_lifetime: float = Field(
-        default=3_600.0, ge=1_860, le=86_000, description="How long the page of a deposit is open; Stripe's bounds"
-    )
-    recheck: Seconds = Field(
-        default=60.0, description="After five times as long Stripe is asked of a payment that no event has ended"
-    )
-
-    @field_validator("secret_key")
-    @classmethod
-    def _secret_or_restricted(cls, value: str) -> str:
-        if value.strip() and not value.strip().startswith(("sk_", "rk_")):
-            raise ValueError("must be a secret or a restricted key, sk_… or rk_…")
-        return value.strip()
-
-    @field_validator("webhook_secrets")
-    @classmethod
-    def _signing(cls, values: tuple[str, ...]) -> tuple[str, ...]:
-        secrets = tuple(value.strip() for value in values if value.strip())
-        if not all(secret.startswith("whsec_") for secret in secrets):
-            raise ValueError("must be what signs events, whsec_…, and several of those with commas between them")
-        return secrets
-
-    @model_validator(mode="after")
-    def _key_and_secret(self) -> StripeSettings:
-        if bool(self.secret_key) != bool(self.webhook_secrets):
-            raise ValueError(
-                "TOLLWAY_STRIPE_SECRET_KEY and TOLLWAY_STRIPE_WEBHOOK_SECRETS belong together: without events no"
-                " payment arrives (docs/deposits.md)"
-            )
-        return self
-
-
-class ProjectSettings(_Section):
-    """What organizations can make projects of (docs/projects.md)."""
-
-    regions: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
-        default=("local",), description="Names of the regions that a project can be in"
-    )
-    compute_units: int = Field(default=16, ge=1, le=1_024, description="The largest `compute_unit_max`")
-    hipaa: bool = Field(default=False, description="Whether projects may be marked for health data")
-    most: int = Field(default=100, ge=1, description="Projects that one organization may have at once")
-
-
-def _rates(values: tuple[str, ...]) -> tuple[str, ...]:
-    """Check a list of countries with their rates. Raises ValueError naming the wrong one."""
-    for value in values:
-        rate = re.fullmatch(r"([A-Z]{2})=(?:100|[0-9]{1,2}(?:\.[0-9]{1,4})?)", value.strip())
-        if rate is None or rate[1] not in COUNTRIES:
-            raise ValueError(f"{value!r} is no country and percentage such as DE=19")
-    if len({value.strip()[:2] for value in values}) < len(values):
-        raise ValueError("a country has two rates")
-    return tuple(value.strip() for value in values)
-
-
-def _country(value: str) -> str:
-    """Check a country, or none. Raises ValueError."""
-    if value and value.strip() not in COUNTRIES:
-        raise ValueError(f"{value!r} is no ISO 3166 country such as DE or GB")
-    return value.strip()
-
-
-def _countries(values: tuple[str, ...]) -> tuple[str, ...]:
-    """Check a list of countries. Raises ValueError naming the wrong one."""
-    return tuple(_country(value) for value in values)
-
-
-class InvoiceSettings(_Section):
-    """Monthly invoices of organizations (docs/invoices.md): who sells, and which taxes are added."""
-
-    prefix: str = Field(default="INV", pattern="^[A-Z0-9-]{1,10}$", description="What invoice numbers begin with")
-    due_days: int = Field(default=14, ge=0, le=365, description="Days from the issue to when it is due")
-    seller_name: str = Field(default="", max_length=200, description="Empty: nothing can be issued")
-    seller_address: str = Field(default="", max_length=500, description="Its lines, a vertical bar between them")
-    seller_country: Annotated[str, AfterValidator(_country)] = Field(
-        default="", description="ISO 3166; empty: no taxes"
-    )
-    seller_tax_id: str = Field(default="", max_length=40)
-    tax_rates: Annotated[tuple[str, ...], AfterValidator(_rates)] = Field(
-        default=(), description="Percent by the buyer's country, such as DE=19,FR=20"
-    )
-    reverse_charge: Annotated[tuple[str, ...], AfterValidator(_countries)] = Field(
-        default=(), description="Countries between which a buyer with a tax id accounts for the tax itself"
-    )
-
-
-class SecretSettings(_Section):
-    """`keys` encrypt publishers' credentials at rest and sign receipts: 'id:base64(32 bytes)', the first is current.
-
-    `operator_token` opens the operator's part of the API; empty closes it.
-    """
-
-    keys: str = ""
-    operator_token: str = ""
-
-    @field_validator("operator_token")
-    @classmethod
-    def _long_enough(cls, value: str) -> str:
-        if value and len(value) < 24:
-            raise ValueError("must have at least 24 characters")
-        return value
-
-
-class SessionSettings(_Section):
-    """Logins of people (docs/accounts.md)."""
-
-    access: Seconds = Field(default=900.0, description="How long an access token lives; then it is refreshed")
-    lifetime: float = Field(default=2_592_000.0, ge=60, le=31_536_000, description="When to log in again at the latest")
-
-
-class SmtpSettings(_Section):
-    """The mail server that letters go to. Without one, and without a folder, nobody can sign up by e-mail."""
-
-    host: str = ""
-    port: int = Field(default=587, ge=1, le=65_535)
-    security: Literal["starttls", "tls", "none"] = "starttls"
-    username: str = Field(default="", description="Empty: no login")
-    password: str = ""
-    sender: str = Field(default="Tollway <no-reply@localhost.localdomain>", description="What letters come from")
-    folder: str = Field(default="", description="Where letters are kept as files instead, while `host` is empty")
-
-    @field_validator("sender")
-    @classmethod
-    def _one_mailbox(cls, value: str) -> str:
-        if not re.fullmatch(r"(?:[\w .-]+ <[^\s<>@,]+@[\w.-]+>|[^\s<>@,]+@[\w.-]+)", value, re.ASCII):
-            raise ValueError("must be name@example.com or Name <name@example.com>")
-        return value
-
-    @model_validator(mode="after")
-    def _no_password_in_the_clear(self) -> SmtpSettings:
-        if self.security == "none" and self.username:
-            raise ValueError("username with security none would send the password in the clear: use starttls or tls")
-        return self
-
-
-class LoggingSettings(_Section):
+class LoggingSettings(Section):
     """Structured logs on standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["json", "text"] = "json"
     access: bool = Field(default=False, description="One line per publisher call; costs about 20 microseconds each")
-
-
-class Settings(_Section):
-    """The whole tree. Built by `load`; tests build it directly."""
-
-    server: ServerSettings = ServerSettings()
-    database: DatabaseSettings = DatabaseSettings()
-    redis: RedisSettings = RedisSettings()
-    limits: LimitSettings = LimitSettings()
-    proxy: ProxySettings = ProxySettings()
-    queries: QuerySettings = QuerySettings()
-    mcp: McpSettings = McpSettings()
-    breaker: BreakerSettings = BreakerSettings()
-    websocket: WebSocketSettings = WebSocketSettings()
-    money: MoneySettings = MoneySettings()
-    idempotency: IdempotencySettings = IdempotencySettings()
-    x402: X402Settings = X402Settings()
-    buying: BuyingSettings = BuyingSettings()
-    payouts: PayoutSettings = PayoutSettings()
-    facilitator: FacilitatorSettings = FacilitatorSettings()
-    plans: PlansSettings = PlansSettings()
-    webhooks: WebhookSettings = WebhookSettings()
-    invoices: InvoiceSettings = InvoiceSettings()
-    stripe: StripeSettings = StripeSettings()
-    projects: ProjectSettings = ProjectSettings()
-    secrets: SecretSettings = SecretSettings()
-    sessions: SessionSettings = SessionSettings()
-    smtp: SmtpSettings = SmtpSettings()
-    logging: LoggingSettings = LoggingSettings()
-
-    @property
-    def public_url(self) -> str:
-        """Return the base URL that answers name, without a trailing slash."""
-        scheme = "https" if self.server.tls_certificate else "http"
-        return self.server.public_url or f"{scheme}://{self.server.host}:{self.server.port}"
-
-
-def load(environ: Mapping[str, str] | None = None) -> Settings:
-    """Read settings from TOLLWAY_CONFIG (TOML) and the environment.
-
-    Raises SettingsError with one line per fault, naming the setting, its value and the fix.
-    """
-    env = os.environ if environ is None else environ
-    tree, origin = _from_file(env.get("TOLLWAY_CONFIG"))
-    for name, value in sorted(env.items()):
-        if not name.startswith("TOLLWAY_") or NOT_SETTINGS.match(name):
-            continue
-        place = SHORT_NAMES.get(name) or _long_name(name)
-        if place is None:
-            raise SettingsError(f"{name}: no such setting; `tollway config check --list` prints them all")
-        section = tree.setdefault(place[0], {})
-        section[place[1]] = value.split(",") if _is_list(place) else value
-        origin[place] = name
-    try:
-        return Settings.model_validate(tree)
-    except ValidationError as error:
-        raise SettingsError("\n".join(_explain(fault, origin) for fault in error.errors())) from None
-
-
-def setting_names() -> dict[str, tuple[str, str]]:
-    """Return every environment name with the (section, field) it sets; short names included."""
-    names = {
-        f"TOLLWAY_{section}_{field}".upper(): (section, field)
-        for section, holder in Settings.model_fields.items()
-        for field in _fields(holder.annotation)
-    }
-    return {**names, **SHORT_NAMES}
-
-
-def _fields(section: Any) -> dict[str, Any]:
-    return section.model_fields
-
-
-def _long_name(name: str) -> tuple[str, str] | None:
-    return setting_names().get(name)
-
-
-def _is_list(place: tuple[str, str]) -> bool:
-    section: Any = Settings.model_fields[place[0]].annotation
-    return "tuple" in str(section.model_fields[place[1]].annotation)
-
-
-def _from_file(name: str | None) -> tuple[dict[str, Any], dict[tuple[str, str], str]]:
-    if not name:
-        return {}, {}
-    path = Path(name)
-    try:
-        tree: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"TOLLWAY_CONFIG={name}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"TOLLWAY_CONFIG={name}: not valid TOML: {error}") from None
-    origin: dict[tuple[str, str], str] = {}
-    for section, holder in tree.items():
-        if isinstance(holder, dict):
-            for field in cast("dict[str, Any]", holder):
-                origin[section, field] = f"{name} [{section}] {field}"
-    return tree, origin
-
-
-def _explain(fault: Any, origin: Mapping[tuple[str, str], str]) -> str:
-    place = tuple(str(part) for part in fault["loc"][:2])
-    name = origin.get(place, ".".join(place)) if len(place) == 2 else ".".join(place)
-    if fault["type"] == "extra_forbidden":
-        return f"{name}: no such setting; `tollway config check --list` prints them all"
-    said = fault["msg"].removeprefix("Value error, ")
-    if len(place) < 2:  # a section, whose values may be secrets
-        return f"{name}: {said}"
-    value = _mask(fault["input"]) if place in SECRET_FIELDS else repr(fault["input"])
-    return f"{name}={value}: {said}"
-
-
-def _mask(value: object) -> str:
-    """Show where a URL points without its password; anything else is hidden whole."""
-    text = str(value)
-    return repr(re.sub(r"(//[^:/@]*):[^@]*@", r"\1:***@", text)) if "://" in text else "'***'"
