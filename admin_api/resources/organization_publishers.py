@@ -20,7 +20,7 @@ from admin_api.resources import publisher_models as models
 from admin_api.store.readiness import not_ready
 from gateway.catalog import logos
 from gateway.catalog.assets import Asset
-from gateway.catalog.earnings import Earnings, earnings_of
+from gateway.catalog.earnings import Earnings
 from gateway.catalog.history import note
 from gateway.catalog.publishers import PublisherDesk
 from gateway.catalog.records import FIND_EVEN_DELETED, LIST_OF_ORGANIZATION, TOUCH_PUBLISHER, Publisher, assemble
@@ -147,7 +147,7 @@ async def get_org_publisher_earnings(
         if record is None:
             raise NotFound("This organization has no publisher with this id.")
         (publisher,) = await assemble(connection, [record])
-        earnings = await earnings_of(connection, publisher_id, services.payouts.holdback)
+        earnings = await services.payouts.earnings(connection, publisher_id, organization_id)
     booked = dict.fromkeys([asset.ledger_asset_id for asset in publisher.assets] + list(earnings))
     rows = [
         _earnings(publisher, services.catalog.assets[asset_id], earnings.get(asset_id, Earnings(asset_id)))
@@ -232,6 +232,8 @@ def _earnings(publisher: Publisher, asset: Asset, earnings: Earnings) -> models.
         request_count=publisher.usage.calls,
         held_back_atomic=earnings.holdings.held_back,
         deficit_atomic=earnings.holdings.deficit,
+        promotional_atomic=earnings.holdings.promotional,
+        promotional_payable_atomic=earnings.holdings.promotional_payable,
         frees_at=earnings.frees_at,
         all_free_at=earnings.all_free_at,
     )

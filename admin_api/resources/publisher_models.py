@@ -318,8 +318,10 @@ class DatabaseQueryRequest(BaseModel):
 class PublisherEarningsResponse(Answer):
     """What a publisher has earned in one asset, net of the gateway's fee and of refunds.
 
-    `available` can be paid out now. What is younger than the holdback is `held_back_atomic`, the first of it until
-    `frees_at`, the last until `all_free_at`. `deficit_atomic` was refunded after it had been paid out.
+    `available` can be paid out now. What is younger than the holdback, or of a call in flight, is `held_back_atomic`,
+    the first of it until `frees_at`, the last until `all_free_at`. `deficit_atomic` was refunded after it had been paid
+    out. Of what is not held back, promotional credit (bonuses, claims, rewards) has paid `promotional_atomic`; of that
+    only `promotional_payable_atomic`, within the operator's bound, is a part of `available`.
     """
 
     publisher_id: UUID
@@ -338,6 +340,8 @@ class PublisherEarningsResponse(Answer):
     request_count: int
     held_back_atomic: Annotated[int, EXTENSION]
     deficit_atomic: Annotated[int, EXTENSION]
+    promotional_atomic: Annotated[int, EXTENSION]
+    promotional_payable_atomic: Annotated[int, EXTENSION]
     frees_at: Annotated[Moment | None, EXTENSION]
     all_free_at: Annotated[Moment | None, EXTENSION]
 

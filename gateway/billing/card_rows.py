@@ -139,6 +139,8 @@ TAKE_AGAIN = Statement("SELECT card.take_again($1)", str, scalar=True)
 FREEZE = Statement("SELECT card.freeze($1, $2, $3)", str, scalar=True)
 WIN = Statement("SELECT card.win($1)", str, scalar=True)
 LOSE = Statement("SELECT card.lose($1)", str, scalar=True)
+# What can go back to its card now and leave nothing owed.
+REFUNDABLE = Statement("SELECT card.refundable_cents($1)", int, scalar=True)
 BOOK_FEE = Statement("SELECT card.book_fee($1, $2, $3, $4)", bool, scalar=True)
 # Those without a page soon, open ones now and then and when their page closes, others for as long as banks may ask for
 # money back.
@@ -168,7 +170,8 @@ DEBTORS = Statement(
          GROUP BY a.id HAVING sum(s.debits - s.credits) > 0
     )
     SELECT w.id FROM debt d JOIN ledger.wallet w ON w.owner_id = d.owner_id AND w.asset_id = d.asset_id
-     WHERE EXISTS (SELECT FROM ledger.account l WHERE l.wallet_id = w.id AND NOT l.spent AND l.purpose = 'funded')
+     WHERE EXISTS (SELECT FROM ledger.account l WHERE l.wallet_id = w.id AND NOT l.spent AND l.purpose = 'funded'
+                      AND NOT ledger.is_promotional(l.purpose, l.source))
     """,
     int,
     scalar=True,

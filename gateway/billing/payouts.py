@@ -36,6 +36,9 @@ from pricing.payouts import needs_second
 NO_RAIL = "This gateway pays nothing out in this asset on {network}. Nothing was moved; the earnings stay."
 ELSEWHERE = "It goes to another address than the publisher's, so it is sent from {moment} on. Cancel it until then."
 APPROVAL_WINDOW = timedelta(hours=24)
+PROMOTIONAL_WINDOW = timedelta(days=30)
+FINEST = 18
+"""Decimals of the finest asset: in its unit amounts of all assets can be added."""
 FREE_ROLES = ("owner", "admin")
 """Who may have a payout sent to another address than the publisher's own."""
 
@@ -90,6 +93,18 @@ class _Seller:
     wallet_changed_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class PaidPromotional:
+    """What promotional credit had paid of the payouts of the last while."""
+
+    of_owner: int
+    of_all: int
+
+    def __post_init__(self) -> None:
+        for name in ("of_owner", "of_all"):
+            object.__setattr__(self, name, int(getattr(self, name)))
+
+
 # One that was deleted is still owed what it has earned.
 LOCK_SELLER = Statement(
     """
@@ -118,9 +133,22 @@ UNAPPROVED = Statement(
     int,
     scalar=True,
 )
+# What promotional credit had paid of payouts: an owner's, and everybody's, in the unit of the finest asset.
+PROMOTIONAL = Statement(
+    """
+    SELECT coalesce(sum(p.promotional * 10::numeric ^ ($3 - a.decimals)) FILTER (WHERE p.organization_id = $1), 0)
+               AS of_owner,
+           coalesce(sum(p.promotional * 10::numeric ^ ($3 - a.decimals)), 0) AS of_all
+      FROM chain.payout p JOIN catalog.asset a ON a.id = p.asset_id
+     WHERE p.promotional > 0 AND p.requested_at > now() - $2::interval AND p.state NOT IN ('failed', 'cancelled')
+    """,
+    PaidPromotional,
+)
+# Two payouts of different publishers must not both take what is left of the bound.
+ONE_AT_A_TIME = Command("SELECT pg_advisory_xact_lock(hashtext('chain.payout.promotional'))")
 REQUEST = Statement(
     "SELECT true FROM chain.request_payout($1, $2, $3, $4, $5, $6, $7, $8::text::numeric, $9::text::numeric, $10, $11,"
-    " $12, $13)",
+    " $12, $13, $14::text::numeric)",
     bool,
     scalar=True,
 )
@@ -153,6 +181,17 @@ class Payouts:
         """Return how long earnings stay."""
         return timedelta(seconds=self._settings.holdback)
 
+    async def earnings(self, connection: Connection, publisher_id: UUID, organization_id: UUID) -> dict[UUID, Earnings]:
+        """Return what a publisher has earned, by ledger asset, with what can be paid out of it now."""
+        earnings = await earnings_of(connection, publisher_id, self.holdback)
+        if not self._settings.promotional or not any(one.holdings.promotional for one in earnings.values()):
+            return earnings
+        paid = await PROMOTIONAL.one(connection, organization_id, PROMOTIONAL_WINDOW, FINEST)
+        return {
+            asset_id: one.letting_go(self._promotional_left(paid, self._assets()[asset_id]))
+            for asset_id, one in earnings.items()
+        }
+
     async def request(self, publisher_id: UUID, member: Member, order: Order) -> Payout:
         """Take money out of the earnings for a payout, and return it. The same key and request is the same payout.
 
@@ -168,7 +207,9 @@ class Payouts:
                     return _same(known, order)
             asset = self._sent(seller, order.asset_id)
             destination = self._destination(seller, member, order, asset)
-            earnings = await earnings_of(connection, publisher_id, self.holdback)
+            if self._settings.promotional:
+                await ONE_AT_A_TIME.run(connection)
+            earnings = await self.earnings(connection, publisher_id, member.organization_id)
             held = earnings.get(asset.ledger_asset_id, Earnings(asset.ledger_asset_id))
             amount = self._amount(order, held, asset)
             above = self._in(asset, self._settings.approval_above)
@@ -179,6 +220,7 @@ class Payouts:
                 parse_address(asset.contract_address or ""), destination, str(amount),
                 str(held.holdings.of_penalties(amount)), order.description, order.key,
                 needs_second(amount, unapproved, above), member.caller.account_id,
+                str(held.holdings.of_promotional(amount)),
             )  # fmt: skip
             if show_address(destination) != show_address(_address(seller)) and self._settings.cooldown:
                 wait = timedelta(seconds=self._settings.cooldown)
@@ -292,6 +334,13 @@ class Payouts:
             _short(amount, least, held, asset)
         return amount
 
+    def _promotional_left(self, paid: PaidPromotional, asset: Asset) -> int:
+        """Return how much of what promotional credit has paid may go, in an asset's atomic units."""
+        unit = 10 ** (FINEST - SETTINGS_DECIMALS)
+        of_owner = self._settings.promotional * unit - paid.of_owner
+        of_all = self._settings.promotional_total * unit - paid.of_all
+        return max(min(of_owner, of_all), 0) // 10 ** (FINEST - asset.decimals)
+
     def _in(self, asset: Asset, amount: int) -> int:
         """Return a setting's amount in an asset's atomic units."""
         return amount * 10**asset.decimals // 10**SETTINGS_DECIMALS
@@ -321,11 +370,14 @@ def _short(amount: int, least: int, held: Earnings, asset: Asset) -> NoReturn:
 
     if amount > held.available:
         detail = f"{shown(held.available)} {asset.symbol} can be paid out now, and {shown(amount)} were asked for."
+        if stays := held.holdings.promotional - held.holdings.promotional_payable:
+            detail += f" {shown(stays)} more were paid with promotional credit, which is not paid out."
     else:
         detail = f"A payout is at least {shown(least)} {asset.symbol}; this would be {shown(amount)}."
     raise EarningsShort(
         detail, asset=asset.symbol, available=shown(held.available), requested=shown(amount), minimum=shown(least),
         held_back=shown(held.holdings.held_back), deficit=shown(held.holdings.deficit),
+        promotional=shown(held.holdings.promotional),
         frees_at=_moment(held.frees_at), all_free_at=_moment(held.all_free_at),
     )  # fmt: skip
 

@@ -1,12 +1,12 @@
 """What publishers have earned, exactly as the ledger has it: what is there, on its way out, gone, and held back.
 
-A publisher's accounts are kept in the ledger asset: USDC of every network is one purse. Nothing is rolled up here, so
-that a payout is decided by what is true at that moment.
+A publisher's accounts are kept in the ledger asset: USDC of every network is one purse. A payout is decided by what is
+true at that moment: the sums of days of what promotional credit has paid are completed by what was booked since.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -43,6 +43,10 @@ class Earnings:
         """Return what can be paid out now."""
         return self.holdings.available
 
+    def letting_go(self, promotional_left: int) -> Earnings:
+        """Return the same where so much of what promotional credit has paid may be paid out."""
+        return replace(self, holdings=replace(self.holdings, promotional_left=promotional_left))
+
 
 @dataclass(frozen=True, slots=True)
 class _Account:
@@ -50,11 +54,13 @@ class _Account:
     purpose: str
     balance: int
     young: int
+    promotional: int
+    young_promotional: int
     oldest: datetime | None
     newest: datetime | None
 
     def __post_init__(self) -> None:
-        for name in ("balance", "young"):
+        for name in ("balance", "young", "promotional", "young_promotional"):
             object.__setattr__(self, name, int(getattr(self, name)))
 
 
@@ -67,31 +73,31 @@ class _Gone:
         object.__setattr__(self, "amount", int(self.amount))
 
 
-# Young is what a cause has brought since $2, less what was given back of it: one look at what was booked since then. No
-# cause before $3 can have brought it, which spares the months before. Fees are left out as in the view ledger.posting.
-# A payout takes what is old, so what comes back of one is as old as it was.
+# One statement, so that all of it is of one moment: what promotional credit has paid must not be older than the balance
+# that it is a part of. No cause before $3 can have brought what was booked since $2.
 ACCOUNTS = Statement(
     """
-    SELECT a.asset_id, a.purpose::text AS purpose, b.amount AS balance, coalesce(y.amount, 0) AS young,
-           y.oldest, y.newest
-      FROM ledger.account a
+    WITH account AS MATERIALIZED (
+        SELECT a.id, a.asset_id, a.purpose::text AS purpose FROM ledger.account a
+         WHERE a.publisher_id = $1 AND a.purpose IN ('earnings', 'penalties', 'paying_out')
+    ), earner AS MATERIALIZED (
+        SELECT coalesce(array_agg(a.id), '{}') AS ids FROM account a WHERE a.purpose <> 'paying_out'
+    )
+    SELECT a.asset_id, a.purpose, b.amount AS balance, coalesce(y.amount, 0) AS young,
+           CASE a.purpose WHEN 'paying_out' THEN -o.promotional ELSE coalesce(p.amount, 0) END AS promotional,
+           coalesce(y.promotional, 0) AS young_promotional, y.oldest, y.newest
+      FROM account a
       CROSS JOIN LATERAL (SELECT coalesce(sum(s.credits - s.debits), 0) AS amount FROM ledger.shard s
                            WHERE s.account_id = a.id) b
-      LEFT JOIN LATERAL (
-          SELECT sum(c.amount) AS amount, min(c.moment) AS oldest, max(c.moment) AS newest
-            FROM (SELECT sum(CASE
-                             WHEN t.credit_account = a.id AND t.kind IN ('charge', 'capture', 'payment')
-                             THEN t.amount - t.fee
-                             WHEN t.credit_account = a.id THEN t.amount
-                             WHEN t.kind IN ('refund', 'reversal', 'repayment') THEN t.fee - t.amount
-                             ELSE -t.amount END) AS amount,
-                         max(t.created_at) FILTER (WHERE t.credit_account = a.id) AS moment
-                    FROM ledger.transfer t
-                   WHERE t.created_at > $2 AND t.cause_id >= $3 AND a.id IN (t.credit_account, t.debit_account)
-                     AND t.kind <> 'payout_back'
-                   GROUP BY t.cause_id) c
-           WHERE c.moment IS NOT NULL AND c.amount > 0) y ON a.purpose <> 'paying_out'
-     WHERE a.publisher_id = $1 AND a.purpose IN ('earnings', 'penalties', 'paying_out')
+      LEFT JOIN (SELECT y.* FROM earner e CROSS JOIN LATERAL ledger.young_earnings(e.ids, $2, $3) y) y
+             ON y.account_id = a.id
+      LEFT JOIN (SELECT p.* FROM earner e CROSS JOIN LATERAL ledger.promotional_earned(e.ids) p) p
+             ON p.account_id = a.id
+      CROSS JOIN LATERAL (
+          SELECT coalesce(sum(o.promotional), 0) AS promotional
+            FROM chain.payout o JOIN catalog.asset c ON c.id = o.asset_id
+           WHERE a.purpose = 'paying_out' AND o.publisher_id = $1 AND c.ledger_asset_id = a.asset_id
+             AND o.state NOT IN ('failed', 'cancelled')) o
     """,
     _Account,
 )
@@ -113,7 +119,10 @@ GONE = Statement(
 async def earnings_of(
     connection: Connection, publisher_id: UUID, holdback: timedelta = timedelta(0)
 ) -> dict[UUID, Earnings]:
-    """Return a publisher's earnings by ledger asset; what is younger than `holdback` is held back."""
+    """Return a publisher's earnings by ledger asset; what is younger than `holdback` or has not ended is held back.
+
+    Nothing of what promotional credit has paid can be paid out, unless somebody sets how much is left of its bound.
+    """
     now = datetime.now(UTC)
     since = now - holdback
     first = since - LONGEST_CALL if holdback else now + LONGEST_CALL
@@ -127,18 +136,21 @@ async def earnings_of(
 
 
 def _earnings(asset_id: UUID, found: dict[tuple[UUID, str], _Account], gone: int, holdback: timedelta) -> Earnings:
-    none = _Account(asset_id, "", 0, 0, None, None)
+    none = _Account(asset_id, "", 0, 0, 0, 0, None, None)
     earned, penalties, paying = (
         found.get((asset_id, name), none) for name in ("earnings", "penalties", "paying_out")
     )  # fmt: skip
     oldest = [one.oldest for one in (earned, penalties) if one.oldest is not None]
     newest = [one.newest for one in (earned, penalties) if one.newest is not None]
+    promotional = sum(one.promotional - one.young_promotional for one in (earned, penalties, paying))
     return Earnings(
         asset_id,
         revenue=earned.balance + penalties.balance + paying.balance + gone,
         paying_out=paying.balance,
         withdrawn=gone,
-        holdings=Holdings(Purse(earned.balance, earned.young), Purse(penalties.balance, penalties.young)),
+        holdings=Holdings(
+            Purse(earned.balance, earned.young), Purse(penalties.balance, penalties.young), max(promotional, 0)
+        ),
         frees_at=min(oldest) + holdback if oldest else None,
         all_free_at=max(newest) + holdback if newest else None,
     )

@@ -12,7 +12,7 @@ import click
 
 from gateway.audit.entries import record
 from gateway.billing.card_deposits import Cards
-from gateway.billing.card_rows import FIND, FIND_LAST, SINCE, Became, Deposit, State
+from gateway.billing.card_rows import FIND, FIND_LAST, REFUNDABLE, SINCE, Became, Deposit, State
 from gateway.cli.context import on_database
 from gateway.database.pool import Database
 from gateway.errors import Problem
@@ -67,19 +67,26 @@ def show_command(deposit_id: UUID) -> int:
 
 @deposits.command("refund")
 @click.argument("deposit_id", type=click.UUID)
-@click.option("--amount", help="Dollars, such as 12.50; all that is left of it unless you say so.")
-def refund_command(deposit_id: UUID, amount: str | None) -> None:
-    """Give a deposit, or a part of it, back to its card. What its wallet has spent of it is owed by its owner."""
+@click.option("--amount", help="Dollars, such as 12.50; all that is unspent of it unless you say so.")
+@click.option("--spent-too", is_flag=True, help="Also what its wallet has spent: its owner owes that then.")
+def refund_command(deposit_id: UUID, amount: str | None, spent_too: bool) -> None:
+    """Give a deposit, or a part of it, back to its card. Its bonus goes back with it.
+
+    What its wallet has spent is not given back, and what it has spent of the bonus comes off, unless you say
+    --spent-too.
+    """
 
     async def work(database: Database, cards: Cards) -> str:
         async with database.acquire() as connection:
             deposit = await FIND.first(connection, deposit_id)
-        if deposit is None or deposit.paid_cents is None:
-            raise click.ClickException("no deposit that was paid has this id")
-        cents = deposit.left_cents if amount is None else _cents(amount)
-        if not 0 < cents <= deposit.left_cents:
+            if deposit is None or deposit.paid_cents is None:
+                raise click.ClickException("no deposit that was paid has this id")
+            most = deposit.left_cents if spent_too else await REFUNDABLE.one(connection, deposit_id)
+        cents = most if amount is None else _cents(amount)
+        if not 0 < cents <= most:
             why = f" here ({deposit.reason}); look at Stripe" if deposit.reason else ""
-            raise click.ClickException(f"{_dollars(deposit.left_cents)} of it can be given back{why}")
+            spent = " and leave nothing owed (--spent-too gives back more)" if most < deposit.left_cents else ""
+            raise click.ClickException(f"{_dollars(most)} of it can be given back{spent}{why}")
         try:
             refund = await cards.give_back(deposit, cents)
         except StripeRefused as error:

@@ -34,20 +34,22 @@ CARD_RULES: dict[str, Statement[Violation]] = {
     ),
     "refunds to cards took what they say, and owe the rest": Statement(
         """
-        SELECT format('refund %s: %s, taken %s, owed %s, bonus %s', r.id, r.amount, b.taken, b.short, b.bonus) AS detail
+        SELECT format('refund %s: %s, taken %s, owed %s, bonus %s, owed of it %s', r.id, r.amount, b.taken, b.short,
+                      b.bonus, b.bonus_short) AS detail
           FROM card.refund r
           CROSS JOIN LATERAL (
               SELECT coalesce(sum(t.amount) FILTER (WHERE t.kind = 'card_refund'), 0) AS taken,
-                     coalesce(sum(t.amount) FILTER (WHERE t.kind = 'shortfall'), 0) AS short,
-                     coalesce(sum(t.amount) FILTER (WHERE t.kind = 'expire'), 0) AS bonus
+                     coalesce(sum(t.amount) FILTER (WHERE t.kind = 'shortfall' AND t.leg = 0), 0) AS short,
+                     coalesce(sum(t.amount) FILTER (WHERE t.kind = 'expire'), 0) AS bonus,
+                     coalesce(sum(t.amount) FILTER (WHERE t.kind = 'shortfall' AND t.leg = 1), 0) AS bonus_short
                 FROM ledger.transfer t WHERE t.cause_id = r.cause_id) b
          WHERE r.cause_id >= (SELECT upto FROM ledger.archived)
-           AND (b.taken, b.short, b.bonus) <> (r.taken, r.short, r.bonus)
+           AND (b.taken, b.short, b.bonus, b.bonus_short) <> (r.taken, r.short, r.bonus, coalesce(r.bonus_short, 0))
          UNION ALL
         SELECT format('refund %s came back: %s, booked %s', r.id, r.amount, coalesce(sum(t.amount), 0))
           FROM card.refund r LEFT JOIN ledger.transfer t ON t.cause_id = r.returned_cause AND t.kind = 'grant'
          WHERE r.returned_cause >= (SELECT upto FROM ledger.archived)
-         GROUP BY r.id, r.amount HAVING coalesce(sum(t.amount), 0) <> r.amount LIMIT 20
+         GROUP BY r.id, r.amount HAVING coalesce(sum(t.amount), 0) <> r.amount + r.returned_bonus LIMIT 20
         """,
         Violation,
     ),
@@ -68,12 +70,40 @@ CARD_RULES: dict[str, Statement[Violation]] = {
                 AND (e.won, e.lost, e.short) <> (
                     CASE WHEN x.state = 'won' THEN x.frozen + x.frozen_bonus ELSE 0 END,
                     CASE WHEN x.state = 'lost' THEN x.taken + x.frozen_bonus ELSE 0 END,
-                    CASE WHEN x.state = 'lost' THEN x.amount - x.taken ELSE 0 END))
+                    CASE WHEN x.state = 'lost' THEN x.amount - x.taken + x.bonus_short ELSE 0 END))
          UNION ALL
         SELECT format('dispute %s was won after all: %s, booked %s', x.id, x.amount, coalesce(sum(t.amount), 0))
           FROM card.dispute x LEFT JOIN ledger.transfer t ON t.cause_id = x.returned_cause AND t.kind = 'grant'
          WHERE x.returned_cause >= (SELECT upto FROM ledger.archived)
-         GROUP BY x.id, x.amount HAVING coalesce(sum(t.amount), 0) <> x.amount LIMIT 20
+         GROUP BY x.id, x.amount HAVING coalesce(sum(t.amount), 0) <> x.amount + x.returned_bonus LIMIT 20
+        """,
+        Violation,
+    ),
+    "the bonus of a deposit goes with its money": Statement(
+        """
+        SELECT format('deposit %s: of %s with bonus %s went %s with %s', d.id, d.paid, d.paid_bonus, g.money, g.bonus)
+                 AS detail
+          FROM card.deposit d CROSS JOIN LATERAL card.gone(d) g
+         WHERE d.paid_bonus > 0 AND g.money > 0 AND g.bonus < floor(d.paid_bonus * least(g.money, d.paid) / d.paid)
+           AND NOT EXISTS (SELECT FROM card.refund r WHERE r.deposit_id = d.id AND r.bonus_short IS NULL)
+           AND NOT EXISTS (SELECT FROM card.dispute x WHERE x.deposit_id = d.id AND x.bonus_due IS NULL) LIMIT 20
+        """,
+        Violation,
+    ),
+    "money that goes back to cards was paid for, and is nobody's bonus": Statement(
+        """
+        SELECT format('refund %s: transfer %s/%s is of the bonus %s', r.id, t.cause_id, t.leg, l.id) AS detail
+          FROM card.refund r
+          JOIN ledger.transfer t ON t.cause_id = r.cause_id AND t.kind = 'card_refund'
+          JOIN ledger.account l ON l.id = t.debit_account AND ledger.is_promotional(l.purpose, l.source)
+         WHERE r.bonus_short IS NOT NULL
+         UNION ALL
+        SELECT format('dispute %s: bonus frozen %s, of bonuses %s', x.id, x.frozen_bonus, coalesce(f.amount, 0))
+          FROM card.dispute x
+          LEFT JOIN (SELECT f.dispute_id, sum(f.amount) AS amount FROM card.frozen f
+                       JOIN ledger.account l ON l.id = f.lot_id AND ledger.is_promotional(l.purpose, l.source)
+                      GROUP BY f.dispute_id) f ON f.dispute_id = x.id
+         WHERE x.bonus_due IS NOT NULL AND coalesce(f.amount, 0) <> x.frozen_bonus LIMIT 20
         """,
         Violation,
     ),

@@ -72,4 +72,36 @@ PAYOUT_RULES: dict[str, Statement[Violation]] = {
         """,
         Violation,
     ),
+    "what promotional credit has paid to publishers is counted as it was booked": Statement(
+        "SELECT d.detail FROM ledger.promotional_differences() d LIMIT 20", Violation
+    ),
+    "payouts were of money that was paid, except for what they say": Statement(
+        """
+        WITH paid AS (
+            SELECT o.publisher_id, c.ledger_asset_id AS asset_id, sum(o.amount - o.promotional) AS amount
+              FROM chain.payout o JOIN catalog.asset c ON c.id = o.asset_id
+             WHERE o.state NOT IN ('failed', 'cancelled') GROUP BY 1, 2
+        ), moved AS (
+            SELECT t.credit_account AS account_id, t.amount - t.fee AS amount FROM ledger.transfer t
+             WHERE t.kind IN ('charge', 'capture', 'payment', 'penalty')
+             UNION ALL
+            SELECT t.debit_account, -t.amount FROM ledger.transfer t WHERE t.kind = 'direct'
+             UNION ALL
+            SELECT c.account_id, c.credits FROM ledger.carried c
+             UNION ALL
+            SELECT m.account_id, -m.amount FROM ledger.promotional_moves('-infinity', 'infinity') m WHERE m.amount > 0
+             UNION ALL
+            SELECT d.account_id, -d.earned FROM ledger.promotional_day d WHERE d.day < analytics.first_day()
+        ), earned AS (
+            SELECT a.publisher_id, a.asset_id, sum(m.amount) AS amount
+              FROM moved m JOIN ledger.account a ON a.id = m.account_id AND a.purpose IN ('earnings', 'penalties')
+             GROUP BY 1, 2
+        )
+        SELECT format('publisher %s: %s was paid out as earned with money, and %s was', p.publisher_id, p.amount,
+                      coalesce(e.amount, 0)) AS detail
+          FROM paid p LEFT JOIN earned e ON e.publisher_id = p.publisher_id AND e.asset_id = p.asset_id
+         WHERE p.amount > coalesce(e.amount, 0) LIMIT 20
+        """,
+        Violation,
+    ),
 }

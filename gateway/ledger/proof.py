@@ -149,6 +149,15 @@ RULES: dict[str, Statement[Violation]] = {
         """,
         Violation,
     ),
+    "nothing was drawn from a lot that had expired": Statement(
+        """
+        SELECT format('transfer %s %s/%s at %s: lot %s expired at %s', t.cause_id, t.kind, t.leg, t.created_at, l.id,
+                      l.expires_at) AS detail
+          FROM ledger.transfer t JOIN ledger.account l ON l.id = t.debit_account AND l.expires_at <= t.created_at
+         WHERE t.kind IN ('charge', 'hold', 'penalty') LIMIT 20
+        """,
+        Violation,
+    ),
     "held money equals pending holds": Statement(
         """
         SELECT format('wallet %s: held %s, holds %s', a.wallet_id, a.balance, coalesce(h.amount, 0)) AS detail

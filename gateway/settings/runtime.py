@@ -350,6 +350,12 @@ class PayoutSettings(Section):
         ge=0,
         description="More than this in 24 hours needs a second member's approval; 0: never",
     )
+    promotional: int = Field(
+        default=0, ge=0, description="The most that one owner is paid in 30 days of what promotional credit has paid"
+    )
+    promotional_total: int = Field(
+        default=100_000_000, ge=0, description="The same for all owners together, because owners are free"
+    )
 
 
 class FacilitatorSettings(Section):

@@ -15,6 +15,7 @@ import pytest
 from gateway.billing import charges
 from gateway.catalog.records import FIND_ANY, Record
 from gateway.ids import uuid7
+from gateway.jobs.expire import expire_lots
 from gateway.ledger.entries import Settlement
 from gateway.ledger.holds import Capture, Hold, post_holds
 from gateway.ledger.wallets import deposit
@@ -254,7 +255,9 @@ async def test_a_refund_is_whole_once_and_to_the_lots_it_came_from(api: Api, cle
         )
     assert row is not None
     assert row["balance"] == 50_000
-    assert timedelta(days=6, hours=23) < row["lives"] <= timedelta(days=7), "an expired lot gets a fresh week"
+    assert timedelta(days=5, hours=23) < row["lives"] <= timedelta(days=6), (
+        "a lot lives for a week after it has expired"
+    )
     assert (await balance(api, agent), await shop.has("earnings")) == (350_000, 0)
     assert (await shop.refund(made, "r-1")).text == first.text
     for key in (None, "r-2"):
@@ -264,6 +267,38 @@ async def test_a_refund_is_whole_once_and_to_the_lots_it_came_from(api: Api, cle
     assert (await shop.refund(made, "r-1", "another reason")).json()["type"] == "/problems/key-reused"
     assert (await shop.slash(made, 1)).status_code == 409
     assert await balance(api, agent) == 350_000
+
+
+async def test_expired_credit_lives_again_for_one_week_and_never_longer(api: Api, clerk: Clerk) -> None:
+    shop, agent = await service(api, clerk), await payer(api, clerk, 10_000)
+    lot = await fund(api, agent, 50_000, timedelta(days=3))
+    early, late = await shop.charge(agent, 30_000), await shop.charge(agent, 20_000)
+
+    async def passes(time: timedelta) -> None:
+        async with api.services.database.transaction() as connection:
+            for table, column in (("account", "expires_at"), ("account", "lapsed_at"), ("transfer", "created_at")):
+                which = "id" if table == "account" else "debit_account"
+                await connection.execute(f"ALTER TABLE ledger.{table} DISABLE TRIGGER USER")
+                await connection.execute(
+                    f"UPDATE ledger.{table} SET {column} = {column} - $2::interval WHERE {which} = $1", lot, time
+                )
+                await connection.execute(f"ALTER TABLE ledger.{table} ENABLE TRIGGER USER")
+
+    await passes(timedelta(days=4))
+    assert (await shop.refund(early)).status_code == 200
+    assert await balance(api, agent) == 40_000, "it had expired when it was given back, and lives again"
+    again = await shop.charge(agent, 30_000)
+    await passes(timedelta(days=5))
+    assert (await shop.refund(again)).status_code == 200
+    assert await balance(api, agent) == 40_000, "the same week"
+    again = await shop.charge(agent, 30_000)
+    await passes(timedelta(days=2))
+    for charge in (again, late):
+        assert (await shop.refund(charge)).status_code == 200
+        assert await balance(api, agent) == 10_000, "what comes later has expired as well"
+    async with api.services.database.acquire() as connection:
+        await expire_lots(api.services.database)
+        assert await connection.fetchval("SELECT balance FROM ledger.account WHERE id = $1", lot) == 0
 
 
 async def test_penalties_take_at_most_the_charge_and_a_refund_brings_them_back(api: Api, clerk: Clerk) -> None:

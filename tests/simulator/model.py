@@ -55,6 +55,7 @@ class Lot:
     account: Account
     balance: int
     expires_at: datetime | None
+    lapsed_at: datetime | None = None  # when it expired that has had money given back since
 
 
 @dataclass
@@ -275,7 +276,8 @@ class Model:
         lot = self.lots[lot_id]
         if lot.expires_at is not None and lot.expires_at <= at:
             expect(lot.balance == 0, f"money came back to lot {lot}, which still had what had expired")
-            lot.expires_at = at + self.grace
+            lot.lapsed_at = lot.lapsed_at or lot.expires_at
+            lot.expires_at = max(lot.expires_at, lot.lapsed_at + self.grace)
         lot.balance += amount
 
     def _post(self, row: Row) -> None:

@@ -117,6 +117,16 @@ class Life:
         lost = sum(one["amount"] for one in self._mine("dispute") if one["status"] == "lost")
         return sum(one["amount_captured"] - one["amount_refunded"] for one in charges) - lost
 
+    def bonus(self) -> int:
+        """Return what bonuses are for what is kept, in hundredths of cents; what is disputed is not kept while it is."""
+        total = 0
+        for charge in self._mine("charge"):
+            percent = 5 if charge["amount_captured"] >= 50_000 else 2 if charge["amount_captured"] >= 10_000 else 0
+            disputed = [one for one in self._mine("dispute") if one["payment_intent"] == charge["payment_intent"]]
+            lost = sum(one["amount"] for one in disputed if one["status"] == "lost")
+            total += (charge["amount_captured"] - charge["amount_refunded"] - lost) * percent
+        return total
+
     async def _with(self, found: list[Any], which: int, act: Callable[[Any], Any]) -> None:
         if found:
             act(found[which % len(found)])
@@ -146,17 +156,21 @@ async def live(stage: Stage, steps: list[tuple[Any, ...]]) -> None:
     has = balance["balance_atomic"] + balance["frozen_balance_atomic"] - balance["owed_atomic"]
     bonus = await bonus_of(stage, life.agent)
     assert has == life.kept() * CENT + bonus - life.spent
+    assert bonus == life.bonus() * CENT // 100, "of each deposit what is kept has its part of the bonus, spent or not"
     await everything_adds_up(stage)
 
 
 async def bonus_of(stage: Stage, agent: Agent) -> int:
-    """Return what promotional money is in the agent's hands or was spent: granted, less what was taken back."""
+    """Return what promotional money is in the agent's hands or was spent: granted, less what was taken back or is owed."""
     return int(
         await stage.connection.fetchval(
-            "SELECT coalesce(sum(CASE WHEN t.kind = 'grant' THEN t.amount ELSE -t.amount END), 0) FROM ledger.transfer t"
-            " JOIN ledger.account p ON p.id = CASE WHEN t.kind = 'grant' THEN t.debit_account ELSE t.credit_account END"
-            " WHERE t.wallet_id = $1 AND p.purpose = 'promotional_expense'",
+            "SELECT coalesce(sum(CASE WHEN t.debit_account = p.id THEN t.amount ELSE -t.amount END), 0)"
+            "  FROM ledger.transfer t JOIN ledger.account p ON p.id IN (t.debit_account, t.credit_account)"
+            "  JOIN ledger.account o ON o.id IN (t.debit_account, t.credit_account) AND o.id <> p.id"
+            " WHERE p.purpose = 'promotional_expense'"
+            "   AND (t.wallet_id = $1 OR (o.purpose = 'receivable' AND o.rail = 'account:' || $2::text))",
             agent.wallet_id,
+            str(agent.id),
         )
     )
 
