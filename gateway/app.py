@@ -236,13 +236,23 @@ class Worker:
         self._runner = Runner()
         dead_after = timedelta(seconds=services.settings.money.dead_after)
         self._heartbeat = Heartbeat(
-            services.database, services.ledger, services.box.key_ids, dead_after=dead_after
-        )  # fmt: skip
+            services.database,
+            services.ledger,
+            services.box.key_ids,
+            dead_after=dead_after,
+            metrics=services.metrics,
+        )
         self._listener = Listener(
             services.settings.database, services.database, services.catalog, services.identities, services.callers
         )  # fmt: skip
         self._dead_after = services.settings.money.dead_after
-        self._reconciler = Reconciler(services.database, self._grace, dead_after, self._heartbeat.may_judge)
+        self._reconciler = Reconciler(
+            services.database,
+            self._grace,
+            dead_after,
+            self._heartbeat.may_judge,
+            self._heartbeat.database_clock.expected,
+        )
         self._refresher = SaleRefresher(
             services.database,
             services.box,

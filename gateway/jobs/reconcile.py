@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from gateway.database.pool import Connection, Database
 from gateway.jobs.undelivered import abandon_calls
@@ -19,6 +19,7 @@ from gateway.ledger.exchanges import (
     FENCE_DEAD,
     FIND_FENCED,
     FIND_ORPHANS,
+    SEEN_LATER,
     WORKER_RECONCILED,
     DeadWorker,
     OpenExchange,
@@ -31,15 +32,25 @@ ROUND = 500
 
 
 class Reconciler:
-    """Periodic job; any number of workers may run it. `may_judge` says whether silent workers may be taken for dead."""
+    """Periodic job; any number of workers may run it.
+
+    `may_judge` says whether silent workers may be taken for dead, and `expected` which time the database should say
+    then: by a clock that was just set all others would have been silent for long.
+    """
 
     def __init__(
-        self, database: Database, grace: timedelta, dead_after: timedelta, may_judge: Callable[[], bool]
+        self,
+        database: Database,
+        grace: timedelta,
+        dead_after: timedelta,
+        may_judge: Callable[[], bool],
+        expected: Callable[[], datetime | None] = lambda: None,
     ) -> None:
         self._database = database
         self._grace = grace
         self._dead_after = dead_after
         self._may_judge = may_judge
+        self._expected = expected
         self.resolved = 0
 
     async def run(self) -> int:
@@ -47,7 +58,8 @@ class Reconciler:
         ended = 0
         async with self._database.acquire() as connection:
             if self._may_judge():
-                await FENCE_DEAD.run(connection, self._dead_after)
+                await SEEN_LATER.run(connection)
+                await FENCE_DEAD.run(connection, self._dead_after, self._expected())
             for worker in await FIND_FENCED.all(connection):
                 ended += await self._reconcile(connection, worker)
         self.resolved += ended

@@ -6,7 +6,7 @@ Every function is one statement and one transaction of the `ledger` schema, and 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
@@ -106,6 +106,10 @@ class DeadWorker:
     settled_through: UUID
 
 
+def _as_it_is(moment: datetime) -> datetime:
+    return moment
+
+
 REFUND = Statement("SELECT verdict, amount FROM ledger.refund($1, $2, $3, $4, $5)", Refunded)
 END_HOLD = Statement(
     "SELECT verdict, available FROM ledger.end_hold($1, $2::text::numeric, $3::text::numeric, $4, $5, $6, $7, $8)",
@@ -127,14 +131,24 @@ FIND_ORPHANS = Statement(
     OpenExchange,
 )
 # Fenced, a worker moves no more money (migration 0013); only then are its exchanges ended. A database that was away
-# itself has heard from nobody: it must be up as long as a worker may be silent before silence means anything.
+# itself has heard from nobody: it must be up as long as a worker may be silent before silence means anything. Nor does
+# silence mean anything by a clock that was set: $2 is the time that whoever judges expects. NULL: it expects none.
 FENCE_DEAD = Command(
     """
     UPDATE ledger.worker SET fenced_at = now() WHERE id IN (
         SELECT id FROM ledger.worker
          WHERE fenced_at IS NULL AND (stopped_at IS NOT NULL
-            OR (seen_at < now() - $1::interval AND pg_postmaster_start_time() < now() - $1::interval))
+            OR (seen_at < now() - $1::interval
+                AND NOT pg_postmaster_start_time() BETWEEN now() - $1::interval AND now()
+                AND ($2::timestamptz IS NULL OR now() BETWEEN $2 - $1::interval / 3 AND $2 + $1::interval / 3)))
          ORDER BY id FOR UPDATE SKIP LOCKED LIMIT 16)
+    """
+)
+# The clock was set back after they were seen: their silence counts from now on, not from when the clock is there again.
+SEEN_LATER = Command(
+    """
+    UPDATE ledger.worker SET seen_at = now()
+     WHERE reconciled_at IS NULL AND fenced_at IS NULL AND seen_at > now() + interval '1 second'
     """
 )
 FIND_FENCED = Statement(
@@ -149,9 +163,14 @@ COUNT_HOLDS = Statement("SELECT count(*) FROM ledger.hold WHERE status = 'pendin
 START_WORKER = Statement(
     "INSERT INTO ledger.worker (settled_through, secret_keys) VALUES ($1, $2) RETURNING id", int, scalar=True
 )
-# A worker that was taken for dead stays so: it registers anew (see jobs.heartbeat).
-SEE_WORKER = Command(
-    "UPDATE ledger.worker SET seen_at = now(), settled_through = $2 WHERE id = $1 AND fenced_at IS NULL"
+# A worker that was taken for dead stays so: it registers anew (see jobs.heartbeat). Returns the database's time.
+SEE_WORKER = Statement(
+    """
+    UPDATE ledger.worker SET seen_at = now(), settled_through = $2 WHERE id = $1 AND fenced_at IS NULL
+    RETURNING now()
+    """,
+    _as_it_is,
+    scalar=True,
 )
 STOP_WORKER = Command("UPDATE ledger.worker SET stopped_at = now(), settled_through = $2 WHERE id = $1")
 

@@ -96,8 +96,16 @@ class GroupCommit(Batches[Charge, ChargeVerdict]):
 
     def settled_through(self, now_ms: int) -> UUID:
         """Return an exchange id before which everything of this worker has ended, and will (see ledger.worker)."""
-        self._through = max(self._through, min([floor_at(now_ms - SLACK_MS), *self._open]))
+        self._through = max(self._through, self.through_at(now_ms))
         return self._through
+
+    def through_at(self, now_ms: int) -> UUID:
+        """Return the same for a clock that shows `now_ms`, which may have been set back."""
+        return min([floor_at(now_ms - SLACK_MS), *self._open])
+
+    def rewind(self, through: UUID) -> None:
+        """Let exchanges begin with earlier ids again. The ledger must know before that it has to look that far back."""
+        self._through = min(self._through, through)
 
     def begin(self, exchange_id: UUID) -> None:
         """Note that money may move for this exchange. Raises Unavailable when the reconciler could not find it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -195,6 +196,13 @@ class Metrics:
         self._partitions_ahead = self._last_said(
             "ledger_partitions_ahead_seconds", "For how long the ledger has partitions for new calls."
         )
+        self._clock_steps = self._counter("clock_steps_total", "Clocks that were set.", "of", "direction")
+        for of in ("host", "database"):  # from 0 on: Prometheus takes no first value for a rise
+            for direction in ("forward", "back"):
+                self._clock_steps.add(0, of, direction)
+        self._clock_difference = self._last_said(
+            "clock_difference_seconds", "How far this host's clock is ahead of the database's."
+        )
         self._books = self._last_said("books_balance", "1 where the last proofs found the books sound, 0 where not.")
         self._unknown = self._last_said(
             "exchanges_unknown", "Payments and holds whose end has not been known for long."
@@ -374,6 +382,15 @@ class Metrics:
     def set_partitions_ahead(self, seconds: int) -> None:
         """Set for how many seconds the ledger has partitions for new calls; below 0 there is none for those of now."""
         self._partitions_ahead.set(seconds)
+
+    def clock_stepped(self, of: str, direction: str) -> None:
+        """Count a clock that was set: of the `host` or the `database`, `forward` or `back`."""
+        self._clock_steps.add(1, of, direction)
+
+    def set_clock_difference(self, ahead: timedelta | None) -> None:
+        """Set how far this host's clock is ahead of the database's, where that is known."""
+        if ahead is not None:
+            self._clock_difference.set(ahead.total_seconds())
 
     def flush(self) -> None:
         """Publish what was counted in the last quarter second. Call it when the worker ends."""

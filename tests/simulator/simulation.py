@@ -17,6 +17,7 @@ from typing import Any
 import asyncpg
 
 import gateway.ids
+import gateway.jobs.clocks
 import gateway.jobs.heartbeat
 import gateway.proxy.allowance
 import gateway.proxy.failures
@@ -227,15 +228,18 @@ def _on_server(server_url: str, *statements: str) -> None:
 def simulated_time(loop: SimulatedLoop, seed: int) -> Generator[None]:
     """Give the modules that look at the clock the simulated one, and ids random bits from the seed."""
     dice = random.Random(f"ids {seed}")
-    clock = SimpleNamespace(
-        time_ns=lambda: int((EPOCH.timestamp() + loop.time()) * 1000) * 1_000_000, monotonic=loop.time
-    )
+
+    def nanoseconds() -> int:
+        return int((EPOCH.timestamp() + loop.time()) * 1000) * 1_000_000
+
+    clock = SimpleNamespace(time_ns=nanoseconds, monotonic_ns=nanoseconds, monotonic=loop.time)
     calendar = SimpleNamespace(now=lambda _zone: EPOCH + timedelta(seconds=loop.time()))
     changes: list[tuple[Any, str, Any]] = [
         (asyncpg.connection, "time", clock),
         (asyncpg.protocol.protocol, "time", clock),
         (gateway.ids, "time", clock),
         (gateway.ids, "os", SimpleNamespace(urandom=dice.randbytes)),
+        (gateway.jobs.clocks, "time", clock),
         (gateway.jobs.heartbeat, "time", clock),
         (gateway.proxy.pipeline, "monotonic", loop.time),
         (gateway.proxy.failures, "monotonic", loop.time),
@@ -245,6 +249,8 @@ def simulated_time(loop: SimulatedLoop, seed: int) -> Generator[None]:
     before = [(module, name, getattr(module, name)) for module, name, _ in changes]
     for module, name, value in changes:
         setattr(module, name, value)
+    before.append((gateway.ids, "CLOCK", gateway.ids.CLOCK))
+    gateway.ids.CLOCK = gateway.ids.Clock()
     try:
         yield
     finally:

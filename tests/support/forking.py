@@ -24,8 +24,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def fresh(environment: Mapping[str, str]) -> bool:
-    """Return whether a gateway must import for itself: fault points and metrics of several workers are read then."""
-    return "TOLLWAY_FAULT" in environment or environment.get("TOLLWAY_WORKERS", "1") != "1" or sys.platform != "linux"
+    """Return whether a gateway must import for itself: fault points and metrics of several workers are read then,
+    and libraries loaded."""
+    return (
+        "TOLLWAY_FAULT" in environment
+        or "LD_PRELOAD" in environment
+        or environment.get("TOLLWAY_WORKERS", "1") != "1"
+        or sys.platform != "linux"
+    )
 
 
 class Forked:
