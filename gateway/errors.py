@@ -173,6 +173,12 @@ class EndpointNotOffered(Problem):
     status, name, title = 404, "endpoint-not-offered", "Endpoint not offered"
 
 
+class NotPriced(Problem):
+    """The publisher sells for money and has said no price for this, so it is not for sale. Nothing was charged."""
+
+    status, name, title = 404, "not-priced", "Not for sale"
+
+
 class MethodNotAllowed(Problem):
     """The path exists but not with this method; `Allow` lists those that do."""
 

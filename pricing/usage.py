@@ -24,6 +24,8 @@ class PriceList:
     minimum: int = 0
     maximum: int | None = None
     fee_ppm: int = 0
+    priced_elsewhere: bool = False
+    """Whether the publisher states a price that is not in this list: of an endpoint, in another asset, of rows."""
 
     def for_method(self, method: str) -> int | None:
         """Return the price of a method, if there is one. HEAD is sold as GET: it is the same resource."""
@@ -34,10 +36,10 @@ class PriceList:
         return None
 
     def sells(self, method: str) -> bool:
-        """Return whether a call of this method has a price of its own where others do; without any, all are sold."""
+        """Return whether a call of this method has a price here, 0 included; where nothing has one, all are sold."""
         return (
-            not self.per_method
+            self.per_call is not None
             or bool(self.minimum)
-            or self.per_call is not None
             or self.for_method(method) is not None
+            or not (self.per_method or self.priced_elsewhere)
         )

@@ -19,9 +19,9 @@ from admin_api.kit.envelope import Answer, Moment
 from admin_api.kit.needs import needs
 from admin_api.kit.problems import refusals
 from admin_api.resources.organization_publishers import desk
-from gateway.catalog.endpoints import AmbiguousPath, read_path
 from gateway.catalog.fields import BaseUrl, HeaderName, PublicHeaders, QueryName, Secret, SecretHeaders, Url
 from gateway.catalog.publishers import wire_values
+from gateway.catalog.readings import AmbiguousPath, read_path
 from gateway.catalog.refusals import refused
 from gateway.catalog.requests import SECRET_FIELDS
 from gateway.catalog.snapshot import Publisher

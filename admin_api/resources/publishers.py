@@ -12,23 +12,27 @@ from admin_api.kit.envelope import Offset, page
 from admin_api.kit.problems import refusals
 from admin_api.resources import publisher_models as models
 from admin_api.resources.publisher_calls import SLUG
+from admin_api.store import facts
 from admin_api.store.readiness import not_ready
 from gateway.catalog.checks import one_of
 from gateway.catalog.logos import FIND_LOGO, SVG_POLICY
 from gateway.catalog.records import COUNT_STORE, FIND_IN_STORE, FIND_MANY, LIST_STORE, Publisher, assemble
 from gateway.catalog.refusals import refused
 from gateway.catalog.sales import FIND_SALE, schema_view
+from gateway.catalog.snapshot import AssetPrice
+from gateway.catalog.snapshot import Publisher as Sold
 from gateway.catalog.suggest import Suggestion, suggest
 from gateway.catalog.views import store_view
 from gateway.catalog.vocabulary import PublisherCategory
 from gateway.database.pool import Connection
 from gateway.errors import KindNotServed, NotFound, UnknownPublisher
+from gateway.proxy.onchain.offers import quote_in
 from gateway.proxy.query_estimate import estimated
 from gateway.proxy.query_looks import count_look
 from gateway.services import Services
 from pricing.money import format_amount
 from pricing.tariffs import per_request
-from pricing.usage import PriceList, Usage
+from pricing.usage import Usage
 
 router = APIRouter(prefix="/publishers", tags=["publishers"], route_class=StrictRoute)
 
@@ -145,7 +149,7 @@ async def estimate_query(
     elif price.metered is not None:
         rows, amount = 1, price.metered.most.amount
     else:
-        rows, amount = 1, _call_price(price.prices)
+        rows, amount = 1, _call_price(publisher, price)
     return models.EstimateResponse(
         publisher_slug=publisher.slug,
         publisher_name=publisher.name,
@@ -156,10 +160,15 @@ async def estimate_query(
     )
 
 
-def _call_price(prices: PriceList) -> int:
-    """Return what a POST costs where it is sold, else the dearest method: what has a price is not told to be free."""
-    methods = ["POST"] if prices.sells("POST") else [name for name, _ in prices.per_method]
-    return max(per_request.quote(prices, Usage(method=method)).amount for method in methods)
+def _call_price(publisher: Sold, price: AssetPrice) -> int:
+    """Return what a POST costs where it is sold, else the dearest call: what has a price is not told to be free."""
+    if price.prices.sells("POST"):
+        return per_request.quote(price.prices, Usage(method="POST")).amount
+    amounts = [per_request.quote(price.prices, Usage(method=method)).amount for method, _ in price.prices.per_method]
+    for endpoint in publisher.endpoints.listed:
+        offered = quote_in(price, publisher, endpoint.method, [endpoint])
+        amounts += [] if offered is None else [offered.amount]
+    return max(amounts, default=0)
 
 
 async def _in_store(connection: Connection, slug: str) -> Publisher:
@@ -194,7 +203,12 @@ def _suggestion(publisher: Publisher, suggestion: Suggestion) -> models.Publishe
 
 
 def _shown(services: Services, publisher: Publisher) -> models.PublisherResponse:
-    shown = models.PublisherResponse.model_validate(store_view(publisher, services.settings.public_url))
+    view = store_view(publisher, services.settings.public_url)
+    offered = {(one["method"], one["path"]) for one in facts.sold(publisher)}
+    view["endpoints"] = view["endpoints"] and [
+        one for one in view["endpoints"] if one.get("is_protected") or (one["method"], one["path"]) in offered
+    ]
+    shown = models.PublisherResponse.model_validate(view)
     shown.x402_accepts = models.payable(publisher, services.kinds)
     shown.not_ready = not_ready(publisher, services)
     shown.ready = shown.not_ready is None

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from gateway.catalog.assets import Asset
-from gateway.catalog.prices import Pricing
+from gateway.catalog.prices import Pricing, call_prices
 from gateway.catalog.records import Publisher
 from gateway.catalog.tiers import limited
 from gateway.json_text import json_text
@@ -72,7 +72,9 @@ def tag(publisher: Publisher, method: str, endpoint: Mapping[str, Any] | None = 
     if publisher.record.document.get("billing_model") == "x402_passthrough":
         # Prices that are stored here do not count: its server names them.
         return PriceTag("foreign", asset.symbol, None, publisher.record.document.get("reserve_max_charge"))
-    prices, own = _price_list(publisher, row), (endpoint or {}).get("price")
+    prices, own = call_prices(publisher.record.document, publisher.pricing), (endpoint or {}).get("price")
+    if prices is None:
+        return UNSOLD
     fixed = own not in (None, "") or prices.for_method(method) is not None
     if _is_metered(publisher, row) and not fixed:
         most = publisher.record.document.get("reserve_max_charge") or _shown(row.max_charge, asset)
@@ -96,13 +98,6 @@ def is_mcp(publisher: Publisher) -> bool:
 def methods(publisher: Publisher) -> tuple[str, ...]:
     """Return the methods of calls that have a price: a tool is called by POST, over MCP as well."""
     return ("POST",) if is_mcp(publisher) else METHODS
-
-
-def _price_list(publisher: Publisher, row: Pricing) -> PriceList:
-    prices = row.price_list()
-    if not is_mcp(publisher) or row.price_per_execution is None:
-        return prices
-    return replace(prices, per_call=row.price_per_execution, per_method=())
 
 
 def _is_metered(publisher: Publisher, row: Pricing) -> bool:
@@ -161,9 +156,16 @@ def sold(publisher: Publisher) -> list[dict[str, Any]]:
     """Return the documented endpoints that are on sale, the default one first: it stands for the publisher."""
     listed: list[dict[str, Any]] = publisher.record.document.get("endpoints") or []
     return sorted(
-        (one for one in listed if not one.get("is_protected") and one["method"] in methods(publisher)),
+        (one for one in listed if _is_sold(publisher, one)),
         key=lambda endpoint: not endpoint.get("is_default"),
     )
+
+
+def _is_sold(publisher: Publisher, endpoint: Mapping[str, Any]) -> bool:
+    """Return whether an endpoint can be called: it is not protected and, where others have a price, has one."""
+    if endpoint.get("is_protected") or endpoint["method"] not in methods(publisher):
+        return False
+    return not publisher.pricing or tag(publisher, endpoint["method"], endpoint).kind != "unsold"
 
 
 def example_body(endpoint: Mapping[str, Any]) -> Any:

@@ -1,26 +1,23 @@
-"""Which documented endpoint a request names: exact for pricing, suspicious of every other reading.
+"""Which documented endpoints a request may name: exact for pricing, suspicious of every other reading.
 
 Price and protection must follow from what the upstream will do, but an upstream may read a path in its own way: decode
-%2F, ignore case, collapse //, drop ;parameters or a trailing slash, take a backslash for a slash. So a target is read
-twice: literally, and with all of these applied. Where the two readings name different endpoints, both count: the dearer
-price is charged and either one's protection applies, so that no spelling of a path is cheaper than another.
+%2F or decode twice, ignore case, collapse //, drop ;parameters or a trailing slash, take a backslash for a slash. So a
+path is read in every combination of these (readings.py), and every endpoint that some reading names counts: the dearest
+price is charged and any protection applies, so that no spelling of a path is cheaper than another. A reading that names
+no endpoint counts as well, as None: what is sold must be documented, or priced, whichever way the upstream reads it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote
 
+from gateway.catalog.readings import Reading, Segments, is_plain, loosened
 from gateway.settings import SettlementPolicy
 
 VARIABLE = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*\}", re.ASCII)
-# A path whose two readings are the same: no escapes, parameters, empty or dotted segments, capitals, final slash.
-PLAIN = re.compile(rb"(?:/[a-z0-9_~!$&'()*+,=:@-][a-z0-9_.~!$&'()*+,=:@-]*)*", re.ASCII)
-MAX_DECODINGS = 4
-
-Segments = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,110 +39,88 @@ class Endpoint:
         return bool(self.required_headers or self.required_params)
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """The literal and the loose segments of a path below the slug; the same object when nothing differs."""
-
-    literal: Segments
-    loose: Segments
-
-
-class AmbiguousPath(ValueError):
-    """The path climbs, is escaped wrongly or more often than anyone honest would. The message says which."""
-
-
-def read_path(path: bytes) -> Reading:
-    """Return both readings of a raw path that is empty or starts with a slash.
-
-    Raises AmbiguousPath for dot segments in any spelling, bad escapes and NUL bytes: none of them reaches an upstream.
-    """
-    if PLAIN.fullmatch(path):
-        segments = tuple(path.decode("ascii").split("/")[1:])
-        return Reading(segments, segments)
-    if re.search(rb"%(?![0-9A-Fa-f]{2})", path):
-        raise AmbiguousPath("a percent sign is not followed by two hexadecimal digits")
-    literal = tuple(_text(unquote_to_bytes(segment)) for segment in path.split(b"/")[1:])
-    decoded = _decode_fully(path)
-    if b"\0" in decoded:
-        raise AmbiguousPath("it contains a NUL byte")
-    pieces = [piece.split(";", 1)[0] for piece in re.split(r"[/\\]", _text(decoded))]
-    if any(piece in (".", "..") for piece in pieces):
-        raise AmbiguousPath("dot segments are not allowed, in any spelling")
-    return Reading(literal, tuple(piece.casefold() for piece in pieces if piece))
-
-
-def _decode_fully(path: bytes) -> bytes:
-    for _ in range(MAX_DECODINGS):
-        decoded = unquote_to_bytes(path)
-        if decoded == path:
-            return decoded
-        path = decoded
-    raise AmbiguousPath("it is percent-encoded too many times over")
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogateescape")
+Candidates = tuple[Endpoint | None, ...]
+UNDOCUMENTED: Candidates = (None,)
 
 
 def template_segments(path: str) -> Segments:
-    """Return the segments of a template such as "/v1/items/{id}"; a variable is kept as "{}"."""
-    return tuple("{}" if VARIABLE.fullmatch(segment) else segment for segment in path.split("/")[1:])
+    """Return the decoded segments of a template such as "/v1/items/{id}"; a variable is kept as "{}"."""
+    return tuple("{}" if VARIABLE.fullmatch(segment) else unquote(segment) for segment in path.split("/")[1:])
 
 
 class EndpointTable:
     """A publisher's documented endpoints, indexed once when the snapshot is built."""
 
-    __slots__ = ("_exact", "_loose", "_templates", "_templates_loose", "listed")
+    __slots__ = ("_all_plain", "_exact", "_loose", "listed")
 
     def __init__(self, endpoints: Iterable[Endpoint]) -> None:
         self.listed = tuple(endpoints)
-        self._exact: dict[tuple[str, Segments], Endpoint] = {}
-        self._loose: dict[tuple[str, Segments], Endpoint] = {}
-        self._templates: dict[tuple[str, int], list[tuple[Segments, Endpoint]]] = {}
-        self._templates_loose: dict[tuple[str, int], list[tuple[Segments, Endpoint]]] = {}
+        self._exact, self._loose = _Index(), _Index()
         for endpoint in self.listed:
             segments = template_segments(endpoint.path)
-            loose = tuple(segment.casefold() for segment in segments if segment)
-            _index(self._exact, self._templates, endpoint, segments)
-            _index(self._loose, self._templates_loose, endpoint, loose)
-        for table in (*self._templates.values(), *self._templates_loose.values()):
-            table.sort(key=lambda row: tuple(segment == "{}" for segment in row[0]))
+            self._exact.add(endpoint.method, segments, endpoint)
+            self._loose.add(endpoint.method, loosened(segments), endpoint)
+        # A slash at the end tells endpoints apart only where both spellings are documented.
+        for endpoint in self.listed:
+            segments = template_segments(endpoint.path)
+            other = segments[:-1] if segments[-1:] == ("",) else (*segments, "")
+            self._exact.add_if_absent(endpoint.method, other, endpoint)
+        self._all_plain = all(is_plain(VARIABLE.sub("x", endpoint.path).encode()) for endpoint in self.listed)
 
     def __bool__(self) -> bool:
-        return bool(self._exact or self._templates)
+        return bool(self.listed)
 
-    def match(self, method: str, reading: Reading) -> tuple[Endpoint | None, ...]:
-        """Return what the request may name: one entry when both readings agree, else both. None is "undocumented"."""
+    def match(self, method: str, reading: Reading) -> Candidates:
+        """Return what the request may name, the literal reading's endpoint first. None is "undocumented"."""
         wanted = "GET" if method == "HEAD" else method
-        literal = _find(self._exact, self._templates, wanted, reading.literal)
-        if reading.loose is reading.literal:
-            return (literal,)
-        loose = _find(self._loose, self._templates_loose, wanted, reading.loose)
-        return (literal,) if loose is literal else (literal, loose)
+        if reading.is_plain and self._all_plain:
+            return (*self._exact.find(wanted, reading.literal)[:1],) or UNDOCUMENTED
+        named: list[Endpoint | None] = []
+        for segments in reading.exact:
+            named += self._exact.find(wanted, segments) or UNDOCUMENTED
+        for segments in reading.loose:  # what only these name counts, that they name nothing does not
+            named += self._loose.find(wanted, segments)
+        return tuple(endpoint for place, endpoint in enumerate(named) if not _stands_in(endpoint, named[:place]))
 
 
-def _index(
-    exact: dict[tuple[str, Segments], Endpoint],
-    templates: dict[tuple[str, int], list[tuple[Segments, Endpoint]]],
-    endpoint: Endpoint,
-    segments: Segments,
-) -> None:
-    if "{}" in segments:
-        templates.setdefault((endpoint.method, len(segments)), []).append((segments, endpoint))
-    else:
-        exact.setdefault((endpoint.method, segments), endpoint)
+def _stands_in(endpoint: Endpoint | None, earlier: Iterable[Endpoint | None]) -> bool:
+    return any(endpoint is other for other in earlier)
 
 
-def _find(
-    exact: dict[tuple[str, Segments], Endpoint],
-    templates: dict[tuple[str, int], list[tuple[Segments, Endpoint]]],
-    method: str,
-    segments: Segments,
-) -> Endpoint | None:
-    found = exact.get((method, segments))
-    if found is not None:
-        return found
-    for pattern, endpoint in templates.get((method, len(segments)), ()):
-        if all(part in ("{}", segment) for part, segment in zip(pattern, segments, strict=True)):
-            return endpoint
-    return None
+class _Index:
+    """Endpoints by method and segments; a key has several where templates differ only in what the key leaves out."""
+
+    __slots__ = ("_fixed", "_templates")
+
+    def __init__(self) -> None:
+        self._fixed: dict[tuple[str, Segments], list[Endpoint]] = {}
+        self._templates: dict[tuple[str, int], list[tuple[Segments, list[Endpoint]]]] = {}
+
+    def add(self, method: str, segments: Segments, endpoint: Endpoint) -> None:
+        if "{}" not in segments:
+            self._fixed.setdefault((method, segments), []).append(endpoint)
+            return
+        rows = self._templates.setdefault((method, len(segments)), [])
+        for known, endpoints in rows:
+            if known == segments:
+                endpoints.append(endpoint)
+                return
+        rows.append((segments, [endpoint]))
+        rows.sort(key=lambda row: tuple(segment == "{}" for segment in row[0]))
+
+    def add_if_absent(self, method: str, segments: Segments, endpoint: Endpoint) -> None:
+        known = (pattern for pattern, _ in self._templates.get((method, len(segments)), ()))
+        if (method, segments) not in self._fixed and segments not in known:
+            self.add(method, segments, endpoint)
+
+    def find(self, method: str, segments: Segments) -> Sequence[Endpoint]:
+        """Return the endpoints of these segments, the most specific template's where no fixed path fits."""
+        fixed = self._fixed.get((method, segments))
+        if fixed is not None:
+            return fixed
+        for pattern, endpoints in self._templates.get((method, len(segments)), ()):
+            if all(
+                part == segment or (part == "{}" and segment) for part, segment in zip(pattern, segments, strict=True)
+            ):
+                return endpoints
+        return ()

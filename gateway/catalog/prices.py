@@ -6,7 +6,7 @@ here: what a call costs (pricing/).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 from uuid import UUID
@@ -95,7 +95,13 @@ class Pricing:
         wire = self.wire(asset)
         return {name: wire[name] for name in names}
 
-    def price_list(self) -> PriceList:
+    @property
+    def states_price(self) -> bool:
+        """Return whether its owner has said any price, 0 included."""
+        calls = (getattr(self, name) for name in NULLABLE_AMOUNTS if name.startswith("price_per_"))
+        return bool(self.base_price_per_1000_rows) or any(price is not None for price in calls)
+
+    def price_list(self, *, priced_elsewhere: bool = False) -> PriceList:
         """Return what the tariffs read. The fee does not change what a caller pays, so it is left out."""
         methods = ("GET", "POST", "PUT", "PATCH", "DELETE")
         priced = ((method, getattr(self, f"price_per_{method.lower()}")) for method in methods)
@@ -104,7 +110,35 @@ class Pricing:
             per_method=tuple((method, price) for method, price in priced if price is not None),
             minimum=self.min_charge,
             maximum=self.max_charge,
+            priced_elsewhere=priced_elsewhere,
         )
+
+
+def document_states_price(document: Mapping[str, Any]) -> bool:
+    """Return whether a publisher's document states a price: of an endpoint, of bytes, or in tiers."""
+    endpoints: Iterable[Mapping[str, Any]] = document.get("endpoints") or ()
+    priced = any(endpoint.get("price") not in (None, "") for endpoint in endpoints)
+    return priced or bool(document.get("price_per_mib") or document.get("price_tiers"))
+
+
+def entry_states_price(entry: Mapping[str, Any]) -> bool:
+    """Return whether a publisher states any price in an asset, 0 included: an entry of the snapshot."""
+    stated = entry["per_call"] is not None or entry["per_execution"] is not None or bool(entry["per_method"])
+    return stated or bool(int(entry["per_1000_rows"]))
+
+
+def call_prices(document: Mapping[str, Any], pricing: Sequence[Pricing]) -> PriceList | None:
+    """Return what the tariffs read of a publisher's primary asset, whose prices stand first; None without any.
+
+    `price_per_execution`, if there is one, is what calling any tool of an MCP server costs.
+    """
+    if not pricing:
+        return None
+    row, elsewhere = pricing[0], document_states_price(document) or any(one.states_price for one in pricing)
+    prices = row.price_list(priced_elsewhere=elsewhere)
+    if document.get("integration_type") != "mcp" or row.price_per_execution is None:
+        return prices
+    return replace(prices, per_call=row.price_per_execution, per_method=())
 
 
 def _parsed(name: str, value: Any, asset: Asset) -> Any:

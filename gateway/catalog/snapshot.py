@@ -23,6 +23,7 @@ from gateway.catalog.balances import BalanceRule, compile_balances
 from gateway.catalog.delivery import DeliveryPolicy, compile_delivery
 from gateway.catalog.endpoints import Endpoint, EndpointTable
 from gateway.catalog.metering import compile_purchase, compile_rate, compile_watch
+from gateway.catalog.prices import document_states_price, entry_states_price
 from gateway.catalog.sales import Sale, compile_sale, is_postgres
 from gateway.catalog.served import not_served
 from gateway.catalog.settlement import OnchainPolicy, compile_settlement
@@ -301,7 +302,8 @@ def compile_publisher(
     """Turn a stored publisher into the form that the hot path reads."""
     document = row.document
     fee_ppm = percent_to_ppm(parse_ratio(str(document.get("gateway_fee_percent") or "0"), places=4, maximum=100))
-    prices = tuple(_asset_price(entry, assets, fee_ppm, document) for entry in row.pricing)
+    priced = document_states_price(document) or any(map(entry_states_price, row.pricing))
+    prices = tuple(_asset_price(entry, assets, fee_ppm, document, priced=priced) for entry in row.pricing)
     secrets: dict[str, Any] = orjson.loads(unseal(row.credentials, row.id.bytes)) if row.credentials else {}
     listed: list[Any] = document.get("allowed_passthrough_headers") or []
     allowed = [str(name).lower() for name in listed]
@@ -343,7 +345,7 @@ def compile_publisher(
 
 
 def _asset_price(
-    entry: Mapping[str, Any], assets: Mapping[UUID, Asset], fee_ppm: int, document: Mapping[str, Any]
+    entry: Mapping[str, Any], assets: Mapping[UUID, Asset], fee_ppm: int, document: Mapping[str, Any], *, priced: bool
 ) -> AssetPrice:
     def amount(value: str | None) -> int | None:
         return None if value is None else int(value)
@@ -357,6 +359,7 @@ def _asset_price(
         minimum=least,
         maximum=most,
         fee_ppm=fee_ppm,
+        priced_elsewhere=priced,
     )
     return AssetPrice(
         asset,

@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from gateway.catalog.endpoints import Endpoint, EndpointTable, Reading
+from gateway.catalog.endpoints import Endpoint, EndpointTable
+from gateway.catalog.readings import Reading
 from gateway.database.statement import Command
 
 MOST_SEEN, LONGEST = 200, 300
@@ -34,7 +35,7 @@ def tool_reading(tool: str) -> Reading:
     A server may take capitals, wide letters and spaces around a name for what they look like.
     """
     parts = (part.strip() for part in re.split(r"[/\\]", unicodedata.normalize("NFKC", tool).casefold()))
-    return Reading(tuple(tool.split("/")), tuple(part for part in parts if part))
+    return Reading((tuple(tool.split("/")),), (tuple(part for part in parts if part),))
 
 
 def seen(
@@ -68,8 +69,10 @@ def _text(value: object) -> str | None:
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
-def for_buyers(document: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what was seen less the tools that nobody may buy: protected, or not documented under default_deny."""
+def for_buyers(document: Mapping[str, Any], *, sells_unpriced: bool) -> dict[str, Any] | None:
+    """Return what was seen less the tools that nobody may buy: protected, not documented under default_deny, or without
+    a price where `sells_unpriced` says that there is none for all tools.
+    """
     found: dict[str, Any] | None = document.get(SEEN)
     if found is None:
         return None
@@ -77,7 +80,9 @@ def for_buyers(document: Mapping[str, Any]) -> dict[str, Any] | None:
     sold: list[Any] = []
     for tool in found["tools"]:
         known = table.match("POST", tool_reading(tool["name"]))
-        if not any(one is not None and one.is_protected for one in known) and not (deny and None in known):
+        protected = any(one is not None and one.is_protected for one in known)
+        priced = sells_unpriced or all(one is not None and one.price is not None for one in known)
+        if priced and not protected and not (deny and None in known):
             sold.append(tool)
     return {**found, "tools": sold}
 
@@ -85,12 +90,18 @@ def for_buyers(document: Mapping[str, Any]) -> dict[str, Any] | None:
 def undocumented(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the tools that were seen, can be bought, and are not documented."""
     table = _table(document)
-    tools: list[dict[str, Any]] = (for_buyers(document) or {"tools": []})["tools"]
+    tools: list[dict[str, Any]] = (for_buyers(document, sells_unpriced=True) or {"tools": []})["tools"]
     return [tool for tool in tools if table.match("POST", tool_reading(tool["name"])) == (None,)]
 
 
 def _table(document: Mapping[str, Any]) -> EndpointTable:
     definitions: Sequence[Mapping[str, Any]] = document.get("endpoints") or []
     return EndpointTable(
-        Endpoint(one["method"], one["path"], None, is_protected=bool(one.get("is_protected"))) for one in definitions
+        Endpoint(
+            one["method"],
+            one["path"],
+            None if one.get("price") in (None, "") else 0,  # whether there is one is all that is asked here
+            is_protected=bool(one.get("is_protected")),
+        )
+        for one in definitions
     )

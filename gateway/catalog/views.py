@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.catalog.drafts import DOCUMENT_DEFAULTS
+from gateway.catalog.prices import call_prices
 from gateway.catalog.records import Publisher
 from gateway.catalog.tools import SEEN, for_buyers
 
@@ -68,7 +69,10 @@ def owner_view(publisher: Publisher, public_url: str) -> dict[str, Any]:
 def store_view(publisher: Publisher, public_url: str) -> dict[str, Any]:
     """Return what buyers need."""
     shown = owner_view(publisher, public_url)
-    kept = {"upstream_headers": {}, SEEN: for_buyers(publisher.record.document)}
+    document = publisher.record.document
+    prices = call_prices(document, publisher.pricing)
+    seen = for_buyers(document, sells_unpriced=prices is not None and prices.sells("POST"))
+    kept = {"upstream_headers": {}, SEEN: seen}
     return {**shown, **dict.fromkeys(OWNER_ONLY), **kept}
 
 

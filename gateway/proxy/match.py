@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote_plus
 
-from gateway.catalog.endpoints import AmbiguousPath, Endpoint, read_path
+from gateway.catalog.endpoints import UNDOCUMENTED, Candidates
+from gateway.catalog.readings import AmbiguousPath, read_path
 from gateway.catalog.snapshot import Catalog
 from gateway.errors import EndpointNotOffered, EndpointProtected, InvalidTarget, KindNotServed, UnknownPublisher
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.query_request import check_target
 from gateway.proxy.requirements import require
 
-Candidates = tuple[Endpoint | None, ...]
-UNDOCUMENTED: Candidates = (None,)
 METHOD_PARAMETERS = frozenset({"_method", "_httpmethod", "x-http-method-override"})
 
 
@@ -43,9 +42,12 @@ def match(exchange: Exchange, catalog: Catalog) -> Candidates:
     for endpoint in candidates:
         if endpoint is not None and endpoint.is_protected:
             raise EndpointProtected(endpoint.protection_reason or "The publisher has protected this endpoint.")
-    if publisher.default_deny and all(endpoint is None for endpoint in candidates):
+    if publisher.default_deny and None in candidates:
         raise EndpointNotOffered(
-            f"{publisher.slug} sells only documented endpoints; GET /publishers/{publisher.slug} lists them."
+            f"{publisher.slug} sells only documented endpoints, and some servers would read another one in this path;"
+            f" GET /publishers/{publisher.slug} lists them."
+            if any(endpoint is not None for endpoint in candidates)
+            else f"{publisher.slug} sells only documented endpoints; GET /publishers/{publisher.slug} lists them."
         )
     named = candidates[0]
     if named is not None and named.requires:

@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gateway.catalog.endpoints import Endpoint
+from gateway.catalog.readings import read_path
 from gateway.catalog.snapshot import AssetPrice, Publisher
-from gateway.errors import MethodNotAllowed, Unavailable
+from gateway.errors import MethodNotAllowed, NotPriced, Problem, Unavailable
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.meter import Meter, Rate
 from pricing.quote import FREE, Quote
 from pricing.tariffs import per_request
 from pricing.tariffs.tiered import Step
 from pricing.usage import PriceList, Usage
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
 def quote(exchange: Exchange, candidates: Sequence[Endpoint | None]) -> None:
@@ -35,7 +38,7 @@ def quote(exchange: Exchange, candidates: Sequence[Endpoint | None]) -> None:
         exchange.meter, exchange.quote = Meter(rate, publisher.watch), rate.most
         return
     if not price.prices.sells(exchange.method) and any(item is None or item.price is None for item in candidates):
-        raise not_sold(price.prices)
+        raise not_sold(exchange)
     exchange.quote = _fixed(exchange, price.prices)
     if price.tiers is not None and price.prices.for_method(exchange.method) is None:
         own = all(one is not None and one.price is not None for one in candidates)
@@ -76,11 +79,33 @@ def dearest(quotes: Sequence[Quote]) -> Quote:
     return quotes[0] if len(quotes) == 1 else max(quotes, key=lambda offer: offer.amount, default=FREE)
 
 
-def not_sold(prices: PriceList) -> MethodNotAllowed:
-    """Return the refusal of a method without a price, where others have one: it is not to be had for nothing."""
-    names = [name for name, _ in prices.per_method]
-    allowed = [*names, "HEAD"] if "GET" in names else names
-    return MethodNotAllowed("The publisher sells other methods only; see Allow.", headers={"Allow": ", ".join(allowed)})
+def not_sold(exchange: Exchange) -> Problem:
+    """Return the refusal of what has no price where something else has: it is not to be had for nothing."""
+    publisher = exchange.sold
+    if publisher.mcp:
+        return NotPriced(f"{publisher.slug} has no price for this tool, so it is not for sale.")
+    allowed = _methods_sold(exchange)
+    if not allowed:
+        return NotPriced(
+            f"{publisher.slug} has no price for this path, so it is not for sale;"
+            f" GET /publishers/{publisher.slug} lists what is."
+        )
+    names = [*allowed, "HEAD"] if "GET" in allowed else allowed
+    return MethodNotAllowed("The publisher sells other methods only; see Allow.", headers={"Allow": ", ".join(names)})
+
+
+def _methods_sold(exchange: Exchange) -> list[str]:
+    """Return the methods with which the path of a call is for sale."""
+    publisher, price, reading = exchange.sold, prepaid_price(exchange.sold), read_path(exchange.path)
+    found: list[str] = []
+    for method in METHODS if price is not None else ():
+        candidates = publisher.endpoints.match(method, reading)
+        protected = any(one is not None and one.is_protected for one in candidates)
+        if not protected and not (publisher.default_deny and None in candidates):
+            sells = price is not None and price.prices.sells(method)
+            if sells or all(one is not None and one.price is not None for one in candidates):
+                found.append(method)
+    return found
 
 
 def prepaid_price(publisher: Publisher) -> AssetPrice | None:

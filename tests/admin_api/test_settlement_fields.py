@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.catalog.endpoints import read_path
+from gateway.catalog.readings import read_path
 from gateway.catalog.settlement import OnchainPolicy
 from tests.admin_api.conftest import Api, Clerk
 

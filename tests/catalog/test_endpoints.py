@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.catalog.endpoints import AmbiguousPath, Endpoint, EndpointTable, read_path
+from gateway.catalog.endpoints import Endpoint, EndpointTable
+from gateway.catalog.readings import AmbiguousPath, read_path
 
 CHEAP = Endpoint("GET", "/v1/items", 10)
 DEAR = Endpoint("GET", "/v1/reports/{id}", 1_000)
@@ -56,6 +57,43 @@ def test_every_spelling_of_the_dear_endpoint_counts_as_the_dear_one(path: bytes)
 def test_a_spelling_that_looks_like_the_cheap_one_still_counts_as_the_dear_one() -> None:
     """For a case-sensitive upstream /v1/reports/FREE is report "FREE", which is dear."""
     assert found(b"/v1/reports/FREE") == {DEAR, SPECIAL}
+    assert found(b"//v1/reports/FREE") == {None, DEAR, SPECIAL}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/v1/reports/7%2Fadmin%2Fdelete", b"/v1/reports/7%5Cadmin", b"/v1/reports/7\\admin", b"/v1/reports/7%252Fadmin",
+        b"//v1/items", b"/v1//items", b"/V1/items", b"/v1/items;x=1", b"/v1/items%3Fx", b"/v1/items%23", b"/v1/items.",
+        b"/v1/items%20", b"/v1/%69tems%2F..", b"/v1%2Fitems%2Fx", b"/v1/reports/%2F7", b"/v1/reports/",
+    ],
+)  # fmt: skip
+def test_a_path_that_some_upstream_reads_as_another_one_is_not_documented_by_all(path: bytes) -> None:
+    try:
+        reading = read_path(path)
+    except AmbiguousPath:
+        return
+    assert None in TABLE.match("GET", reading)
+
+
+@pytest.mark.parametrize(
+    "path", [b"/v1/reports/AB-7", b"/v1/reports/a%20b", b"/v1/reports/%C3%A9", b"/v1/items/", b"/v1/%69tems"]
+)
+def test_an_honest_path_is_documented_in_every_reading(path: bytes) -> None:
+    assert None not in found(path)
+
+
+def test_mixed_readings_count() -> None:
+    """An upstream that collapses // and keeps %2F inside of a name reads report "7/x"."""
+    assert DEAR in found(b"//v1/reports/7%2Fx")
+    assert DEAR in found(b"/v1/r%2565ports/7%2Fx")
+
+
+def test_documented_capitals_hold_for_small_letters_as_well() -> None:
+    table = EndpointTable([Endpoint("GET", "/Admin", 500), Endpoint("GET", "/admin/{id}/", 5)])
+    assert {one and one.price for one in table.match("GET", read_path(b"/admin"))} == {None, 500}
+    assert [one and one.price for one in table.match("GET", read_path(b"/admin/7"))] == [5]
+    assert [one and one.price for one in table.match("GET", read_path(b"/Admin"))] == [500]
 
 
 @pytest.mark.parametrize(
@@ -63,7 +101,7 @@ def test_a_spelling_that_looks_like_the_cheap_one_still_counts_as_the_dear_one()
     [
         b"/..", b"/.", b"/v1/..", b"/v1/../x", b"/v1/./x", b"/%2e%2e/x", b"/%2E./x", b"/.%2e/x", b"/%252e%252e/x",
         b"/v1/..%2fx", b"/v1/..%5cx", b"/v1\\..\\x", b"/v1/..;/x", b"/v1/..;a=b/x", b"/v1/%00", b"/x%", b"/x%zz", b"/x%2",
-        b"/%25252525252e",
+        b"/%25252525252e", b"/a%252541", b"/v1/..%3fx", b"/v1/..%23", b"/v1/%20../x", b"/%41" + b"/a" * 200,
     ],
 )  # fmt: skip
 def test_climbing_and_broken_escapes_are_refused(path: bytes) -> None:
@@ -104,4 +142,4 @@ def test_no_accepted_path_has_a_dot_segment_in_any_decoding(raw: bytes) -> None:
         reading = read_path(path)
     except AmbiguousPath:
         return
-    assert not {".", ".."} & {*reading.literal, *reading.loose}
+    assert not {".", ".."} & {segment for segments in reading.exact for segment in segments}

@@ -114,6 +114,11 @@ async def _(stage: Stage) -> Seen:
     return await stage.call("/a/../ok")
 
 
+@row("not-priced", price=None, endpoints=[{"method": "GET", "path": "/other", "price": "0.01"}])
+async def _(stage: Stage) -> Seen:
+    return await stage.call("/ok")
+
+
 @row("bad-key")
 async def _(stage: Stage) -> Seen:
     async with stage.wire() as wire:

@@ -146,6 +146,8 @@ PRICING = frozenset(
         "price_per_put",
         "price_per_patch",
         "price_per_delete",
+        "price_per_execution",
+        "base_price_per_1000_rows",
         "min_charge",
         "max_charge",
         "max_queries_per_minute",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard, cast
 from urllib.parse import quote
 
-from gateway.catalog.endpoints import AmbiguousPath, read_path
+from gateway.catalog.readings import AmbiguousPath, read_path
 from gateway.errors import (
     EndpointNotOffered,
     InvalidRequest,
