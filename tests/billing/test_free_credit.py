@@ -132,7 +132,7 @@ async def shop(gateway: RunningGateway, upstream: RecordingUpstream, price: str 
 
 async def pays(connection: Connection, buyer: Agent, amount: int, source: str = "fiat_purchase") -> None:
     """Credit an agent with money of its own, or with something else."""
-    wallet = await wallet_of(connection, buyer.id, USDC)  # pyright: ignore[reportArgumentType]
+    wallet = await wallet_of(connection, buyer.id, USDC)
     await grant(connection, wallet.id, source=source, reference=secrets.token_hex(8), amount=amount)
 
 
@@ -189,9 +189,9 @@ async def test_a_call_that_several_credits_pay_counts_by_its_parts_and_so_does_i
     farm = await shop(gateway, upstream, "0.90", gateway_fee_percent="10", refund_on_status=["404"])
     puppet = await agent(gateway)
     await pays(connection, puppet, 2 * BONUS)
-    wallet = await wallet_of(connection, puppet.id, USDC)  # pyright: ignore[reportArgumentType]
+    wallet = await wallet_of(connection, puppet.id, USDC)
     await deposit(
-        connection, wallet.id, publisher_id=farm.id, reference=secrets.token_hex(8), amount=20 * CENT,  # pyright: ignore[reportArgumentType]
+        connection, wallet.id, publisher_id=farm.id, reference=secrets.token_hex(8), amount=20 * CENT,
         rail="eip155:84532",
     )  # fmt: skip
     await puppet.call(farm)  # 20 of the deposit, 70 of the bonus

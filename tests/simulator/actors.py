@@ -12,7 +12,7 @@ from uuid import UUID
 
 from gateway.billing import budgets, credits
 from gateway.database.pool import LOST, Connection
-from gateway.errors import Conflict, NotEligible, NotFound, Unavailable
+from gateway.errors import Conflict, EarningsShort, NotEligible, NotFound, Unavailable
 from gateway.ids import uuid7
 from gateway.jobs.expire import expire_lots, expire_stored_answers
 from gateway.ledger import wallets
@@ -22,6 +22,7 @@ from gateway.ledger.holds import Capture, Hold
 from gateway.ledger.resolutions import resolve, unended
 from tests.simulator.callers import Attempt
 from tests.simulator.conductor import EPOCH, SimulationError
+from tests.simulator.payouts import ask
 from tests.simulator.plan import Operation
 from tests.simulator.process import Process
 from tests.simulator.town import Held, Town
@@ -145,6 +146,17 @@ async def _grant(town: Town, op: Operation, source: str, lasts: timedelta | None
     town.granted[op.agent] += op.amount
 
 
+async def bonus(town: Town, op: Operation) -> None:
+    """Credit what comes on top of a deposit: spent like money, and paid for by nobody."""
+    await _grant(town, op, "tier_bonus", None)
+
+
+async def payout(town: Town, op: Operation) -> None:
+    """Ask for all that a publisher can be paid now."""
+    process = await town.some_process()
+    await once(process, ask(process.services, town.shops[op.shop].id, op.manner % 4 == 0))
+
+
 async def deposit(town: Town, op: Operation) -> None:
     """Credit a lot for one publisher."""
     wallet, shop = town.agents[op.agent].wallet_id, town.shops[op.shop].id
@@ -255,7 +267,7 @@ async def once(process: Process, work: Awaitable[Any]) -> None:
     async def tried() -> None:
         try:
             await work
-        except (*LOST, Unavailable, Conflict, NotEligible, NotFound):
+        except (*LOST, Unavailable, Conflict, EarningsShort, NotEligible, NotFound):
             pass
 
     task = process.spawn(tried())
@@ -287,6 +299,6 @@ async def until_done(town: Town, work: Callable[[Connection], Awaitable[Result]]
 
 ACTORS: dict[str, Callable[[Town, Operation], Awaitable[None]]] = {
     "call": call, "keyed": keyed, "twice": twice, "rush": rush, "hold": hold, "grant": grant, "promo": promo, "deposit": deposit,
-    "signup": signup, "daily": daily, "refund": give_back, "resolve": operator, "beat": beat, "reconcile": reconcile,
+    "payout": payout, "bonus": bonus, "signup": signup, "daily": daily, "refund": give_back, "resolve": operator, "beat": beat, "reconcile": reconcile,
     "expire": expire, "forget": forget, "pass": pass_hours, "lock": lock,
 }  # fmt: skip

@@ -21,6 +21,7 @@ from tests.simulator.callers import Attempt
 from tests.simulator.conductor import EPOCH
 from tests.simulator.counts import Counts
 from tests.simulator.model import Account, Model, Row, expect
+from tests.simulator.payouts import Judge
 from tests.simulator.publishers import STATUSES, Heard
 from tests.simulator.tariffs import DECIMALS
 from tests.simulator.town import Held, Town
@@ -35,6 +36,7 @@ class Books:
     def __init__(self, town: Town) -> None:
         self._town = town
         self.counts = Counts(town)
+        self._payouts = Judge()
         self._seen: Counter[int] = Counter()
         shops = {shop.account_id: index for index, shop in enumerate(town.shops)}
         self.model = Model(
@@ -52,6 +54,7 @@ class Books:
         expect(report.sound, f"the ledger's own proof fails: {report.violations}")
         await self._follow(connection)
         self.model.check_whole()
+        await self._payouts.follow(connection, self.model)
         await self._compare(connection)
         await self.counts.follow(connection)
         self.counts.check_money(self.model)
@@ -69,7 +72,7 @@ class Books:
     async def _follow(self, connection: Connection) -> None:
         """Apply what the journal has beyond the last check, wallet by wallet."""
         for row in await connection.fetch(
-            "SELECT id, purpose::text, wallet_id, publisher_id, fee_account_id FROM ledger.account"
+            "SELECT id, purpose::text, wallet_id, publisher_id, fee_account_id, source FROM ledger.account"
         ):
             self.model.accounts.setdefault(row["id"], Account(**dict(row)))
         fresh: defaultdict[int, list[Row]] = defaultdict(list)

@@ -25,7 +25,8 @@ BEGIN
             (SELECT a.expires_at FROM ledger.account a WHERE a.id = NEW.credit_account));
     RETURN NULL;
 END $$;
-CREATE TRIGGER simulator_note AFTER INSERT ON ledger.transfer FOR EACH ROW EXECUTE FUNCTION simulator.note();
+CREATE TRIGGER simulator_note AFTER INSERT ON ledger.transfer FOR EACH ROW WHEN (NEW.wallet_id IS NOT NULL)
+    EXECUTE FUNCTION simulator.note();
 
 -- When workers were fenced, in the same order as the transfers: whoever charges holds its worker's row meanwhile, and
 -- whoever fences waits for it or passes on, so the numbers are the order in which it happened.

@@ -46,6 +46,7 @@ class Account:
     wallet_id: int | None
     publisher_id: Any
     fee_account_id: int | None
+    source: str | None  # of a lot
 
 
 @dataclass

@@ -24,6 +24,8 @@ KINDS = {
     "signup": 1,
     "daily": 1,
     "refund": 2,  # a publisher gives a settled call back
+    "payout": 2,  # a publisher asks for all that it can be paid, and sometimes takes that back
+    "bonus": 1,  # the bonus of a deposit
     "resolve": 1,  # an operator ends what is open
     "beat": 3,
     "reconcile": 3,
@@ -51,6 +53,7 @@ class Theme:
     crumbs: bool = False  # credits are smaller than prices, so that a call draws several lots
     tiered: bool = False  # every publisher sells by the caller's month
     budgets: bool = False  # every key has a budget
+    poor: bool = False  # agents have nothing but what operations credit
 
 
 # Half of all seeds have none. The others take one each: most defects need two or three rare things at once, such as a
@@ -82,6 +85,12 @@ THEMES = {
     ),
     "tiers": Theme({"rush": 5, "call": 2, "keyed": 2, "twice": 2, "pass": 0.5}, processes=3, tiered=True),
     "budgets": Theme({"hold": 6, "rush": 3, "pass": 0.5, "refund": 2}, processes=2, budgets=True),
+    # A thief has agents of its own collect what is free, and buy from a publisher of its own.
+    "farming": Theme(
+        {"payout": 12, "promo": 4, "bonus": 4, "signup": 6, "daily": 6, "hold": 3, "call": 2, "refund": 2, "grant": 2},
+        scripts=(*LONG, "error"),
+        poor=True,
+    ),
     "operators": Theme({"resolve": 12, "keyed": 6, "call": 2}, scripts=LONG),
     # All tries to store an answer have to fail before it cannot be stored: no other loss may use up the trouble.
     "stores": Theme(
@@ -157,7 +166,7 @@ def make_plan(seed: int, operations: int, themed: str | None = None) -> Plan:
         plan.leaves = theme.leaves
     plan.processes = theme.processes or plan.processes
     if theme.kinds and not theme.crumbs:  # a theme is about calls, which an empty wallet would not make
-        plan.funds = 100 * operations
+        plan.funds = 0 if theme.poor else 100 * operations
     if theme.crumbs:
         plan.prices = [dice.choice((33, 100)) for _ in range(shops)]
         plan.fees = [dice.choice(("2.5", "30")) for _ in range(shops)]

@@ -16,6 +16,7 @@ from typing import Any
 
 import asyncpg
 
+import gateway.catalog.earnings
 import gateway.ids
 import gateway.jobs.clocks
 import gateway.jobs.heartbeat
@@ -237,6 +238,7 @@ def simulated_time(loop: SimulatedLoop, seed: int) -> Generator[None]:
     changes: list[tuple[Any, str, Any]] = [
         (asyncpg.connection, "time", clock),
         (asyncpg.protocol.protocol, "time", clock),
+        (gateway.catalog.earnings, "datetime", calendar),
         (gateway.ids, "time", clock),
         (gateway.ids, "os", SimpleNamespace(urandom=dice.randbytes)),
         (gateway.jobs.clocks, "time", clock),

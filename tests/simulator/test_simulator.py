@@ -22,7 +22,10 @@ LEAST_SEEDS, MOST_SEEDS = 4, 12
 MOST_TRIED = 120  # most bugs show in the second or third seed of their theme
 SHRINK_SECONDS = 300  # of a busy machine: it ends by itself when nothing can be left out any more
 LONG_SEEDS, LONG = 6, 150
-QUICK = ("a balance is edited", "a refund is applied twice", "lots are drawn in the order of their age")
+QUICK = (
+    "a balance is edited", "a refund is applied twice", "lots are drawn in the order of their age",
+    "free credit is paid out",
+)  # fmt: skip
 """Bugs that show at once; every other one is looked for by `make faults`."""
 # What must have happened in the short run for it to mean anything.
 KINDS = {
@@ -49,6 +52,17 @@ def test_a_short_run_keeps_every_rule(server: str) -> None:
         if seed >= LEAST_SEEDS and seen.keys() >= KINDS:
             break
     assert seen.keys() >= KINDS, f"nothing was learnt about {KINDS - seen.keys()}"
+
+
+def test_a_thief_is_paid_what_money_has_paid_and_no_more(server: str) -> None:
+    seen: Counter[str] = Counter()
+    for seed in range(1, MOST_SEEDS + 1):
+        outcome = simulate(server, make_plan(seed, SHORT, "farming"))
+        assert outcome.failure is None, f"SEED={seed} --operations {SHORT}: {told(outcome.history, outcome.failure)}"
+        seen.update(outcome.seen)
+        if seed >= LEAST_SEEDS and seen.keys() >= {"payout", "payout_back", "capture", "refund"}:
+            break
+    assert seen.keys() >= {"payout", "payout_back", "capture", "refund"}
 
 
 @pytest.mark.parametrize("theme", ["standstills", "tiers"])

@@ -11,6 +11,7 @@ from gateway.identity.budgets import KeyBudget, Limits
 from gateway.settings import DatabaseSettings, MoneySettings, SecretSettings, Settings
 from tests.simulator.callers import Caller
 from tests.simulator.conductor import Conductor
+from tests.simulator.payouts import NETWORK, WALLET
 from tests.simulator.plan import Plan
 from tests.simulator.process import Process
 from tests.simulator.publishers import Publishers
@@ -119,6 +120,7 @@ async def make_town(plan: Plan, conductor: Conductor, database_url: str) -> Town
         for price, tiers, fee, refunds in zip(plan.prices, plan.tiers, plan.fees, plan.refunds, strict=True):
             own = {} if tiers is None else tiers.document()
             own |= {"gateway_fee_percent": fee, "refund_on_status": refunds}
+            own |= {"wallet_address": WALLET, "wallet_network_id": NETWORK}
             shops.append(await world.publisher(price if tiers is None else None, **own))
         return agents, shops
 
