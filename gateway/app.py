@@ -25,6 +25,7 @@ from gateway.billing.payment_methods import PaymentMethods
 from gateway.billing.payouts import Payouts
 from gateway.billing.receipts import ReceiptSigner
 from gateway.billing.wallet_proofs import WalletProofs, forget_nonces
+from gateway.catalog.assets import require_assets
 from gateway.catalog.experiences import Experiences
 from gateway.catalog.snapshot import Catalog
 from gateway.database.migrate import MigrationError, require_current
@@ -280,6 +281,7 @@ class Worker:
         await services.database.start()
         async with services.database.acquire() as connection:
             await require_current(connection)
+            await require_assets(connection, load_networks())
         await services.limiter.start()
         await self._heartbeat.start()
         await self._listener.check()

@@ -128,7 +128,9 @@ _ADMIN = _OWNER - {Permission.ORG_DELETE, Permission.ORG_CHANGE_OWNER}
 ROLES: dict[str, frozenset[Permission]] = {"owner": _OWNER, "admin": _ADMIN, "editor": _EDITOR, "viewer": _VIEWER}
 """DECISIONS: owner everything; admin all but deleting and owner changes; editor writes resources; viewer reads."""
 
-SCOPES = frozenset([*(one.value for one in Permission), *(one.value for one in AccountRight)])
+# By value: `value in Permission` is an error before Python 3.12.
+PERMISSION_NAMES = frozenset(permission.value for permission in Permission)
+SCOPES = PERMISSION_NAMES | {right.value for right in AccountRight}
 """What the scopes of an API key can name."""
 
 
@@ -240,7 +242,7 @@ def granted_scopes(maker: Member, asked: Collection[str] | None, *, confined: bo
     if asked is None:
         return None if caller.scopes is None else sorted(caller.scopes)
     for scope in sorted(set(asked)):
-        if scope in Permission:
+        if scope in PERMISSION_NAMES:
             maker.demand(Permission(scope))
         elif caller.scopes is not None and scope not in caller.scopes:
             raise out_of_scope(AccountRight(scope))

@@ -23,7 +23,7 @@ def checkout(tmp_path: Path) -> Path:
     root = tmp_path / "my checkout"
     (root / "scripts").mkdir(parents=True)
     shutil.copy(ROOT / "scripts" / "bootstrap", root / "scripts" / "bootstrap")
-    for lock in ("requirements.lock", "requirements-dev.lock"):
+    for lock in ("requirements.lock", "requirements-services.lock", "requirements-dev.lock"):
         (root / lock).write_text("")
     tools = tmp_path / "tools"
     tools.mkdir()
@@ -53,7 +53,7 @@ def test_a_python_that_does_not_run_is_no_python(checkout: Path) -> None:
     shim = program(checkout, "python3.13", BROKEN_SHIM)
     refused = bootstrap(checkout, TOLLWAY_PYTHON=str(shim))
     assert refused.returncode == 1
-    assert refused.stderr == "bootstrap: no Python >= 3.11 found: install one, or name it by TOLLWAY_PYTHON\n"
+    assert refused.stderr == "bootstrap: no Python from 3.11 to 3.13 found: install one, or name it by TOLLWAY_PYTHON\n"
     assert not (checkout / ".venv").exists()
 
 
@@ -81,7 +81,7 @@ def test_an_environment_with_the_stamp_of_the_lock_is_taken_as_it_is(checkout: P
     python.chmod(0o755)
     sums = subprocess.run(["cksum"], input="", capture_output=True, text=True, check=True).stdout.strip()
     stamp = checkout / ".venv" / ".tollway-lock"
-    stamp.write_text(f"requirements.lock {sums} {checkout}\n")
+    stamp.write_text(f"requirements.lock requirements-services.lock {sums} {checkout}\n")
     assert bootstrap(checkout).returncode == 0, "its Python can make nothing"
     # The dev environment holds more: the stamp of the run lock is not enough for it.
     assert bootstrap(checkout, "dev", TOLLWAY_PYTHON="/nowhere").returncode == 1

@@ -20,7 +20,6 @@ HASH = re.compile(r"^    --hash=sha256:[0-9a-f]{64}(?: \\)?$")
 WITHOUT_IMPORT = {
     "asyncpg-stubs": "types, read by basedpyright",
     "basedpyright": "make lint",
-    "build": ".ci/run",
     "hatchling": "the build backend",
     "import-linter": "make lint",
     "pytest-asyncio": "a plugin of pytest",
@@ -70,11 +69,11 @@ def test_every_development_dependency_is_used() -> None:
     assert names(DEVELOPMENT) - used == set()
     assert WITHOUT_IMPORT.keys() <= names(DEVELOPMENT)
     scripts = "".join((ROOT / path).read_text() for path in ("Makefile", ".ci/run", "pyproject.toml"))
-    for tool in ("basedpyright", "ruff", "lint-imports", "-m build", "hatchling.build"):
+    for tool in ("basedpyright", "ruff", "lint-imports", "hatchling.build"):
         assert tool in scripts
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-services.lock", "requirements-dev.lock"])
 def test_a_lock_pins_and_hashes_everything_and_names_no_address(lock: str) -> None:
     lines = (ROOT / lock).read_text().splitlines()
     assert [line for line in lines if not PIN.match(line) and not HASH.match(line)] == []
@@ -85,10 +84,13 @@ def test_a_lock_pins_and_hashes_everything_and_names_no_address(lock: str) -> No
 
 
 def test_the_locks_hold_what_the_project_names_and_agree() -> None:
-    small, large = pins("requirements.lock"), pins("requirements-dev.lock")
-    assert names(RUNTIME) | names(SERVICES) <= small.keys()
-    assert names(DEVELOPMENT) <= large.keys()
-    assert {name for name, versions in small.items() if versions != large.get(name)} == set()
+    runtime, services = pins("requirements.lock"), pins("requirements-services.lock")
+    everything = pins("requirements-dev.lock")
+    assert names(RUNTIME) <= runtime.keys()
+    assert names(SERVICES) <= services.keys()
+    assert names(DEVELOPMENT) <= everything.keys()
+    small = {**runtime, **services}
+    assert {name for name, versions in small.items() if versions != everything.get(name)} == set()
 
 
 def needs(roots: set[str]) -> set[str]:
@@ -107,9 +109,12 @@ def needs(roots: set[str]) -> set[str]:
     return found
 
 
-def test_the_image_installs_no_development_service_and_all_that_builds_the_wheel() -> None:
-    dockerfile = (ROOT / "Dockerfile").read_text()
-    skip, keep = (set(found.split("|")) for found in re.findall(r"(?:skip|keep) = /\^\(([a-z|-]+)\)==/", dockerfile))
-    small = pins("requirements.lock").keys()
-    assert skip & small == needs(names(SERVICES)) - needs(names(RUNTIME))
-    assert needs({"hatchling"}) & pins("requirements-dev.lock").keys() <= keep
+def test_production_installs_no_development_service() -> None:
+    only_services = needs(names(SERVICES)) - needs(names(RUNTIME))
+    assert only_services & pins("requirements-dev.lock").keys() == pins("requirements-services.lock").keys()
+    assert pins("requirements.lock").keys() & pins("requirements-services.lock").keys() == set()
+
+
+def test_the_image_has_all_that_builds_the_wheel() -> None:
+    (listed,) = re.findall(r"keep = /\^\(([a-z|-]+)\)==/", (ROOT / "Dockerfile").read_text())
+    assert needs({"hatchling"}) & pins("requirements-dev.lock").keys() <= set(listed.split("|"))
