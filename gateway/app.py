@@ -99,6 +99,7 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 # Below the 5 s after which common servers close idle connections: a call on a closing one could not be repeated.
 UPSTREAM_IDLE_SECONDS = 4.0
 COLLECT_AFTER = 50_000
+SAME_STOP_SECONDS = 1.0
 CUT_SECONDS = 1.0  # how long calls that were cut off may take to settle their money
 EXPIRE_SECONDS = 30.0
 USAGE_SECONDS = 60.0
@@ -389,7 +390,7 @@ class Gateway:
         self._worker: Worker | None = None
         self._pipeline: Pipeline | None = None
         self._sockets: SocketPipeline | None = None
-        self._draining = False
+        self._draining_since: float | None = None
         self._admin: Application | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -425,11 +426,20 @@ class Gateway:
         spare_from_collection()
 
     def drain(self) -> None:
-        """Begin to stop: connections end now, calls in flight may take `server.drain` seconds and are cut off then."""
-        if self._pipeline is not None and self._sockets is not None and not self._draining:
-            self._draining = True
+        """Begin to stop: connections end now, calls in flight may take `server.drain` seconds and are cut off then.
+
+        Asked again, cut them off at once. Within SAME_STOP seconds it is the same request to stop, which reaches a
+        worker twice where both its parent and whoever stops a group of processes pass it on.
+        """
+        if self._pipeline is None or self._sockets is None:
+            return
+        if self._draining_since is None:
+            self._draining_since = time.monotonic()
             self._sockets.restart()
             asyncio.get_running_loop().call_later(self.settings.server.drain, self._pipeline.live.cut)
+        elif time.monotonic() - self._draining_since >= SAME_STOP_SECONDS:
+            self._sockets.live.cut()
+            self._pipeline.live.cut()
 
     async def stop(self) -> None:
         """Stop the worker. The server has waited for its calls; what is still there is cut off."""

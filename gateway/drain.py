@@ -17,7 +17,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def on_stop(begin: Callable[[], None]) -> None:
-    """Have `begin` called once in this event loop when the process is asked to stop. Needs the main thread."""
+    """Have `begin` called in this event loop each time the process is asked to stop. Needs the main thread."""
     if threading.current_thread() is not threading.main_thread():
         return
     loop = asyncio.get_running_loop()

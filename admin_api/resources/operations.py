@@ -17,6 +17,7 @@ from admin_api.kit.access import ServicesDep
 from admin_api.kit.needs import OPEN
 from admin_api.kit.problems import refusals
 from gateway.database.migrate import missing as missing_migrations
+from gateway.database.statement import Statement
 from gateway.errors import NotFound, Problem, every_problem
 from gateway.services import Services
 from gateway.telemetry.metrics import CONTENT_TYPE
@@ -40,6 +41,7 @@ class Markdown(PlainTextResponse):
 
 EXTENSION: dict[str, Any] = {"x-extension": True}
 READY_SECONDS = 2.0
+READ_ONLY = Statement("SELECT current_setting('transaction_read_only')::boolean", bool, scalar=True)
 
 
 @router.get("/", operation_id="front_page", openapi_extra=EXTENSION)
@@ -131,6 +133,8 @@ async def _database(services: Services) -> tuple[str, str]:
     try:
         async with asyncio.timeout(READY_SECONDS), services.database.acquire() as connection:
             missing = await missing_migrations(connection)
+            if await READ_ONLY.one(connection):
+                return "can only be read (a standby, or default_transaction_read_only)", "ok"
     except Exception as error:  # noqa: BLE001 - whatever keeps us from asking is the answer
         return f"cannot be asked ({type(error).__name__})", "unknown"
     return "ok", "ok" if not missing else f"not applied: {', '.join(missing)}"

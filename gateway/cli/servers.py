@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import multiprocessing
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ import ssl
 import tempfile
 from collections.abc import Callable, Generator
 from pathlib import Path
+from types import FrameType
 
 from gateway.devservices.processes import ServiceError, require_port
 from gateway.settings import Settings
@@ -110,6 +112,7 @@ def _granian(settings: Settings, target: str) -> int:
     # A forked worker inherits the parent's handlers, which in it do nothing: a SIGTERM before it has its own would be
     # lost, and the end would take the whole drain. With the default action it just ends; it has served nobody yet.
     os.register_at_fork(after_in_child=_default_signals)
+    server.on_startup(pass_on_again)
     server.serve()
     return 0
 
@@ -147,6 +150,7 @@ def _uvicorn(settings: Settings, target: str) -> int:
     )
     if settings.server.workers > 1:
         parent = Multiprocess(config, sockets=[config.bind_socket()])
+        pass_on_again()
         parent.run()
         # uvicorn itself exits 0 when its workers could not start.
         return 1 if any(worker.exitcode == STARTUP_FAILURE for worker in parent.processes) else 0
@@ -189,6 +193,30 @@ def _hypercorn(settings: Settings, target: str) -> int:
     config.websocket_max_message_size = settings.websocket.max_message
     config.websocket_ping_interval = settings.websocket.ping_interval
     return prefork.run(config) if config.workers else serve_alone(config)
+
+
+def pass_on_again() -> None:
+    """Have this parent pass a second SIGTERM or SIGINT on to its workers, which then cut off what is still running.
+
+    The servers pass the first one on and then only wait.
+    """
+    received: list[int] = []
+
+    def chain(number: signal.Signals) -> None:
+        servers_own = signal.getsignal(number)
+
+        def handle(of: int, frame: FrameType | None) -> None:
+            received.append(of)
+            if len(received) > 1:
+                for worker in multiprocessing.active_children():
+                    worker.terminate()
+            if callable(servers_own):
+                servers_own(of, frame)
+
+        signal.signal(number, handle)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        chain(number)
 
 
 def _default_signals() -> None:

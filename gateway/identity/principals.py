@@ -8,6 +8,7 @@ bounded, so that guessing does not become a database load.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import re
@@ -21,7 +22,7 @@ from uuid import UUID
 
 from gateway.database.pool import Database
 from gateway.database.statement import Command, Statement
-from gateway.errors import Unauthenticated
+from gateway.errors import Unauthenticated, Unavailable
 from gateway.identity import budgets
 from gateway.identity.budgets import KeyBudget
 from gateway.identity.clients import Network
@@ -32,6 +33,8 @@ ACCESS_PREFIX = "seren_access_"
 FRESH_SECONDS = 300.0
 STALE_SECONDS = 1.0
 UNKNOWN_SECONDS = 5.0
+AWAY_SECONDS = 600.0  # how long a known key goes on without a database
+ASK_SECONDS, ASK_AGAIN_SECONDS = 1.0, 2.0  # how long one is asked for a known key, and how often while it is away
 CACHE_SIZE = 20_000
 
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
@@ -158,6 +161,7 @@ class Identities:
         self._entries: dict[str, _Entry] = {}
         self._used: set[str] = set()
         self._changes = 0
+        self._ask_from = 0.0
         self.listening = False
         self.hits = 0
         self.misses = 0
@@ -174,8 +178,10 @@ class Identities:
             raise refused_key() if access_token_in(authorization) is None else buys_nothing()
         key_id, secret = match[1], match[2]
         entry = self._entries.get(key_id)
-        if entry is None or self._is_old(entry):
-            entry = await self._load(key_id)
+        if entry is None or entry.record is None:
+            entry = await self._load(key_id) if entry is None or self._is_old(entry) else entry
+        elif self._is_old(entry):
+            entry = await self._renew(key_id, entry)
         else:
             self.hits += 1
         record = entry.record
@@ -240,6 +246,20 @@ class Identities:
             return started
         left = (record.plan_ends_at - datetime.now(UTC)).total_seconds()
         return min(started, started + left - FRESH_SECONDS)
+
+    async def _renew(self, key_id: str, entry: _Entry) -> _Entry:
+        """Look a known key up again. While the database is away what is known of it holds for a while."""
+        holds = self._clock() - entry.loaded < AWAY_SECONDS
+        if holds and self._clock() < self._ask_from:
+            return entry
+        try:
+            async with asyncio.timeout(ASK_SECONDS if holds else None):
+                return await self._load(key_id)
+        except (Unavailable, TimeoutError):
+            if not holds:
+                raise
+        self._ask_from = self._clock() + ASK_AGAIN_SECONDS
+        return entry
 
     async def _load(self, key_id: str) -> _Entry:
         self.misses += 1

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 Debt = tuple[str, UUID, Callable[[], Awaitable[object]]]
-RETRY_SECONDS = (0.0, 0.05, 0.2, 0.5, 1.0, 2.0)
+RETRY_SECONDS = (0.0, 0.05, 0.2, 0.5)  # callers wait: less than a second in all
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
 LAST_CHANCE = 5.0  # seconds that `stop` gives to what is owed
 
@@ -59,25 +59,33 @@ class Exactly:
     def __init__(self, settings: DatabaseSettings) -> None:
         self._held = Held(settings)
         self._using = asyncio.Lock()
+        self._away = False
 
     async def once(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
         """Run work. Raises what the database raises; after one of LOST the work may have been done."""
         async with self._using:
             try:
-                return await work(await self._held.get())
+                result = await work(await self._held.get())
             except LOST:
                 self._held.drop()
                 raise
+        self._away = False
+        return result
 
     async def run(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
-        """Run idempotent work, again after each lost connection. Raises Unavailable when the retries are used up."""
-        for pause in RETRY_SECONDS:
+        """Run idempotent work, again after each lost connection. Raises Unavailable when the retries are used up.
+
+        Once they were, and until something has succeeded, work is tried once only: nobody else waits for a database
+        that is away.
+        """
+        for pause in RETRY_SECONDS[:1] if self._away else RETRY_SECONDS:
             if pause:
                 await asyncio.sleep(pause)
             try:
                 return await self.once(work)
             except LOST as error:
                 log.warning("ledger connection lost: %s", type(error).__name__)
+        self._away = True
         raise Unavailable("The ledger cannot be reached. If anything was charged it is refunded automatically.")
 
     async def close(self) -> None:

@@ -25,6 +25,7 @@ _NOTHING = object()
 # hiredis annotates neither the length of the tuple nor the result.
 _pack = cast("Callable[[tuple[Argument, ...]], bytes]", hiredis.pack_command)  # pyright: ignore[reportUnknownMemberType]
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
+LAST_LOOK = 0.002
 
 
 class ValkeyUnavailable(Exception):
@@ -191,12 +192,21 @@ class _Session(asyncio.Protocol):
         self._watch = None
         if not self._pending:
             return
-        wait = self._pending[0][1] - self._loop.time()
-        if wait <= 0:
+        oldest, until = self._pending[0]
+        wait = until - self._loop.time()
+        if wait > 0:
+            self._watch = self._loop.call_later(wait, self._check_oldest)
+        else:
+            # Perhaps it was this loop that stood still: then the answer is there, and is read before timers run again.
+            self._watch = self._loop.call_later(LAST_LOOK, self._give_up, oldest)
+
+    def _give_up(self, overdue: asyncio.Future[object]) -> None:
+        self._watch = None
+        if self._pending and self._pending[0][0] is overdue:
             # Replies come in order: when the oldest is overdue, all behind it are lost too.
             self.abort(f"Valkey did not answer within {self._timeout:g} s")
         else:
-            self._watch = self._loop.call_later(wait, self._check_oldest)
+            self._check_oldest()
 
 
 class Valkey:

@@ -115,7 +115,7 @@ class RedisSettings(Section):
 
     url: str = "redis://127.0.0.1:6379/0"
     connect_timeout: Seconds = 2.0
-    command_timeout: Seconds = 0.5
+    command_timeout: Seconds = 0.1
 
     @field_validator("url")
     @classmethod

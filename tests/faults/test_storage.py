@@ -217,7 +217,9 @@ async def test_valkey_comes_and_goes_under_a_running_gateway(
     policy: str, trouble: str, market: Market, stores: Stores, database: str
 ) -> None:
     await market.gateway.stop()
-    market.gateway = await start_gateway(stores.services, database, LIMITS_WHEN_UNAVAILABLE=policy)
+    market.gateway = await start_gateway(
+        stores.services, database, LIMITS_WHEN_UNAVAILABLE=policy, REDIS_COMMAND_TIMEOUT="0.1"
+    )
     await market.serves()
     market.answers.clear()
     try:

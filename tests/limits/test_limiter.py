@@ -185,6 +185,21 @@ async def test_a_frozen_valkey_is_away_after_the_command_timeout_and_calls_stop_
         await until(lambda: limits.available)
 
 
+async def test_an_answer_that_waits_for_a_loop_that_stood_still_counts(server, principal: str) -> None:
+    check = Check(principal, Policy("key", 10_000, 3_600))
+    async with limiter(server.settings(command_timeout=0.1)) as limits:
+        waiting = asyncio.create_task(limits.check(check))
+        while limits.stats.batches == 0:
+            await asyncio.sleep(0)
+        time.sleep(0.5)  # the loop stands still
+        assert (await waiting).allowed
+        assert (limits.available, limits.stats.unavailable) == (True, 0)
+
+
+def test_a_frozen_valkey_costs_no_more_than_a_tenth_of_a_second() -> None:
+    assert RedisSettings().command_timeout <= 0.1
+
+
 async def test_who_queues_behind_a_lost_batch_does_not_wait_for_a_second_timeout(server, principal: str) -> None:
     check = Check(principal, Policy("key", 10_000, 3_600))
     async with limiter(server.settings(command_timeout=2)) as limits:

@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 RULES = Path(__file__).resolve().parents[2] / "config" / "prometheus" / "alerts.yml"
-PART = re.compile(r"(min|max)\s*(?:by \([\w, ]+\))?\s*\((\w+)(?:\{(.*?)\})?\)\s*(>|<|!=|==)\s*([\d.e]+)")
+PART = re.compile(r"(min|max)\s*(?:by \([\w, ]+\))?\s*\((\w+)(?:\{(.*?)\})?\)\s*(>|<|!=|==)\s*(-?[\d.e]+)")
 MATCH = re.compile(r'(\w+)(=~|=)"([^"]*)"')
 SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 COMPARED: dict[str, Callable[[float, float], bool]] = {

@@ -110,6 +110,7 @@ async def start_gateway(services: Services, database_url: str, **settings: str) 
         "TOLLWAY_SECRET_KEYS": SECRET_KEYS,
         "TOLLWAY_PROXY_ALLOW_ADDRESSES": "127.0.0.0/8",
         "TOLLWAY_PROXY_WAIT": "60",  # a busy machine is none of their business
+        "TOLLWAY_REDIS_COMMAND_TIMEOUT": "5",
         "TOLLWAY_LIMITS_PER_KEY": "1000000",
         "TOLLWAY_LIMITS_PER_ADDRESS": "1000000",
         "TOLLWAY_LIMITS_GUESSES": "1000000",
