@@ -71,6 +71,7 @@ from gateway.payments.stripe.client import StripeDoor
 from gateway.payments.stripe.intake import Intake
 from gateway.payments.x402.offer import PaymentKinds, compile_kinds
 from gateway.plans import load_plans
+from gateway.proxy.browsers import answer_preflight, preflight
 from gateway.proxy.buying import Buyer
 from gateway.proxy.exchange import Exchange, Receive, Scope, Send
 from gateway.proxy.intake import PREFIX
@@ -399,6 +400,11 @@ class Gateway:
         if kind == "http":
             if scope["path"][:1] != "/":
                 scope = origin_form(scope)
+            if scope["method"] == "OPTIONS" and self.settings.proxy.cors:
+                headers = preflight(scope)
+                if headers is not None:
+                    await answer_preflight(send, headers)
+                    return
             if is_paid_path(scope) and self._pipeline is not None:
                 await self._pipeline.serve(Exchange(scope, receive, send))
             else:

@@ -20,6 +20,7 @@ from gateway.database.pool import LOST
 from gateway.errors import InternalError, PayloadTooLarge, Problem, RequestTimeout, Unavailable
 from gateway.identity.clients import networks, whole_address
 from gateway.ids import uuid7
+from gateway.proxy.browsers import opens, readable
 from gateway.proxy.dates import http_date
 from gateway.proxy.framing import CLOSE, check_head
 from gateway.proxy.unread import end_answer, may_come
@@ -52,7 +53,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         identity, body = request_id(scope), _Body(scope, receive)
-        begun = False
+        begun, open_to_pages = False, scope["app"].state.services.settings.proxy.cors and opens(scope)
         without_body = scope["method"] == "HEAD"
         if without_body:
             # RFC 9110 section 9.3.2: what GET would answer, without its content. The routes know GET only.
@@ -62,7 +63,8 @@ class Edge:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
-                message["headers"] = _completed(list(message.get("headers", [])), identity)
+                headers = _completed(list(message.get("headers", [])), identity)
+                message["headers"] = readable(headers) if open_to_pages else headers
             elif without_body and message["type"] == "http.response.body":
                 message = {**message, "body": b""}
             if body.left and message["type"] == "http.response.body" and not message.get("more_body"):

@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator
 from math import inf
 from time import perf_counter
 
-from gateway.errors import InvalidRequest, PayloadTooLarge, RequestTimeout
+from gateway.errors import InvalidRequest, PayloadTooLarge
 from gateway.proxy.exchange import Exchange, Message
 from gateway.proxy.framing import CLOSE
+from gateway.proxy.pace import Pace
 
 BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 
@@ -29,33 +30,44 @@ def cut_short() -> InvalidRequest:
 
 async def next_message(exchange: Exchange) -> Message:
     """Return the next `http.request` message. Raises ClientGone or RequestTimeout."""
+    begun, pace = perf_counter(), exchange.pace
+    if pace is None:
+        pace = exchange.pace = Pace(exchange.bounded_by, begun)
     try:
-        async with asyncio.timeout(exchange.patience):
+        async with asyncio.timeout(pace.wait(begun)):
             message = await exchange.receive()
     except TimeoutError:
-        raise RequestTimeout(
-            f"Nothing of the request body came for {exchange.patience:g} s; you were not charged.", headers=CLOSE
-        ) from None
+        raise pace.refusal(perf_counter()) from None
     if message["type"] == "http.disconnect":
         raise ClientGone
     exchange.body_ended = not message.get("more_body")
     if exchange.body_ended:
         exchange.body_at = perf_counter()
+        exchange.end_upload()
+    else:
+        pace.took(perf_counter() - begun, len(message.get("body", b"")))
     return message
+
+
+def may_have_body(exchange: Exchange) -> bool:
+    """Return whether a body is announced, or its version of HTTP announces none."""
+    fields = exchange.fields
+    announced = fields.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in fields
+    return announced or exchange.scope.get("http_version", "1.1")[0] != "1"
 
 
 async def request_body(exchange: Exchange) -> bytes | AsyncIterator[bytes] | None:
     """Return the body: None without one, bytes when it is here whole, else a stream. Raises as `next_message`."""
     if exchange.read_body is not None:
         return exchange.read_body if exchange.read_body or exchange.method in BODY_METHODS else None
-    fields = exchange.fields
-    announced = fields.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in fields
-    if not announced and exchange.scope.get("http_version", "1.1")[0] == "1":
+    if exchange.ahead is not None:
+        first, exchange.ahead = bytes(exchange.ahead), None
+    elif may_have_body(exchange):
+        first: bytes = (await next_message(exchange)).get("body", b"")
+    else:
         return b"" if exchange.method in BODY_METHODS else None
-    message = await next_message(exchange)
-    first: bytes = message.get("body", b"")
     exchange.took_in(first)
-    if not message.get("more_body"):
+    if exchange.body_ended:
         return first if first or exchange.method in BODY_METHODS else None
     exchange.body_at = inf
     return _stream(exchange, first)

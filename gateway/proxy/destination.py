@@ -33,7 +33,8 @@ Authenticate: TypeAlias = Callable[[Authentication, str], Authenticator]
 class Destination:
     """A publisher's server. `lane` is the pool key: the origin's, or the publisher's own when it bounds connections.
 
-    `calls` and `sockets` bound what is on its way at once; `line` is of the calls that want to be among `calls`.
+    `calls` and `sockets` bound what is on its way at once, and `uploads` those of the calls whose body is not here yet;
+    `line` is of the calls that want to be among `calls`.
     """
 
     publisher: Publisher
@@ -45,6 +46,7 @@ class Destination:
     auth: Authenticator | None
     calls: Turnstile
     sockets: Turnstile
+    uploads: Turnstile
     line: Line
 
 
@@ -93,6 +95,7 @@ class Destinations:
             self._auth(publisher, known),
             known.calls if known is not None and known.calls.limit == most else Turnstile(most),
             known.sockets if known is not None and known.sockets.limit == sockets else Turnstile(sockets),
+            known.uploads if known is not None and known.calls.limit == most else Turnstile(max(most // 2, 1)),
             known.line if known is not None else Line(self._settings.wait),
         )
 

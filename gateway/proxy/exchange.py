@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from gateway.proxy.held import HeldCall
     from gateway.proxy.meter import Meter
     from gateway.proxy.onchain.payment import CallPayment
+    from gateway.proxy.pace import Pace
+    from gateway.proxy.peeked import Peeked
+    from gateway.settings import ProxySettings
     from gateway.upstreams.auth.authenticator import Authenticator
     from gateway.upstreams.postgres.queries import Rows
     from gateway.upstreams.turnstile import Turnstile
@@ -51,12 +54,14 @@ class Exchange:
     """The state of one call. Steps run in order; each field is set by the step that its comment names."""
 
     __slots__ = (
+        "ahead",
         "allowance",
         "answered",
         "asset_price",
         "body_at",
         "body_ended",
         "body_hasher",
+        "bounds",
         "budget",
         "by_trusted_proxy",
         "bytes_in",
@@ -79,9 +84,10 @@ class Exchange:
         "named",
         "outcome",
         "own",
+        "pace",
         "path",
-        "patience",
         "payment",
+        "peeked",
         "place",
         "principal",
         "publisher",
@@ -98,6 +104,7 @@ class Exchange:
         "started",
         "status",
         "tiers",
+        "upload_place",
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -112,7 +119,7 @@ class Exchange:
         self.slug = ""  # intake
         self.path = b""  # intake: raw bytes below the slug
         self.query = b""  # intake: raw query string
-        self.patience = 30.0  # intake: seconds that a caller may send nothing of its request body
+        self.bounds: ProxySettings | None = None  # intake
         self.fields: dict[bytes, bytes] = {}  # intake: the few request fields that we read ourselves
         self.publisher: Publisher | None = None  # match
         self.principal: Principal | None = None  # identify
@@ -137,6 +144,10 @@ class Exchange:
         self.judged: str | None = None  # judge: why the publisher's rules give this answer back
         self.answered = 0  # deliver: the status that the caller got
         self.ending: Ending = "delivered"  # deliver: how the answer that is kept ended
+        self.pace: Pace | None = None  # body: how fast it has come so far
+        self.ahead: bytearray | None = None  # admit: the beginning of the body, read before there was a place
+        self.peeked: Peeked | None = None  # admit: what is waited for from the caller, where that was looked at
+        self.upload_place: Turnstile | None = None  # admit: where the call holds a place while its body comes
         self.body_ended = False  # body: whether the whole request body is here
         self.body_at = 0.0  # body: since when it is; infinite while it is on its way
         self.bytes_in = 0  # meter
@@ -154,6 +165,12 @@ class Exchange:
         self.bytes_in += len(piece)
         if self.keyed is not None:
             self.keyed.request_hasher.update(piece)
+
+    def end_upload(self) -> None:
+        """Give the place of an upload back: the body is here, or nobody wants the rest."""
+        if self.upload_place is not None:
+            self.upload_place.leave()
+            self.upload_place = None
 
     def gave_out(self, piece: bytes) -> None:
         """Meter a piece of the response body, and hash it for the receipt of a paid call."""
@@ -179,6 +196,13 @@ class Exchange:
     def mark(self, stage: str) -> None:
         """Note that a stage ended now, for the latency-by-stage metric."""
         self.marks.append((stage, time.perf_counter()))
+
+    @property
+    def bounded_by(self) -> ProxySettings:
+        """Return the bounds of the paid path."""
+        if self.bounds is None:
+            raise RuntimeError("intake has not run")
+        return self.bounds
 
     @property
     def sold(self) -> Publisher:

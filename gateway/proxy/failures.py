@@ -21,6 +21,7 @@ from gateway.proxy.destination import Destination
 from gateway.proxy.door import overloaded
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.settle import settle
+from gateway.proxy.uploading import begin_upload, unless_gone
 from gateway.services import Services
 from gateway.upstreams.breaker import CLOSED
 from gateway.upstreams.http.errors import (
@@ -46,8 +47,8 @@ async def admit(exchange: Exchange, to: Destination, services: Services) -> None
     """Take the place of one call, which Pipeline.serve gives back. Nothing has moved when this raises.
 
     Raises Unavailable when as many calls as the publisher takes at once stay on their way for the connect timeout,
-    Overloaded when too many wait for that already, UpstreamUnavailable while its server is left alone, and what
-    `speak_for` raises.
+    Overloaded when too many wait for that already, UpstreamUnavailable while its server is left alone, ClientGone when
+    the caller leaves meanwhile, and what `speak_for` and reading the beginning of the body raise.
     """
     if exchange.sold.user_oauth is not None:
         await speak_for(exchange, services)
@@ -55,6 +56,7 @@ async def admit(exchange: Exchange, to: Destination, services: Services) -> None
         places = to.sockets
         entered = await places.enter(to.timeouts.connect)
     else:
+        await begin_upload(exchange, to)
         places = to.calls
         entered = (to.line.open and places.take()) or await _in_line(exchange, to, services)
     if not entered:
@@ -81,7 +83,7 @@ async def _in_line(exchange: Exchange, to: Destination, services: Services) -> b
         services.metrics.turned_away("publisher")
         raise overloaded("publisher")
     try:
-        entered = await to.calls.enter(to.timeouts.connect)
+        entered = await unless_gone(exchange, to.calls.enter(to.timeouts.connect))
         now = perf_counter()
         line.passed(exchange, now - begun, now)
     finally:

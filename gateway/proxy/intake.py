@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from gateway.errors import HeadersTooLarge, InvalidTarget, LoopDetected, MethodNotAllowed, UriTooLong
+from gateway.proxy.browsers import let_page_read
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.framing import CLOSE, check_framing, repeated
 from gateway.settings import ProxySettings
@@ -17,7 +18,7 @@ PREFIX = b"/publishers/"
 OURS = frozenset(
     b"authorization host content-length transfer-encoding content-type idempotency-key"
     b" payment-signature x-payment expect x-forwarded-for x-forwarded-host x-forwarded-proto via sign-in-with-x"
-    b" x-agent-wallet sec-fetch-site".split()
+    b" x-agent-wallet sec-fetch-site origin".split()
 )
 SINGLE = frozenset(
     b"authorization host content-length transfer-encoding idempotency-key sign-in-with-x x-agent-wallet".split()
@@ -39,12 +40,14 @@ def intake(exchange: Exchange, settings: ProxySettings) -> None:
     Raises InvalidRequest, MethodNotAllowed, InvalidTarget, LoopDetected, UriTooLong or HeadersTooLarge; each closes the
     connection.
     """
-    scope, exchange.patience = exchange.scope, settings.body_timeout
+    scope, exchange.bounds = exchange.scope, settings
     target: bytes = scope.get("raw_path") or scope["path"].encode()
     exchange.query = query = scope.get("query_string", b"")
     if len(target) + len(query) > settings.max_target:
         raise UriTooLong(f"The request target is longer than {settings.max_target} bytes.", headers=CLOSE)
     _read_fields(exchange, settings.max_header_bytes)
+    if b"origin" in exchange.fields:
+        let_page_read(exchange)
     check_framing(scope, exchange.fields)
     if exchange.fields.get(b"via", b"").count(PSEUDONYM) >= MAX_HOPS:
         raise LoopDetected("The call has passed a Tollway too often: a publisher on its way leads back.", headers=CLOSE)

@@ -132,6 +132,7 @@ class Pipeline:
         exchange.lag = self.turns.lag
         reason = self.door.enter(exchange, len(self.live.calls), exchange.started)
         if reason is not None:
+            exchange.bounds = self.services.settings.proxy
             await turn_away(exchange, self._too_many(reason))
             return
         self.live.calls[exchange] = asyncio.current_task()
@@ -150,6 +151,9 @@ class Pipeline:
             del self.live.calls[exchange]
             if exchange.place is not None:
                 exchange.place.leave()
+            exchange.end_upload()
+            if exchange.peeked is not None:
+                exchange.peeked.stop()
             observe(exchange, self.services)
 
     def _too_many(self, reason: Reason) -> Overloaded:
@@ -340,6 +344,7 @@ class Pipeline:
             raise await unanswered(exchange, to, error, self.services) from error
         if to.breaker.watching:
             to.breaker.succeeded(monotonic())
+        exchange.end_upload()  # what the upstream has not read by now it does not want
         exchange.mark("upstream")
         exchange.sent = True
         exchange.status = answer.status

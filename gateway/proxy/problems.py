@@ -15,6 +15,7 @@ from gateway.catalog.snapshot import AssetPrice
 from gateway.errors import InternalError, Problem
 from gateway.json_text import json_text
 from gateway.limits.policy import headers as limit_headers
+from gateway.proxy.browsers import let_page_read
 from gateway.proxy.dates import http_date
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.quote import prepaid_price
@@ -58,6 +59,7 @@ async def turn_away(exchange: Exchange, problem: Problem) -> None:
     for name, value in exchange.scope["headers"]:
         if name in FRAMING:
             exchange.fields[name] = value
+    let_page_read(exchange)
     await answer_problem(exchange, problem)
 
 

@@ -167,11 +167,16 @@ class ProxySettings(Section):
     total_timeout: Seconds = 3_600.0
     total_timeout_max: Seconds = 3_600.0
     body_timeout: Seconds = Field(
-        default=30.0, description="How long a caller may send nothing of a request body it has announced; then 408"
+        default=30.0, description="How far a caller may fall behind the least rate of its request body; then 408"
     )
+    upload_min_rate: int = Field(
+        default=500, ge=0, description="Bytes a second, the least rate of a request body; 0: any byte will do"
+    )
+    upload_timeout: Seconds = Field(default=900.0, description="How long a request body may take in all; then 408")
     client_timeout: Seconds = Field(
         default=30.0, description="How long a caller may take nothing of an answer; then it is cut off, and has paid"
     )
+    cors: bool = Field(default=True, description="Whether pages of other sites may call, with keys and never cookies")
     connections_per_upstream: int = Field(default=256, ge=1, description="Per worker and publisher's server")
     connections_per_upstream_max: int = Field(default=1_024, ge=1)
     connect_retries: int = Field(default=0, ge=0, description="New tries of a connection that did not come about")

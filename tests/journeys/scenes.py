@@ -224,6 +224,15 @@ async def _(stage: Stage) -> Seen:
         return found
 
 
+@row("upload-too-slow")
+async def _(stage: Stage) -> Seen:
+    async with stage.wire() as wire:
+        await wire.send(
+            request("POST", stage.path("/ok"), "Content-Length: 100000", key=stage.agent.key) + b"x" * 70_000
+        )
+        return seen(await wire.answer())
+
+
 @row("upload-breaks-off")
 async def _(stage: Stage) -> None:
     async with stage.wire() as wire:

@@ -123,7 +123,12 @@ async def gateway(
     request: pytest.FixtureRequest, services: Services, database_url: str, shops: object
 ) -> AsyncIterator[RunningGateway]:
     running = await start_gateway(
-        services, database_url, SERVER=request.param, PROXY_CLIENT_TIMEOUT=str(CLIENT_SECONDS), SERVER_DRAIN="1"
+        services,
+        database_url,
+        SERVER=request.param,
+        PROXY_BODY_TIMEOUT="4",
+        PROXY_CLIENT_TIMEOUT=str(CLIENT_SECONDS),
+        SERVER_DRAIN="1",
     )
     yield running
     await running.stop()
