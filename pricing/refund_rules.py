@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
-from pricing.response_path import pick
+from pricing.response_path import look_up, pick
 
 Reason = Literal["refund_rule_late", "refund_rule_error", "refund_rule_empty", "refund_rule_schema"]
 MOST_BYTES = 1 << 20
@@ -73,6 +73,9 @@ class RefundRules:
     def of_body(self, body: bytes) -> Reason | None:
         """Return why an answer with this JSON body costs nothing, or None.
 
+        A path that the answer does not have is not empty: it may be another kind of answer, which was delivered. One
+        without any content is empty, whatever the path.
+
         NaN and its like, which some servers send, are no JSON: a form they break, to the other rules they are null.
         """
         if not body.strip():
@@ -86,7 +89,7 @@ class RefundRules:
             return None if self.form is None else "refund_rule_schema"
         if self.error_at is not None and pick(value, self.error_at):
             return "refund_rule_error"
-        if self.empty_at is not None and pick(value, self.empty_at) in (None, "", [], {}):
+        if self.empty_at is not None and look_up(value, self.empty_at) in (None, "", [], {}):
             return "refund_rule_empty"
         return None if self.form is None or (not foreign and fits(self.form, value)) else "refund_rule_schema"
 

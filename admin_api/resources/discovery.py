@@ -149,10 +149,10 @@ def _items(services: Services, offers: Offers, publisher: Publisher) -> list[dic
     if publisher.not_served is not None or publisher.category != "integration" or publisher.relays:
         return []
     found: list[dict[str, Any]] = []
-    promised = {"free_when": publisher.delivery.free_when} if publisher.delivery.free_when else {}
     for endpoint in publisher.endpoints.listed:
         if endpoint.is_protected or (publisher.mcp and endpoint.method != "POST"):  # a tool is called by POST
             continue
+        refunds = endpoint.refunds or publisher.delivery.refunds
         chosen = publisher.onchain.settlement_for([endpoint], services.settings.x402.settlement)
         own = endpoint.price is not None or not publisher.prices
         metered = not own and rate_of(publisher.prices[0], endpoint.method, [None]) is not None
@@ -171,7 +171,7 @@ def _items(services: Services, offers: Offers, publisher: Publisher) -> list[dic
                         "publisher": publisher.slug,
                         "name": publisher.name,
                         "pricing": "metered" if metered else "tiered" if tiered else "fixed",
-                        **promised,
+                        **({"free_when": refunds.free_when} if refunds.free_when else {}),
                     },
                 }
             )

@@ -19,7 +19,8 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 def line_of(publisher: Publisher, base: str) -> str:
     """Return the line of a publisher that is served."""
     kind = "database" if publisher.sale is not None else "MCP tools" if publisher.mcp else "API"
-    promised = "" if publisher.delivery.rules is None else "; promises refunds"
+    refunds = [publisher.delivery.refunds, *(one.refunds for one in publisher.endpoints.listed)]
+    promised = "; promises refunds" if any(one is not None and one.rules is not None for one in refunds) else ""
     return f"- [{publisher.slug}]({base}/publishers/{publisher.slug}): {kind}, {price_words(publisher)}{promised}"
 
 

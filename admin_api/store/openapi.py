@@ -57,6 +57,7 @@ def document(publisher: Publisher, public_url: str, *, onchain: bool) -> dict[st
         path = names.setdefault(_VARIABLE.sub("{}", endpoint["path"]), endpoint["path"])
         operation = _operation({**endpoint, "path": path}, number)
         operation |= _payment(facts.tag(publisher, endpoint["method"], endpoint), protocols)
+        operation |= {"x-refund-rules": endpoint[RULES]} if endpoint.get(RULES) is not None else {}
         made["paths"].setdefault(path, {})[endpoint["method"].lower()] = operation
     return made
 
@@ -76,7 +77,9 @@ def _operation(endpoint: Mapping[str, Any], number: int) -> dict[str, Any]:
     words = re.sub(r"[^A-Za-z0-9]+", "_", endpoint["path"]).strip("_")
     operation: dict[str, Any] = {
         "operationId": f"{endpoint['method'].lower()}_{words[:80]}_{number}",
-        "description": clean(endpoint.get("description"), 10_000),
+        "description": "\n\n".join(
+            part for part in (clean(endpoint.get("description"), 10_000), clean(free_when(endpoint) or "")) if part
+        ),
         "parameters": _parameters(endpoint),
         "responses": {
             "200": {"description": "The publisher's answer.", **_content(endpoint, "response", "example_response")},

@@ -30,6 +30,17 @@ TIMEOUT_FIELDS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Refunds:
+    """Which answers cost nothing beside failures: by their status, and by the rules that are judged."""
+
+    statuses: frozenset[int] = field(default_factory=frozenset[int])
+    rules: RefundRules | None = None
+    promised: Mapping[str, Any] | None = None
+    """The rules as their owner wrote them, for whoever is about to pay; `free_when` says them in words."""
+    free_when: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DeliveryPolicy:
     """What an owner chose; None means the operator's default. Seconds, calls at once per worker, new tries."""
 
@@ -39,11 +50,7 @@ class DeliveryPolicy:
     total: float | None = None
     connections: int | None = None
     retries: int | None = None
-    refunded: frozenset[int] = field(default_factory=frozenset[int])
-    rules: RefundRules | None = None
-    promised: Mapping[str, Any] | None = None
-    """The rules as their owner wrote them, for whoever is about to pay; `free_when` says them in words."""
-    free_when: str | None = None
+    refunds: Refunds = field(default_factory=Refunds)
 
 
 def refund_statuses(values: Iterable[str]) -> list[str]:
@@ -93,8 +100,24 @@ def compile_delivery(document: Mapping[str, Any]) -> DeliveryPolicy:
         total=document.get("total_timeout_seconds"),
         connections=document.get("max_connections"),
         retries=document.get("connect_retries"),
-        refunded=expand(document.get("refund_on_status") or ()),
+        refunds=compile_refunds(document),
+    )
+
+
+def compile_refunds(document: Mapping[str, Any]) -> Refunds:
+    """Return what a document with `refund_on_status` and `refund_rules` gives back."""
+    return Refunds(
+        statuses=expand(document.get("refund_on_status") or ()),
         rules=compile_rules(document),
-        promised=document.get(FIELD),
+        promised=document.get(FIELD) or None,
         free_when=free_when(document),
     )
+
+
+def refunds_of(definition: Mapping[str, Any], document: Mapping[str, Any]) -> Refunds | None:
+    """Return what a documented endpoint gives back; None where it is what its publisher does."""
+    chosen = {name: definition[name] for name in ("refund_on_status", FIELD) if definition.get(name) is not None}
+    if not chosen:
+        return None
+    own = {name: document.get(name) for name in ("refund_on_status", FIELD)}
+    return compile_refunds({**own, **chosen})

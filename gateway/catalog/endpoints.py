@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import unquote
 
+from gateway.catalog.delivery import Refunds
 from gateway.catalog.readings import Reading, Segments, is_plain, loosened
 from gateway.settings import SettlementPolicy
 
@@ -32,6 +33,8 @@ class Endpoint:
     settlement: SettlementPolicy | None = None
     required_headers: tuple[str, ...] = ()
     required_params: tuple[str, ...] = ()
+    refunds: Refunds | None = field(default=None, compare=False)
+    """What it gives back, None for what its publisher does."""
 
     @property
     def requires(self) -> bool:

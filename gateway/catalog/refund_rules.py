@@ -53,18 +53,30 @@ def refund_rules(value: Any) -> dict[str, Any] | None:
     return found or None
 
 
+def endpoint_refund_rules(value: Any) -> dict[str, Any] | None:
+    """Return an endpoint's rules as they are stored: None for its publisher's, {} for none. Raises ValueError."""
+    found = refund_rules(value)
+    return {} if found is None and value is not None else found
+
+
 def _is_path(path: object) -> bool:
     return isinstance(path, str) and RESPONSE_PATH.fullmatch(path) is not None
 
 
 def check_refund_rules(category: str, document: Mapping[str, Any]) -> None:
     """Raise InvalidRequest where no answer could be judged."""
-    if document.get(FIELD) is None:
-        return
+    named = [FIELD] if document.get(FIELD) is not None else []
+    for place, endpoint in enumerate(cast("list[dict[str, Any]]", document.get("endpoints") or [])):
+        named += [f"endpoints.{place}.{FIELD}"] if endpoint.get(FIELD) else []
+    for name in named[:1]:
+        _check_sold(name, category, document)
+
+
+def _check_sold(name: str, category: str, document: Mapping[str, Any]) -> None:
     if category != "integration" or document.get("integration_type") != "api":
-        raise refused(FIELD, "are for HTTP APIs: queries cost what they read, and what a failed tool costs is fixed")
+        raise refused(name, "are for HTTP APIs: queries cost what they read, and what a failed tool costs is fixed")
     if document.get("billing_model") == "x402_passthrough":
-        raise refused(FIELD, "cannot be combined with x402_passthrough: what an upstream was paid is gone")
+        raise refused(name, "cannot be combined with x402_passthrough: what an upstream was paid is gone")
 
 
 def free_when(document: Mapping[str, Any]) -> str | None:

@@ -24,6 +24,7 @@ from gateway.catalog.fields import (
     Count,
     Duration,
     Email,
+    EndpointRefundRules,
     Exposure,
     Flag,
     HeaderName,
@@ -97,6 +98,8 @@ class EndpointDefinition(RequestBody):
     is_protected: StrictBool = False
     protection_reason: Item | None = None
     x402_settlement: Settlement | None = None
+    refund_on_status: RefundStatuses | None = None
+    refund_rules: EndpointRefundRules = None
     query_params: Annotated[list[QueryParamDefinition], Field(max_length=100)] | None = None
     required_headers: Annotated[list[HeaderName], Field(max_length=50)] | None = None
     request_body: JsonValue = None

@@ -20,7 +20,7 @@ import orjson
 from gateway.catalog.assets import LIST_ASSETS, Asset
 from gateway.catalog.authentication import Authentication, compile_authentication, trades_key
 from gateway.catalog.balances import BalanceRule, compile_balances
-from gateway.catalog.delivery import DeliveryPolicy, compile_delivery
+from gateway.catalog.delivery import DeliveryPolicy, compile_delivery, refunds_of
 from gateway.catalog.endpoints import Endpoint, EndpointTable
 from gateway.catalog.metering import compile_purchase, compile_rate, compile_watch
 from gateway.catalog.prices import document_states_price, entry_states_price
@@ -326,7 +326,7 @@ def compile_publisher(
         passthrough=STANDARD_PASSTHROUGH | {name.encode() for name in allowed},
         passthrough_all="*" in allowed,
         content_type=str(document.get("request_content_type") or "application/json").encode(),
-        endpoints=EndpointTable(_endpoints(document.get("endpoints") or [], prices)),
+        endpoints=EndpointTable(_endpoints(document, prices)),
         prices=prices,
         route=route,
         route_names=route.own_names if route else frozenset(),
@@ -385,7 +385,8 @@ def _of_tools(price: AssetPrice, entry: Mapping[str, Any]) -> AssetPrice:
     return replace(price, prices=replace(price.prices, per_call=int(executed), per_method=()))
 
 
-def _endpoints(definitions: Sequence[Mapping[str, Any]], prices: Sequence[AssetPrice]) -> list[Endpoint]:
+def _endpoints(document: Mapping[str, Any], prices: Sequence[AssetPrice]) -> list[Endpoint]:
+    definitions: Sequence[Mapping[str, Any]] = document.get("endpoints") or []
     decimals = prices[0].asset.decimals if prices else 6
     compiled: list[Endpoint] = []
     for definition in definitions:
@@ -406,6 +407,7 @@ def _endpoints(definitions: Sequence[Mapping[str, Any]], prices: Sequence[AssetP
                 required_params=tuple(
                     item["name"] for item in definition.get("query_params") or () if item.get("required")
                 ),
+                refunds=refunds_of(definition, document),
             )
         )
     return compiled

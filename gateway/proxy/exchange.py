@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from gateway.catalog.delivery import Refunds
 from gateway.catalog.snapshot import AssetPrice, Publisher
 from gateway.ids import uuid7
 from pricing.quote import FREE, Quote
@@ -48,6 +49,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 HeaderPairs = list[tuple[bytes, bytes]]
 NO_STATUSES: frozenset[int] = frozenset()
+NO_REFUNDS = Refunds()
 
 
 class Exchange:
@@ -191,7 +193,18 @@ class Exchange:
     def refunded_statuses(self) -> frozenset[int]:
         """Return the statuses that its publisher gives back: none of what was bought, because the money is gone."""
         bought = self.meter is not None and self.meter.bought
-        return NO_STATUSES if bought else self.sold.delivery.refunded
+        return NO_STATUSES if bought else self.refunds.statuses
+
+    @property
+    def refunds(self) -> Refunds:
+        """Return what is given back of this call: what its endpoint says, else its publisher.
+
+        Where its path may name several endpoints that differ in it, nothing is promised: no spelling of a path makes an
+        answer free.
+        """
+        own, candidates = self.sold.delivery.refunds, self.candidates
+        chosen = [own if one is None or one.refunds is None else one.refunds for one in candidates] or [own]
+        return chosen[0] if all(one == chosen[0] for one in chosen[1:]) else NO_REFUNDS
 
     def mark(self, stage: str) -> None:
         """Note that a stage ended now, for the latency-by-stage metric."""

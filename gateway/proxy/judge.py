@@ -17,13 +17,13 @@ WITHOUT_BODY = frozenset((204, 205, 206))
 
 def judges(exchange: Exchange) -> bool:
     """Return whether the publisher has rules about what is in its answers: they are asked for plain and whole then."""
-    rules = exchange.sold.delivery.rules
+    rules = exchange.refunds.rules
     return rules is not None and rules.reads
 
 
 async def judge(exchange: Exchange, answer: UpstreamResponse) -> None:
     """Note why the answer of a paid call is given back, if it is. Raises UpstreamError when it breaks off meanwhile."""
-    rules = exchange.sold.delivery.rules
+    rules = exchange.refunds.rules
     paid = exchange.charge is not None or exchange.held is not None or exchange.payment is not None
     if rules is None or not paid or answer.status >= 500:
         return

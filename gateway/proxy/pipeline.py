@@ -280,7 +280,7 @@ class Pipeline:
     async def _buy(self, exchange: Exchange, to: Destination) -> None:
         """Forward, deliver and settle: from here on the exchange may be paid."""
         answer = await self._answer(exchange, to)
-        if exchange.sold.delivery.rules is not None:  # first: what is gathered for them has its cost in it
+        if exchange.refunds.rules is not None:  # first: what is gathered for them has its cost in it
             await self._judge(exchange, to, answer)
         if exchange.held is not None:
             await self._measure(exchange, to, answer)

@@ -110,8 +110,8 @@ def payment_required(exchange: Exchange, public_url: str, *, available: int, err
 
 def promised_member(exchange: Exchange) -> dict[str, Any]:
     """Return by which rules of the publisher an answer would cost nothing, for who is about to pay."""
-    delivery = exchange.sold.delivery
-    return {"refund_rules": delivery.promised, "free_when": delivery.free_when} if delivery.promised else {}
+    refunds = exchange.refunds
+    return {"refund_rules": refunds.promised, "free_when": refunds.free_when} if refunds.promised else {}
 
 
 def estimate_member(exchange: Exchange) -> dict[str, Any]:

@@ -35,7 +35,7 @@ async def settle(exchange: Exchange, ledger: GroupCommit, ending: Ending) -> boo
         ending,
         exchange.status,
         answered=exchange.head_sent,
-        refunded=exchange.sold.delivery.refunded,
+        refunded=exchange.refunds.statuses,
         judged=exchange.judged,
     )
     # A call whose key is still claimed has no stored answer (that would have settled it): the key is given back, so the

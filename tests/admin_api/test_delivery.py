@@ -35,7 +35,7 @@ async def test_choices_are_shown_to_owner_and_store_and_are_in_force(api: Api, c
     to = Destinations(api.services.settings, api.services.metrics, api.services.authenticate).find(compiled)
     assert to.timeouts == Timeouts(1.5, 20, 30, 120)
     assert to.lane == Lane(to.origin, made["slug"], 7)
-    assert compiled.delivery.refunded == {307, *range(400, 500)}
+    assert compiled.delivery.refunds.statuses == {307, *range(400, 500)}
 
 
 async def test_null_goes_back_to_the_operators_default_and_what_is_not_named_stays(api: Api, clerk: Clerk) -> None:
@@ -49,7 +49,7 @@ async def test_null_goes_back_to_the_operators_default_and_what_is_not_named_sta
     compiled = api.services.catalog.find(made["slug"])
     assert compiled is not None
     to = Destinations(api.services.settings, api.services.metrics, api.services.authenticate).find(compiled)
-    assert (to.timeouts.idle, to.lane, compiled.delivery.refunded) == (60.0, to.origin, frozenset())
+    assert (to.timeouts.idle, to.lane, compiled.delivery.refunds.statuses) == (60.0, to.origin, frozenset())
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ async def test_null_takes_it_back_and_false_promises_nothing(api: Api, clerk: Cl
         assert changed["refund_rules"] == kept
     compiled = api.services.catalog.find(made["slug"])
     assert compiled is not None
-    assert compiled.delivery.rules is None
+    assert compiled.delivery.refunds.rules is None
 
 
 @pytest.mark.parametrize(

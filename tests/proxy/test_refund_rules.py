@@ -187,3 +187,29 @@ async def test_a_caller_that_sends_slowly_does_not_make_the_answer_late(gateway:
     finally:
         wire.close()
     assert (answer.status, dict(answer.headers)["x-cost"]) == (200, "0.01")
+
+
+async def test_an_endpoint_has_rules_of_its_own(gateway: RunningGateway, world: World) -> None:
+    endpoints = [
+        {"method": "GET", "path": "/fails/{id}", "refund_rules": FAILS},
+        {"method": "GET", "path": "/status/404", "refund_on_status": ["404"], "refund_rules": {}},
+        {"method": "GET", "path": "/fails", "refund_rules": {}},
+    ]
+    shop = await world.publisher(refund_rules={"empty_result": "absent"}, endpoints=endpoints)
+    agent, poor = await world.agent(FUNDS), await world.agent(0)
+    costs = {"/fails/7": "0", "/fails": "0.01", "/other": "0.01", "/status/404": "0", "/status/410": "0.01"}
+    for path, cost in costs.items():
+        assert (await call(gateway, shop, agent, path)).headers["x-cost"] == cost, path
+    assert (await call(gateway, shop, agent, "/fails%2F7")).headers["x-cost"] == "0.01"  # which may be either
+    await left(world, agent, FUNDS - 40_000)
+    promised = {path: (await call(gateway, shop, poor, path)).json()["seren"] for path in ("/fails/7", "/fails", "/x")}
+    assert promised["/fails/7"]["refund_rules"] == FAILS
+    assert "refund_rules" not in promised["/fails"]
+    assert promised["/x"]["refund_rules"] == {"empty_result": "absent"}
+    document = (await gateway.client.get(f"/publishers/{shop.slug}/openapi.json")).json()
+    assert document["paths"]["/fails/{id}"]["get"]["x-refund-rules"] == FAILS
+
+
+async def test_a_path_that_an_answer_does_not_have_is_not_empty(gateway: RunningGateway, world: World) -> None:
+    shop, agent = await world.publisher(refund_rules={"empty_result": "data.items"}), await world.agent(FUNDS)
+    assert (await call(gateway, shop, agent)).headers["x-cost"] == "0.01"

@@ -15,7 +15,7 @@ from gateway.catalog import checks
 from gateway.catalog.openapi.refused import DocumentRefused
 from gateway.catalog.vocabulary import MAX_ENDPOINTS
 
-OWNERS = ("is_default", "is_protected", "protection_reason", "x402_settlement")
+OWNERS = ("is_default", "is_protected", "protection_reason", "x402_settlement", "refund_on_status", "refund_rules")
 """Fields that a document has nothing to say about."""
 
 

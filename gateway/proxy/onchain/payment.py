@@ -115,7 +115,7 @@ class CallPayment:
                 exchange.status,
                 answered=exchange.head_sent,
                 submitted=self.submitted,
-                refunded=exchange.sold.delivery.refunded,
+                refunded=exchange.refunds.statuses,
                 judged=exchange.judged,
             )
             # What the rule keeps was kept with its answer (`keep`); an answer that was not kept has not arrived whole.

@@ -132,7 +132,7 @@ class OnchainRail:
             raise RuntimeError("authorize has not run")
         proxy, keeps = self.services.settings.proxy, self.services.answers.keep
         await judge(exchange, answer)
-        given_back = gives_back(answer.status, exchange.sold.delivery.refunded, exchange.judged) is not None
+        given_back = gives_back(answer.status, exchange.refunds.statuses, exchange.judged) is not None
         if given_back:
             await payment.end(exchange, "delivered")
             await release_key(exchange, self.services.answers, self.services.ledger)
