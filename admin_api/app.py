@@ -42,6 +42,7 @@ from admin_api.resources import (
     openapi_import,
     operations,
     operator,
+    operator_suspensions,
     organization_publishers,
     organizations,
     payment_methods,
@@ -70,6 +71,9 @@ DESCRIPTION = """Agents pay per call, publishers are paid for what was delivered
 Send `Authorization: Bearer <api_key>`. Refusals are RFC 9457 problems (`application/problem+json`). Amounts named
 `*_atomic` are integers of the asset's smallest unit; other amounts are decimal strings. Lists answer 400 for a limit or
 offset out of range. Every answer has `X-Request-Id`."""
+
+# What operators do: all of it needs an operator's token.
+OPERATOR_ROUTERS = (operator.router, operator_suspensions.router)
 
 # The order matters where paths overlap: /organizations/default/… before /organizations/{organization_id}/…, the store's
 # own paths before the proxied ones.
@@ -116,7 +120,7 @@ ROUTERS = (
     payments.router,
     payment_methods.router,
     payment_status.router,
-    operator.router,
+    *OPERATOR_ROUTERS,
     store.router,
 )
 

@@ -81,6 +81,7 @@ from gateway.proxy.pipeline import Pipeline, Truncated
 from gateway.proxy.websocket import SocketPipeline, refuse_socket
 from gateway.services import Services
 from gateway.settings import Settings
+from gateway.suspensions import SuspendedWallets
 from gateway.telemetry.logging import setup as setup_logging
 from gateway.telemetry.logging import unless
 from gateway.telemetry.metrics import Metrics
@@ -113,6 +114,7 @@ LETTER_SECONDS = 1.0
 PURCHASE_SECONDS = 2.0
 ANCHOR_SECONDS = 60.0
 ALERT_SECONDS = 5.0
+SUSPENSION_SECONDS = 1.0
 ABSOLUTE = re.compile(rb"https?://([^/?#]+)(/.*)?", re.I | re.S)
 # What stands below /publishers/<slug> and is ours: exactly these methods and paths, everything else is the upstream's.
 STORE = {
@@ -130,14 +132,10 @@ def build_services(settings: Settings) -> Services:
     grace = timedelta(days=settings.money.refund_grace_days)
     catalog = Catalog(database, box.open)
     ledger = GroupCommit(settings.database, grace=grace, observe=metrics.ledger_batch)
-    upstreams = UpstreamClient(
-        guard,
-        max_connections=settings.proxy.connections_per_upstream,
-        max_idle=settings.proxy.idle_connections_per_upstream,
-        idle_seconds=UPSTREAM_IDLE_SECONDS,
-    )
+    upstreams = _upstreams(settings, guard)
     consents = Consents(database, box, upstreams, guard)
     settlements, own_kinds, kinds, examiner = _rails(settings, database, Poster(upstreams, guard))
+    suspended, origin = SuspendedWallets(database), settings.public_url
     plans = PlanBook(load_plans(settings.plans.file), enforced=settings.plans.enforced)
     door, stripe_events, cards, invoice_payments = _card_rail(settings, database)
     return Services(
@@ -145,6 +143,7 @@ def build_services(settings: Settings) -> Services:
         database=database,
         plans=plans,
         identities=Identities(database, plans.plans if plans.enforced else None),
+        suspended_wallets=suspended,
         passwords=Passwords(),
         mail=MailDoor(settings.smtp),
         catalog=catalog,
@@ -162,15 +161,15 @@ def build_services(settings: Settings) -> Services:
         experiences=Experiences(database),
         box=box,
         consents=consents,
-        callers=CallersTokens(database, box, consents, settings.public_url),
+        callers=CallersTokens(database, box, consents, origin),
         receipts=ReceiptSigner(parse_keys(settings.secrets.keys)),
         settlements=settlements,
         kinds=kinds,
         examiner=examiner,
         facilitation=Facilitation(
-            database, settlements, own_kinds, examiner, lambda: ledger.worker_id, settings.x402.wait
+            database, settlements, own_kinds, examiner, lambda: ledger.worker_id, settings.x402.wait, suspended
         ),
-        deposits=Deposits(database, settlements, kinds, examiner, lambda: ledger.worker_id, settings),
+        deposits=Deposits(database, settlements, kinds, examiner, lambda: ledger.worker_id, settings, suspended),
         payouts=Payouts(database, settlements, settings.payouts, lambda: catalog.assets),
         stripe=door,
         stripe_events=stripe_events,
@@ -178,8 +177,17 @@ def build_services(settings: Settings) -> Services:
         invoice_payments=invoice_payments,
         payment_methods=PaymentMethods(database, door, plans),
         buying=open_wallet(database, grace),
-        proofs=WalletProofs(database, settlements.nodes, parse_keys(settings.secrets.keys), settings.public_url),
+        proofs=WalletProofs(database, settlements.nodes, parse_keys(settings.secrets.keys), origin, suspended),
         metrics=metrics,
+    )
+
+
+def _upstreams(settings: Settings, guard: EgressGuard) -> UpstreamClient:
+    return UpstreamClient(
+        guard,
+        max_connections=settings.proxy.connections_per_upstream,
+        max_idle=settings.proxy.idle_connections_per_upstream,
+        idle_seconds=UPSTREAM_IDLE_SECONDS,
     )
 
 
@@ -246,7 +254,8 @@ class Worker:
             metrics=services.metrics,
         )
         self._listener = Listener(
-            services.settings.database, services.database, services.catalog, services.identities, services.callers
+            services.settings.database, services.database, services.catalog, services.identities,
+            services.suspended_wallets, services.callers,
         )  # fmt: skip
         self._dead_after = services.settings.money.dead_after
         self._reconciler = Reconciler(
@@ -333,6 +342,10 @@ class Worker:
             live.cut_stalled(time.perf_counter() - patience)
 
         self._runner.every(patience / 4, look, "stalled callers")
+
+    def watch(self, sockets: SocketPipeline) -> None:
+        """End connections of those who are suspended, from now on."""
+        self._runner.every(SUSPENSION_SECONDS, sockets.end_suspended, "suspended connections")
 
     async def _make_ahead(self) -> None:
         self.services.metrics.set_partitions_ahead(await make_ahead(self.services.database))
@@ -426,6 +439,7 @@ class Gateway:
         self._pipeline = Pipeline.build(services, onchain, _buyer(services))
         self._sockets = SocketPipeline.build(services, onchain)
         self._worker.mind(self._pipeline.live)
+        self._worker.watch(self._sockets)
         self._pipeline.turns.watch()
         on_stop(self.drain)
         self._admin = self._make_admin(services)

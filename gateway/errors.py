@@ -113,6 +113,12 @@ class ConnectionNeeded(Problem):
     status, name, title = 403, "connection-needed", "Connection needed"
 
 
+class Suspended(Problem):
+    """The gateway's operator has suspended the publisher, key, account, organization or wallet: `reason` says why."""
+
+    status, name, title = 403, "suspended", "Suspended"
+
+
 class PlanLimitReached(Problem):
     """The organization's plan allows no more of this; `limit` says how many, `plan` which plan. Nothing was made."""
 

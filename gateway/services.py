@@ -31,6 +31,7 @@ from gateway.payments.stripe.client import StripeDoor
 from gateway.payments.stripe.intake import Intake
 from gateway.payments.x402.offer import PaymentKinds
 from gateway.settings import Settings
+from gateway.suspensions import SuspendedWallets
 from gateway.telemetry.metrics import Metrics
 from gateway.upstreams.auth.authenticator import Authenticator, authenticator
 from gateway.upstreams.auth.callers import CallersTokens
@@ -49,6 +50,7 @@ class Services:
     database: Database
     plans: PlanBook
     identities: Identities
+    suspended_wallets: SuspendedWallets
     passwords: Passwords
     mail: MailDoor
     catalog: Catalog

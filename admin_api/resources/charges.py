@@ -118,6 +118,7 @@ async def create_charge(
     services: ServicesDep,
 ) -> ChargeResponse:
     """Take an amount from an agent's balance; for publishers that the operator has named as first-party services."""
+    seller.publisher.demand_not_suspended()
     once = body.idempotency_key or _once(key)
     async with services.database.transaction() as connection:
         wallet = await _payer(connection, services, body.agent_wallet)
@@ -188,6 +189,7 @@ async def slash_charge(
     services: ServicesDep,
 ) -> None:
     """Take a penalty for a charge: all of them together take at most the charge's amount. Once per Idempotency-Key."""
+    seller.publisher.demand_not_suspended()
     amount = body.slash_amount_atomic
     async with services.database.transaction() as connection:
         charged = await _found(connection, seller, charge_id)

@@ -39,7 +39,7 @@ from admin_api.resources.invoice_models import (
     usd,
     whole,
 )
-from admin_api.resources.operator import Operator, is_operator, operator
+from admin_api.resources.operator import Operator, operator, operator_of
 from gateway.billing.invoices import issuing, paying, records
 from gateway.billing.invoices.document import Document, clean, document_of
 from gateway.billing.invoices.drafts import generate
@@ -78,7 +78,7 @@ async def _belongs(services: Services, invoice_id: UUID, who: Principal, permiss
 async def _readable(
     id: UUID, request: Request, services: ServicesDep, _documented: Annotated[object, Security(_bearer)]
 ) -> Invoice:
-    if is_operator(request, services):
+    if operator_of(request, services) is not None:
         await operator(request, services, None)
         async with services.database.acquire() as connection:
             invoice = await records.find(connection, id)

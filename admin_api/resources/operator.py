@@ -1,7 +1,7 @@
 """What the gateway's operator may do over HTTP: see and end exchanges without an end, forgive debts. Extensions.
 
-Guarded by the operator token (settings.secrets.operator_token), not by an organization's keys: an operator stands above
-all tenants. Without a token configured these paths answer 501.
+Guarded by the operators' tokens (settings.secrets), not by an organization's keys: an operator stands above all
+tenants. Without a token configured these paths answer 501.
 """
 
 from __future__ import annotations
@@ -32,23 +32,26 @@ _token = HTTPBearer(scheme_name="operator_token", auto_error=False)
 
 @declares("operator")
 async def operator(request: Request, services: ServicesDep, _documented: Annotated[object, Security(_token)]) -> str:
-    """Check the operator token in constant time and return the actor's name for the audit line."""
-    token = services.settings.secrets.operator_token
-    if not token:
-        raise NotConfigured("This gateway has no operator token; its operator sets TOLLWAY_SECRETS_OPERATOR_TOKEN.")
-    if not is_operator(request, services):
+    """Return the name of the operator whose token a request brings."""
+    if not services.settings.secrets.operators:
+        raise NotConfigured("This gateway has no operator token; its operator sets TOLLWAY_SECRETS_OPERATOR_TOKENS.")
+    name = operator_of(request, services)
+    if name is None:
         await guess(request, services)
-        raise Unauthenticated("This needs the operator token.")
+        raise Unauthenticated("This needs an operator's token.")
     who = origin()
     who.actor_type, who.credential_type = "operator", "operator_token"
-    return "operator"
+    return name
 
 
-def is_operator(request: Request, services: Services) -> bool:
-    """Return whether a request brings the operator token, in constant time."""
-    token = services.settings.secrets.operator_token
+def operator_of(request: Request, services: Services) -> str | None:
+    """Return whose operator token a request brings, None for nobody's: compared with each in constant time."""
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    return bool(token) and scheme.lower() == "bearer" and hmac.compare_digest(given.encode(), token.encode())
+    found: str | None = None
+    for name, token in services.settings.secrets.operators.items():
+        if hmac.compare_digest(given.encode(), token.encode()) and scheme.lower() == "bearer":
+            found = name
+    return found
 
 
 router = APIRouter(tags=["extensions"], prefix="/operator", route_class=StrictRoute)

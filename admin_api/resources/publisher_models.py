@@ -150,6 +150,14 @@ class PriceTier(Answer):
     price: str
 
 
+class SuspensionTold(Answer):
+    """What the owner is told of a suspension."""
+
+    kind: str
+    reason: str
+    since: Moment
+
+
 class PublisherResponse(Answer):
     """A publisher, without credentials. Where the owner sees upstream details, the store's view has null."""
 
@@ -160,6 +168,7 @@ class PublisherResponse(Answer):
     publisher_category: PublisherCategory
     publisher_type: PublisherType
     is_active: bool
+    suspension: SuspensionTold | None
     is_verified: bool
     verification_expires_at: Moment | None
     created_at: Moment

@@ -12,6 +12,7 @@ _ACCESS = (
     *("account.register", "account.verify_email", "account.update", "account.change_password"),
     *("account.reset_password", "account.recover", "account.set_recovery", "account.delete"),
     *("api_key.create", "api_key.update", "api_key.revoke"),
+    *("account.suspend", "account.restore", "api_key.suspend", "api_key.restore"),
     *("invitation.create", "invitation.accept", "invitation.decline", "invitation.revoke", "invitation.resend"),
     *("member.add", "member.remove", "member.leave", "member.assign_role"),
     *("role.create", "role.update", "role.delete"),
@@ -24,10 +25,12 @@ _ACCESS = (
 _CATALOG = (
     *("publisher.create", "publisher.update", "publisher.delete", "publisher.update_pricing"),
     *("publisher.upload_logo", "publisher.import_openapi", "publisher.first_party"),
+    *("publisher.suspend", "publisher.restore"),
 )
 _MONEY = (
     *("wallet.claim_signup_bonus", "wallet.claim_payment_method_bonus", "wallet.claim_daily"),
     *("wallet.apply_referral", "wallet.deposit", "wallet.grant"),
+    *("wallet.suspend", "wallet.restore"),
     *("charge.create", "charge.refund", "charge.slash"),
     *("invoice.generate", "invoice.issue", "invoice.begin_payment", "invoice.pay", "invoice.void"),
     *("invoice.refund", "invoice.refund_back", "invoice.dispute", "invoice.dispute_lost", "invoice.dispute_won"),
@@ -48,6 +51,7 @@ _MONEY = (
 )
 _SETTINGS = (
     *("organization.create", "organization.update", "organization.delete", "organization.change_owner"),
+    *("organization.suspend", "organization.restore"),
     "billing_details.update",
     *("webhook.create", "webhook.update", "webhook.delete", "webhook.rotate_secret", "webhook.disable"),
     *("webhook.test", "webhook.replay"),

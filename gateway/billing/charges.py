@@ -130,12 +130,13 @@ FIND_CHARGE = Statement(
     """,
     DirectCharge,
 )
-# Whom a charge can name: a wallet in the asset of the operator's bounds, of an account that is not switched off.
+# Whom a charge can name: a wallet in the asset of the operator's bounds, neither it nor its account switched off.
 FIND_PAYER = Statement(
     """
     SELECT w.id, w.owner_id, w.asset_id, w.address
       FROM ledger.wallet w JOIN identity.account a ON a.id = w.owner_id AND a.status = 'active'
-     WHERE w.address = $1 AND w.asset_id = $2
+     WHERE w.address = $1 AND w.asset_id = $2 AND identity.suspension_of(NULL, a.id, NULL) IS NULL
+       AND identity.suspension_of_wallet(a.id) IS NULL
     """,
     Wallet,
 )
@@ -156,7 +157,7 @@ FIRST_PARTY_ORGANIZATIONS = Statement(
     SELECT DISTINCT p.organization_id::text FROM identity.membership m
       JOIN catalog.publisher p ON p.organization_id = m.organization_id
       JOIN catalog.first_party f ON f.publisher_id = p.id
-     WHERE m.account_id = $1 AND p.is_active AND p.deleted_at IS NULL ORDER BY 1
+     WHERE m.account_id = $1 AND p.is_active AND NOT p.suspended AND p.deleted_at IS NULL ORDER BY 1
     """,
     UUID,
     scalar=True,

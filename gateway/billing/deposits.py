@@ -29,6 +29,7 @@ from gateway.payments.x402.reasons import Reason
 from gateway.payments.x402.terms import SignedTerms
 from gateway.payments.x402.verify import Verified, verify
 from gateway.settings import Settings
+from gateway.suspensions import SuspendedWallets
 
 OFFER_SECONDS = 300
 
@@ -97,7 +98,7 @@ class Deposits:
 
     def __init__(
         self, database: Database, settlements: Settlements, kinds: PaymentKinds, examiner: Examiner,
-        worker: Callable[[], int | None], settings: Settings,
+        worker: Callable[[], int | None], settings: Settings, suspended: SuspendedWallets,
     ) -> None:  # fmt: skip
         self._database = database
         self._settlements = settlements
@@ -105,6 +106,7 @@ class Deposits:
         self._examiner = examiner
         self._worker = worker
         self._settings = settings
+        self._suspended = suspended
 
     def least(self, asset: Asset) -> int:
         """Return the smallest deposit in an asset, in its atomic units."""
@@ -118,7 +120,7 @@ class Deposits:
         return Offer(kind, amount, self._settlements.parties[asset.network_id].treasury, OFFER_SECONDS)
 
     async def pay(self, deposit: Deposit, taken: Taken, terms: SignedTerms) -> Status:
-        """Take the payment for a deposit and wait for its end. Raises PaymentRefused, Unavailable.
+        """Take the payment for a deposit and wait for its end. Raises PaymentRefused, Suspended, Unavailable.
 
         A status that has not ended after settings.x402.wait must be asked for again, with the same payment.
         """
@@ -142,6 +144,7 @@ class Deposits:
 
     async def _claim(self, deposit: Deposit, verified: Verified) -> Status:
         examined = await self._examine(verified)
+        self._suspended.demand(examined.terms.payer)
         async with self._database.transaction() as connection:
             wallet = await _wallet(connection, deposit, verified)
         booking = Booking(kind="deposit", wallet_id=wallet.id, publisher_id=deposit.publisher_id)

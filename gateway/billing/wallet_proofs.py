@@ -23,6 +23,7 @@ from gateway.payments.evm.node import Node
 from gateway.payments.evm.rpc import NoAnswer
 from gateway.payments.examine import affirmed
 from gateway.payments.x402.wallet_proof import ProofRefused, WalletProof, challenge, make_nonce, verify_proof
+from gateway.suspensions import SuspendedWallets
 
 EXTENSION = "sign-in-with-x"
 EXPIRE_ROUND = 1_000
@@ -47,10 +48,12 @@ class WalletProofs:
     """
 
     def __init__(
-        self, database: Database, nodes: Mapping[str, Node | None], keys: Mapping[str, bytes], public_url: str
-    ) -> None:
+        self, database: Database, nodes: Mapping[str, Node | None], keys: Mapping[str, bytes], public_url: str,
+        suspended: SuspendedWallets,
+    ) -> None:  # fmt: skip
         self._database = database
         self._nodes = nodes
+        self._suspended = suspended
         self._secrets = [hmac.digest(key, b"tollway wallet proofs", "sha256") for key in keys.values()]
         self._origin = public_url
 
@@ -65,7 +68,8 @@ class WalletProofs:
     async def prove(self, header: bytes, claimed: bytes | None) -> Principal:
         """Return whose proof this is and use it up; `claimed` is X-AGENT-WALLET, if it was sent.
 
-        Raises Unauthenticated, also where there is no chain or no secret key and so no proof can be good; Unavailable.
+        Raises Unauthenticated, also where there is no chain or no secret key and so no proof can be good; Suspended;
+        Unavailable.
         """
         if not self._secrets or not self._nodes:
             raise Unauthenticated("Wallets cannot sign in here: this gateway has no chain, or no secret keys.")
@@ -78,6 +82,7 @@ class WalletProofs:
         async with self._database.acquire() as connection:
             if not await USE_NONCE.first(connection, proof.nonce, expires):
                 raise Unauthenticated("This wallet proof was used before: sign a new challenge for every request.")
+        self._suspended.demand(proof.wallet)
         return principal_of(proof.network, proof.wallet)
 
     def _verified(self, header: bytes) -> WalletProof:

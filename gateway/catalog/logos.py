@@ -83,7 +83,7 @@ FIND_LOGO = Statement(
     """
     SELECT l.content_type, l.body, l.digest, p.document->>'logo_url' AS logo_url
       FROM catalog.publisher p LEFT JOIN catalog.logo l ON l.publisher_id = p.id
-     WHERE p.slug = $1 AND p.is_active AND p.deleted_at IS NULL
+     WHERE p.slug = $1 AND p.is_active AND NOT p.suspended AND p.deleted_at IS NULL
     """,
     LogoPlace,
 )

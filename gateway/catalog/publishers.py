@@ -58,6 +58,7 @@ from gateway.database.pool import Connection, Database, UniqueViolation
 from gateway.errors import Conflict, NotFound
 from gateway.ids import uuid7
 from gateway.settings import Settings
+from gateway.suspensions import demand_none_in
 
 Room = Callable[[Connection], Awaitable[None]]
 """Raises where an organization may have no more."""
@@ -104,6 +105,7 @@ class PublisherDesk:
         found = await self._inspected(draft.columns["publisher_category"], changes)
         try:
             async with self.database.transaction() as connection:
+                await demand_none_in(connection, organization_id)
                 if room is not None:
                     await room(connection)
                 # Deleted ones count: they keep their slugs, and slugs must not be hoarded.
@@ -130,7 +132,7 @@ class PublisherDesk:
             raise Conflict("This slug is taken; slugs of deleted publishers stay reserved.", field="slug") from None
 
     async def update(self, organization_id: UUID, publisher_id: UUID, request: UpdatePublisherRequest) -> Publisher:
-        """Change what the request names. Raises NotFound, InvalidRequest."""
+        """Change what the request names. Raises NotFound, InvalidRequest; Suspended for who would activate it."""
         changes = wire_values(request)
         check_offered(changes)
         check_bounds(changes, self.settings.proxy)
@@ -140,6 +142,8 @@ class PublisherDesk:
         found = await self._inspected(changes.get("publisher_category") or category, changes)
         async with self.database.transaction() as connection:
             record = await _locked(connection, organization_id, publisher_id)
+            if changes.get("is_active"):
+                record.demand_not_suspended()
             draft = self.draft_of(record)
             before = facts(draft, await list_pricing(connection, [publisher_id]))
             draft.apply(changes)
@@ -217,9 +221,10 @@ class PublisherDesk:
             return row, asset
 
     async def delete(self, organization_id: UUID, publisher_id: UUID) -> None:
-        """Take a publisher out of the store and destroy its credentials. Raises NotFound."""
+        """Take a publisher out of the store and destroy its credentials. Raises NotFound, or Suspended: it is kept."""
         async with self.database.transaction() as connection:
             record = await _locked(connection, organization_id, publisher_id)
+            record.demand_not_suspended()
             await DELETE_PUBLISHER.run(connection, publisher_id)
             await note(connection, "publisher.delete", organization_id, record)
 

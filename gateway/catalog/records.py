@@ -16,6 +16,7 @@ from gateway.catalog.prices import Pricing, list_pricing
 from gateway.catalog.usage import Usage, usage_of
 from gateway.database.pool import Connection
 from gateway.database.statement import Command, Statement
+from gateway.suspensions import Suspension
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,15 @@ class Record:
     updated_at: datetime
     asset_ids: list[UUID]
     has_logo: bool
+    suspended: bool
+    suspension: dict[str, str] | None
+    """What its owner is told while it is suspended."""
+
+    def demand_not_suspended(self) -> None:
+        """Raise Suspended for a publisher that only an operator puts back into the store."""
+        found = Suspension.read(self.suspension)
+        if found is not None:
+            raise found.refusal()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +68,9 @@ _COLUMNS = """
            p.updated_at,
            ARRAY(SELECT a.asset_id FROM catalog.publisher_asset a WHERE a.publisher_id = p.id
                   ORDER BY a.asset_id <> p.primary_asset_id, a.asset_id) AS asset_ids,
-           EXISTS (SELECT FROM catalog.logo l WHERE l.publisher_id = p.id) AS has_logo
+           EXISTS (SELECT FROM catalog.logo l WHERE l.publisher_id = p.id) AS has_logo,
+           p.suspended,
+           CASE WHEN p.suspended THEN identity.suspension_of_publisher(p.id, p.organization_id) END AS suspension
       FROM catalog.publisher p
 """
 LIST_OF_ORGANIZATION = Statement(
@@ -71,8 +83,12 @@ FIND_EVEN_DELETED = Statement(_COLUMNS + "WHERE p.organization_id = $1 AND p.id 
 LOCK_IN_ORGANIZATION = Statement(
     _COLUMNS + "WHERE p.organization_id = $1 AND p.id = $2 AND p.deleted_at IS NULL FOR UPDATE OF p", Record
 )
-FIND_IN_STORE = Statement(_COLUMNS + "WHERE p.slug = $1 AND p.is_active AND p.deleted_at IS NULL", Record)
-FIND_ACTIVE = Statement(_COLUMNS + "WHERE p.id = $1 AND p.is_active AND p.deleted_at IS NULL", Record)
+FIND_IN_STORE = Statement(
+    _COLUMNS + "WHERE p.slug = $1 AND p.is_active AND NOT p.suspended AND p.deleted_at IS NULL", Record
+)
+FIND_ACTIVE = Statement(
+    _COLUMNS + "WHERE p.id = $1 AND p.is_active AND NOT p.suspended AND p.deleted_at IS NULL", Record
+)
 FIND_BY_SLUG = Statement(_COLUMNS + "WHERE p.slug = $1 AND p.deleted_at IS NULL", Record)
 FIND_MANY = Statement(_COLUMNS + "WHERE p.id = ANY ($1::uuid[])", Record)
 FIND_ANY = Statement(_COLUMNS + "WHERE (p.slug = $1 OR p.id::text = $1) AND p.deleted_at IS NULL", Record)
@@ -80,7 +96,7 @@ LIST_ANY = Statement(_COLUMNS + "WHERE p.deleted_at IS NULL ORDER BY p.slug", Re
 LIST_STORE = Statement(
     _COLUMNS
     + """
-     WHERE p.is_active AND p.deleted_at IS NULL AND ($1::boolean IS NULL OR p.is_verified = $1)
+     WHERE p.is_active AND NOT p.suspended AND p.deleted_at IS NULL AND ($1::boolean IS NULL OR p.is_verified = $1)
        AND ($2::text IS NULL OR p.category = $2)
        AND ($3::text IS NULL OR strpos(lower(p.name), lower($3)) > 0 OR strpos(p.slug, lower($3)) > 0)
      ORDER BY p.created_at DESC, p.id DESC LIMIT $4 OFFSET $5
@@ -90,7 +106,7 @@ LIST_STORE = Statement(
 COUNT_STORE = Statement(
     """
     SELECT count(*) FROM catalog.publisher p
-     WHERE p.is_active AND p.deleted_at IS NULL AND ($1::boolean IS NULL OR p.is_verified = $1)
+     WHERE p.is_active AND NOT p.suspended AND p.deleted_at IS NULL AND ($1::boolean IS NULL OR p.is_verified = $1)
        AND ($2::text IS NULL OR p.category = $2)
        AND ($3::text IS NULL OR strpos(lower(p.name), lower($3)) > 0 OR strpos(p.slug, lower($3)) > 0)
     """,

@@ -94,7 +94,8 @@ CLAIM_STALE = Statement(
     """
     UPDATE catalog.sale SET checked_at = now() WHERE publisher_id = (
         SELECT s.publisher_id FROM catalog.sale s JOIN catalog.publisher p ON p.id = s.publisher_id
-         WHERE s.checked_at < now() - $1::interval AND p.is_active AND p.deleted_at IS NULL
+         WHERE s.checked_at < now() - $1::interval AND p.is_active AND NOT p.suspended
+           AND p.deleted_at IS NULL
          ORDER BY s.checked_at LIMIT 1 FOR UPDATE OF s SKIP LOCKED)
     RETURNING publisher_id, tables, samples, findings, checked_at
     """,

@@ -170,8 +170,8 @@ class PublisherRow:
 
 
 _COLUMNS = """
-    SELECT p.id, p.slug, p.name, p.category, p.is_active AND p.deleted_at IS NULL AS active, p.wallet_address,
-           p.wallet_network_id, p.document, p.credentials,
+    SELECT p.id, p.slug, p.name, p.category, p.is_active AND NOT p.suspended AND p.deleted_at IS NULL AS active,
+           p.wallet_address, p.wallet_network_id, p.document, p.credentials,
            coalesce((
                SELECT jsonb_agg(jsonb_build_object(
                           'asset_id', r.asset_id, 'account', ledger.earnings_account(p.id, a.ledger_asset_id),
@@ -194,7 +194,7 @@ _COLUMNS = """
            p.organization_id
       FROM catalog.publisher p
 """
-LOAD_ALL = Statement(_COLUMNS + "WHERE p.deleted_at IS NULL AND p.is_active", PublisherRow)
+LOAD_ALL = Statement(_COLUMNS + "WHERE p.deleted_at IS NULL AND p.is_active AND NOT p.suspended", PublisherRow)
 LOAD_ONE = Statement(_COLUMNS + "WHERE p.id = $1", PublisherRow)
 
 

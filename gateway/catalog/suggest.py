@@ -58,7 +58,7 @@ FIND_HITS = Statement(
            CASE WHEN p.search @@ word.in_name THEN 'A' WHEN p.search @@ word.in_capabilities THEN 'B'
                 ELSE 'C' END AS field
       FROM word JOIN catalog.publisher p ON p.search @@ word.any_field
-     WHERE numnode(word.any_field) > 0 AND p.is_active AND p.deleted_at IS NULL
+     WHERE numnode(word.any_field) > 0 AND p.is_active AND NOT p.suspended AND p.deleted_at IS NULL
      ORDER BY field, p.id LIMIT $2
     """,
     Hit,
@@ -67,12 +67,13 @@ MEANINGFUL = Statement(
     "SELECT w FROM unnest($1::text[]) AS w WHERE numnode(to_tsquery('english', w)) > 0", str, scalar=True
 )
 COUNT_ACTIVE = Statement(
-    "SELECT count(*) FROM catalog.publisher WHERE is_active AND deleted_at IS NULL", int, scalar=True
+    "SELECT count(*) FROM catalog.publisher WHERE is_active AND NOT suspended AND deleted_at IS NULL", int, scalar=True
 )
 # Words as sellers write them, to correct misspellings by; bounded, because a catalog can be large.
 VOCABULARY = Statement(
     """
-    SELECT DISTINCT w FROM (SELECT search_text FROM catalog.publisher WHERE is_active AND deleted_at IS NULL
+    SELECT DISTINCT w FROM (SELECT search_text FROM catalog.publisher
+                             WHERE is_active AND NOT suspended AND deleted_at IS NULL
                              ORDER BY created_at DESC LIMIT 2000) p,
            LATERAL regexp_split_to_table(p.search_text, '[^[:alnum:]]+') AS w
      WHERE length(w) BETWEEN 4 AND 30 LIMIT 20000

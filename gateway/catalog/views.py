@@ -55,6 +55,7 @@ def owner_view(publisher: Publisher, public_url: str) -> dict[str, Any]:
         "wallet_address": record.wallet_address,
         "wallet_network_id": record.wallet_network_id,
         "is_active": record.is_active,
+        "suspension": record.suspension,
         "is_verified": record.is_verified,
         "verification_expires_at": None,
         "created_at": record.created_at,
@@ -72,7 +73,7 @@ def store_view(publisher: Publisher, public_url: str) -> dict[str, Any]:
     document = publisher.record.document
     prices = call_prices(document, publisher.pricing)
     seen = for_buyers(document, sells_unpriced=prices is not None and prices.sells("POST"))
-    kept = {"upstream_headers": {}, SEEN: seen}
+    kept = {"upstream_headers": {}, "suspension": None, SEEN: seen}
     return {**shown, **dict.fromkeys(OWNER_ONLY), **kept}
 
 

@@ -65,6 +65,11 @@ def operating() -> AbstractContextManager[Origin]:
     return acting(Origin("operator", credential_type="command_line", user_agent=f"tollway, {getpass.getuser()}"))
 
 
+def operator_name() -> str:
+    """Return who acts at this machine, as operators are named: TOLLWAY_SECRETS_OPERATOR_TOKENS should agree."""
+    return getpass.getuser().lower()
+
+
 def on_connection(work: Callable[[Connection], Awaitable[Result]]) -> Result:
     """Let the operator do something in one transaction of that gateway's database, and return what comes of it."""
 

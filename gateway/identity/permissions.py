@@ -19,6 +19,7 @@ from gateway.database.pool import Connection
 from gateway.database.statement import Statement
 from gateway.errors import Forbidden
 from gateway.identity.principals import Principal
+from gateway.suspensions import Suspension
 
 
 class Permission(StrEnum):
@@ -141,6 +142,7 @@ class Standing:
     role: str
     custom: str | None
     permissions: list[str] | None
+    suspension: dict[str, str] | None
 
     @property
     def name(self) -> str:
@@ -157,7 +159,8 @@ class Standing:
 
 STANDING = Statement(
     """
-    SELECT m.role, r.name AS custom, r.permissions
+    SELECT m.role, r.name AS custom, r.permissions,
+           identity.suspension_of(NULL, NULL, m.organization_id) AS suspension
       FROM identity.membership m
       JOIN identity.organization o ON o.id = m.organization_id
       LEFT JOIN identity.role r ON r.id = m.role_id
@@ -176,11 +179,11 @@ class StandingIn(Standing):
 
 STANDINGS = Statement(
     """
-    SELECT m.role, r.name AS custom, r.permissions, m.organization_id
+    SELECT m.role, r.name AS custom, r.permissions, NULL::jsonb AS suspension, m.organization_id
       FROM identity.membership m
       JOIN identity.organization o ON o.id = m.organization_id
       LEFT JOIN identity.role r ON r.id = m.role_id
-     WHERE m.account_id = $1 AND o.deleted_at IS NULL
+     WHERE m.account_id = $1 AND o.deleted_at IS NULL AND identity.suspension_of(NULL, NULL, o.id) IS NULL
     """,
     StandingIn,
 )
@@ -219,8 +222,11 @@ def out_of_scope(right: Permission | AccountRight) -> Forbidden:
 def demand_right(caller: Principal, right: AccountRight) -> None:
     """Raise Forbidden for an API key that may not do something for its account.
 
-    A key of a shared organization does not manage the account that made it: it could become more than it is.
+    A key of a shared organization does not manage the account that made it: it could become more than it is. Raises
+    Suspended where money would be spent out of a suspended wallet.
     """
+    if caller.frozen is not None and right is AccountRight.BUY:
+        raise caller.frozen.refusal()
     if caller.scopes is not None and right.value not in caller.scopes:
         raise out_of_scope(right)
     if caller.confined and right is AccountRight.ACCOUNT_MANAGE:
@@ -252,12 +258,18 @@ def granted_scopes(maker: Member, asked: Collection[str] | None, *, confined: bo
 
 
 async def membership(connection: Connection, caller: Principal, organization_id: UUID) -> Member:
-    """Return the caller as a member of an organization. Raises Forbidden, also for an unknown organization."""
+    """Return the caller as a member of an organization. Raises Forbidden, also for an unknown organization.
+
+    Raises Suspended for a suspended one: its members are told why it does nothing.
+    """
     if caller.confined and caller.organization_id != organization_id:
         raise Forbidden("This API key belongs to another organization, and acts in no other one.")
     standing = await STANDING.first(connection, organization_id, caller.account_id)
     if standing is None:
         raise Forbidden("You are not a member of this organization.")
+    suspension = Suspension.read(standing.suspension)
+    if suspension is not None:
+        raise suspension.refusal()
     held = standing.held
     if caller.scopes is not None:
         held = frozenset(one for one in held if one.value in caller.scopes)

@@ -27,6 +27,7 @@ from gateway.identity import budgets
 from gateway.identity.budgets import KeyBudget
 from gateway.identity.clients import Network
 from gateway.plans import Plan, Plans
+from gateway.suspensions import Suspension
 
 KEY = re.compile(r"seren_([0-9a-f]{16})_([A-Za-z0-9]{43})", re.ASCII)
 ACCESS_PREFIX = "seren_access_"
@@ -62,6 +63,8 @@ class Principal:
     confined: bool = False
     addresses: tuple[Network, ...] | None = None
     plan: Plan | None = None
+    frozen: Suspension | None = None
+    """The suspension of its wallet: it buys nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,8 @@ class KeyRecord:
     plan_id: UUID | None
     plan_terms: dict[str, Any] | None
     plan_ends_at: datetime | None
+    suspension: dict[str, str] | None
+    frozen: dict[str, str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +104,16 @@ class _Entry:
     record: KeyRecord | None
     principal: Principal | None
     loaded: float
+    suspension: Suspension | None = None
 
 
 FIND_KEY = Statement(
     """
     SELECT k.id AS api_key_id, k.key_id, k.secret_hash, k.organization_id, k.account_id, a.name, a.kind, k.expires_at,
            k.budget, k.scopes, NOT (o.is_personal AND o.created_by = k.account_id) AS confined, k.addresses,
-           p.plan_id, p.terms AS plan_terms, p.ends_at AS plan_ends_at
+           p.plan_id, p.terms AS plan_terms, p.ends_at AS plan_ends_at,
+           identity.suspension_of(k.id, k.account_id, k.organization_id) AS suspension,
+           identity.suspension_of_wallet(k.account_id) AS frozen
       FROM identity.api_key k
       JOIN identity.account a ON a.id = k.account_id
       JOIN identity.organization o ON o.id = k.organization_id
@@ -167,7 +175,10 @@ class Identities:
         self.misses = 0
 
     async def resolve(self, authorization: str | None) -> Principal:
-        """Return the principal of an Authorization field value. Raises Unauthenticated; all failures read alike."""
+        """Return the principal of an Authorization field value. Raises Unauthenticated; all failures read alike.
+
+        Raises Suspended for a good key that an operator has stopped: its holder is told why.
+        """
         if authorization is None:
             raise Unauthenticated(
                 "This needs an API key: send `Authorization: Bearer seren_…`. POST /auth/agent makes one."
@@ -190,8 +201,22 @@ class Identities:
             raise refused_key()
         if record.expires_at is not None and record.expires_at <= datetime.now(UTC):
             raise refused_key()
+        if entry.suspension is not None:
+            raise entry.suspension.refusal()
         self._used.add(key_id)
         return entry.principal
+
+    async def suspended(self, key_id: str) -> bool:
+        """Return whether a key is suspended, by itself or with its account or organization."""
+        entry = self._entries.get(key_id)
+        if entry is None or self._is_old(entry):
+            entry = await self._load(key_id)
+        return entry.suspension is not None or (entry.principal is not None and entry.principal.frozen is not None)
+
+    @property
+    def changes(self) -> int:
+        """Return a number that grows with each change that the cache was told of."""
+        return self._changes
 
     def forget(self, key_id: str | None = None) -> None:
         """Drop one key, or all of them, from the cache."""
@@ -272,9 +297,11 @@ class Identities:
                 record.account_id, record.organization_id, record.api_key_id, record.key_id, record.name, record.kind,
                 budgets.read(record.budget), scopes=scopes, confined=record.confined,
                 addresses=None if record.addresses is None else tuple(record.addresses), plan=self._plan_of(record),
+                frozen=Suspension.read(record.frozen),
             )  # fmt: skip
             started = self._until_plan_ends(started, record)
-        entry = _Entry(record, principal, started)
+        suspension = None if record is None else Suspension.read(record.suspension)
+        entry = _Entry(record, principal, started, suspension)
         if changes != self._changes:  # maybe of this key, after it was read: it serves this once
             return entry
         if len(self._entries) >= CACHE_SIZE:

@@ -20,6 +20,7 @@ from gateway.identity.api_keys import demand_unbound
 from gateway.identity.budgets import KeyBudget
 from gateway.identity.organizations import default_of
 from gateway.identity.principals import Principal
+from gateway.suspensions import demand_account
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +88,16 @@ async def set_up(database: Database, caller: Principal, email: str | None, *, ch
 async def recover(database: Database, code: str) -> Recovered:
     """Exchange a recovery code for a new key and a new code; every old key dies, and its budget lives on.
 
-    Raises codes.CodeRefused for a text that cannot be a code, Unauthenticated for a wrong or used one.
+    Raises codes.CodeRefused for a text that cannot be a code, Unauthenticated for a wrong or used one, Suspended where
+    the account or its organization is; then the code is as good as before.
     """
     digest, fresh = codes.recovery_hash(code), codes.new_recovery_code()
     async with database.transaction() as connection:
         account_id = await USE_CODE.first(connection, digest, codes.recovery_hash(fresh))
         if account_id is None:
             raise Unauthenticated("This recovery code is unknown or has been used.")
+        home = await default_of(connection, account_id)
+        await demand_account(connection, account_id, home.id if home else None)
         await REVOKE_ALL_KEYS.run(connection, account_id)
         budget = await CARRIED_BUDGET.first(connection, account_id)
         armed = await _rearm(connection, await load(connection, account_id), budget)

@@ -22,6 +22,7 @@ from gateway.identity.tokens import TokenKind, hash_of, new_token
 from gateway.identity.trail import note
 from gateway.ids import uuid7
 from gateway.settings import SessionSettings
+from gateway.suspensions import Suspension, demand_account
 
 EndedBy = Literal["logout", "revoked", "reuse", "password"]
 KEEP_ENDED = timedelta(days=30)
@@ -81,6 +82,8 @@ class _Found:
     name: str
     kind: str
     idle: bool
+    suspension: dict[str, str] | None
+    frozen: dict[str, str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,8 @@ FIND_ACCESS = Statement(
     SELECT s.id AS session_id, s.account_id, a.name, a.kind, s.last_active_at < now() - interval '1 minute' AS idle,
            coalesce((SELECT o.id FROM identity.membership m JOIN identity.organization o ON o.id = m.organization_id
                       WHERE m.account_id = a.id AND o.deleted_at IS NULL
-                      ORDER BY o.is_personal DESC, m.created_at, o.id LIMIT 1), a.id) AS organization_id
+                      ORDER BY o.is_personal DESC, m.created_at, o.id LIMIT 1), a.id) AS organization_id,
+           identity.suspension_of(NULL, a.id, NULL) AS suspension, identity.suspension_of_wallet(a.id) AS frozen
       FROM identity.session_token t
       JOIN identity.session s ON s.id = t.session_id
       JOIN identity.account a ON a.id = s.account_id
@@ -179,7 +183,11 @@ def refused_login() -> Unauthenticated:
 
 
 async def open_session(connection: Connection, account_id: UUID, client: Client, lifetimes: Lifetimes) -> Opened:
-    """Open a session. Nothing that the client brought along has a part in it, so none can be planted on somebody."""
+    """Open a session. Nothing that the client brought along has a part in it, so none can be planted on somebody.
+
+    Raises Suspended: whoever has proven to be the account's owner is told why it opens nothing.
+    """
+    await demand_account(connection, account_id)
     session_id = uuid7()
     await INSERT_SESSION.run(
         connection, session_id, account_id, lifetimes.session, client.ip_address, client.user_agent
@@ -188,13 +196,17 @@ async def open_session(connection: Connection, account_id: UUID, client: Client,
 
 
 async def refresh(database: Database, token: str, lifetimes: Lifetimes) -> Opened:
-    """Return the next pair of tokens for a refresh token. A used one ends its session. Raises Unauthenticated."""
+    """Return the next pair of tokens for a refresh token. A used one ends its session.
+
+    Raises Unauthenticated, or Suspended; then the token is as good as before.
+    """
     digest = hash_of(TokenKind.REFRESH, token)
     if digest is None:
         raise refused_login()
     async with database.transaction() as connection:
         shown = await LOCK_REFRESH.first(connection, digest)
         if shown is not None and not shown.used:
+            await demand_account(connection, shown.account_id)
             await USE_REFRESH.run(connection, digest)
             await REFRESHED.run(connection, shown.session_id)
             return await _new_pair(connection, shown.session_id, shown.account_id, shown.lasts, lifetimes)
@@ -206,18 +218,21 @@ async def refresh(database: Database, token: str, lifetimes: Lifetimes) -> Opene
 
 
 async def principal_of(database: Database, token: str) -> Principal:
-    """Return who an access token belongs to. Raises Unauthenticated; all failures read alike."""
+    """Return who an access token belongs to. Raises Unauthenticated; all failures read alike. Raises Suspended."""
     digest = hash_of(TokenKind.ACCESS, token)
     found = None if digest is None else await database.read(lambda connection: FIND_ACCESS.first(connection, digest))
     if found is None:
         raise refused_login()
+    suspension = Suspension.read(found.suspension)
+    if suspension is not None:
+        raise suspension.refusal()
     if found.idle:
         async with database.acquire() as connection:
             await TOUCH.run(connection, found.session_id)
     # A session stands where a key does: limits count by it, and as a key it is nobody's.
     return Principal(
         found.account_id, found.organization_id, found.session_id, f"session-{found.session_id.hex}", found.name,
-        found.kind, session_id=found.session_id,
+        found.kind, session_id=found.session_id, frozen=Suspension.read(found.frozen),
     )  # fmt: skip
 
 

@@ -44,6 +44,11 @@ async def open_account(connection: Connection, network: str, address: bytes) -> 
     return account_id
 
 
+def address_in(principal: Principal) -> bytes:
+    """Return the address of a wallet that has proven itself."""
+    return bytes.fromhex(principal.name.rpartition(":0x")[2])
+
+
 def principal_of(network: str, address: bytes) -> Principal:
     """Return who has proven to hold a wallet. Limits count by its account id."""
     account_id, name = account_of(network, address), caip10(network, address)

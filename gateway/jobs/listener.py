@@ -20,12 +20,14 @@ from gateway.database.statement import Command
 from gateway.errors import Unavailable
 from gateway.identity.principals import Identities
 from gateway.settings import DatabaseSettings
+from gateway.suspensions import SuspendedWallets
 from gateway.upstreams.auth.callers import CallersTokens
 
 log = logging.getLogger(__name__)
 
 CATALOG, IDENTITY, OAUTH = "tollway_catalog", "tollway_identity", "tollway_oauth"
 NOTIFY = Command("SELECT pg_notify($1, '')")
+WALLET = "wallet:"  # what the identity channel says of an address on a chain
 CHECK_SECONDS = 2.0
 PING_SECONDS = 1.0
 PROOF_SECONDS = 5.0
@@ -43,15 +45,19 @@ class Listener:
         database: Database,
         catalog: Catalog,
         identities: Identities,
+        wallets: SuspendedWallets,
         callers: CallersTokens,
     ) -> None:
         self._held = Held(settings.direct, self._listen)
         self._database = database
         self._catalog = catalog
         self._identities = identities
+        self._wallets = wallets
+        self._reread = False
         self._changed: dict[UUID, None] = {}  # read in the order in which they changed
         self._callers = callers
         self._refresher: asyncio.Task[None] | None = None
+        self._reader: asyncio.Task[None] | None = None  # of suspended wallets
 
     async def check(self) -> None:
         """Make sure that we hear; raises what the database raises when we do not."""
@@ -64,15 +70,17 @@ class Listener:
             raise
 
     async def poll(self) -> None:
-        """Read the catalog while nobody tells what changes. Raises what the database raises."""
+        """Read the catalog and suspended wallets while nobody tells what changes. Raises what the database raises."""
         if not self._catalog.listening:
             await self._catalog.load()
+            await self._wallets.load()
 
     async def stop(self) -> None:
         """Stop listening."""
         self._trust(heard=False)
-        if self._refresher is not None:
-            self._refresher.cancel()
+        for task in (self._refresher, self._reader):
+            if task is not None:
+                task.cancel()
         await self._held.close()
 
     async def _listen(self, connection: Connection) -> None:
@@ -83,6 +91,7 @@ class Listener:
         connection.add_termination_listener(self._lost)
         # Only now nothing can be missed; what was missed before is read again.
         await self._catalog.load()
+        await self._wallets.load()
         self._identities.forget()
         self._callers.forget()
         self._trust(heard=True)
@@ -115,6 +124,11 @@ class Listener:
         self._callers.listening = heard
 
     def _identity_changed(self, _connection: Connection, _pid: int, _channel: str, payload: str) -> None:
+        if payload.startswith(WALLET):
+            self._reread = True
+            if self._reader is None or self._reader.done():
+                self._reader = asyncio.get_running_loop().create_task(self._read_wallets())
+            return
         self._identities.told(payload)
 
     def _oauth_changed(self, _connection: Connection, _pid: int, _channel: str, payload: str) -> None:
@@ -125,6 +139,20 @@ class Listener:
         if self._refresher is None or self._refresher.done():
             self._refresher = asyncio.get_running_loop().create_task(self._refresh())
 
+    async def _read_wallets(self) -> None:
+        while self._reread:
+            self._reread = False
+            try:
+                await self._wallets.load()
+            except (*LOST, Unavailable) as error:
+                log.warning("suspended wallets were not read (%s); everything is read again", type(error).__name__)
+                self._distrust()
+                return
+
+    def _distrust(self) -> None:
+        self._held.drop()  # the next check reconnects and loads all
+        self._trust(heard=False)
+
     async def _refresh(self) -> None:
         while self._changed:
             publisher_id = next(iter(self._changed))
@@ -133,6 +161,5 @@ class Listener:
                 await self._catalog.refresh(publisher_id)
             except (*LOST, Unavailable) as error:
                 log.warning("catalog refresh failed (%s); everything is read again", type(error).__name__)
-                self._held.drop()  # the next check reconnects and loads all
-                self._trust(heard=False)
+                self._distrust()
                 return

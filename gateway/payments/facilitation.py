@@ -29,6 +29,7 @@ from gateway.payments.x402.offer import PaymentKinds
 from gateway.payments.x402.reasons import PaymentRefused, Reason
 from gateway.payments.x402.verify import Verified, verify
 from gateway.payments.x402.wire import malformed, parse
+from gateway.suspensions import SuspendedWallets
 
 MAX_BODY = 65_536
 NOTHING = Booking(kind="none")
@@ -104,7 +105,7 @@ class Facilitation:
 
     def __init__(
         self, database: Database, settlements: Settlements, kinds: PaymentKinds, examiner: Examiner,
-        worker: Callable[[], int | None], wait: float,
+        worker: Callable[[], int | None], wait: float, suspended: SuspendedWallets,
     ) -> None:  # fmt: skip
         self._database = database
         self._settlements = settlements
@@ -112,6 +113,7 @@ class Facilitation:
         self._examiner = examiner
         self._worker = worker
         self._wait = wait
+        self._suspended = suspended
         self._treasuries = {(name, chain.treasury) for name, chain in settlements.chains.items()}
 
     def supported(self) -> dict[str, Any]:
@@ -174,6 +176,8 @@ class Facilitation:
     async def _verified(self, asked: Asked) -> tuple[Status | None, Verified]:
         """Return the payment, if it is one, and what became of it if it was claimed before. Raises PaymentRefused."""
         known = await recall(self._settlements, asked.offer.kind, asked.terms)
+        if known is None and self._suspended.find(asked.terms.payer) is not None:  # what was begun goes on
+            raise PaymentRefused(Reason.PAYER, "this facilitator settles no payments of this wallet")
         return known, verify(asked.taken, asked.terms, [asked.offer], None, moment(asked.terms, known))
 
     async def _still_owed(self, known: Status, requester: Requester) -> None:

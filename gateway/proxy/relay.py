@@ -55,7 +55,7 @@ class Relay:
     def __init__(
         self, exchange: Exchange, receive: Receive, send: Send, upstream: UpstreamSocket, bounds: Bounds
     ) -> None:
-        self._exchange, self._receive, self._send = exchange, receive, send
+        self.exchange, self._receive, self._send = exchange, receive, send
         self._upstream, self._bounds = upstream, bounds
         loop = asyncio.get_running_loop()
         self._clock = loop.time
@@ -95,7 +95,7 @@ class Relay:
         try:
             await direction()
         except Exception:
-            log.exception("connection failed", extra=of(self._exchange.id))
+            log.exception("connection failed", extra=of(self.exchange.id))
             self.end(both("delivered", INTERNAL, "something failed on our side"))
 
     async def _to_upstream(self) -> None:
@@ -115,7 +115,7 @@ class Relay:
                 told = Closed(TOO_BIG, f"a message may have at most {self._bounds.max_message} bytes")
                 self.end(End("delivered", told, Closed(GOING_AWAY, "the client sent too large a message")))
                 return
-            self._exchange.bytes_in += size
+            self.exchange.bytes_in += size
             self._active = self._passing = self._clock()
             try:
                 await self._upstream.send(content)
@@ -143,7 +143,7 @@ class Relay:
                 continue
             self._active = self._giving = self._clock()
             text = isinstance(message, str)
-            self._exchange.gave_out(message.encode() if isinstance(message, str) else message)
+            self.exchange.gave_out(message.encode() if isinstance(message, str) else message)
             try:
                 await self._send({"type": "websocket.send", "text" if text else "bytes": message})
             except GONE:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from time import monotonic
+from uuid import UUID
 
 from gateway.billing.prepaid_credits import Ending
 from gateway.catalog.snapshot import Publisher
@@ -26,6 +27,7 @@ from gateway.errors import (
 )
 from gateway.faults import ARMED, act
 from gateway.identity.clients import client_address
+from gateway.identity.wallets import KIND, address_in
 from gateway.proxy.cut import cut_connection
 from gateway.proxy.deliver import response_headers
 from gateway.proxy.destination import Destination
@@ -38,9 +40,10 @@ from gateway.proxy.onchain import hold
 from gateway.proxy.onchain.rail import OnchainRail
 from gateway.proxy.pipeline import Pipeline, Truncated
 from gateway.proxy.problems import answer_problem
-from gateway.proxy.relay import Bounds, Relay
+from gateway.proxy.relay import Bounds, Relay, both
 from gateway.proxy.settle import settle
 from gateway.settings import WebSocketSettings
+from gateway.suspensions import SUSPENDED_PUBLISHERS
 from gateway.upstreams.http.errors import UpstreamError
 from gateway.upstreams.http.timeouts import Timeouts
 from gateway.upstreams.origin import Lane
@@ -63,6 +66,7 @@ class Places:
     held: Counter[str] = field(default_factory=Counter[str])
     relays: set[Relay] = field(default_factory=set[Relay])
     closed: bool = False  # the worker stops
+    changes: tuple[int, int, int] = (-1, -1, -1)  # of keys, publishers and wallets at the last look for suspended ones
 
     def take(self, who: str, settings: WebSocketSettings) -> None:
         """Hold one more place. Raises Unavailable or RateLimited."""
@@ -206,6 +210,32 @@ class SocketPipeline(Pipeline):
         if ARMED == "forward.after":
             await act()
         return upstream
+
+    async def end_suspended(self) -> None:
+        """End connections whose publisher, key or wallet was suspended; looks only when something was changed."""
+        services, relays = self.services, self.places.relays
+        changes = (services.identities.changes, services.catalog.reloads, services.suspended_wallets.changes)
+        if not relays or (services.identities.listening and changes == self.places.changes):
+            return
+        gone = {relay.exchange.sold.id for relay in relays if services.catalog.find(relay.exchange.sold.slug) is None}
+        suspended: set[UUID] = set()
+        if gone:
+            found = await services.database.read(lambda connection: SUSPENDED_PUBLISHERS.all(connection, list(gone)))
+            suspended.update(found)
+        for relay in list(relays):
+            if relay.exchange.sold.id in suspended or await self._payer_suspended(relay.exchange):
+                relay.end(both("delivered", POLICY_VIOLATION, "suspended"))
+        self.places.changes = changes
+
+    async def _payer_suspended(self, exchange: Exchange) -> bool:
+        payment, principal = exchange.payment, exchange.principal
+        if payment is not None and self.services.suspended_wallets.find(payment.payer) is not None:
+            return True
+        if principal is None or principal.session_id is not None:
+            return False
+        if principal.kind == KIND:
+            return self.services.suspended_wallets.find(address_in(principal)) is not None
+        return await self.services.identities.suspended(principal.key_id)
 
     def restart(self) -> None:
         """End every connection because this process stops, and take no new one."""

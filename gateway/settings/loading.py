@@ -29,7 +29,7 @@ SHORT_NAMES = {
 
 SECRET_FIELDS = {
     ("database", "url"), ("database", "direct_url"), ("redis", "url"),
-    ("secrets", "keys"), ("secrets", "operator_token"), ("smtp", "password"),
+    ("secrets", "keys"), ("secrets", "operator_token"), ("secrets", "operator_tokens"), ("smtp", "password"),
     ("stripe", "secret_key"), ("stripe", "webhook_secrets"),
 }  # fmt: skip
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from gateway import named_tokens
 from gateway.countries import COUNTRIES
 from gateway.settings.base import Seconds, Section
 
@@ -117,18 +118,29 @@ class InvoiceSettings(Section):
 class SecretSettings(Section):
     """`keys` encrypt publishers' credentials at rest and sign receipts: 'id:base64(32 bytes)', the first is current.
 
-    `operator_token` opens the operator's part of the API; empty closes it.
+    `operator_token` opens the operators' part of the API, and so does each of `operator_tokens` (alice:…,bob:…), which
+    tells who it is; without any it is closed.
     """
 
     keys: str = ""
     operator_token: str = ""
+    operator_tokens: str = ""
 
     @field_validator("operator_token")
     @classmethod
     def _long_enough(cls, value: str) -> str:
-        if value and len(value) < 24:
-            raise ValueError("must have at least 24 characters")
-        return value
+        return named_tokens.checked(value)
+
+    @field_validator("operator_tokens")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        return value if named_tokens.read(value) else ""
+
+    @property
+    def operators(self) -> dict[str, str]:
+        """Return every operator's token by its name."""
+        shared = {named_tokens.SHARED: self.operator_token} if self.operator_token else {}
+        return {**shared, **named_tokens.read(self.operator_tokens)}
 
 
 class SessionSettings(Section):

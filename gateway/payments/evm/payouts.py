@@ -54,7 +54,9 @@ class Waiting:
 
 _PAYOUT = """
     SELECT p.id, p.organization_id, p.publisher_id, p.network, p.token, a.symbol, a.decimals, p.destination, p.amount,
-           p.state, p.reason, p.short, p.state = 'queued' AND p.needs_approval AND p.approved_by IS NULL AS unapproved,
+           p.state, CASE WHEN p.state = 'queued' AND NOT chain.may_pay_out(p.publisher_id, p.destination)
+                         THEN 'suspended' ELSE p.reason END AS reason,
+           p.short, p.state = 'queued' AND p.needs_approval AND p.approved_by IS NULL AS unapproved,
            p.tries, p.sending_id, s.status AS sending_status, s.sender, s.nonce, s.mined_transaction, s.block_hash
       FROM chain.payout p JOIN catalog.asset a ON a.id = p.asset_id LEFT JOIN chain.sending s ON s.id = p.sending_id
 """
@@ -77,7 +79,7 @@ PAYABLE = Statement(
     _PAYOUT
     + """
      WHERE p.network = $1 AND p.state = 'queued' AND (NOT p.needs_approval OR p.approved_by IS NOT NULL)
-       AND p.check_at <= now() AND p.free_at <= now()
+       AND p.check_at <= now() AND p.free_at <= now() AND chain.may_pay_out(p.publisher_id, p.destination)
      ORDER BY p.id LIMIT $2
     """,
     Payout,
@@ -86,6 +88,7 @@ CARRY_PAYOUT = Command(
     """
     UPDATE chain.payout SET state = 'processing', sending_id = $2, reason = NULL, short = NULL
      WHERE id = $1 AND state = 'queued' AND (NOT needs_approval OR approved_by IS NOT NULL) AND free_at <= now()
+       AND chain.may_pay_out(publisher_id, destination)
     """
 )
 WAIT = Command(

@@ -40,6 +40,8 @@ class Reason(StrEnum):
     TRANSACTION_FAILED = "transaction_failed"
     PENDING = "settlement_pending"
 
+    PAYER = "payer_not_accepted"  # ours: an operator has suspended the wallet
+
 
 class PaymentRefused(Exception):
     """A payment is not accepted. `detail` says what is wrong and what to do, for the payer; it holds no secret."""

@@ -105,6 +105,7 @@ class OnchainRail:
     async def authorize(self, exchange: Exchange, taken: Taken) -> CallPayment:
         """Reserve the payment, and settle it first where that is the policy. Raises Declined or another Problem."""
         examined = await self._examine(exchange, taken)
+        self.services.suspended_wallets.demand(examined.terms.payer)  # who has signed is told why
         self.services.ledger.begin(exchange.id)
         payment = CallPayment(
             self.services, self.deliveries, exchange.id, taken.sale, taken.presented.taken.version,
