@@ -56,6 +56,8 @@ OF_PEOPLE = "tests/people/test_trail.py::test_what_people_do_is_in_the_log"
 OF_CHARGES = "tests/admin_api/test_charges.py::test_both_sides_hear_of_it_and_the_publishers_log_has_it"
 OF_PAYOUTS = "tests/admin_api/test_payouts.py::test_what_is_queued_can_be_cancelled_once_and_all_of_it_is_in_the_log"
 OF_METHODS = "tests/payments/stripe/test_payment_methods.py::test_what_is_done_is_in_the_log"
+OF_OPERATORS = "tests/operators/test_suspensions.py"
+OF_OPERATORS += "::test_a_suspended_publisher_sells_nothing_until_an_operator_restores_it"
 PROVEN = {
     "create_org_publisher_payout": OF_PAYOUTS,
     "create_payout": OF_PAYOUTS,
@@ -104,6 +106,8 @@ PROVEN = {
     "delete_payment_method": OF_METHODS,
     "claim_payment_method_bonus": OF_METHODS,
     "create_deposit": "tests/payments/stripe/test_deposits.py::test_the_log_and_webhooks_hear_of_it",
+    "suspend": OF_OPERATORS,
+    "restore": OF_OPERATORS,
     "resolve_exchange": "tests/faults/test_resolutions.py::test_an_operator_resolves_by_command_and_over_http",
 }
 

@@ -163,6 +163,8 @@ EXPECTED = {
     "add_ip_to_allow_list": 409,  # it would shut out who asks from here
     "reset_ip_allow_list": 409,
     "resolve_exchange": 404,
+    "suspend": 404,
+    "restore": 404,
     "void_invoice": 404,
     "create_charge": 403,  # no operator has named the publisher
     "refund_charge": 404,

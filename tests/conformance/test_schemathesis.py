@@ -50,6 +50,8 @@ MAY_FAIL = {
     "POST /billing/invoices/{id}/pay": "there is no invoice",
     "POST /billing/invoices/generate": "it is the operator's",
     "POST /operator/exchanges/{exchange_id}/resolve": "nothing is open",
+    "POST /operator/suspensions": "names cannot be guessed",
+    "POST /operator/suspensions/restore": "nothing is suspended",
     "POST /billing/publishers/{slug}/charges": "no operator has named a first-party service",
     "GET /billing/publishers/{slug}/charges/{charge_id}": "nothing was charged",
     "POST /billing/publishers/{slug}/charges/{charge_id}/refund": "nothing was charged",
