@@ -223,6 +223,7 @@ class PublisherResponse(Answer):
     max_connections: Annotated[int | None, EXTENSION]
     connect_retries: Annotated[int | None, EXTENSION]
     refund_on_status: Annotated[list[str], EXTENSION]
+    charge_on_status: Annotated[list[str], EXTENSION]
     refund_rules: Annotated[dict[str, Any] | None, EXTENSION]
     websocket_enabled: Annotated[bool, EXTENSION]
     ready: Annotated[bool, EXTENSION] = False

@@ -4,14 +4,16 @@
     shortfall:      402 with the prepaid accept, nothing moves, the upstream is never touched
 
 The refund rule (docs/who-pays.md has the table): no charge when the upstream was not reached, timed out before its
-first byte, answered 5xx or a status that its publisher gives back, or broke off; a charge when it delivered, whatever
-the client did with it, and when the answer went on for as long as any answer may.
+first byte, answered 5xx, with a redirect or another status that its publisher gives back, or broke off; a charge when it
+delivered, whatever the client did with it, and when the answer went on for as long as any answer may.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
+
+from gateway.catalog.delivery import REDIRECTS
 
 Ending = Literal[
     "delivered",
@@ -44,11 +46,14 @@ class Settlement:
 def gives_back(status: int, refunded: frozenset[int] = NOTHING, judged: str | None = None) -> str | None:
     """Return why an answer costs nothing, or None.
 
-    `refunded` are the statuses that its publisher gives back, `judged` what its rules say of this answer.
+    `refunded` are the statuses that its publisher gives back, redirects among them unless it charges for them; `judged`
+    is what its rules say of this answer.
     """
     if status >= 500:
         return "upstream_5xx"
-    return "refund_on_status" if status in refunded else judged
+    if status in refunded:
+        return "redirect" if status in REDIRECTS else "refund_on_status"
+    return judged
 
 
 def settle(

@@ -1,8 +1,8 @@
 """How a publisher wants its calls delivered: time for each phase, calls at once, new tries, which answers cost nothing.
 
 Pure: the fields as requests have them, checks against the operator's bounds, and the compiled form of the hot path. An
-owner may only tighten what the operator allows and only add to what the refund rule gives back anyway (5xx). What does
-not live here: waiting (upstreams/http) and refunding (billing/).
+owner may only tighten what the operator allows, and add to what the refund rule gives back anyway (5xx). Redirects cost
+nothing unless the owner charges for them. What does not live here: waiting (upstreams/http) and refunding (billing/).
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from pricing.refund_rules import RefundRules
 SHORTEST = 0.05
 MAX_STATUSES = 64
 _STATUS = re.compile(r"[345](?:[0-9]{2}|xx)", re.ASCII | re.IGNORECASE)
+_REDIRECT = re.compile(r"3(?:[0-9]{2}|xx)", re.ASCII | re.IGNORECASE)
+# 304 is none: it answers the question whether something has changed, and what the caller has is still good.
+REDIRECTS = frozenset(range(300, 400)) - {304}
 # Field of a request: the phase whose default and maximum settings.proxy has.
 TIMEOUT_FIELDS: Mapping[str, str] = {
     "connect_timeout_seconds": "connect_timeout",
@@ -33,7 +36,7 @@ TIMEOUT_FIELDS: Mapping[str, str] = {
 class Refunds:
     """Which answers cost nothing beside failures: by their status, and by the rules that are judged."""
 
-    statuses: frozenset[int] = field(default_factory=frozenset[int])
+    statuses: frozenset[int] = REDIRECTS
     rules: RefundRules | None = None
     promised: Mapping[str, Any] | None = None
     """The rules as their owner wrote them, for whoever is about to pay; `free_when` says them in words."""
@@ -55,17 +58,27 @@ class DeliveryPolicy:
 
 def refund_statuses(values: Iterable[str]) -> list[str]:
     """Return statuses and classes such as "404" and "4xx" in normal form. Raises ValueError naming the wrong one."""
-    found: dict[str, None] = {}
+    return _statuses(
+        values,
+        _STATUS,
+        'use statuses from "300" to "599" or the classes "3xx", "4xx" and "5xx" (answers with 2xx were delivered)',
+    )
+
+
+def charged_statuses(values: Iterable[str]) -> list[str]:
+    """Return statuses of redirects, or their class, in normal form. Raises ValueError naming the wrong one."""
+    return _statuses(values, _REDIRECT, 'use statuses from "300" to "399" or the class "3xx"')
+
+
+def _statuses(values: Iterable[str], allowed: re.Pattern[str], hint: str) -> list[str]:
+    named: set[str] = set()
     for value in values:
-        if not _STATUS.fullmatch(value):
-            raise ValueError(
-                f'has {value[:20]!r}; use statuses from "300" to "599" or the classes "3xx", "4xx" and "5xx"'
-                " (answers with 2xx were delivered)"
-            )
-        found[value.lower()] = None
-    if len(found) > MAX_STATUSES:
+        if not allowed.fullmatch(value):
+            raise ValueError(f"has {value[:20]!r}; {hint}")
+        named.add(value.lower())
+    if len(named) > MAX_STATUSES:
         raise ValueError(f"must have at most {MAX_STATUSES} entries; use classes such as 4xx")
-    return sorted(found)
+    return sorted(named)
 
 
 def expand(statuses: Iterable[str]) -> frozenset[int]:
@@ -75,6 +88,12 @@ def expand(statuses: Iterable[str]) -> frozenset[int]:
         first = int(entry[0]) * 100
         named.update(range(first, first + 100) if entry.endswith("xx") else (int(entry),))
     return frozenset(named)
+
+
+def free_statuses(document: Mapping[str, Any]) -> frozenset[int]:
+    """Return the statuses that a publisher gives back: redirects that it does not charge for, and what it names."""
+    charged = expand(document.get("charge_on_status") or ())
+    return (REDIRECTS - charged) | expand(document.get("refund_on_status") or ())
 
 
 def check_bounds(changes: Mapping[str, Any], proxy: ProxySettings) -> None:
@@ -107,7 +126,7 @@ def compile_delivery(document: Mapping[str, Any]) -> DeliveryPolicy:
 def compile_refunds(document: Mapping[str, Any]) -> Refunds:
     """Return what a document with `refund_on_status` and `refund_rules` gives back."""
     return Refunds(
-        statuses=expand(document.get("refund_on_status") or ()),
+        statuses=free_statuses(document),
         rules=compile_rules(document),
         promised=document.get(FIELD) or None,
         free_when=free_when(document),
@@ -119,5 +138,5 @@ def refunds_of(definition: Mapping[str, Any], document: Mapping[str, Any]) -> Re
     chosen = {name: definition[name] for name in ("refund_on_status", FIELD) if definition.get(name) is not None}
     if not chosen:
         return None
-    own = {name: document.get(name) for name in ("refund_on_status", FIELD)}
+    own = {name: document.get(name) for name in ("refund_on_status", "charge_on_status", FIELD)}
     return compile_refunds({**own, **chosen})

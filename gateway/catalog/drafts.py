@@ -37,6 +37,7 @@ DOCUMENT_DEFAULTS: Mapping[str, Any] = {
     "requires_user_oauth": False,
     "ownership_tracking_enabled": False,
     "refund_on_status": [],
+    "charge_on_status": [],
     "websocket_enabled": False,
 }
 NOT_DOCUMENT = frozenset(

@@ -110,3 +110,6 @@ RefundRules = Annotated[Any, AfterValidator(refund_rules.refund_rules), EXTENSIO
 EndpointRefundRules = Annotated[Any, AfterValidator(refund_rules.endpoint_refund_rules), EXTENSION]
 UsagePrices = Annotated[Any, AfterValidator(metering.usage_prices), EXTENSION]
 RefundStatuses = Annotated[list[StrictStr], Field(max_length=200), AfterValidator(delivery.refund_statuses), EXTENSION]
+ChargedStatuses = Annotated[
+    list[StrictStr], Field(max_length=200), AfterValidator(delivery.charged_statuses), EXTENSION
+]

@@ -18,6 +18,7 @@ from gateway.catalog.fields import (
     AuthType,
     BaseUrl,
     BillingModel,
+    ChargedStatuses,
     Claims,
     Connections,
     CostHeader,
@@ -158,6 +159,7 @@ class DeliveryFields(RequestBody):
     max_connections: Connections | None = None
     connect_retries: Connections | None = None
     refund_on_status: RefundStatuses | None = None
+    charge_on_status: ChargedStatuses | None = None
     refund_rules: RefundRules = None
     websocket_enabled: Switch | None = None
 

@@ -17,21 +17,16 @@ from collections.abc import Awaitable, Callable
 from gateway.billing.prepaid_credits import Ending
 from gateway.billing.x402_passthrough import RETURNED
 from gateway.faults import ARMED, act
+from gateway.proxy.answer_fields import Kind, classify, with_public_urls
 from gateway.proxy.balances import balance_fields
 from gateway.proxy.dates import http_date
 from gateway.proxy.exchange import Exchange, HeaderPairs, Message
-from gateway.proxy.forward import HOP_BY_HOP, VIA, connection_options
+from gateway.proxy.forward import VIA, connection_options
 from gateway.proxy.held import HeldCall
 from gateway.proxy.problems import limit_fields
 from gateway.upstreams.http.errors import TotalTimeout, UpstreamError
 from gateway.upstreams.http.response import UpstreamResponse
 from pricing.money import format_amount
-
-# Said by us on every answer, so an upstream's own of these names are dropped: it cannot claim a cost.
-OURS = frozenset(
-    b"x-cost x-cost-max x-cost-asset x-cost-drawn x-balance x-balance-low x-budget-left x-request-id ratelimit"
-    b" ratelimit-policy idempotency-replayed payment-response x-payment-response".split()
-)
 
 SANDBOX = (b"content-security-policy", b"sandbox allow-scripts allow-forms")
 
@@ -318,16 +313,18 @@ def response_headers(exchange: Exchange, answer: UpstreamResponse, *, refunded: 
         # 204 must not have it (RFC 9110 section 8.6), 304 may, but a server below us would wait for that many bytes.
         listed |= {b"content-length"}
     headers: HeaderPairs = []
-    dated = False
+    dated = located = False
     for raw_name, value in answer.headers:
-        name = raw_name.lower()
-        if name in HOP_BY_HOP or name in listed:
+        name, kind = classify(raw_name)
+        if name in listed:
             continue
-        if name in OURS and not (relays and name in RETURNED):
-            continue
-        if name == b"date":
-            dated = True
+        if kind:  # few are special
+            if kind is Kind.DROPPED and not (relays and name in RETURNED):
+                continue
+            dated, located = dated or kind is Kind.DATE, located or kind is Kind.URL
         headers.append((name, value))
+    if located:
+        headers = with_public_urls(exchange, headers)
     if not dated:
         headers.append((b"date", http_date()))
     headers.append(VIA)

@@ -10,11 +10,13 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
+from urllib.parse import urlsplit
 
 from gateway.catalog.authentication import Authentication
 from gateway.catalog.snapshot import Publisher, Route
 from gateway.errors import UpstreamUnreachable
 from gateway.proxy.line import Line
+from gateway.proxy.locations import PublicPlace
 from gateway.settings import Settings
 from gateway.telemetry.metrics import Metrics
 from gateway.upstreams.auth.authenticator import Authenticator
@@ -33,8 +35,8 @@ Authenticate: TypeAlias = Callable[[Authentication, str], Authenticator]
 class Destination:
     """A publisher's server. `lane` is the pool key: the origin's, or the publisher's own when it bounds connections.
 
-    `calls` and `sockets` bound what is on its way at once, and `uploads` those of the calls whose body is not here yet;
-    `line` is of the calls that want to be among `calls`.
+    `public` is where callers see it. `calls` and `sockets` bound what is on its way at once, and `uploads` those of the
+    calls whose body is not here yet; `line` is of the calls that want to be among `calls`.
     """
 
     publisher: Publisher
@@ -48,6 +50,7 @@ class Destination:
     sockets: Turnstile
     uploads: Turnstile
     line: Line
+    public: PublicPlace
 
 
 class Destinations:
@@ -55,6 +58,7 @@ class Destinations:
 
     def __init__(self, settings: Settings, metrics: Metrics, authenticate: Authenticate) -> None:
         self._settings, self._metrics, self._authenticate = settings.proxy, metrics, authenticate
+        self._prefix = urlsplit(settings.public_url).path + "/publishers/"
         self._sockets = settings.websocket.connections
         it = settings.breaker
         self._policy = BreakerPolicy(it.failures, it.percent, it.calls, it.window, it.wait, it.wait_max)
@@ -97,7 +101,13 @@ class Destinations:
             known.sockets if known is not None and known.sockets.limit == sockets else Turnstile(sockets),
             known.uploads if known is not None and known.calls.limit == most else Turnstile(max(most // 2, 1)),
             known.line if known is not None else Line(self._settings.wait),
+            self._public(publisher, route, origin),
         )
+
+    def _public(self, publisher: Publisher, route: Route, origin: Origin) -> PublicPlace:
+        prefix = (self._prefix + publisher.slug).encode("ascii")
+        key_name = None if route.query is None else route.query[0]
+        return PublicPlace(origin, route.base_path, prefix, key_name, whole=not publisher.mcp)
 
     def _auth(self, publisher: Publisher, known: Destination | None) -> Authenticator | None:
         plan = publisher.authentication

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gateway.limits.policy import Verdict
     from gateway.proxy.allowance import Allowance
     from gateway.proxy.held import HeldCall
+    from gateway.proxy.destination import Destination
     from gateway.proxy.meter import Meter
     from gateway.proxy.onchain.payment import CallPayment
     from gateway.proxy.pace import Pace
@@ -106,6 +107,7 @@ class Exchange:
         "started",
         "status",
         "tiers",
+        "to",
         "upload_place",
     )
 
@@ -142,6 +144,7 @@ class Exchange:
         self.charge: ChargeVerdict | None = None  # authorize: set when money moved
         self.held: HeldCall | None = None  # authorize: set when the most that the call may cost is held
         self.payment: CallPayment | None = None  # authorize: set when a payment on a chain is reserved for this call
+        self.to: Destination | None = None  # forward: where it was sent
         self.status: int | None = None  # forward: what the upstream answered
         self.judged: str | None = None  # judge: why the publisher's rules give this answer back
         self.answered = 0  # deliver: the status that the caller got

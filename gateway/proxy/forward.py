@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from functools import lru_cache
 from typing import TypeAlias
-from urllib.parse import unquote_plus
 
 from gateway.billing.x402_passthrough import RELAYED
 from gateway.catalog.snapshot import Publisher, Route
@@ -19,6 +18,7 @@ from gateway.proxy.destination import Destination
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.identify import peer_address
 from gateway.proxy.judge import judges
+from gateway.proxy.locations import names_parameter
 from gateway.proxy.meter import NOT_ASKED
 from gateway.upstreams.auth.authenticator import Authenticator
 from gateway.upstreams.http.client import UpstreamClient
@@ -58,6 +58,7 @@ async def forward(
 
     `payment` is what the gateway pays for it with.
     """
+    exchange.to = to
     body = await request_body(exchange)
     headers = request_headers(exchange, to.publisher, to.route, to.origin, has_body=bool(body)) + payment
     auth = exchange.own or to.auth
@@ -131,16 +132,10 @@ def target(route: Route, path: bytes, query: bytes) -> bytes:
     if route.query is not None:
         name, key = route.query
         # The caller's parameter of this name is dropped: an upstream that reads the first would take theirs.
-        kept = [part for part in query.split(b"&") if not _names(part, name)] if query else []
+        kept = [part for part in query.split(b"&") if not names_parameter(part, name)] if query else []
         query = b"&".join([*kept, _query_pair(name, key)])
     full = route.base_path + path or b"/"
     return full + b"?" + query if query else full
-
-
-def _names(part: bytes, name: str) -> bool:
-    """Return whether some server would read a parameter of this name out of a part between ampersands."""
-    pieces = (piece.partition("=")[0] for piece in part.decode("latin-1").split(";"))
-    return any(unquote_plus(piece).strip().casefold() == name.casefold() for piece in pieces)
 
 
 @lru_cache(maxsize=8192)
@@ -188,13 +183,12 @@ def said_by_us(exchange: Exchange) -> HeaderPairs:
     fields = exchange.fields
     address = peer_address(exchange).encode("latin-1")
     scheme = str(exchange.scope.get("scheme", "http")).encode()
-    host = fields.get(b"host")
+    host = caller_host(exchange)
     if exchange.by_trusted_proxy:
         chain = fields.get(b"x-forwarded-for")
         address = chain + b", " + address if chain else address
         said = fields.get(b"x-forwarded-proto", b"").lower()
         scheme = said if said in (b"http", b"https") else scheme
-        host = fields.get(b"x-forwarded-host", host)
     passed = fields.get(b"via")
     via = (b"via", passed + b", 1.1 tollway") if passed else VIA
     headers: HeaderPairs = [via, (b"x-forwarded-for", address), (b"x-forwarded-proto", scheme)]
@@ -202,6 +196,12 @@ def said_by_us(exchange: Exchange) -> HeaderPairs:
         headers.append((b"x-forwarded-host", host))
     headers.append((b"x-request-id", str(exchange.id).encode()))
     return headers
+
+
+def caller_host(exchange: Exchange) -> bytes | None:
+    """Return the host that the caller has named, or a trusted proxy for it."""
+    host = exchange.fields.get(b"host")
+    return exchange.fields.get(b"x-forwarded-host", host) if exchange.by_trusted_proxy else host
 
 
 def connection_options(headers: HeaderPairs) -> frozenset[bytes]:

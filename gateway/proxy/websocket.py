@@ -246,6 +246,7 @@ class SocketPipeline(Pipeline):
     async def _dial(self, exchange: Exchange, to: Destination) -> UpstreamSocket:
         settings, times, caller = self.services.settings.websocket, to.timeouts, exchange.scope["caller"]
         most = to.lane.limit if isinstance(to.lane, Lane) else settings.connections
+        exchange.to = to
         headers = request_headers(exchange, to.publisher, to.route, to.origin, has_body=False)
         auth = exchange.own or to.auth
         if auth is not None:

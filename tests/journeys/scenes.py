@@ -254,8 +254,24 @@ async def _(stage: Stage) -> Seen:
 @row("redirect")
 async def _(stage: Stage) -> Seen:
     found = await stage.call("/307")
-    assert found.fields["location"] == "/ok"
+    assert found.fields["location"] == stage.path("/ok")
     return found
+
+
+@row("redirect-charged", charge_on_status=["307"])
+async def _(stage: Stage) -> Seen:
+    return await stage.call("/307")
+
+
+@row("redirect-with-key")
+async def _(stage: Stage) -> Seen:
+    assert (await stage.call("/307", "Idempotency-Key: k1")).cost == "0"
+    return await stage.call("/307", "Idempotency-Key: k1")
+
+
+@row("not-modified")
+async def _(stage: Stage) -> Seen:
+    return await stage.call("/304", 'If-None-Match: "v"')
 
 
 @row("client-error")

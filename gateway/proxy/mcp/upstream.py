@@ -31,6 +31,7 @@ class McpServer:
 
     def __init__(self, exchange: Exchange, client: UpstreamClient, to: Destination) -> None:
         self._exchange, self._client, self.to = exchange, client, to
+        exchange.to = to
         self._target = target_of(to.route)
 
     async def send(self, method: bytes, body: bytes | None, fields: HeaderPairs) -> UpstreamResponse:
