@@ -92,7 +92,7 @@ def _absolute(
         return None
     host, port = server
     if host != place.origin.host:
-        return url if _is_public(host) else None
+        return url if _is_public(host, web) else None
     return _shown(*rest, place) if web and _is_same(scheme, port, place.origin) else None
 
 
@@ -118,10 +118,12 @@ def _server(authority: bytes) -> tuple[str, int | None] | None:
     return host, int(match[3]) if match[3] else None
 
 
-def _is_public(host: str) -> bool:
+def _is_public(host: str, web: bool) -> bool:
     literal = numeric_host(host)
     if literal is not None:
         return refusal(literal) is None
+    if not web:  # what an application of the caller's own reads is not always a host: app.example://callback
+        return True
     return "." in host and not any(host.endswith(f".{name}") for name in _INNER)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.catalog.delivery import DeliveryPolicy
+from gateway.catalog.delivery import REDIRECTS, DeliveryPolicy
 from gateway.proxy.destination import Destinations
 from gateway.settings import ProxySettings, SettingsError, load
 from gateway.upstreams.http.timeouts import Timeouts, timeouts_of
@@ -20,6 +20,7 @@ CHOSEN = {
     "total_timeout_seconds": 120.0,
     "max_connections": 7,
     "refund_on_status": ["4XX", "404", "307"],
+    "charge_on_status": ["302", "307"],
 }
 
 
@@ -35,21 +36,22 @@ async def test_choices_are_shown_to_owner_and_store_and_are_in_force(api: Api, c
     to = Destinations(api.services.settings, api.services.metrics, api.services.authenticate).find(compiled)
     assert to.timeouts == Timeouts(1.5, 20, 30, 120)
     assert to.lane == Lane(to.origin, made["slug"], 7)
-    assert compiled.delivery.refunds.statuses == {307, *range(400, 500)}
+    assert compiled.delivery.refunds.statuses == REDIRECTS - {302} | {307, *range(400, 500)}
 
 
 async def test_null_goes_back_to_the_operators_default_and_what_is_not_named_stays(api: Api, clerk: Clerk) -> None:
     owner = await clerk.agent()
     made = await clerk.publisher(owner, **CHOSEN)
     path = f"/organizations/{owner.organization_id}/publishers/{made['id']}"
-    changes = {"idle_timeout_seconds": None, "max_connections": None, "refund_on_status": None}
+    changes = {"idle_timeout_seconds": None, "max_connections": None, "refund_on_status": None, "charge_on_status": None}
     after = (await api.call("PUT", path, owner.key, json=changes, expect=200)).json()["data"]
-    assert (after["idle_timeout_seconds"], after["max_connections"], after["refund_on_status"]) == (None, None, [])
+    assert (after["idle_timeout_seconds"], after["max_connections"]) == (None, None)
+    assert (after["refund_on_status"], after["charge_on_status"]) == ([], [])
     assert after["total_timeout_seconds"] == 120.0
     compiled = api.services.catalog.find(made["slug"])
     assert compiled is not None
     to = Destinations(api.services.settings, api.services.metrics, api.services.authenticate).find(compiled)
-    assert (to.timeouts.idle, to.lane, compiled.delivery.refunds.statuses) == (60.0, to.origin, frozenset())
+    assert (to.timeouts.idle, to.lane, compiled.delivery.refunds.statuses) == (60.0, to.origin, REDIRECTS)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +67,8 @@ async def test_null_goes_back_to_the_operators_default_and_what_is_not_named_sta
         ("max_connections", 1025, "is 1025; this gateway allows 1 to 1024 connections per worker"),
         ("max_connections", 2.5, "must be a whole number"),
         ("refund_on_status", ["200"], "has '200'; use statuses from"),
+        ("charge_on_status", ["404"], 'has \'404\'; use statuses from "300" to "399" or the class "3xx"'),
+        ("charge_on_status", ["200"], "has '200'"),
         ("refund_on_status", ["2xx"], "has '2xx'"),
         ("refund_on_status", ["40x"], "has '40x'"),
         ("refund_on_status", ["4040"], "has '4040'"),

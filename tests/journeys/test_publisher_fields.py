@@ -41,7 +41,7 @@ CONTRACT = json.loads((Path(__file__).parents[1] / "conformance/contract.json").
 # Extensions of ours, and the tests that show what they do.
 SHOWN_ELSEWHERE = {
     "tests/admin_api/test_delivery.py": "connect_timeout_seconds first_byte_timeout_seconds idle_timeout_seconds"
-    " total_timeout_seconds max_connections refund_on_status",
+    " total_timeout_seconds max_connections refund_on_status charge_on_status",
     "tests/journeys/test_publisher_fields.py": "connect_retries",
     "tests/admin_api/test_settlement_fields.py": "x402_settlement x402_exposure",
     "tests/admin_api/test_metering_fields.py": "reserve_max_charge unresolved_fallback_charge upstream_cost_header"
