@@ -4,8 +4,8 @@
     shortfall:      402 with the prepaid accept, nothing moves, the upstream is never touched
 
 The refund rule (docs/who-pays.md has the table): no charge when the upstream was not reached, timed out before its
-first byte, answered 5xx, with a redirect or another status that its publisher gives back, or broke off; a charge when it
-delivered, whatever the client did with it, and when the answer went on for as long as any answer may.
+first byte, answered 5xx, with a redirect or another status that its publisher gives back, or broke off; a charge when
+it delivered, whatever the client did with it, and when the answer went on for as long as any answer may.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ from gateway.catalog.tools import SEEN, for_buyers
 # Document fields that are answered under their own name, null when unset.
 DOCUMENT_FIELDS = (
     "allowed_passthrough_headers", "api_key_header", "api_key_query_param", "api_url", "billing_model", "branch_id",
-    "capabilities", "categories", "charge_on_status", "compute_type", "connect_retries", "connect_timeout_seconds", "database_config",
+    "capabilities", "categories", "charge_on_status", "compute_type", "connect_retries",
+    "connect_timeout_seconds", "database_config",
     "database_name",
     "database_type", "email", "endpoints", "first_byte_timeout_seconds", "gateway_fee_percent", "idle_timeout_seconds",
     "integration_type", "logo_url", "max_connections", "mcp_capabilities", "mcp_endpoint", "oauth_provider_id",

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from gateway.ledger.exchanges import ChargeVerdict
     from gateway.limits.policy import Verdict
     from gateway.proxy.allowance import Allowance
-    from gateway.proxy.held import HeldCall
     from gateway.proxy.destination import Destination
+    from gateway.proxy.held import HeldCall
     from gateway.proxy.meter import Meter
     from gateway.proxy.onchain.payment import CallPayment
     from gateway.proxy.pace import Pace

@@ -43,7 +43,12 @@ async def test_null_goes_back_to_the_operators_default_and_what_is_not_named_sta
     owner = await clerk.agent()
     made = await clerk.publisher(owner, **CHOSEN)
     path = f"/organizations/{owner.organization_id}/publishers/{made['id']}"
-    changes = {"idle_timeout_seconds": None, "max_connections": None, "refund_on_status": None, "charge_on_status": None}
+    changes = {
+        "idle_timeout_seconds": None,
+        "max_connections": None,
+        "refund_on_status": None,
+        "charge_on_status": None,
+    }
     after = (await api.call("PUT", path, owner.key, json=changes, expect=200)).json()["data"]
     assert (after["idle_timeout_seconds"], after["max_connections"]) == (None, None)
     assert (after["refund_on_status"], after["charge_on_status"]) == ([], [])

@@ -146,11 +146,13 @@ async def test_what_stands_behind_an_answer_reaches_no_other_caller(
 async def test_a_redirect_is_passed_on_and_never_followed(
     wired: RunningGateway, market: Market, scripted: ScriptedUpstream, status: int, place: str
 ) -> None:
-    """EX-24: neither the publisher's credential nor our network is lent to a Location."""
+    """EX-24: neither the publisher's credential nor our network is lent to a Location, nor the caller led into its own."""
     scripted.forget()
     moved = f"HTTP/1.1 {status} Moved\r\nLocation: {place}\r\nRefresh: 0;url={place}\r\nContent-Length: 0\r\n\r\n"
     answer = await told(wired, market, scripted, moved.encode())
-    assert (answer.status, answer.all("location"), scripted.targets) == (status, [place], [b"/told"])
+    shown = {"//evil.example/": [place], "/elsewhere": [f"/publishers/{market.scripted.slug}/elsewhere"]}.get(place, [])
+    assert (answer.status, answer.all("location"), scripted.targets) == (status, shown, [b"/told"])
+    assert answer.all("refresh") == [f"0; url={url}" for url in shown]
 
 
 async def test_answers_of_one_caller_never_reach_another_on_the_same_connection(

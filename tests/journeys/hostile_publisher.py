@@ -24,7 +24,7 @@ async def publisher() -> ScriptedUpstream:
             "404": b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
             "503": b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
             "307": b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /ok\r\nContent-Length: 0\r\n\r\n",
-            "304": b"HTTP/1.1 304 Not Modified\r\nETag: \"v\"\r\n\r\n",
+            "304": b'HTTP/1.1 304 Not Modified\r\nETag: "v"\r\n\r\n',
             "long": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok and more" + CLOSE,
             "short": HALF + CLOSE,
             "framing": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",

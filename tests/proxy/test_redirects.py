@@ -147,7 +147,10 @@ async def test_nothing_is_captured_of_what_is_held_for_a_redirect(
     gateway: RunningGateway, world: World, fastapi_url: str, priced: dict[str, Any]
 ) -> None:
     priced = {**priced, "reserve_max_charge": "0.05", "api_url": f"{fastapi_url}/base"}
-    shop, charging = await world.publisher(None, **priced), await world.publisher(None, **priced, charge_on_status=["3xx"])
+    shop, charging = (
+        await world.publisher(None, **priced),
+        await world.publisher(None, **priced, charge_on_status=["3xx"]),
+    )
     agent = await world.agent(FUNDS)
     answer = await call(gateway, shop, agent, "/items")
     assert (answer.status_code, answer.headers["x-cost"]) == (307, "0")
