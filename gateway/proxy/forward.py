@@ -24,6 +24,7 @@ from gateway.upstreams.auth.authenticator import Authenticator
 from gateway.upstreams.http.client import UpstreamClient
 from gateway.upstreams.http.errors import UpstreamError
 from gateway.upstreams.http.response import UpstreamResponse
+from gateway.upstreams.http.upload import KeptBody
 from gateway.upstreams.origin import Origin
 
 # RFC 9110 section 7.6.1, and what older intermediaries used.
@@ -45,8 +46,6 @@ VIA = (b"via", b"1.1 tollway")
 
 NOTHING: frozenset[bytes] = frozenset()
 NO_FIELDS: HeaderPairs = []
-
-KEPT_BYTES = 65_536
 
 Body: TypeAlias = bytes | AsyncIterator[bytes] | None
 
@@ -87,30 +86,6 @@ async def _forward_authenticated(
         return answer
     await answer.aclose()
     return await _send(exchange, client, to, [*headers, bearer(fresh)], body if kept is None else kept.content)
-
-
-class KeptBody:
-    """A request body on its way, kept as long as it is short, so that it can be sent once more."""
-
-    def __init__(self, body: AsyncIterator[bytes]) -> None:
-        self._body = body
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self.whole = False
-
-    async def pass_on(self) -> AsyncIterator[bytes]:
-        """Yield the pieces."""
-        async for piece in self._body:
-            self._size += len(piece)
-            if self._size <= KEPT_BYTES:
-                self._pieces.append(piece)
-            yield piece
-        self.whole = self._size <= KEPT_BYTES
-
-    @property
-    def content(self) -> bytes:
-        """Return the whole body, if `whole`."""
-        return b"".join(self._pieces)
 
 
 def bearer(token: bytes) -> tuple[bytes, bytes]:

@@ -1,7 +1,7 @@
 """Trying again what certainly had no effect: a connection that did not come about.
 
-A request of which a byte may have been read is never sent twice, however its method is called: the other side may count
-calls as well (http/client.py has the one exception, where the bytes certainly were not read).
+A request of which a byte may have been read is not sent twice here: the other side may count calls as well. The one
+exception, for connections that were kept and turned out closed, is in http/client.py.
 """
 
 from __future__ import annotations

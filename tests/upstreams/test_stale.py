@@ -141,16 +141,89 @@ async def crossed_over_tls(certificate, server: CrossingServer) -> bytes:
     return answer
 
 
+KEY = (b"Idempotency-Key", b"k")
+
+
 @pytest.mark.parametrize(
-    ("method", "body"),
-    [(b"GET", None), (b"HEAD", None), (b"PUT", b""), (b"DELETE", None), (b"POST", b"x"), (b"PATCH", None)],
+    ("method", "body", "fields"),
+    [
+        (b"GET", None, []),
+        (b"HEAD", None, []),
+        (b"OPTIONS", None, []),
+        (b"POST", b"x", [KEY]),
+        (b"POST", b"x" * 600_000, [KEY]),
+        (b"DELETE", None, [KEY]),
+        (b"GET", None, [KEY, (b"PAYMENT-SIGNATURE", b"p")]),
+    ],
 )
-async def test_a_request_that_was_read_is_never_sent_again_though_its_method_is_idempotent(method, body):
+async def test_a_request_that_may_be_read_twice_is_sent_once_more(method, body, fields):
+    counts: list[int] = []
+    async with line(dies_on_second_request(counts)) as up:
+        await up.get()
+        answer = await up.send(method, body=body, headers=[*HOST, *fields])
+        assert (answer.status, await everything(answer)) == (200, b"" if method == b"HEAD" else b"ok")
+        assert counts == [2, 1]
+
+
+async def test_it_is_sent_once_more_only_and_what_a_new_connection_says_counts():
+    counts: list[int] = []
+
+    async def script(peer):
+        counts.append(0)
+        while await peer.request():
+            counts[-1] += 1
+            if (len(counts), counts[-1]) != (1, 1):
+                return
+            await peer.say(OK)
+
+    async with line(script) as up:
+        await up.get()
+        with pytest.raises(Disconnected) as caught:
+            await up.get()
+        assert caught.value.sent
+        assert counts == [2, 1]
+        with pytest.raises(Disconnected):
+            await up.get()
+        assert counts == [2, 1, 1], "this connection was new"
+        await up.settled()
+
+
+async def test_what_has_begun_to_be_answered_is_not_sent_again():
+    requests = 0
+
+    async def script(peer):
+        nonlocal requests
+        while await peer.request():
+            requests += 1
+            if requests == 2:
+                await peer.say(b"HTTP/1.1 200")
+                return
+            await peer.say(OK)
+
+    async with line(script) as up:
+        await up.get()
+        with pytest.raises(Disconnected):
+            await up.get()
+        assert requests == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "fields"),
+    [
+        (b"PUT", b"", []),
+        (b"DELETE", None, []),
+        (b"POST", b"x", []),
+        (b"PATCH", None, []),
+        (b"GET", None, [(b"X-PAYMENT", b"p")]),
+        (b"GET", None, [(b"payment-signature", b"p")]),
+    ],
+)
+async def test_another_request_that_was_read_is_never_sent_again(method, body, fields):
     counts: list[int] = []
     async with line(dies_on_second_request(counts)) as up:
         await up.get()
         with pytest.raises(Disconnected) as caught:
-            await up.send(method, body=body)
+            await up.send(method, body=body, headers=[*HOST, *fields])
         assert caught.value.sent
         assert counts == [2]
         await up.settled()

@@ -2,8 +2,9 @@
 
 Lives here: the order of things (validate, take a connection, write, wait for the head) and the one retry. Not here:
 HTTP itself (connection.py) or the egress rules. Prevents a call from being served twice: a request is sent again only
-when the upstream certainly has not read a byte of it, as when its end of a kept connection crossed with the request
-(kernel.py). That a method is idempotent is no reason: the upstream may count calls as well.
+when its kept connection ended before a byte of an answer, and the upstream certainly has not read a byte of it
+(kernel.py), or it may be read twice: its method is safe, or it has an Idempotency-Key (RFC 9110 section 9.2.2). A
+payment in it buys once, so that it is neither. The end of a new connection is the upstream's answer.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from gateway.upstreams.http.pool import OriginPool, PoolCounts
 from gateway.upstreams.http.request import EncodedRequest, Headers, encode
 from gateway.upstreams.http.response import UpstreamResponse
 from gateway.upstreams.http.timeouts import Timeouts
-from gateway.upstreams.http.upload import require_empty, upload
+from gateway.upstreams.http.upload import KeptBody, require_empty, upload
 from gateway.upstreams.origin import Lane, Origin
 
 # Pools without connections are forgotten when there are this many, not at once: churn would cost more than they do.
 _MANY_POOLS = 1024
+_SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PROPFIND", b"REPORT", b"SEARCH", b"QUERY"})
+_PAYMENTS = frozenset({b"payment-signature", b"x-payment"})
 
 
 class UpstreamClient:
@@ -67,7 +70,9 @@ class UpstreamClient:
         Headers are written as given plus framing: Content-Length for bytes; for an iterator the caller's
         Content-Length, enforced, or else chunked. Read the response to its end or `aclose` it.
         """
-        request = encode(method, target, headers, body)
+        streamed = None if body is None or isinstance(body, bytes) else body
+        keeper = KeptBody(streamed) if streamed is not None and _may_be_read_twice(method, headers) else None
+        request = encode(method, target, headers, body if keeper is None else keeper.pass_on())
         if request.stream is not None and request.length == 0:
             await require_empty(request.stream)
             request.stream, request.has_body = None, False
@@ -78,18 +83,21 @@ class UpstreamClient:
         if connection is None:
             connection = await _connected(pool, timeouts, ends)
             now = asyncio.get_running_loop().time()
+        kept = connection.served > 0
         first = connection.begin(request, timeouts, now, ends)
         try:
-            if request.stream is None:
-                return await first
-            return await _send_streaming(connection, request, first)
+            return await _answer(connection, request, first)
         except Disconnected as error:
-            if error.sent or request.stream is not None:
+            repeatable = not error.sent or (not error.received and _may_be_read_twice(method, headers))
+            whole = streamed is None or (keeper is not None and keeper.whole)
+            if not (kept and repeatable and whole):
                 raise
         except BaseException:
             _give_up(connection, first)
             raise
-        return await self._send_again(lane, request, timeouts, ends)
+        # Encoded anew: of a body that was sent in pieces, some have been taken.
+        once_more = encode(method, target, headers, keeper.content if keeper is not None else body)
+        return await self._send_again(lane, once_more, timeouts, ends)
 
     async def aclose(self) -> None:
         """Close all connections, those in use included, and wait for their sockets."""
@@ -106,7 +114,7 @@ class UpstreamClient:
         connection = await pool.acquire(max(min(timeouts.connect, ends - loop.time()), 0.001), fresh=True)
         first = connection.begin(request, timeouts, loop.time(), ends)
         try:
-            return await first
+            return await _answer(connection, request, first)
         except BaseException:
             _give_up(connection, first)
             raise
@@ -141,11 +149,18 @@ def _may_come_about(error: Exception) -> bool:
     return isinstance(error, ConnectError) and not isinstance(error, AddressRefused | TlsFailed)
 
 
-async def _send_streaming(
+def _may_be_read_twice(method: bytes, headers: Headers) -> bool:
+    """Return whether an upstream may get this request twice, as when it may have read one before it closed."""
+    names = {name.lower() for name, _ in headers}
+    return (method in _SAFE and not names & _PAYMENTS) or b"idempotency-key" in names
+
+
+async def _answer(
     connection: Connection, request: EncodedRequest, first: asyncio.Future[UpstreamResponse]
 ) -> UpstreamResponse:
-    """Upload beside waiting, since the answer may come first. The caller's iterator is at rest on return."""
-    assert request.stream is not None
+    """Wait for the answer, and upload meanwhile: it may come first. The caller's iterator is at rest on return."""
+    if request.stream is None:
+        return await first
     task = asyncio.get_running_loop().create_task(upload(connection, request.stream, request.length))
     try:
         return await first

@@ -12,6 +12,31 @@ from gateway.upstreams.http.connection import Connection
 from gateway.upstreams.http.errors import UploadError
 
 _JOIN = 64 * 1024
+KEPT_BYTES = 64 * 1024
+
+
+class KeptBody:
+    """A request body on its way, kept as long as it is short, so that it can be sent once more."""
+
+    def __init__(self, body: AsyncIterator[bytes]) -> None:
+        self._body = body
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self.whole = False
+
+    async def pass_on(self) -> AsyncIterator[bytes]:
+        """Yield the pieces."""
+        async for piece in self._body:
+            self._size += len(piece)
+            if self._size <= KEPT_BYTES:
+                self._pieces.append(piece)
+            yield piece
+        self.whole = self._size <= KEPT_BYTES
+
+    @property
+    def content(self) -> bytes:
+        """Return the whole body, if `whole`."""
+        return b"".join(self._pieces)
 
 
 async def upload(connection: Connection, stream: AsyncIterator[bytes], length: int | None) -> None:
