@@ -35,9 +35,9 @@ Authenticate: TypeAlias = Callable[[Authentication, str], Authenticator]
 class Destination:
     """A publisher's server. `lane` is the pool key: the origin's, or the publisher's own when it bounds connections.
 
-            `public` is where callers see it. `calls` and `sockets` bound what is on its way at once, and `uploads` those of the
-        calls whose body is not here yet; `line` is of the calls that want to be among `calls`.
-        """
+    `public` is where callers see it. `calls` and `sockets` bound what is on its way at once, and `uploads` those of the
+    calls whose body is not here yet; `line` is of the calls that want to be among `calls`.
+    """
 
     publisher: Publisher
     route: Route
