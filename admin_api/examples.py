@@ -80,6 +80,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
             {"ip_address": "2001:db8:7::/48", "description": "The build servers"},
         ]
     },
+    "replay_webhook": {"since": "2026-11-30T00:00:00Z", "only_failed": True},
     "update_webhook": {"name": "Operations", "events": ["*"]},
     "create_org_api_key": {
         "name": "nightly job",

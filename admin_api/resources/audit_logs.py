@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import AsyncGenerator, Callable, Iterable
-from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
@@ -18,11 +17,11 @@ from starlette.responses import StreamingResponse
 from admin_api.kit.access import ServicesDep
 from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import MAX_OFFSET, Answer, Moment, PaginationMeta
+from admin_api.kit.moments import moment
 from admin_api.kit.needs import needs
 from admin_api.kit.problems import refusals
 from gateway.audit.entries import Entry
 from gateway.audit.log import Filter, export, find, page
-from gateway.catalog.refusals import refused
 from gateway.errors import NotFound
 from gateway.identity.permissions import Permission
 from gateway.json_text import json_text
@@ -97,7 +96,8 @@ def filtered(
     ] = None,
 ) -> Filter:
     """Return the filter of a request; all of it has to match. Raises InvalidRequest."""
-    since, until = _moment("start_date", start_date, 0), _moment("end_date", end_date, 1)
+    since = None if start_date is None else moment("start_date", start_date)
+    until = None if end_date is None else moment("end_date", end_date, days=1)
     return Filter(actor_id, action, resource_type, resource_id, status, action_category, since, until)
 
 
@@ -175,22 +175,6 @@ def _shown(entry: Entry) -> AuditLog:
         metadata=metadata,
         created_at=entry.created_at,
     )
-
-
-def _moment(name: str, text: str | None, days: int) -> datetime | None:
-    """Return the moment that a text names, or that a day begins at, `days` later. Raises InvalidRequest."""
-    if text is None:
-        return None
-    try:
-        if len(text) == len("2026-01-01"):
-            day = date.fromisoformat(text) + timedelta(days=days)
-            return datetime(day.year, day.month, day.day, tzinfo=UTC)
-        moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise refused(
-            name, "must be a moment or a day in ISO 8601, such as 2026-01-31T12:00:00Z or 2026-01-31"
-        ) from None
 
 
 def _document(entry: Entry) -> dict[str, Any]:

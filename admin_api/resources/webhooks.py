@@ -1,6 +1,6 @@
 """Category `Webhooks`: where an organization's events are sent, and what became of them.
 
-Trying an endpoint and sending an event again are extensions. What is sent, and how, is gateway/jobs/webhooks.py.
+Trying an endpoint and sending events again are extensions. What is sent, and how, is gateway/jobs/webhooks.py.
 """
 
 from __future__ import annotations
@@ -8,13 +8,14 @@ from __future__ import annotations
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import Field, StrictBool, StrictStr
 from starlette.responses import Response
 
 from admin_api.kit.access import ServicesDep
 from admin_api.kit.body import StrictRoute
-from admin_api.kit.envelope import Answer, Moment, PaginationMeta, rfc3339
+from admin_api.kit.envelope import Answer, Moment, Offset, PaginationMeta, rfc3339
+from admin_api.kit.moments import moment
 from admin_api.kit.needs import AUTHENTICATED, needs
 from admin_api.kit.problems import refusals
 from gateway.audit.entries import record
@@ -42,6 +43,7 @@ EXTENSION: dict[str, Any] = {"x-extension": True}
 Name = Annotated[StrictStr, Field(min_length=1, max_length=100)]
 Url = Annotated[StrictStr, Field(min_length=1, max_length=2_048)]
 Events = Annotated[list[Annotated[StrictStr, Field(max_length=100)]], Field(min_length=1, max_length=100)]
+When = Annotated[StrictStr, Field(max_length=40, examples=["2026-11-30T10:57:27.368451Z"])]
 
 
 class CreateWebhookRequest(RequestBody):
@@ -123,6 +125,27 @@ class WebhookDelivery(Answer):
     next_retry_at: Moment | None
     delivered_at: Moment | None
     created_at: Moment
+
+
+class ReplayWebhookRequest(RequestBody):
+    """Which events come again: those since a moment or day, before another if there is one; all, or what has failed."""
+
+    since: When
+    until: When | None = None
+    only_failed: StrictBool = False
+
+
+class EventsQueued(Answer):
+    """How many events will be sent again. `next_since` is where to go on when there are more; null is all of them."""
+
+    events: int
+    next_since: Moment | None
+
+
+class EventsQueuedResponse(Answer):
+    """Envelope."""
+
+    data: EventsQueued
 
 
 class EventQueued(Answer):
@@ -219,8 +242,8 @@ async def delete_webhook(organization_id: UUID, webhook_id: UUID, services: Serv
     """Delete a webhook with everything that still waits for it, and its log."""
     async with services.database.transaction() as connection:
         before = await _locked(connection, organization_id, webhook_id)
-        await endpoints.DELETE.run(connection, webhook_id)
         await _note(connection, "webhook.delete", before)
+        await endpoints.delete(connection, webhook_id)
     return Response(status_code=204)
 
 
@@ -228,15 +251,19 @@ async def delete_webhook(organization_id: UUID, webhook_id: UUID, services: Serv
     f"{PATH}/{{webhook_id}}/deliveries",
     operation_id="list_webhook_deliveries",
     dependencies=[READER],
-    responses=refusals(401, 403, 404),
+    responses=refusals(400, 401, 403, 404),
 )
 async def list_webhook_deliveries(
-    organization_id: UUID, webhook_id: UUID, services: ServicesDep
+    organization_id: UUID,
+    webhook_id: UUID,
+    services: ServicesDep,
+    limit: Annotated[int, Query(ge=1, le=100)] = 100,
+    offset: Offset = 0,
 ) -> list[WebhookDelivery]:
-    """List the last 100 tries, newest first."""
+    """List tries, newest first: one page of them. A page with fewer than `limit` is the last one."""
     async with services.database.acquire() as connection:
         await _found(connection, organization_id, webhook_id)
-        tries = await endpoints.ATTEMPTS.all(connection, webhook_id, endpoints.LISTED)
+        tries = await endpoints.ATTEMPTS.all(connection, webhook_id, limit, offset)
     return [_delivery(one) for one in tries]
 
 
@@ -296,6 +323,35 @@ async def replay_webhook_delivery(
             raise NotFound("This webhook's log has no delivery with this id.")
         await _note(connection, "webhook.replay", endpoint, event_id=str(event))
     return EventQueuedResponse(data=EventQueued(event_id=event))
+
+
+@router.post(
+    f"{PATH}/{{webhook_id}}/replay",
+    status_code=202,
+    operation_id="replay_webhook",
+    dependencies=[MANAGER],
+    responses=refusals(400, 401, 403, 404, 409),
+    openapi_extra=EXTENSION,
+)
+async def replay_webhook(
+    organization_id: UUID, webhook_id: UUID, body: ReplayWebhookRequest, services: ServicesDep
+) -> EventsQueuedResponse:
+    """Send the webhook's events since a time once more, oldest first, with their first ids, at most 1,000 at once.
+
+    What still waits to be sent is left alone, so repeating this sends nothing twice.
+    """
+    since = moment("since", body.since)
+    until = None if body.until is None else moment("until", body.until)
+    if until is not None and until <= since:
+        raise refused("until", "must be after since")
+    async with services.database.transaction() as connection:
+        endpoint = await _enabled(connection, organization_id, webhook_id)
+        replay = await endpoints.replay(connection, endpoint, since, until, only_failed=body.only_failed)
+        await _note(
+            connection, "webhook.replay", endpoint, since=since, until=until,
+            only_failed=body.only_failed, events=replay.events,
+        )  # fmt: skip
+    return EventsQueuedResponse(data=EventsQueued(events=replay.events, next_since=replay.next_since))
 
 
 @router.get(

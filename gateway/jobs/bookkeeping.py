@@ -106,7 +106,14 @@ HEALTH = Statement(
                             FROM chain.payout
                            WHERE state IN ('queued', 'processing') AND NOT (needs_approval AND approved_at IS NULL)
                           UNION ALL
-                          SELECT 'webhooks', min(next_at) FROM webhook.delivery WHERE state = 'pending'
+                          -- a receiver that fails or asks to wait is no lag of ours
+                          SELECT 'webhooks', min(d.next_at)
+                            FROM webhook.endpoint e
+                            CROSS JOIN LATERAL (SELECT next_at FROM webhook.delivery
+                                                 WHERE endpoint_id = e.id AND state = 'pending'
+                                                 ORDER BY next_at LIMIT 1) d
+                           WHERE e.enabled AND e.failing_since IS NULL
+                             AND (e.paused_until IS NULL OR e.paused_until < now())
                           UNION ALL
                           SELECT 'letters', min(next_try_at) FROM identity.letter WHERE failed_at IS NULL) o) x
       ) age

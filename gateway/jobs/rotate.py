@@ -128,11 +128,13 @@ CONNECTIONS = Shelf(
     ),
     Command("UPDATE oauth.connection SET tokens = $2 WHERE id = $1"),
 )
+# Not FOR UPDATE: gateway/webhooks/endpoints.py says why.
 WEBHOOKS = Shelf(
     Statement(
         """
         SELECT id, 'webhook ' || id AS name, secret AS sealed, uuid_send(id) AS context FROM webhook.endpoint
-         WHERE id > $1 AND substring(secret FOR octet_length($2::bytea)) <> $2::bytea ORDER BY id LIMIT $3 FOR UPDATE
+         WHERE id > $1 AND substring(secret FOR octet_length($2::bytea)) <> $2::bytea ORDER BY id LIMIT $3
+           FOR NO KEY UPDATE
         """,
         SealedRow,
     ),
@@ -150,7 +152,8 @@ WEBHOOKS_BEFORE = Shelf(
         """
         SELECT id, 'webhook ' || id AS name, previous_secret AS sealed, uuid_send(id) AS context FROM webhook.endpoint
          WHERE id > $1 AND previous_secret IS NOT NULL
-           AND substring(previous_secret FOR octet_length($2::bytea)) <> $2::bytea ORDER BY id LIMIT $3 FOR UPDATE
+           AND substring(previous_secret FOR octet_length($2::bytea)) <> $2::bytea ORDER BY id LIMIT $3
+           FOR NO KEY UPDATE
         """,
         SealedRow,
     ),

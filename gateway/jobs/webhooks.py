@@ -1,11 +1,13 @@
 """Sends what the outbox holds: leased by one worker at a time, signed, tried again for days, and written down.
 
+Which deliveries a worker takes, and that no organization delays another's, is gateway/webhooks/queue.py.
+
 At least once: a delivery is noted after its receiver has answered, so whoever dies in between has it sent again when
 the lease is over, with the same `webhook-id`. An endpoint's events are first tried one after the other, in the order in
 which they were written; a try that failed comes again later and holds up none after it.
 
-Only addresses that the egress guard lets through are contacted, redirects are not followed, and of an answer not more
-than KEPT bytes is read.
+Only addresses that the egress guard lets through are contacted, redirects are not followed, of an answer not more than
+KEPT bytes is read, and the whole of a try takes no longer than the timeout, however slowly a receiver drips.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ import logging
 import random
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import orjson
@@ -32,7 +33,10 @@ from gateway.upstreams.documents import read_url
 from gateway.upstreams.egress import EgressGuard, EgressRefused
 from gateway.upstreams.http.client import UpstreamClient
 from gateway.upstreams.http.errors import UpstreamError
+from gateway.upstreams.http.response import UpstreamResponse
 from gateway.upstreams.http.timeouts import Timeouts
+from gateway.webhooks.queue import Due, Shares, claim
+from gateway.webhooks.retry_after import retry_after
 from gateway.webhooks.signing import headers
 
 log = logging.getLogger(__name__)
@@ -46,31 +50,13 @@ _RANDOM = random.SystemRandom()
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
-    """A delivery that is ours until `lease`, with all that sending it takes."""
-
-    id: UUID
-    attempts: int
-    lease: datetime
-    event_id: UUID
-    organization_id: UUID
-    type: str
-    data: dict[str, Any]
-    happened_at: datetime
-    endpoint_id: UUID
-    name: str
-    url: str
-    secret: bytes
-    previous_secret: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one try. `status` is None where nobody answered."""
+    """What became of one try. `status` is None where nobody answered; it asks us to `wait` until then."""
 
     status: int | None
     body: str | None = None
     error: str | None = None
+    wait: datetime | None = None
 
     @property
     def delivered(self) -> bool:
@@ -78,26 +64,8 @@ class Outcome:
         return self.status is not None and 200 <= self.status < 300
 
 
-CLAIM = Statement(
-    """
-    WITH due AS (
-        SELECT d.id FROM webhook.delivery d JOIN webhook.endpoint e ON e.id = d.endpoint_id
-         WHERE d.state = 'pending' AND d.next_at <= now() AND e.enabled
-           AND (d.leased_until IS NULL OR d.leased_until < now())
-           AND (d.attempts > 0 OR NOT EXISTS (
-                   SELECT FROM webhook.delivery f WHERE f.endpoint_id = d.endpoint_id AND f.state = 'pending'
-                      AND f.attempts = 0 AND f.place < d.place))
-         ORDER BY d.next_at LIMIT $1 FOR UPDATE OF d SKIP LOCKED
-    )
-    UPDATE webhook.delivery d SET leased_until = now() + $2::interval
-      FROM due, webhook.event v, webhook.endpoint e
-     WHERE d.id = due.id AND v.id = d.event_id AND e.id = d.endpoint_id
-    RETURNING d.id, d.attempts, d.leased_until AS lease, v.id AS event_id, v.organization_id, v.type, v.data,
-              v.created_at AS happened_at, e.id AS endpoint_id, e.name, e.url, e.secret,
-              CASE WHEN e.previous_until > now() THEN e.previous_secret END AS previous_secret
-    """,
-    Due,
-)
+# First of all: the order of locks is the one of gateway/webhooks/endpoints.py.
+LOCK = Statement("SELECT true FROM webhook.endpoint WHERE id = $1 FOR NO KEY UPDATE", bool, scalar=True)
 # Whose lease is over has nothing to say any more: the delivery is somebody else's.
 NOTE = Statement(
     """
@@ -120,7 +88,9 @@ LOG = Command(
 SUCCEEDED = Command("UPDATE webhook.endpoint SET failing_since = NULL WHERE id = $1 AND failing_since IS NOT NULL")
 FAILED = Statement(
     """
-    UPDATE webhook.endpoint SET failing_since = coalesce(failing_since, now()) WHERE id = $1 AND enabled
+    UPDATE webhook.endpoint
+       SET failing_since = coalesce(failing_since, now()), paused_until = greatest(paused_until, $3::timestamptz)
+     WHERE id = $1 AND enabled
     RETURNING now() - failing_since > $2::interval
     """,
     bool,
@@ -128,12 +98,22 @@ FAILED = Statement(
 )
 DISABLE = Command("UPDATE webhook.endpoint SET enabled = false, disabled_reason = $2 WHERE id = $1 AND enabled")
 GIVE_UP = Command("UPDATE webhook.delivery SET state = 'failed' WHERE endpoint_id = $1 AND state = 'pending'")
-FORGET = Command(
+OLD = Statement(
     """
-    DELETE FROM webhook.event WHERE id IN (
-        SELECT id FROM webhook.event WHERE created_at < now() - $1::interval ORDER BY created_at LIMIT $2)
+    SELECT id::text FROM webhook.event WHERE created_at < now() - $1::interval
+     ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED
+    """,
+    UUID,
+    scalar=True,
+)
+LOCK_ALL = Command(
+    """
+    SELECT FROM webhook.endpoint
+     WHERE id IN (SELECT endpoint_id FROM webhook.delivery WHERE event_id = ANY ($1::uuid[]))
+     ORDER BY id FOR NO KEY UPDATE
     """
 )
+FORGET = Command("DELETE FROM webhook.event WHERE id = ANY ($1::uuid[])")
 
 
 class WebhookSender:
@@ -141,23 +121,27 @@ class WebhookSender:
 
     def __init__(self, database: Database, box: CredentialBox, guard: EgressGuard, settings: WebhookSettings) -> None:
         self._database, self._box, self._guard, self._settings = database, box, guard, settings
-        self._client = UpstreamClient(guard, max_connections=4, max_idle=0)
+        self._client = UpstreamClient(guard, max_connections=settings.at_once, max_idle=0)
         self._timeouts = Timeouts(settings.timeout, settings.timeout, settings.timeout, settings.timeout)
         self._lease = timedelta(seconds=2 * settings.timeout + 5)
         self._pauses = [float(pause) for pause in settings.retries]
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._most_wait = timedelta(seconds=settings.retry_after_max)
+        self._shares = Shares(settings.at_once, settings.at_once_per_endpoint, settings.at_once_per_organization)
+        self._tasks: dict[asyncio.Task[None], Due] = {}
         self._ended = asyncio.Event()
 
     async def run(self) -> None:
         """Begin what is due, and return when something has ended or after a moment."""
         self._ended.clear()
-        room = self._settings.at_once - len(self._tasks)
+        room = self._shares.worker - len(self._tasks)
         if room > 0:
-            async with self._database.acquire() as connection:
-                found = await CLAIM.all(connection, room, self._lease)
-            for due in found:
+            failing = sum(due.failing for due in self._tasks.values())
+            claimed = await claim(self._database, self._shares, room=room, failing=failing, lease=self._lease)
+            if claimed is None:
+                return
+            for due in claimed:
                 task = asyncio.get_running_loop().create_task(self._deliver(due))
-                self._tasks.add(task)
+                self._tasks[task] = due
                 task.add_done_callback(self._done)
         try:
             await asyncio.wait_for(self._ended.wait(), POLL_SECONDS)
@@ -168,10 +152,13 @@ class WebhookSender:
         """Remove events that are older than the log is kept, with their deliveries, and return how many."""
         total = 0
         while True:
-            async with self._database.acquire() as connection:
-                gone = await FORGET.run(connection, timedelta(seconds=self._settings.keep), OLD_ROUND)
-            total += gone
-            if gone < OLD_ROUND:
+            async with self._database.transaction() as connection:
+                old = await OLD.all(connection, timedelta(seconds=self._settings.keep), OLD_ROUND)
+                if old:
+                    await LOCK_ALL.run(connection, old)
+                    await FORGET.run(connection, old)
+            total += len(old)
+            if len(old) < OLD_ROUND:
                 return total
 
     async def aclose(self) -> None:
@@ -182,7 +169,7 @@ class WebhookSender:
         await self._client.aclose()
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        del self._tasks[task]
         self._ended.set()
 
     async def _deliver(self, due: Due) -> None:
@@ -217,18 +204,33 @@ class WebhookSender:
             (b"user-agent", b"tollway"),
             *headers(str(due.event_id), datetime.now(UTC), body, keys),
         ]
+        ends = asyncio.get_running_loop().time() + self._settings.timeout
         try:
-            answer = await self._client.send(base.origin, b"POST", target, fields, body, self._timeouts)
+            async with asyncio.timeout_at(ends):
+                answer = await self._client.send(base.origin, b"POST", target, fields, body, self._timeouts)
+            try:
+                return self._outcome(answer, await _beginning(answer, ends))
+            finally:
+                await answer.aclose()
+        except TimeoutError:
+            return Outcome(None, error=f"the receiver had not answered after {self._settings.timeout:g} seconds")
         except UpstreamError as error:
             return Outcome(None, error=str(error))
-        try:
-            return _outcome(answer.status, await _beginning(answer))
-        finally:
-            await answer.aclose()
+
+    def _outcome(self, answer: UpstreamResponse, body: bytes) -> Outcome:
+        status, text = answer.status, body.decode("utf-8", "replace").replace("\0", "") or None
+        if 200 <= status < 300:
+            return Outcome(status, text)
+        error = f"the receiver answered {status}"
+        if 300 <= status < 400:
+            error += "; redirects are not followed"
+        return Outcome(status, text, error, retry_after(answer.headers, datetime.now(UTC), self._most_wait))
 
     async def _note(self, connection: Connection, due: Due, outcome: Outcome) -> None:
         """Write down what became of a try, and switch an endpoint off that has failed for too long."""
-        again = None if outcome.delivered else self._next(due.attempts)
+        if await LOCK.first(connection, due.endpoint_id) is None:
+            return
+        again = None if outcome.delivered else self._next(due.attempts - due.schedule_from, outcome.wait)
         number = await NOTE.first(connection, due.id, due.lease, outcome.delivered, again)
         if number is None:
             return
@@ -239,18 +241,20 @@ class WebhookSender:
         if outcome.delivered:
             await SUCCEEDED.run(connection, due.endpoint_id)
             return
-        too_long = await FAILED.first(connection, due.endpoint_id, timedelta(seconds=self._settings.disable_after))
+        after = timedelta(seconds=self._settings.disable_after)
+        too_long = await FAILED.first(connection, due.endpoint_id, after, outcome.wait)
         if outcome.status == GONE:
             await _switch_off(connection, due, "its receiver answered 410 Gone")
         elif too_long:
             days = self._settings.disable_after / 86_400
             await _switch_off(connection, due, f"nothing was delivered for {days:g} days")
 
-    def _next(self, attempts: int) -> datetime | None:
-        """Return when the try after so many comes; None after the last one."""
+    def _next(self, attempts: int, wait: datetime | None) -> datetime | None:
+        """Return when the try after so many comes, not before `wait`; None after the last one."""
         if attempts >= len(self._pauses):
             return None
-        return datetime.now(UTC) + timedelta(seconds=self._pauses[attempts] * _RANDOM.uniform(0.9, 1.1))
+        again = datetime.now(UTC) + timedelta(seconds=self._pauses[attempts] * _RANDOM.uniform(0.9, 1.1))
+        return again if wait is None else max(again, wait)
 
 
 def message(due: Due) -> bytes:
@@ -259,23 +263,16 @@ def message(due: Due) -> bytes:
     return orjson.dumps({"type": due.type, "timestamp": moment, "data": due.data})
 
 
-async def _beginning(answer: Any) -> bytes:
-    """Return the first bytes of an answer; the rest is not read."""
-    found = b""
+async def _beginning(answer: UpstreamResponse, ends: float) -> bytes:
+    """Return the first bytes of an answer; the rest is not read, nor what has not come when the try ends."""
+    pieces = b""
     try:
-        while len(found) < KEPT and (piece := await answer.read()):
-            found += piece
-    except UpstreamError:
+        async with asyncio.timeout_at(ends):
+            while len(pieces) < KEPT and (piece := await answer.read()):
+                pieces += piece
+    except (TimeoutError, UpstreamError):
         pass  # its status counts
-    return found[:KEPT]
-
-
-def _outcome(status: int, body: bytes) -> Outcome:
-    text = body.decode("utf-8", "replace").replace("\0", "") or None
-    if 200 <= status < 300:
-        return Outcome(status, text)
-    error = f"the receiver answered {status}"
-    return Outcome(status, text, f"{error}; redirects are not followed" if 300 <= status < 400 else error)
+    return pieces[:KEPT]
 
 
 async def _switch_off(connection: Connection, due: Due, reason: str) -> None:

@@ -383,7 +383,14 @@ class WebhookSettings(Section):
         default=432_000.0, description="Without any success for so long a webhook is switched off"
     )
     keep: Seconds = Field(default=2_592_000.0, description="How long events and the log of their deliveries are kept")
-    at_once: int = Field(default=20, ge=1, description="Deliveries under way at once, per worker")
+    at_once: int = Field(default=100, ge=1, description="Deliveries under way at once, per worker")
+    at_once_per_organization: int = Field(
+        default=10, ge=1, description="The same for one organization, over all workers"
+    )
+    at_once_per_endpoint: int = Field(default=4, ge=1, description="The same for one webhook, over all workers")
+    retry_after_max: Seconds = Field(
+        default=86_400.0, description="Longest wait that a receiver may ask for by Retry-After"
+    )
     low_balance: int = Field(
         default=1_000_000, ge=0, description="A wallet below this is told, in atomic units of the default asset"
     )

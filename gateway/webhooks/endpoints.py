@@ -1,6 +1,10 @@
 """Webhook endpoints of an organization and the log of what was sent to them: reading and writing the tables.
 
 Secrets are sealed with the gateway's keys, bound to their endpoint, and never read back for an answer.
+
+Order of locks, everywhere: the endpoint, its deliveries, the audit chain's head. The endpoint is locked FOR NO KEY
+UPDATE, because every change of its organization takes the head first and then refers to the endpoint in a new delivery:
+a stronger lock would wait for the head and hold up who has it. Deleting needs the stronger lock, so it comes last.
 """
 
 from __future__ import annotations
@@ -19,8 +23,8 @@ MOST = 50
 """Endpoints of one organization."""
 OVERLAP = timedelta(hours=24)
 """How long the secret before a rotation signs too."""
-LISTED = 100
-"""Tries that the log shows."""
+REPLAYED = 1_000
+"""Events that one replay sends again."""
 
 
 class Box(Protocol):
@@ -66,6 +70,22 @@ class Attempt:
     created_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A delivery that has ended, and when its event happened."""
+
+    id: UUID
+    happened_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """How many events come again, and from when on there are more; None when these were all."""
+
+    events: int
+    next_since: datetime | None
+
+
 LIST = Statement(
     """
     SELECT id, organization_id, project_id, name, url, events, enabled, disabled_reason, created_by, created_at
@@ -83,7 +103,7 @@ FIND = Statement(
 LOCK = Statement(
     """
     SELECT id, organization_id, project_id, name, url, events, enabled, disabled_reason, created_by, created_at
-      FROM webhook.endpoint WHERE organization_id = $1 AND id = $2 FOR UPDATE
+      FROM webhook.endpoint WHERE organization_id = $1 AND id = $2 FOR NO KEY UPDATE
     """,
     Endpoint,
 )
@@ -96,13 +116,14 @@ INSERT = Command(
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
     """
 )
-# Whoever switches it on again gives it a new start.
+# Whoever switches it on again, or sends it elsewhere, gives it a new start.
 UPDATE = Command(
     """
     UPDATE webhook.endpoint
        SET name = $2, url = $3, events = $4, enabled = $5,
            disabled_reason = CASE WHEN $5 THEN NULL ELSE disabled_reason END,
-           failing_since = CASE WHEN $5 AND NOT enabled THEN NULL ELSE failing_since END
+           failing_since = CASE WHEN $5 AND NOT enabled THEN NULL ELSE failing_since END,
+           paused_until = CASE WHEN $5 AND NOT enabled OR $3 <> url THEN NULL ELSE paused_until END
      WHERE id = $1
     """
 )
@@ -121,20 +142,39 @@ ATTEMPTS = Statement(
       FROM webhook.attempt a
       JOIN webhook.delivery d ON d.id = a.delivery_id
       JOIN webhook.event e ON e.id = d.event_id
-     WHERE a.endpoint_id = $1 ORDER BY a.created_at DESC, a.id DESC LIMIT $2
+     WHERE a.endpoint_id = $1 ORDER BY a.created_at DESC, a.id DESC LIMIT $2 OFFSET $3
     """,
     Attempt,
 )
-# One event again, to the endpoint that it was for. A delivery that is still to come is left alone.
+# One event again, to the endpoint that it was for, with a new schedule of tries.
 REPLAY = Statement(
     """
-    UPDATE webhook.delivery d SET state = 'pending', next_at = now()
+    UPDATE webhook.delivery d
+       SET next_at = now(), schedule_from = CASE WHEN state = 'pending' THEN schedule_from ELSE attempts END,
+           state = 'pending'
       FROM webhook.attempt a
      WHERE a.id = $2 AND d.id = a.delivery_id AND d.endpoint_id = $1
     RETURNING d.event_id::text
     """,
     UUID,
     scalar=True,
+)
+# What is still to come is left alone, so a repeated replay sends nothing twice as often.
+SENT_SINCE = Statement(
+    """
+    SELECT d.id, v.created_at AS happened_at
+      FROM webhook.event v JOIN webhook.delivery d ON d.event_id = v.id AND d.endpoint_id = $2
+     WHERE v.organization_id = $1 AND v.created_at >= $3 AND ($4::timestamptz IS NULL OR v.created_at < $4)
+       AND (d.state = 'failed' OR d.state = 'delivered' AND NOT $5)
+     ORDER BY v.created_at, v.id LIMIT $6
+    """,
+    Sent,
+)
+REPLAY_ALL = Command(
+    """
+    UPDATE webhook.delivery SET state = 'pending', next_at = now(), schedule_from = attempts
+     WHERE id = ANY ($1::uuid[]) AND state <> 'pending'
+    """
 )
 
 
@@ -163,3 +203,19 @@ async def rotate(connection: Connection, box: Box, endpoint_id: UUID) -> str:
     secret = new_secret()
     await ROTATE.run(connection, endpoint_id, box.seal(secret.encode(), endpoint_id.bytes), OVERLAP)
     return secret
+
+
+async def replay(
+    connection: Connection, endpoint: Endpoint, since: datetime, until: datetime | None, *, only_failed: bool
+) -> Replay:
+    """Send the events of a time again, the oldest first, at most REPLAYED of them. The endpoint is locked."""
+    ended = await SENT_SINCE.all(
+        connection, endpoint.organization_id, endpoint.id, since, until, only_failed, REPLAYED + 1
+    )
+    events = await REPLAY_ALL.run(connection, [delivery.id for delivery in ended[:REPLAYED]])
+    return Replay(events, ended[REPLAYED].happened_at if len(ended) > REPLAYED else None)
+
+
+async def delete(connection: Connection, endpoint_id: UUID) -> None:
+    """Delete an endpoint with what waits for it and its log: last in the transaction (see above)."""
+    await DELETE.run(connection, endpoint_id)

@@ -48,6 +48,7 @@ EVENT_OF_ACTION: dict[str, str] = {
     "wallet.claim_payment_method_bonus": "wallet.credited",
     "wallet.grant": "wallet.credited",
     "webhook.disable": "webhook.disabled",
+    "webhook.rotate_secret": "webhook.secret_rotated",
     "publisher.first_party": "publisher.updated",
 }
 DEPOSIT_COMPLETED = "deposit.completed"
@@ -96,6 +97,7 @@ MEANINGS: dict[str, str] = {
     "charge.refunded": "A direct charge was given back, with its penalties: told to both.",
     "charge.slashed": "A penalty was taken for a direct charge: told to both.",
     "webhook.disabled": "A webhook was switched off because it had failed for too long, or answered 410.",
+    "webhook.secret_rotated": "A webhook has a new secret; the one before it signs too for 24 hours.",
     TEST: "Somebody tries a webhook.",
 }
 EVENT_TYPES = sorted(MEANINGS)

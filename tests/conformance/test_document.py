@@ -160,6 +160,7 @@ EXPECTED = {
     "change_password": 400,
     "reset_password": 404,
     "update_webhook": 404,
+    "replay_webhook": 404,
     "add_ip_to_allow_list": 409,  # it would shut out who asks from here
     "reset_ip_allow_list": 409,
     "resolve_exchange": 404,

@@ -1,4 +1,4 @@
-"""A webhook's receiver that verifies with the published library and answers what a test tells it to."""
+"""A webhook's receiver that verifies with the published library and answers what a test tells it to, and a tarpit."""
 
 from __future__ import annotations
 
@@ -74,3 +74,62 @@ class Receiver:
             return
         finally:
             writer.close()
+
+
+@dataclass
+class Tarpit:
+    """Takes everything and never answers: silently, or with a byte now and then. Released, it answers `status`."""
+
+    begins: bytes = b""
+    drips: bytes = b""
+    status: int = 204
+    url: str = ""
+    open: int = 0
+    most: int = 0
+    released: asyncio.Event = field(default_factory=asyncio.Event)
+    _server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/hook"
+
+    async def stop(self) -> None:
+        self.released.set()
+        if self._server is not None:
+            self._server.close()
+
+    async def holds(self, number: int) -> None:
+        """Wait until so many requests are held at once."""
+        async with asyncio.timeout(60):
+            while self.open < number:
+                await asyncio.sleep(0.02)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.open += 1
+        self.most = max(self.most, self.open)
+        gone = asyncio.create_task(self._read_all(reader))
+        free = asyncio.create_task(self.released.wait())
+        try:
+            writer.write(self.begins)
+            while not gone.done() and not free.done():
+                await asyncio.wait((gone, free), timeout=0.1, return_when=asyncio.FIRST_COMPLETED)
+                writer.write(self.drips)
+                await writer.drain()
+            if free.done():
+                writer.write(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % self.status)
+                await writer.drain()
+        except ConnectionError:
+            return
+        finally:
+            self.open -= 1
+            gone.cancel()
+            free.cancel()
+            writer.close()
+
+    async def _read_all(self, reader: asyncio.StreamReader) -> None:
+        """Read until the other side has gone."""
+        try:
+            while await reader.read(65_536):
+                pass
+        except ConnectionError:
+            return
