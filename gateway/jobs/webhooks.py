@@ -66,11 +66,13 @@ class Outcome:
 
 # First of all: the order of locks is the one of gateway/webhooks/endpoints.py.
 LOCK = Statement("SELECT true FROM webhook.endpoint WHERE id = $1 FOR NO KEY UPDATE", bool, scalar=True)
-# Whose lease is over has nothing to say any more: the delivery is somebody else's.
+# Whose lease is over has nothing to say any more: the delivery is somebody else's. What was given up meanwhile, because
+# the endpoint was switched off, stays so unless it has arrived.
 NOTE = Statement(
     """
     UPDATE webhook.delivery
-       SET state = CASE WHEN $3 THEN 'delivered' WHEN $4::timestamptz IS NULL THEN 'failed' ELSE 'pending' END,
+       SET state = CASE WHEN $3 THEN 'delivered'
+                        WHEN $4::timestamptz IS NULL OR state = 'failed' THEN 'failed' ELSE 'pending' END,
            attempts = attempts + 1, next_at = coalesce($4, next_at), leased_until = NULL
      WHERE id = $1 AND leased_until = $2
     RETURNING attempts
@@ -82,7 +84,8 @@ LOG = Command(
     """
     INSERT INTO webhook.attempt (id, endpoint_id, delivery_id, number, response_status, response_body, error,
                                  delivered_at, next_retry_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, CASE WHEN $8 THEN now() END, $9)
+    SELECT $1, $2, id, $4, $5, $6, $7, CASE WHEN $8 THEN now() END, CASE WHEN state = 'pending' THEN $9::timestamptz END
+      FROM webhook.delivery WHERE id = $3
     """
 )
 SUCCEEDED = Command("UPDATE webhook.endpoint SET failing_since = NULL WHERE id = $1 AND failing_since IS NOT NULL")

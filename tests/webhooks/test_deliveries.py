@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -109,6 +110,113 @@ async def test_a_rotated_secret_and_the_one_before_it_both_verify(stage: Stage) 
     assert message.opened(fresh)
     with pytest.raises(WebhookVerificationError):
         message.opened(hook.secret)
+
+
+async def test_a_rotation_is_told(stage: Stage) -> None:
+    hook = await stage.hook("webhook.secret_rotated")
+    fresh = (await hook.call("POST", "/rotate-secret"))["data"]["secret"]
+    (message,) = await stage.receiver.waits_for(1)
+    event = message.opened(fresh)
+    assert event == message.opened(hook.secret)
+    assert (event["type"], event["data"]["webhook_id"]) == ("webhook.secret_rotated", hook.id)
+    assert "whsec_" not in message.body.decode()
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_receiver_that_asks_to_wait_is_left_alone_until_then(stage: Stage, status: int) -> None:
+    hook = await stage.hook("api_key.created")
+    stage.receiver.answers[:] = [(status, {"Retry-After": "3600"}, b"")]
+    await hook.happens("refused")
+    (first,) = await hook.deliveries(1)
+    wait = datetime.fromisoformat(first["next_retry_at"]) - datetime.fromisoformat(first["created_at"])
+    assert timedelta(minutes=59) < wait <= timedelta(hours=1)
+    await hook.happens("kept back")  # nothing else is sent to it either
+    other = await stage.hook("api_key.created")
+    await other.happens("meanwhile")
+    assert len(await stage.receiver.waits_for(2)) == 2
+    await stage.connection.execute("UPDATE webhook.endpoint SET paused_until = now() WHERE id::text = $1", hook.id)
+    messages = await stage.receiver.waits_for(3)
+    assert messages[-1].opened(hook.secret)["data"]["name"] == "kept back"
+
+
+async def test_a_wait_without_end_is_bounded_and_ends_with_a_new_start(stage: Stage) -> None:
+    hook = await stage.hook("api_key.created")
+    stage.receiver.answers[:] = [(503, {"Retry-After": "9" * 30}, b"")]
+    await hook.happens()
+    (first,) = await hook.deliveries(1)
+    wait = datetime.fromisoformat(first["next_retry_at"]) - datetime.fromisoformat(first["created_at"])
+    assert timedelta(hours=23) < wait <= timedelta(days=1)
+    await hook.call("PATCH", json={"enabled": False})
+    await hook.call("PATCH", json={"enabled": True})
+    await hook.happens("at once")
+    messages = await stage.receiver.waits_for(2)
+    assert messages[-1].opened(hook.secret)["data"]["name"] == "at once"
+
+
+async def test_tries_are_paged(stage: Stage) -> None:
+    hook = await stage.hook("api_key.created")
+    for number in range(5):
+        await hook.happens(f"key {number}")
+    every = await hook.deliveries(5)
+    pages = [await hook.call("GET", f"/deliveries?limit=2&offset={offset}") for offset in (0, 2, 4, 6)]
+    assert [len(page) for page in pages] == [2, 2, 1, 0]
+    assert [row for page in pages for row in page] == every
+    for wrong in ("limit=0", "limit=101", "offset=-1", "limit=x"):
+        await hook.call("GET", f"/deliveries?{wrong}", expect=400)
+
+
+async def test_events_since_a_time_come_again_with_their_ids(stage: Stage) -> None:
+    hook = await stage.hook("api_key.created")
+    for number in range(3):
+        await hook.happens(f"key {number}")
+    first, second, third = [message.id for message in await stage.receiver.waits_for(3)]
+    log = await hook.deliveries(3)
+    times = {row["event_id"]: row["payload"]["timestamp"] for row in log}
+    stage.receiver.fresh()
+    again = await hook.call("POST", "/replay", expect=202, json={"since": times[second]})
+    assert again["data"] == {"events": 2, "next_since": None}
+    assert {message.id for message in await stage.receiver.waits_for(2)} == {second, third}
+    await hook.deliveries(5)
+    between = {"since": times[first], "until": times[second]}
+    assert (await hook.call("POST", "/replay", expect=202, json=between))["data"]["events"] == 1
+    await hook.deliveries(6)
+    only_failed = {"since": times[first], "only_failed": True}
+    assert (await hook.call("POST", "/replay", expect=202, json=only_failed))["data"]["events"] == 0
+    entry = "SELECT action, metadata FROM audit.entry WHERE chain = $1 ORDER BY seq DESC LIMIT 1"
+    audited = await stage.connection.fetchrow(entry, hook.owner.organization_id)
+    assert (audited["action"], audited["metadata"]["events"]) == ("webhook.replay", 0)
+
+
+async def test_what_failed_comes_again_once_however_often_it_is_asked_for(stage: Stage) -> None:
+    hook = await stage.hook("api_key.created")
+    stage.receiver.fresh(500, 500, 500, 500, 500)
+    await hook.happens()
+    await hook.deliveries(4)
+    await stage.connection.execute(
+        "UPDATE webhook.endpoint SET paused_until = now() + interval '1 hour' WHERE id::text = $1", hook.id
+    )
+    wanted = {"since": "2000-01-01", "only_failed": True}
+    asked = [(await hook.call("POST", "/replay", expect=202, json=wanted))["data"]["events"] for _ in range(3)]
+    assert asked == [1, 0, 0]
+    await stage.connection.execute("UPDATE webhook.endpoint SET paused_until = NULL WHERE id::text = $1", hook.id)
+    messages = await stage.receiver.waits_for(6)  # it fails once more and has a new schedule
+    assert len({message.id for message in messages}) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"since": "yesterday"}, "since"),
+        ({"since": "0001-01-01T00:00:00+14:00"}, "since"),
+        ({"since": 5}, "since"),
+        ({}, "since"),
+        ({"since": "2026-01-02", "until": "2026-01-01"}, "until"),
+    ],
+)
+async def test_a_replay_of_no_time_is_refused(stage: Stage, body: dict[str, Any], field: str) -> None:
+    hook = await stage.hook()
+    answer = await hook.call("POST", "/replay", expect=400, json=body)
+    assert answer["errors"][0]["field"] == field
 
 
 async def test_a_receiver_that_is_gone_is_switched_off_and_its_owner_told(stage: Stage) -> None:

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -23,8 +23,9 @@ BODY = '{"type":"api_key.created","data":{"name":"Ä \\" \\\\ \\n"}}'.encode()
 RUNNERS = {
     "python": ([sys.executable, "{file}.py"], ()),
     "typescript": (["node", "{file}.mjs"], ("node",)),
-    "bash": (["bash", "-euo", "pipefail", "{file}.sh"], ("openssl", "od")),
+    "bash": (["bash", "{file}.sh"], ("openssl", "od")),
 }
+STRICT = {**RUNNERS, "bash": (["bash", "-euo", "pipefail", "{file}.sh"], ("openssl", "od"))}
 
 
 def test_the_table_of_events_is_true() -> None:
@@ -37,14 +38,25 @@ def test_every_event_of_a_change_belongs_to_an_action_and_is_told() -> None:
     assert set(EVENT_OF_ACTION.values()) <= MEANINGS.keys()
 
 
-def run(language: str, folder: Path, body: bytes, keys: list[str], secret: str) -> subprocess.CompletedProcess[bytes]:
+def run(
+    language: str,
+    folder: Path,
+    body: bytes,
+    keys: list[str],
+    secret: str,
+    *,
+    age: timedelta = timedelta(),
+    path: str = "/usr/local/bin:/usr/bin:/bin",
+    runners: dict[str, tuple[list[str], tuple[str, ...]]] = RUNNERS,
+    **environment: str,
+) -> subprocess.CompletedProcess[bytes]:
     (code,) = re.findall(rf"^```{language}\n(.*?)^```$", GUIDE, re.M | re.S)
-    command, _ = RUNNERS[language]
+    command, _ = runners[language]
     words = [word.format(file=folder / "verify") for word in command]
     Path(words[-1]).write_text(code)
-    fields = headers("01a22c1a-3f4a-716c-833e-ecffa6d4150d", datetime.now(UTC), BODY, keys)
+    fields = headers("01a22c1a-3f4a-716c-833e-ecffa6d4150d", datetime.now(UTC) - age, BODY, keys)
     names = {name.decode().upper().replace("-", "_"): value.decode() for name, value in fields}
-    env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "WEBHOOK_SECRET": secret, **names}
+    env = {"PATH": path, "WEBHOOK_SECRET": secret, **names, **environment}
     return subprocess.run(words, input=body, env=env, capture_output=True, check=False, timeout=60)
 
 
@@ -60,3 +72,29 @@ def test_a_signature_is_verified_and_a_forged_body_refused(language: str, tmp_pa
         assert json.loads(BODY)["type"].encode() in done.stdout
     assert run(language, tmp_path, BODY + b" ", [new, old], new).returncode != 0
     assert run(language, tmp_path, BODY, [old], new).returncode != 0
+
+
+@pytest.mark.parametrize("language", RUNNERS)
+@pytest.mark.parametrize("age", [timedelta(minutes=6), timedelta(minutes=-6), timedelta(days=3)])
+def test_an_old_delivery_is_refused(language: str, age: timedelta, tmp_path: Path) -> None:
+    for program in RUNNERS[language][1]:
+        if shutil.which(program, path="/usr/local/bin:/usr/bin:/bin") is None:
+            pytest.skip(f"there is no {program}")
+    secret = new_secret()
+    for runners in (RUNNERS, STRICT):
+        done = run(language, tmp_path, BODY, [secret], secret, age=age, runners=runners)
+        assert done.returncode != 0
+        assert b"api_key.created" not in done.stdout
+        assert run(language, tmp_path, BODY, [secret], secret, runners=runners).returncode == 0
+
+
+def test_the_shell_refuses_everything_where_a_program_is_missing(tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("bash", "cat", "base64", "od", "tr", "date", "grep"):  # no openssl
+        (programs / name).symlink_to(str(shutil.which(name)))
+    secret = new_secret()
+    for signature in ("v1,", "v1,AAAA", ""):
+        done = run("bash", tmp_path, BODY, [secret], secret, path=str(programs), WEBHOOK_SIGNATURE=signature)
+        assert done.returncode != 0, signature
+        assert not done.stdout

@@ -76,16 +76,6 @@ async def test_a_change_of_a_webhook_and_a_change_that_it_hears_of(
     assert await deadlocks(stage.connection) == before
 
 
-async def test_old_events_are_forgotten_while_their_webhook_is_deleted(stage: Stage) -> None:
-    hook = await stage.hook("api_key.created")
-    for number in range(3):
-        await hook.happens(f"key {number}")
-    await hook.deliveries(3)
-    await hook.call("DELETE", expect=204)
-    left = "SELECT count(*) FROM webhook.delivery WHERE endpoint_id::text = $1"
-    assert await stage.connection.fetchval(left, hook.id) == 0
-
-
 async def waits(connection: Connection, number: int) -> None:
     """Return when so many statements wait for a lock."""
     async with asyncio.timeout(60):
