@@ -21,17 +21,20 @@ def on_stop(begin: Callable[[], None]) -> None:
     if threading.current_thread() is not threading.main_thread():
         return
     loop = asyncio.get_running_loop()
+    told: list[int] = []
     for number in SIGNALS:
-        _chain(number, loop, begin)
+        _chain(number, loop, begin, told)
 
 
-def _chain(number: signal.Signals, loop: asyncio.AbstractEventLoop, begin: Callable[[], None]) -> None:
+def _chain(number: signal.Signals, loop: asyncio.AbstractEventLoop, begin: Callable[[], None], told: list[int]) -> None:
     servers_own = signal.getsignal(number)
 
     def handle(received: int, frame: FrameType | None) -> None:
         if not loop.is_closed():
             loop.call_soon_threadsafe(begin)
-        if callable(servers_own):
+        # The server hears of the first one only: a granian worker (2.8) that is told a third time stands still.
+        if callable(servers_own) and not told:
+            told.append(received)
             servers_own(received, frame)
 
     signal.signal(number, handle)

@@ -151,3 +151,26 @@ async def test_sigterm_ends_everything_in_time_and_every_exchange(
 @pytest.mark.parametrize("drain", ["120"])
 async def test_a_gateway_without_calls_stops_at_once(doomed: Doomed, drain: str) -> None:
     assert await doomed.stop() == 0, "the drain alone would be longer than anybody waits"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_second_sigterm_ends_it_at_once(
+    server: str, workers: str, services: Services, database_url: str, world: World, connection: Connection,
+    upstream: RecordingUpstream,
+) -> None:  # fmt: skip
+    """The drain is an hour; what was open is given back by the worker itself."""
+    shop, agent = await world.publisher(PRICE), await world.agent(FUNDS)
+    running = await start_gateway(services, database_url, SERVER=server, SERVER_DRAIN="3600", WORKERS=workers)
+    upstream.forget()
+    doomed = Doomed(running, shop, shop)
+    open_call = asyncio.create_task(whole(doomed, agent, "/hang"))
+    await arrived(upstream, 1)
+    running.process.send_signal(signal.SIGTERM)
+    await asyncio.sleep(1.5)  # what comes sooner may be the same request once more
+    assert running.process.poll() is None
+    running.process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(running.process.wait, 120) == 0
+    await asyncio.gather(open_call, return_exceptions=True)
+    assert [outcome for outcome, _ in await reasons(connection, agent)] == ["refunded"]
+    assert await world.balance(agent) == FUNDS
+    await running.stop()
