@@ -19,9 +19,23 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from gateway.eip55 import is_checksummed
-from gateway.settings import SettingsError
+from gateway.settings import SettingsError, nearest
 
 TransferMethod = Literal["eip3009", "permit2"]
+OF_A_NETWORK = ("rpc", "facilitator", "facilitator_token")
+"""What TOLLWAY_CHAIN_<chain id>_… says of a network."""
+CHAIN_VARIABLES = (
+    "TOLLWAY_CHAIN_NETWORKS", "TOLLWAY_CHAIN_TREASURY",
+    "TOLLWAY_CHAIN_RPC",  # of `tollway dev` alone
+    "TOLLWAY_CHAIN_BUYER_ADDRESS",
+    *(f"TOLLWAY_CHAIN_{who}_{what}" for who in ("SIGNER", "BUYER") for what in
+      ("KEY", "KEYSTORE", "PASSWORD_FILE", "PASSWORD")),
+)  # fmt: skip
+# The chains on which nothing has a price. Any other is taken for one with real money.
+TEST_CHAINS = {"eip155:84532", "eip155:11155111", "eip155:17000", "eip155:421614", "eip155:11155420", "eip155:80002",
+               "eip155:43113", "eip155:1337", "eip155:31337"}  # fmt: skip
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+TEST_FACILITATORS = {"x402.org", "www.x402.org"}
 _CAIP2 = re.compile(r"[-a-z0-9]{3,8}:[-_a-zA-Z0-9]{1,32}", re.ASCII)
 _EIP155 = re.compile(r"eip155:([1-9][0-9]{0,17})", re.ASCII)
 
@@ -121,9 +135,24 @@ class Network(_Entry):
         contracts = [asset.contract for asset in self.assets if asset.contract]
         if len(set(symbols)) != len(symbols) or len(set(contracts)) != len(contracts):
             raise ValueError("asset: a symbol or a contract stands twice")
+        host = urlsplit(self.facilitator or "").hostname or ""
+        if self.live and host.rstrip(".") in TEST_FACILITATORS:
+            raise ValueError(f"facilitator: {host} settles on test networks only, and this network is live")
+        if self.facilitator_token and self.facilitator and not _is_private_enough(self.facilitator):
+            raise ValueError("facilitator: must be https://, because facilitator_token is sent there")
         if _EIP155.fullmatch(self.id) is None and any(asset.transfer for asset in self.assets):
             raise ValueError("transfer: x402 payments are made on eip155 networks only")
         return self
+
+    @property
+    def elsewhere(self) -> bool:
+        """Return whether it has a node on another host: one on this host may be a copy for tests."""
+        return any(urlsplit(url).hostname not in LOOPBACK for url in self.nodes)
+
+    @property
+    def live(self) -> bool:
+        """Return whether real money may be moved on it."""
+        return self.id.startswith("eip155:") and self.id not in TEST_CHAINS
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -177,6 +206,12 @@ def _is_http_url(value: str) -> bool:
     return urlsplit(value).scheme in ("http", "https") and bool(urlsplit(value).hostname)
 
 
+def _is_private_enough(url: str) -> bool:
+    """Say whether what is sent there cannot be read on the way: TLS, or this host."""
+    parts = urlsplit(url)
+    return parts.scheme == "https" or parts.hostname in LOOPBACK
+
+
 def networks_file() -> Path:
     """Return config/networks.toml: of the checkout, or the copy inside the installed package."""
     checkout = Path(__file__).resolve().parents[1] / "config" / "networks.toml"
@@ -187,7 +222,7 @@ def load_networks(environ: Mapping[str, str] | None = None) -> Networks:
     """Read the file that TOLLWAY_CHAIN_NETWORKS names (default: the shipped one). Raises NetworksError.
 
     TOLLWAY_CHAIN_<chain id>_RPC gives a network its node (or several, with spaces between them), ..._FACILITATOR and
-    ..._FACILITATOR_TOKEN its external facilitator; they win over the file.
+    ..._FACILITATOR_TOKEN its external facilitator; they win over the file, also when they are set to nothing.
     """
     env = os.environ if environ is None else environ
     place = Path(env["TOLLWAY_CHAIN_NETWORKS"]) if env.get("TOLLWAY_CHAIN_NETWORKS") else networks_file()
@@ -197,6 +232,7 @@ def load_networks(environ: Mapping[str, str] | None = None) -> Networks:
         raise NetworksError(f"{place}: cannot be read ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise NetworksError(f"{place}: not valid TOML: {error}") from None
+    _refuse_unknown(tree, env)
     _take_nodes(tree, env)
     try:
         return Networks.model_validate(tree)
@@ -210,11 +246,35 @@ def _tables(value: object) -> list[tuple[str, dict[str, Any]]]:
     return [(name, cast("dict[str, Any]", table)) for name, table in entries.items() if isinstance(table, dict)]
 
 
+def _prefix(network_id: str) -> str:
+    return f"TOLLWAY_CHAIN_{network_id.removeprefix('eip155:')}_"
+
+
+def _refuse_unknown(tree: Mapping[str, Any], env: Mapping[str, str]) -> None:
+    """Refuse a variable that nothing would read: a typing error, or a network that the file does not have."""
+    own = {_prefix(name) + field.upper() for name, _ in _tables(tree.get("network")) for field in OF_A_NETWORK}
+    known = {*CHAIN_VARIABLES, *own}
+    unknown = sorted(name for name in env if name.startswith("TOLLWAY_CHAIN_") and name not in known)
+    if unknown:
+        raise NetworksError("\n".join(f"{name}: no such setting{_instead(name, known)}" for name in unknown))
+
+
+def _instead(name: str, known: set[str]) -> str:
+    """Say what was meant. Of another chain's variable only the chain is wrong: that money goes elsewhere is no typo."""
+    if re.fullmatch(r"TOLLWAY_CHAIN_[0-9]+_(RPC|FACILITATOR|FACILITATOR_TOKEN)", name):
+        networks = sorted(variable for variable in known if variable.endswith("_RPC") and variable[14].isdigit())
+        return f", because networks.toml lacks that network; it has {', '.join(networks)}"
+    return nearest(name, known).replace("`tollway config check --list` prints them all", "docs/settlement.md has them")
+
+
 def _take_nodes(tree: Mapping[str, Any], env: Mapping[str, str]) -> None:
     for network_id, table in _tables(tree.get("network")):
-        prefix = f"TOLLWAY_CHAIN_{network_id.removeprefix('eip155:')}_"
-        for name in ("rpc", "facilitator", "facilitator_token"):
-            if value := env.get(prefix + name.upper()):
+        for name in OF_A_NETWORK:
+            value = env.get(_prefix(network_id) + name.upper())
+            if value is None:
+                continue
+            table.pop(name, None)
+            if value.strip():
                 table[name] = value
 
 

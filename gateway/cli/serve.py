@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 import click
 
 from gateway.cli import servers
 from gateway.cli.context import settings_for_cli
-from gateway.payments.evm import chains
+from gateway.cli.main import version
+from gateway.cli.preflight import require
+from gateway.cli.rails import introduce
+from gateway.telemetry.logging import setup as setup_logging
+
+log = logging.getLogger(__name__)
 
 
 @click.command()
 def serve() -> int:
     """Run the gateway on TOLLWAY_SERVER (granian, uvicorn or hypercorn) with TOLLWAY_WORKERS processes.
 
-    SIGTERM lets calls in flight finish within TOLLWAY_SERVER_DRAIN seconds.
+    Says first what it serves: its version, address and rails. SIGTERM lets calls in flight finish within
+    TOLLWAY_SERVER_DRAIN seconds.
     """
-    chains.check()  # one line here instead of a trace from every worker
+    settings = settings_for_cli()
     # TOLLWAY_DEV_APP: another application, for tests of the servers themselves.
-    return servers.run(settings_for_cli(), os.environ.get("TOLLWAY_DEV_APP") or servers.APPLICATION)
+    other = os.environ.get("TOLLWAY_DEV_APP")
+    if not other:
+        # One line for each fault here, instead of a trace from every worker.
+        notes = require(settings)
+        setup_logging(settings.logging)
+        for note in notes:
+            log.warning("%s", note)
+        for line in introduce(settings, version()):
+            log.info("%s", line)
+    return servers.run(settings, other or servers.APPLICATION)

@@ -35,12 +35,12 @@ def run(settings: Settings, target: str = APPLICATION) -> int:
     host, port = settings.server.host, settings.server.port
     # Asked first: a server that sets SO_REUSEPORT would silently share the port with another gateway.
     require_port(port, host)
-    _check_certificate(settings)
+    check_certificate(settings)
     with shared_metrics(settings.server.workers):
         return SERVERS[settings.server.kind](settings, target)
 
 
-def _check_certificate(settings: Settings) -> None:
+def check_certificate(settings: Settings) -> None:
     """Say in one line what is wrong with the TLS files, before a server says it in many."""
     certificate, key = settings.server.tls_certificate, settings.server.tls_key
     if not certificate:

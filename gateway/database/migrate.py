@@ -7,6 +7,7 @@ two gateways with different ideas of one schema.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from importlib.resources import files
 
 import asyncpg
@@ -41,10 +42,28 @@ async def missing(connection: Connection) -> list[str]:
 
 
 async def require_current(connection: Connection) -> None:
-    """Raise MigrationError when the schema is older than this program."""
+    """Raise MigrationError when the schema is older or newer than this program."""
     lacking = await missing(connection)
     if lacking:
         raise MigrationError(f"the database lacks {', '.join(lacking)}: run `tollway migrate`")
+    await require_not_newer(connection)
+
+
+async def require_not_newer(connection: Connection) -> None:
+    """Raise MigrationError when the schema has what this program does not know."""
+    try:
+        _refuse_newer(await APPLIED.all(connection))
+    except asyncpg.UndefinedTableError:
+        return
+
+
+def _refuse_newer(applied: Iterable[str]) -> None:
+    unknown = sorted(set(applied) - {name for name, _ in migrations()})
+    if unknown:
+        raise MigrationError(
+            f"the database is newer than this program: it has {', '.join(unknown)};"
+            " run the version that applied it, or a newer one"
+        )
 
 
 async def migrate(database_url: str) -> list[str]:
@@ -61,9 +80,7 @@ async def migrate(database_url: str) -> list[str]:
             row["name"]: row["checksum"] for row in await connection.fetch("SELECT * FROM public.tollway_migration")
         }
         known = migrations()
-        unknown = sorted(done.keys() - {name for name, _ in known})
-        if unknown:
-            raise MigrationError(f"the database is newer than this program: it has {', '.join(unknown)}")
+        _refuse_newer(done)
         applied: list[str] = []
         for name, sql in known:
             checksum = hashlib.sha256(sql.encode()).hexdigest()

@@ -9,7 +9,17 @@ the fix. Durations are seconds, sizes bytes, money atomic units of the default a
 from __future__ import annotations
 
 from gateway.settings.base import SettingsError
-from gateway.settings.loading import NOT_SETTINGS, SECRET_FIELDS, SHORT_NAMES, load, setting_names
+from gateway.settings.contradictions import contradictions, warnings
+from gateway.settings.loading import (
+    NOT_SETTINGS,
+    SECRET_FIELDS,
+    SHORT_NAMES,
+    layers,
+    load,
+    mask,
+    nearest,
+    setting_names,
+)
 from gateway.settings.organizations import (
     InvoiceSettings,
     PlansSettings,
@@ -72,6 +82,11 @@ __all__ = (
     "WebSocketSettings",
     "WebhookSettings",
     "X402Settings",
+    "contradictions",
+    "layers",
     "load",
+    "mask",
+    "nearest",
     "setting_names",
+    "warnings",
 )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,20 +44,45 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     Raises SettingsError with one line per fault, naming the setting, its value and the fix.
     """
     env = os.environ if environ is None else environ
+    tree, origin = layers(env)
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(fault, origin) for fault in error.errors())) from None
+
+
+def layers(env: Mapping[str, str]) -> tuple[dict[str, Any], dict[tuple[str, str], str]]:
+    """Return what the file and the environment set, and where each (section, field) comes from. Raises SettingsError.
+
+    A list that is set to nothing is the empty list, which replaces what an earlier layer has.
+    """
     tree, origin = _from_file(env.get("TOLLWAY_CONFIG"))
+    unknown: list[str] = []
     for name, value in sorted(env.items()):
         if not name.startswith("TOLLWAY_") or NOT_SETTINGS.match(name):
             continue
         place = SHORT_NAMES.get(name) or _long_name(name)
         if place is None:
-            raise SettingsError(f"{name}: no such setting; `tollway config check --list` prints them all")
+            unknown.append(f"{name}: no such setting{nearest(name, setting_names())}")
+            continue
         section = tree.setdefault(place[0], {})
-        section[place[1]] = value.split(",") if _is_list(place) else value
+        if not isinstance(section, dict):
+            raise SettingsError(f"{env['TOLLWAY_CONFIG']} {place[0]}: must be a table, [{place[0]}]")
+        section[place[1]] = _listed(value) if _is_list(place) else value
         origin[place] = name
-    try:
-        return Settings.model_validate(tree)
-    except ValidationError as error:
-        raise SettingsError("\n".join(_explain(fault, origin) for fault in error.errors())) from None
+    if unknown:
+        raise SettingsError("\n".join(unknown))
+    return tree, origin
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message about an unknown name: the known one that it is nearest to, or where all are."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+    return f"; did you mean {close[0]}?" if close else "; `tollway config check --list` prints them all"
+
+
+def _listed(value: str) -> list[str]:
+    return value.split(",") if value.strip() else []
 
 
 def setting_names() -> dict[str, tuple[str, str]]:
@@ -104,15 +130,21 @@ def _explain(fault: Any, origin: Mapping[tuple[str, str], str]) -> str:
     place = tuple(str(part) for part in fault["loc"][:2])
     name = origin.get(place, ".".join(place)) if len(place) == 2 else ".".join(place)
     if fault["type"] == "extra_forbidden":
-        return f"{name}: no such setting; `tollway config check --list` prints them all"
+        return f"{name}: no such setting{_nearest_in_file(place)}"
     said = fault["msg"].removeprefix("Value error, ")
     if len(place) < 2:  # a section, whose values may be secrets
         return f"{name}: {said}"
-    value = _mask(fault["input"]) if place in SECRET_FIELDS else repr(fault["input"])
+    value = mask(fault["input"]) if place in SECRET_FIELDS else repr(fault["input"])
     return f"{name}={value}: {said}"
 
 
-def _mask(value: object) -> str:
+def _nearest_in_file(place: tuple[str, ...]) -> str:
+    known = [f"[{section}] {field}" for section, field in setting_names().values()]
+    sections = [f"[{section}]" for section in Settings.model_fields]
+    return nearest(f"[{place[0]}] {place[1]}", known) if len(place) == 2 else nearest(f"[{place[0]}]", sections)
+
+
+def mask(value: object) -> str:
     """Show where a URL points without its password; anything else is hidden whole."""
     text = str(value)
     return repr(re.sub(r"(//[^:/@]*):[^@]*@", r"\1:***@", text)) if "://" in text else "'***'"

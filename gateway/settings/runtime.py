@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from ipaddress import ip_network
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
+from gateway.eip55 import is_checksummed
 from gateway.settings.base import Bytes, Seconds, Section
 
 
@@ -62,12 +64,17 @@ class ServerSettings(Section):
     def _http_url(cls, value: str) -> str:
         if value and urlsplit(value).scheme not in ("http", "https"):
             raise ValueError("must start with http:// or https://")
+        parts = urlsplit(value)
+        if value and (not parts.hostname or parts.query or parts.fragment or parts.username is not None):
+            raise ValueError("must be a base URL such as https://api.example.com, without login, query or fragment")
         return value.rstrip("/")
 
     @model_validator(mode="after")
     def _certificate_and_key(self) -> ServerSettings:
         if bool(self.tls_certificate) != bool(self.tls_key):
             raise ValueError("tls_certificate and tls_key belong together: set both or neither")
+        if self.tls_certificate and self.public_url.startswith("http://"):
+            raise ValueError("public_url is http://, but tls_certificate is set: callers would be sent past TLS")
         return self
 
 
@@ -246,7 +253,11 @@ def _tiers(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
         if value.strip() and not re.fullmatch(r"[0-9]{1,8}=(?:100|[0-9]{1,2}(?:\.[0-9]{1,2})?)", value.strip()):
             raise ValueError(f"{value!r} is no bonus such as 10000=2.5, from 100 dollars on 2.5 percent")
-    return tuple(value.strip() for value in values if value.strip())
+    tiers = tuple(value.strip() for value in values if value.strip())
+    starts = [int(tier.partition("=")[0]) for tier in tiers]
+    if any(later <= earlier for earlier, later in pairwise(starts)):
+        raise ValueError("the amounts must ascend, each one once")
+    return tiers
 
 
 class MoneySettings(Section):
@@ -315,6 +326,9 @@ def _sellers(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
         if not re.fullmatch(r"(?:\*|[a-z0-9][a-z0-9-]*)(?:=0x[0-9a-fA-F]{40})?", value.strip()):
             raise ValueError(f"{value!r} is neither a publisher's slug nor slug=0x and 40 hexadecimal digits")
+        _, _, payee = value.strip().partition("=")
+        if payee[2:] not in (payee[2:].lower(), payee[2:].upper()) and not is_checksummed(payee):
+            raise ValueError(f"{value!r}: the EIP-55 checksum (the mixed case) is wrong; copy the address again")
     return tuple(value.strip() for value in values)
 
 

@@ -209,10 +209,11 @@ async def test_a_key_expires(
 ) -> None:
     agent, shop = await world.agent(1_000_000), await world.publisher(10_000)
     upstream.forget()
-    short = await start_gateway(services, database_url, IDEMPOTENCY_LIFETIME="1")
+    bounds = {"PROXY_TOTAL_TIMEOUT": "5", "PROXY_TOTAL_TIMEOUT_MAX": "5"}
+    short = await start_gateway(services, database_url, IDEMPOTENCY_LIFETIME="5", **bounds)
     headers, path = keyed(agent), f"/publishers/{shop.slug}/x"
     await short.client.get(path, headers=headers)
-    await asyncio.sleep(1.2)
+    await asyncio.sleep(5.2)
     answer = await short.client.get(path, headers=headers)
     await short.stop()
     assert "idempotency-replayed" not in answer.headers

@@ -15,6 +15,7 @@ from websockets.asyncio.client import connect
 from tests.support.certificates import self_signed
 from tests.support.dev import tollway
 from tests.support.gateway import RunningGateway
+from tests.support.leaks import SECRET_KEYS
 from tests.support.sockets import SocketUpstream
 from tests.support.upstream import RecordingUpstream
 from tests.support.world import World
@@ -78,7 +79,8 @@ def test_files_that_do_not_fit_are_one_line(tmp_path: Path, certificate: Path, k
         key.write_text("not a key")
     elif kind == "mismatch":
         self_signed(key, "other")
-    ended = tollway("serve", TOLLWAY_SERVER_TLS_CERTIFICATE=str(certificate), TOLLWAY_SERVER_TLS_KEY=str(key))
+    files = {"TOLLWAY_SERVER_TLS_CERTIFICATE": str(certificate), "TOLLWAY_SERVER_TLS_KEY": str(key)}
+    ended = tollway("serve", TOLLWAY_LOG_LEVEL="warning", TOLLWAY_SECRET_KEYS=SECRET_KEYS, **files)
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
     assert line.startswith(f"tollway: TLS with {certificate} and {key}: ")

@@ -13,15 +13,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.networks import Network, Networks, load_networks
-from gateway.payments.evm.encoding import parse_address
+from gateway.payments.evm.encoding import parse_configured_address, show_address
 from gateway.payments.evm.endpoints import Endpoints
 from gateway.payments.evm.fees import RelayPolicy
 from gateway.payments.evm.instructions import Contracts
-from gateway.payments.evm.keystore import Signer, load_signer
+from gateway.payments.evm.keystore import BUYER, SIGNER, Signer, load_signer
 from gateway.payments.evm.node import Node
 from gateway.payments.evm.purchases import buyer_address
 from gateway.settings import SettingsError
 
+# Addresses of the first accounts of every local chain (anvil, hardhat): their keys are printed in many documents.
+PUBLIC_KEYS = frozenset({
+    "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266", "0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
+    "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC", "0x90F79bf6EB2c4f870365E785982E1f101E93b906",
+    "0x15d34AAf54267DB7D7c367839AAf71A00a2C6A65", "0x9965507D1a55bcC2695C58ba16FB37d819B0A4dc",
+    "0x976EA74026E726554dB657fA54763abd0C3a0aa9", "0x14dC79964da2C08b23698B3D3cc7Ca32193d9955",
+    "0x23618e81E3f5cdF7f54C3d65f7FBc0aBf5B21E8f", "0xa0Ee7A142d267C1f36714E4a8F75612F20a79720",
+})  # fmt: skip
 TREASURY = "TOLLWAY_CHAIN_TREASURY"
 
 
@@ -69,7 +77,12 @@ def check(environ: Mapping[str, str] | None = None) -> None:
     env = os.environ if environ is None else environ
     networks = load_networks(env)
     signer = load_signer(env)
+    buyer = load_signer(env, BUYER)
     buyer_address(env)
+    for setting, key in ((SIGNER, signer), (BUYER, buyer)):
+        live = next((network.id for network in networks.networks if network.elsewhere and network.live), None)
+        if key is not None and live is not None and show_address(key.address) in PUBLIC_KEYS:
+            raise SettingsError(f"{setting}_KEY: is a development key that everybody knows, and {live} is a live chain")
     needed = [network for network in networks.networks if network.facilitator and not (network.rpc and signer)]
     if treasury_of(env) is None and needed:
         raise SettingsError(f"{TREASURY}: must be set, because {needed[0].id} is settled by a facilitator")
@@ -78,7 +91,7 @@ def check(environ: Mapping[str, str] | None = None) -> None:
 def treasury_of(env: Mapping[str, str]) -> bytes | None:
     """Return where payments to the platform go: what is configured, else the key's address. Raises SettingsError."""
     try:
-        configured = parse_address(env[TREASURY]) if env.get(TREASURY) else None
+        configured = parse_configured_address(env[TREASURY]) if env.get(TREASURY) else None
     except ValueError as error:
         raise SettingsError(f"{TREASURY}={env[TREASURY]!r}: {error}") from None
     signer = None if configured is not None else load_signer(env)

@@ -26,6 +26,15 @@ def parse_address(text: str) -> bytes:
     return bytes.fromhex(text[2:])
 
 
+def parse_configured_address(text: str) -> bytes:
+    """The same of what an operator wrote: a mixed case has to be its EIP-55 checksum. Raises ValueError."""
+    address = parse_address(text)
+    digits = text[2:]
+    if digits not in (digits.lower(), digits.upper()) and show_address(address) != text:
+        raise ValueError("its EIP-55 checksum (the mixed case) is wrong: a digit may be mistyped; copy it again")
+    return address
+
+
 def show_address(address: bytes) -> str:
     """Return an address in the mixed case of EIP-55."""
     return checksum("0x" + address.hex())

@@ -30,7 +30,7 @@ from gateway.database.pool import LOST, Database
 from gateway.database.statement import Command, Statement
 from gateway.errors import Unavailable
 from gateway.networks import Network, Networks, load_networks
-from gateway.payments.evm.encoding import call_data, parse_address
+from gateway.payments.evm.encoding import call_data, parse_configured_address
 from gateway.payments.evm.endpoints import Endpoints
 from gateway.payments.evm.instructions import AUTHORIZATION_STATE
 from gateway.payments.evm.keystore import BUYER, Signer, load_signer
@@ -334,7 +334,7 @@ def load_buyer(env: Mapping[str, str]) -> Signer | None:
 def buyer_address(env: Mapping[str, str]) -> bytes | None:
     """Return the buying wallet's address: what is configured, else its key's. Raises SettingsError."""
     try:
-        configured = parse_address(env[ADDRESS]) if env.get(ADDRESS) else None
+        configured = parse_configured_address(env[ADDRESS]) if env.get(ADDRESS) else None
     except ValueError as error:
         raise SettingsError(f"{ADDRESS}={env[ADDRESS]!r}: {error}") from None
     signer = load_buyer(env)
