@@ -122,6 +122,8 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "set_recovery": {"email": "owner@example.com"},
     "wallet_recover": {"recovery_code": "XXXX-XXXX-XXXX-XXXX-XXXX-XXXX"},
     "apply_referral_code": {"referral_code": "XXXXXXXX"},
+    "add_publisher_endpoint": {"method": "GET", "path": "/towns/{town}", "price": "0.002"},
+    "change_publisher_endpoint": {"price": "0.003", "refund_rules": {"empty_result": "observations"}},
     "import_publisher_openapi": {
         "document": "openapi: 3.1.0\ninfo: {title: Weather, version: '1'}\npaths:\n  /towns/{town}:\n    get:\n"
         "      summary: The weather of a town\n      x-payment-info: {price: {amount: '0.01', currency: USD}}\n"

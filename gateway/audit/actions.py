@@ -26,6 +26,7 @@ _CATALOG = (
     *("publisher.create", "publisher.update", "publisher.delete", "publisher.update_pricing"),
     *("publisher.upload_logo", "publisher.import_openapi", "publisher.first_party"),
     *("publisher.suspend", "publisher.restore"),
+    *("publisher.add_endpoint", "publisher.change_endpoint", "publisher.remove_endpoint"),
 )
 _MONEY = (
     *("wallet.claim_signup_bonus", "wallet.claim_payment_method_bonus", "wallet.claim_daily"),

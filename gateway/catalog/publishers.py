@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from gateway.catalog.assets import Asset
 from gateway.catalog.delivery import check_bounds
 from gateway.catalog.drafts import URL_FIELDS, Draft, check_whole
+from gateway.catalog.endpoint_list import Change
 from gateway.catalog.history import facts, note
 from gateway.catalog.metering import check_metering
 from gateway.catalog.not_offered import check_offered
@@ -184,6 +185,25 @@ class PublisherDesk:
                 added=merged.added, removed=merged.removed,
             )  # fmt: skip
             return made, merged
+
+    async def change_endpoints(
+        self, organization_id: UUID, publisher_id: UUID, action: str, change: Change
+    ) -> Publisher:
+        """Change the list of endpoints (endpoint_list.py). Raises NotFound, InvalidRequest, and what the change does.
+
+        The list is read and written under one lock, so that nobody's change in between is lost.
+        """
+        async with self.database.transaction() as connection:
+            record = await _locked(connection, organization_id, publisher_id)
+            draft = self.draft_of(record)
+            before = facts(draft, ())
+            draft.apply({"endpoints": change(draft.document.get("endpoints") or [])})
+            known = await all_assets(connection)
+            await self._check(connection, draft, [known[asset_id] for asset_id in record.asset_ids])
+            await self._write(connection, record, draft, None)
+            made = await _whole(connection, organization_id, publisher_id)
+            await note(connection, action, organization_id, record, before=before, after=facts(draft, ()))
+            return made
 
     async def update_pricing(
         self, organization_id: UUID, publisher_id: UUID, request: UpdatePricingRequest

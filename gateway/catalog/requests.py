@@ -88,11 +88,9 @@ class QueryParamDefinition(RequestBody):
     example: Text | None = None
 
 
-class EndpointDefinition(RequestBody):
-    """One thing that the publisher sells: a method on a path, maybe at a price of its own, maybe protected."""
+class EndpointFields(RequestBody):
+    """What there is to say of an endpoint beside its method and path."""
 
-    method: HttpMethod
-    path: PathTemplate
     description: Text | None = None
     price: Amount | None = None
     is_default: StrictBool = False
@@ -108,6 +106,13 @@ class EndpointDefinition(RequestBody):
     response: JsonValue = None
     example_request: JsonValue = None
     example_response: JsonValue = None
+
+
+class EndpointDefinition(EndpointFields):
+    """One thing that the publisher sells: a method on a path, maybe at a price of its own, maybe protected."""
+
+    method: HttpMethod
+    path: PathTemplate
 
 
 class UsageExample(RequestBody):

@@ -137,11 +137,23 @@ def changes_a_key(method: str, path: Callable[[Member], str], **options: Any) ->
     return scene
 
 
-def changes_a_publisher(method: str, rest: str = "", body: Callable[[dict[str, Any]], Any] | None = None) -> Scene:
+def changes_a_publisher(
+    method: str, rest: str = "", body: Callable[[dict[str, Any]], Any] | None = None, expect: int = 200
+) -> Scene:
     async def scene(api: Api, clerk: Clerk, owner: Member) -> httpx.Response:
         made = await clerk.publisher(owner)
         options = {} if body is None else {"json": body(made)}
-        return await api.call(method, of(owner, f"/publishers/{made['id']}{rest}"), owner.key, expect=200, **options)
+        return await api.call(method, of(owner, f"/publishers/{made['id']}{rest}"), owner.key, expect=expect, **options)
+
+    return scene
+
+
+def changes_an_endpoint(method: str, **options: Any) -> Scene:
+    async def scene(api: Api, clerk: Clerk, owner: Member) -> httpx.Response:
+        made = await clerk.publisher(owner, endpoints=[{"method": "GET", "path": "/x"}])
+        path = of(owner, f"/publishers/{made['id']}/endpoints")
+        (known,) = (await api.call("GET", path, owner.key, expect=200)).json()["data"]
+        return await api.call(method, f"{path}/{known['id']}", owner.key, expect=200, **options)
 
     return scene
 
@@ -241,6 +253,12 @@ SCENES: dict[str, tuple[str, Scene]] = {
         "publisher.import_openapi",
         changes_a_publisher("POST", "/import-openapi", lambda _: {"document": OPENAPI}),
     ),
+    "add_publisher_endpoint": (
+        "publisher.add_endpoint",
+        changes_a_publisher("POST", "/endpoints", lambda _: {"method": "GET", "path": "/new"}, expect=201),
+    ),
+    "change_publisher_endpoint": ("publisher.change_endpoint", changes_an_endpoint("PATCH", json={"price": "0.2"})),
+    "remove_publisher_endpoint": ("publisher.remove_endpoint", changes_an_endpoint("DELETE")),
     "claim_signup_bonus": ("wallet.claim_signup_bonus", claims("/wallet/bonus/signup")),
     "claim_daily": ("wallet.claim_daily", claims("/wallet/daily/claim")),
     "apply_referral_code": ("wallet.apply_referral", names_a_referrer),

@@ -175,6 +175,7 @@ EXPECTED = {
     "decline_invitation": 404,
     "assign_role": 404,
     "update_org_oauth_provider": 404,
+    "change_publisher_endpoint": 404,
 }
 
 
@@ -205,6 +206,7 @@ async def sent(gateway: RunningGateway, name: str, agent: Agent, known: Known, b
         provider_id=uuid4(),
         webhook_id=uuid4(),
         project_id=known.project,
+        endpoint_id=uuid4(),
         key_id=other_key,
         role_id=role,
         member_id=uuid4(),

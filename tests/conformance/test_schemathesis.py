@@ -38,6 +38,12 @@ MAY_FAIL = {
     "POST /organizations/{organization_id}/publishers/{publisher_id}/payouts": "no chain rail",
     "POST /organizations/{organization_id}/publishers/{publisher_id}/payouts/{payout_id}/approve": "no payout to find",
     "POST /organizations/{organization_id}/publishers/{publisher_id}/payouts/{payout_id}/cancel": "no payout to find",
+    **{
+        f"{method} /organizations/{{organization_id}}/publishers/{{publisher_id}}/endpoints/{{endpoint_id}}": (
+            "ids of endpoints cannot be guessed"
+        )
+        for method in ("GET", "PATCH", "DELETE")
+    },
     "POST /billing/publishers/{slug}/payouts": "no chain rail",
     "GET /billing/publishers/{slug}/payouts/{payout_id}": "no chain rail, so no payout to find",
     "GET /organizations/{organization_id}/billing/endpoints/{endpoint_id}/events": "there are no computes",
