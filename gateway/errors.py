@@ -62,6 +62,12 @@ class InvalidTarget(Problem):
     status, name, title = 400, "invalid-target", "Invalid request target"
 
 
+class KeyInUrl(Problem):
+    """An API key stands in the path or query of a call. Nothing was forwarded or charged."""
+
+    status, name, title = 400, "key-in-url", "API key in the URL"
+
+
 class QueryNotSold(Problem):
     """A query that is not sold here; `code` says which rule it breaks. No database heard of it, nothing was charged."""
 

@@ -13,5 +13,5 @@ from __future__ import annotations
 RELAYED = frozenset(b"payment-signature x-payment idempotency-key".split())
 """Fields of a request that go on to such an upstream, and to no other."""
 
-RETURNED = frozenset(b"payment-response x-payment-response".split())
+RETURNED = frozenset(b"payment-required payment-response x-payment-response".split())
 """Fields of an answer that are such an upstream's own."""

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from gateway.billing.prepaid_credits import Ending
 from gateway.billing.x402_passthrough import RETURNED
 from gateway.faults import ARMED, act
-from gateway.proxy.answer_fields import Kind, classify, with_public_urls
+from gateway.proxy.answer_fields import Kind, classify, with_public_urls, without_secrets
 from gateway.proxy.balances import balance_fields
 from gateway.proxy.dates import http_date
 from gateway.proxy.exchange import Exchange, HeaderPairs, Message
@@ -325,6 +325,7 @@ def response_headers(exchange: Exchange, answer: UpstreamResponse, *, refunded: 
         headers.append((name, value))
     if located:
         headers = with_public_urls(exchange, headers)
+    headers = without_secrets(exchange, headers)
     if not dated:
         headers.append((b"date", http_date()))
     headers.append(VIA)

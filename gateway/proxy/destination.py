@@ -17,6 +17,7 @@ from gateway.catalog.snapshot import Publisher, Route
 from gateway.errors import UpstreamUnreachable
 from gateway.proxy.line import Line
 from gateway.proxy.locations import PublicPlace
+from gateway.proxy.own_secrets import spellings_of
 from gateway.settings import Settings
 from gateway.telemetry.metrics import Metrics
 from gateway.upstreams.auth.authenticator import Authenticator
@@ -35,8 +36,9 @@ Authenticate: TypeAlias = Callable[[Authentication, str], Authenticator]
 class Destination:
     """A publisher's server. `lane` is the pool key: the origin's, or the publisher's own when it bounds connections.
 
-    `public` is where callers see it. `calls` and `sockets` bound what is on its way at once, and `uploads` those of the
-    calls whose body is not here yet; `line` is of the calls that want to be among `calls`.
+    `public` is where callers see it, `secrets` what they may not see. `calls` and `sockets` bound what is on its way at
+    once, and `uploads` those of the calls whose body is not here yet; `line` is of the calls that want to be among
+    `calls`.
     """
 
     publisher: Publisher
@@ -51,6 +53,7 @@ class Destination:
     uploads: Turnstile
     line: Line
     public: PublicPlace
+    secrets: tuple[bytes, ...]
 
 
 class Destinations:
@@ -102,6 +105,7 @@ class Destinations:
             known.uploads if known is not None and known.calls.limit == most else Turnstile(max(most // 2, 1)),
             known.line if known is not None else Line(self._settings.wait),
             self._public(publisher, route, origin),
+            spellings_of(route.headers, None if route.query is None else route.query[1]),
         )
 
     def _public(self, publisher: Publisher, route: Route, origin: Origin) -> PublicPlace:

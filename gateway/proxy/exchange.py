@@ -108,6 +108,7 @@ class Exchange:
         "status",
         "tiers",
         "to",
+        "token",
         "upload_place",
     )
 
@@ -145,6 +146,7 @@ class Exchange:
         self.held: HeldCall | None = None  # authorize: set when the most that the call may cost is held
         self.payment: CallPayment | None = None  # authorize: set when a payment on a chain is reserved for this call
         self.to: Destination | None = None  # forward: where it was sent
+        self.token: bytes | None = None  # forward: by which token it was let in there
         self.status: int | None = None  # forward: what the upstream answered
         self.judged: str | None = None  # judge: why the publisher's rules give this answer back
         self.answered = 0  # deliver: the status that the caller got

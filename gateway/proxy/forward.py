@@ -16,7 +16,7 @@ from gateway.errors import Problem
 from gateway.proxy.body import request_body
 from gateway.proxy.destination import Destination
 from gateway.proxy.exchange import Exchange, HeaderPairs
-from gateway.proxy.identify import peer_address
+from gateway.proxy.identify import holds_key, peer_address
 from gateway.proxy.judge import judges
 from gateway.proxy.locations import names_parameter
 from gateway.proxy.meter import NOT_ASKED
@@ -72,7 +72,9 @@ async def _forward_authenticated(
     """Send with a token. One that the server no longer takes is replaced, once: 401 says that nothing was done."""
     kept = None if body is None or isinstance(body, bytes) else KeptBody(body)
     token = await auth.token(str(exchange.id))
-    answer = await _send(exchange, client, to, [*headers, bearer(token)], body if kept is None else kept.pass_on())
+    answer = await _send(
+        exchange, client, to, [*headers, let_in(exchange, token)], body if kept is None else kept.pass_on()
+    )
     if answer.status != 401 or not auth.reject(token) or (kept is not None and not kept.whole):
         return answer
     try:
@@ -85,11 +87,19 @@ async def _forward_authenticated(
     if fresh == token:
         return answer
     await answer.aclose()
-    return await _send(exchange, client, to, [*headers, bearer(fresh)], body if kept is None else kept.content)
+    return await _send(
+        exchange, client, to, [*headers, let_in(exchange, fresh)], body if kept is None else kept.content
+    )
+
+
+def let_in(exchange: Exchange, token: bytes) -> tuple[bytes, bytes]:
+    """Return the field that carries a token to a publisher's server, and note which: no answer may show it."""
+    exchange.token = token
+    return bearer(token)
 
 
 def bearer(token: bytes) -> tuple[bytes, bytes]:
-    """Return the field that carries a token to a publisher's server."""
+    """Return the field that carries a token."""
     return (b"authorization", b"Bearer " + token)
 
 
@@ -140,6 +150,8 @@ def request_headers(
         if name in OURS_ALONE and name not in relayed:
             continue
         if reads and name in NOT_ASKED:
+            continue
+        if b"seren_" in pair[1] and holds_key(pair[1]):  # a credential of ours in another field than its own
             continue
         if name == b"content-type":
             typed = True

@@ -5,7 +5,9 @@ Neither is no error here: what it means is the payment's business.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from urllib.parse import unquote_to_bytes
 
 from gateway.billing.wallet_proofs import WalletProofs
 from gateway.errors import AddressNotAllowed, InvalidRequest, RateLimited, Unauthenticated
@@ -16,6 +18,16 @@ from gateway.identity.principals import Identities
 from gateway.limits.limiter import RateLimiter
 from gateway.limits.policy import Check, Policy
 from gateway.proxy.exchange import Exchange
+
+# Keys of ours, and the tokens of people's logins.
+KEY = re.compile(rb"seren_[0-9a-z]{1,32}_[A-Za-z0-9]{43}")
+
+
+def holds_key(text: bytes) -> bool:
+    """Return whether a credential of this gateway stands in a text, percent-encoded or not."""
+    if b"%" in text:
+        text = unquote_to_bytes(text)
+    return b"seren_" in text and KEY.search(text) is not None
 
 
 async def identify(

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 
-from gateway.errors import HeadersTooLarge, InvalidTarget, LoopDetected, MethodNotAllowed, UriTooLong
+from gateway.errors import HeadersTooLarge, InvalidTarget, KeyInUrl, LoopDetected, MethodNotAllowed, UriTooLong
 from gateway.proxy.browsers import let_page_read
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.framing import CLOSE, check_framing, repeated
+from gateway.proxy.identify import holds_key
 from gateway.settings import ProxySettings
 
 PREFIX = b"/publishers/"
@@ -37,8 +38,8 @@ TARGET = re.compile(rb"[\x21\x22\x24-\x7e\x80-\xff]*")
 def intake(exchange: Exchange, settings: ProxySettings) -> None:
     """Fill in slug, path, query and our own fields.
 
-    Raises InvalidRequest, MethodNotAllowed, InvalidTarget, LoopDetected, UriTooLong or HeadersTooLarge; each closes the
-    connection.
+    Raises InvalidRequest, MethodNotAllowed, InvalidTarget, KeyInUrl, LoopDetected, UriTooLong or HeadersTooLarge; each
+    closes the connection.
     """
     scope, exchange.bounds = exchange.scope, settings
     target: bytes = scope.get("raw_path") or scope["path"].encode()
@@ -57,6 +58,12 @@ def intake(exchange: Exchange, settings: ProxySettings) -> None:
         )
     if TARGET.fullmatch(target) is None or TARGET.fullmatch(query) is None:
         raise InvalidTarget("The target contains a blank, a control character or '#'.", headers=CLOSE)
+    if holds_key(target) or holds_key(query):
+        raise KeyInUrl(
+            "An API key stands in the URL, where the publisher and every log on the way would read it. Send it as"
+            " `Authorization: Bearer` alone, and revoke it if it has been used so.",
+            headers=CLOSE,
+        )
     slug, slash, rest = target[len(PREFIX) :].partition(b"/")
     exchange.slug = slug.decode("latin-1")
     exchange.path = slash + rest

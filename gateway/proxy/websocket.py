@@ -33,7 +33,7 @@ from gateway.proxy.deliver import response_headers
 from gateway.proxy.destination import Destination
 from gateway.proxy.exchange import Exchange, HeaderPairs, Message, Receive, Scope, Send
 from gateway.proxy.failures import admit, unanswered
-from gateway.proxy.forward import bearer, request_headers, target
+from gateway.proxy.forward import let_in, request_headers, target
 from gateway.proxy.idempotency import keep_answer, keep_later
 from gateway.proxy.intake import PREFIX
 from gateway.proxy.onchain import hold
@@ -250,7 +250,7 @@ class SocketPipeline(Pipeline):
         headers = request_headers(exchange, to.publisher, to.route, to.origin, has_body=False)
         auth = exchange.own or to.auth
         if auth is not None:
-            headers.append(bearer(await auth.token(str(exchange.id))))
+            headers.append(let_in(exchange, await auth.token(str(exchange.id))))
         return await open_socket(
             self.services.upstreams,
             # Connections of their own: those of calls come back within seconds, and must not wait for these.

@@ -7,7 +7,7 @@ from dataclasses import replace
 from gateway.catalog.snapshot import Route
 from gateway.proxy.destination import Destination
 from gateway.proxy.exchange import Exchange, HeaderPairs
-from gateway.proxy.forward import bearer, request_headers, target
+from gateway.proxy.forward import let_in, request_headers, target
 from gateway.upstreams.http.client import UpstreamClient
 from gateway.upstreams.http.response import UpstreamResponse
 
@@ -44,11 +44,13 @@ class McpServer:
         if auth is None:
             return await self._send(method, body, headers)
         token = await auth.token(str(self._exchange.id))
-        answer = await self._send(method, body, [*headers, bearer(token)])
+        answer = await self._send(method, body, [*headers, let_in(self._exchange, token)])
         if answer.status != 401 or not auth.reject(token):
             return answer
         await answer.aclose()
-        return await self._send(method, body, [*headers, bearer(await auth.token(str(self._exchange.id)))])
+        return await self._send(
+            method, body, [*headers, let_in(self._exchange, await auth.token(str(self._exchange.id)))]
+        )
 
     def _headers(self, method: bytes, body: bytes | None, fields: HeaderPairs) -> HeaderPairs:
         to = self.to
