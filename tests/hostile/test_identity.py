@@ -117,7 +117,7 @@ async def test_a_key_in_another_place_buys_nothing(
     said = place.replace("{k}", agent.key)
     below, fields = (f"/x{said}", ()) if said.startswith("?") else ("/x", (said,))
     answer = await ask(wired.port, request("GET", f"/publishers/{market.plain.slug}{below}", *fields))
-    assert (answer.status, upstream.calls) == (402, 0)
+    assert (answer.status, upstream.calls) == (400 if said.startswith("?") else 402, 0)
     assert agent.key.encode() not in answer.body
     await tills.expect(agent, 0)
 
