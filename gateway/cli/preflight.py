@@ -65,5 +65,5 @@ def _readable_keys(env: Mapping[str, str]) -> list[str]:
     return [
         f"{name}={env[name]}: other users of this machine can read it; chmod 600"
         for name in names
-        if env.get(name) and Path(env[name]).stat().st_mode & 0o004
+        if env.get(name) and Path(env[name]).is_file() and Path(env[name]).stat().st_mode & 0o004
     ]

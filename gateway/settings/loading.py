@@ -147,4 +147,7 @@ def _nearest_in_file(place: tuple[str, ...]) -> str:
 def mask(value: object) -> str:
     """Show where a URL points without its password; anything else is hidden whole."""
     text = str(value)
-    return repr(re.sub(r"(//[^:/@]*):[^@]*@", r"\1:***@", text)) if "://" in text else "'***'"
+    if "://" not in text:
+        return "'***'"
+    without_login = re.sub(r"(//[^:/@]*):.*@", r"\1:***@", text)
+    return repr(re.sub(r"([?&](?:ssl)?password=)[^&]*", r"\1***", without_login))

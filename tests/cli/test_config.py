@@ -72,6 +72,8 @@ def test_show_masks_secrets_and_names_sources() -> None:
     variables = {
         "TOLLWAY_PORT": "9999",
         "TOLLWAY_DATABASE_URL": "postgresql://tollway:5ec2e7@db/tollway",
+        "TOLLWAY_DATABASE_DIRECT_URL": "postgresql://db/tollway?user=tollway&password=5ec2e7",
+        "TOLLWAY_REDIS_URL": "redis://:5ec2e7@5ec2e7@cache/0",
         "TOLLWAY_SECRET_KEYS": SECRET_KEYS,
         "TOLLWAY_CHAIN_8453_RPC": "https://node.example/v2/5ec2e7",
         "TOLLWAY_CHAIN_SIGNER_KEY": "5ec2e7" * 10 + "5ec2",
@@ -83,6 +85,20 @@ def test_show_masks_secrets_and_names_sources() -> None:
     assert "TOLLWAY_CHAIN_8453_RPC='node.example'  # environment\n" in shown
     assert "5ec2e7" not in shown
     assert SECRET_KEYS.partition(":")[2] not in shown
+
+
+def test_a_keystore_that_everybody_can_read_is_a_warning(tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("x")
+    variables = {"TOLLWAY_SECRET_KEYS": SECRET_KEYS, "TOLLWAY_CHAIN_SIGNER_PASSWORD_FILE": str(password)}
+    password.chmod(0o644)
+    warned = tollway("config", "check", "--offline", **variables)
+    assert warned.stdout.splitlines() == [
+        f"warning: TOLLWAY_CHAIN_SIGNER_PASSWORD_FILE={password}: other users of this machine can read it; chmod 600",
+        "ok",
+    ]
+    password.chmod(0o600)
+    assert tollway("config", "check", "--offline", **variables).stdout == "ok\n"
 
 
 def test_check_opens_the_stores_and_says_what_it_found(services: Services) -> None:
