@@ -14,6 +14,7 @@ from gateway.ledger.group_commit import GroupCommit
 from gateway.limits.limiter import RateLimiter
 from gateway.payments.evm.outbox import COUNTS
 from gateway.payments.evm.settlements import Settlements
+from gateway.telemetry import background
 from gateway.telemetry.metrics import Metrics
 from gateway.upstreams.http.client import UpstreamClient
 
@@ -53,6 +54,7 @@ class Sampler:
         metrics.cache_event("catalog", "reload", self._grown("reloads", self.catalog.reloads))
         metrics.cache_event("identity", "hit", self._grown("hits", self.identities.hits))
         metrics.cache_event("identity", "miss", self._grown("misses", self.identities.misses))
+        metrics.log_lines_lost(self._grown("log lines", background.LOST.count))
         metrics.limit_verdict("any", "unavailable", self._grown("unavailable", self.limiter.stats.unavailable))
 
         for relayer in self.settlements.relayers:

@@ -10,7 +10,9 @@ exception's text) and a caller who writes log lines of his own by sending line b
 from __future__ import annotations
 
 import logging
+import os
 import re
+import stat
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -19,6 +21,7 @@ from typing import TextIO
 import orjson
 
 from gateway.settings import LoggingSettings
+from gateway.telemetry.background import BackgroundHandler
 from gateway.telemetry.redact import redact
 
 # What every record has; whatever else is on it came through `extra=` and belongs in the line.
@@ -89,7 +92,7 @@ def setup(settings: LoggingSettings, stream: TextIO | None = None) -> logging.Ha
 
     Returns the handler. Call it in every worker, after the server has configured its own logging.
     """
-    handler = logging.StreamHandler(sys.stderr if stream is None else stream)
+    handler = _handler() if stream is None else logging.StreamHandler(stream)
     handler.addFilter(RedactingFilter())
     handler.setFormatter(JsonFormatter() if settings.format == "json" else TextFormatter())
     root = logging.getLogger()
@@ -101,6 +104,16 @@ def setup(settings: LoggingSettings, stream: TextIO | None = None) -> logging.Ha
     root.addHandler(handler)
     root.setLevel(settings.level.upper())
     return handler
+
+
+def _handler() -> logging.Handler:
+    """Return what writes to standard error. A file takes lines at once; a pipe or a terminal may be full."""
+    try:
+        descriptor = sys.stderr.fileno()
+        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+    except (OSError, ValueError):  # closed, or replaced by something that is no file
+        return logging.StreamHandler(sys.stderr)
+    return logging.StreamHandler(sys.stderr) if is_file else BackgroundHandler(descriptor)
 
 
 def unless(expected: type[BaseException]) -> Callable[[logging.LogRecord], bool]:

@@ -196,6 +196,9 @@ class Metrics:
         self._partitions_ahead = self._last_said(
             "ledger_partitions_ahead_seconds", "For how long the ledger has partitions for new calls."
         )
+        self._lines_lost = Count(
+            Counter("tollway_log_lines_lost_total", "Log lines that nobody took.", registry=self._registry), self._sheet
+        )
         self._clock_steps = self._counter("clock_steps_total", "Clocks that were set.", "of", "direction")
         for of in ("host", "database"):  # from 0 on: Prometheus takes no first value for a rise
             for direction in ("forward", "back"):
@@ -382,6 +385,10 @@ class Metrics:
     def set_partitions_ahead(self, seconds: int) -> None:
         """Set for how many seconds the ledger has partitions for new calls; below 0 there is none for those of now."""
         self._partitions_ahead.set(seconds)
+
+    def log_lines_lost(self, number: int) -> None:
+        """Count log lines that could not be written."""
+        self._lines_lost.add(number)
 
     def clock_stepped(self, of: str, direction: str) -> None:
         """Count a clock that was set: of the `host` or the `database`, `forward` or `back`."""
