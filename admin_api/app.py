@@ -42,6 +42,7 @@ from admin_api.resources import (
     openapi_import,
     operations,
     operator,
+    operator_search,
     operator_suspensions,
     organization_publishers,
     organizations,
@@ -74,7 +75,7 @@ Send `Authorization: Bearer <api_key>`. Refusals are RFC 9457 problems (`applica
 offset out of range. Every answer has `X-Request-Id`."""
 
 # What operators do: all of it needs an operator's token.
-OPERATOR_ROUTERS = (operator.router, operator_suspensions.router)
+OPERATOR_ROUTERS = (operator.router, operator_search.router, operator_suspensions.router)
 
 # The order matters where paths overlap: /organizations/default/… before /organizations/{organization_id}/…, the store's
 # own paths before the proxied ones.

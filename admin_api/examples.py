@@ -164,6 +164,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "publisher_root_handler": {"query": "SELECT 1"},
     "facilitator_verify": _PAYMENT,
     "facilitator_settle": _PAYMENT,
+    "refund_call": {"reason": "The answer was empty; the publisher agrees."},
     "suspend": {"kind": "publisher", "subject": "no-such-shop", "reason": "It sells data that is not its own."},
     "restore": {"kind": "publisher", "subject": "no-such-shop", "note": "It has shown the licence."},
     "resolve_exchange": {"decision": "refund", "note": "The upstream confirms that it never saw the call."},

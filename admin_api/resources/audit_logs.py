@@ -115,7 +115,7 @@ async def list_audit_logs(
     """List what was changed in an organization, and what members were refused, newest first."""
     async with services.database.acquire() as connection:
         entries, total = await page(connection, organization_id, which, limit=limit, offset=offset)
-    found = [_shown(entry) for entry in entries]
+    found = [shown(entry) for entry in entries]
     return AuditLogListResponse(data=AuditLogList(data=found, total=total, limit=limit, offset=offset))
 
 
@@ -150,10 +150,11 @@ async def get_audit_log(organization_id: UUID, log_id: UUID, services: ServicesD
         entry = await find(connection, organization_id, log_id)
     if entry is None:
         raise NotFound("This organization's audit log has no entry with this id.")
-    return AuditLogResponse(data=_shown(entry))
+    return AuditLogResponse(data=shown(entry))
 
 
-def _shown(entry: Entry) -> AuditLog:
+def shown(entry: Entry) -> AuditLog:
+    """Return an entry as it is answered."""
     metadata = dict(entry.metadata)
     if entry.credential_type is not None:
         identity = None if entry.credential_id is None else str(entry.credential_id)
@@ -179,8 +180,8 @@ def _shown(entry: Entry) -> AuditLog:
 
 def _document(entry: Entry) -> dict[str, Any]:
     """Return an entry with its place in the chain: what a copy needs to be compared with the log."""
-    shown = _shown(entry).model_dump(mode="json")
-    return {**shown, "sequence": entry.seq, "digest": entry.digest.hex()}
+    document = shown(entry).model_dump(mode="json")
+    return {**document, "sequence": entry.seq, "digest": entry.digest.hex()}
 
 
 async def _lines(rounds: AsyncGenerator[list[Entry]]) -> AsyncGenerator[bytes]:

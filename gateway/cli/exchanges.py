@@ -1,4 +1,4 @@
-"""`tollway exchanges`: see and end what has no end of its own, and forgive what was never paid."""
+"""`tollway exchanges`: see and end what has no end of its own, forgive what was never paid, refund what has ended."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from uuid import UUID
 
 import click
 
-from gateway.cli.context import on_database
+from gateway.cli.context import on_database, operator_name
 from gateway.database.pool import Database
 from gateway.ledger.resolutions import Debt, Decision, UnendedExchange, debts, resolve, unended
+from gateway.operators.refunds import CallRefund, refund_call
 from gateway.settings import Settings
 
 
@@ -50,6 +51,20 @@ def debts_command(limit: int) -> None:
             f"{row.exchange_id}  {row.amount} {row.asset} (atomic)  {row.payer}  {row.publisher}  {row.since:%FT%TZ}"
             f"  {row.reason}"
         )
+
+
+@exchanges.command("refund")
+@click.argument("request_id")
+@click.option("--reason", required=True, help="Both sides read it in their audit logs.")
+def refund_command(request_id: str, reason: str) -> None:
+    """Give a call that has ended back whole, to the lots it was paid from. A second time moves nothing."""
+
+    async def work(database: Database, settings: Settings) -> CallRefund:
+        grace = timedelta(days=settings.money.refund_grace_days)
+        return await refund_call(database, request_id, operator=operator_name(), reason=reason, grace=grace)
+
+    done = on_database(work)
+    click.echo(f"{'refunded before' if done.repeated else 'refunded'}: {done.amount} (atomic)")
 
 
 @exchanges.command("resolve")

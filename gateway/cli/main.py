@@ -24,6 +24,7 @@ COMMANDS = {
     "config": ("gateway.cli.config:config", "Check and list settings."),
     "wallet": ("gateway.cli.wallet:wallet", "Show wallets and grant credit."),
     "plan": ("gateway.cli.plan:plan", "List plans, and show or set what an organization has."),
+    "find": ("gateway.cli.find:find", "Find accounts, keys and publishers, and one call by its request id."),
     "suspend": ("gateway.cli.suspend:suspend", "Stop a publisher, key, account, organization or wallet."),
     "restore": ("gateway.cli.suspend:restore", "End a suspension."),
     "suspensions": ("gateway.cli.suspend:suspensions", "List what is suspended, since when and why."),

@@ -126,4 +126,5 @@ async def _note(
 ) -> None:
     action = f"{RESOURCE.get(subject.kind, subject.kind)}.{what}"
     told = {"name": subject.label, **told}
-    await write_down(connection, action, operator, subject.organization_id, subject.id, told, **kept)
+    owners = [] if subject.organization_id is None else [subject.organization_id]
+    await write_down(connection, action, operator, owners, subject.id, told, **kept)

@@ -5,7 +5,7 @@ The owner's entry has the reason, and neither the operator's name, address nor n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from gateway.audit.entries import record
@@ -17,15 +17,15 @@ async def write_down(
     connection: Connection,
     action: str,
     operator: str,
-    organization_id: UUID | None,
+    organizations: Sequence[UUID],
     resource_id: UUID | None,
     told: Mapping[str, object],
     **kept: object,
 ) -> None:
-    """Record an operator's action, last in its transaction: `told` to the owner, and with `kept` for the platform."""
+    """Record an operator's action, last in its transaction: `told` to owners, and with `kept` for the platform."""
     who = origin()
-    if organization_id is not None:
+    for organization_id in organizations:
         with acting(Origin("operator", credential_type=who.credential_type)):
             await record(connection, action, organization_id, resource_id, details=told)
-    details = {**told, "operator": operator, "organization_id": organization_id, **kept}
+    details = {**told, "operator": operator, "organization_ids": organizations, **kept}
     await record(connection, action, None, resource_id, details=details)

@@ -107,6 +107,7 @@ PROVEN = {
     "claim_payment_method_bonus": OF_METHODS,
     "create_deposit": "tests/payments/stripe/test_deposits.py::test_the_log_and_webhooks_hear_of_it",
     "suspend": OF_OPERATORS,
+    "refund_call": "tests/operators/test_search.py::test_a_settled_call_is_refunded_once_and_both_sides_read_why",
     "restore": OF_OPERATORS,
     "resolve_exchange": "tests/faults/test_resolutions.py::test_an_operator_resolves_by_command_and_over_http",
 }

@@ -165,6 +165,7 @@ EXPECTED = {
     "reset_ip_allow_list": 409,
     "resolve_exchange": 404,
     "suspend": 404,
+    "refund_call": 404,
     "restore": 404,
     "void_invoice": 404,
     "create_charge": 403,  # no operator has named the publisher
@@ -201,6 +202,7 @@ async def sent(gateway: RunningGateway, name: str, agent: Agent, known: Known, b
         publisher_id=known.publisher,
         slug=known.slug,
         exchange_id=uuid4(),
+        request_id=uuid4(),
         id=uuid4(),
         charge_id=uuid4(),
         provider_id=uuid4(),

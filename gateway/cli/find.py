@@ -1,0 +1,68 @@
+"""`tollway find`: accounts, keys, publishers, and one call by its request id, as JSON, one object a line."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import click
+import orjson
+
+from gateway.cli.context import on_connection
+from gateway.database.pool import Connection
+from gateway.operators import search
+from gateway.operators.calls import find_call
+
+limit_option = click.option("--limit", type=click.IntRange(1, 1_000), default=100, show_default=True)
+
+
+@click.group()
+def find() -> None:
+    """Find accounts, keys and publishers by what people know of them, and one call by its request id."""
+
+
+@find.command("accounts")
+@click.argument("text")
+@limit_option
+def accounts_command(text: str, limit: int) -> None:
+    """Find accounts by id, e-mail address, name, prepaid wallet or organization id."""
+    _show(lambda connection: search.accounts(connection, text, limit, 0))
+
+
+@find.command("keys")
+@click.argument("text")
+@limit_option
+def keys_command(text: str, limit: int) -> None:
+    """Find keys by prefix, key id or id, or all of an account or organization."""
+    _show(lambda connection: search.keys(connection, text, limit, 0))
+
+
+@find.command("publishers")
+@click.argument("text")
+@click.option("--status", type=click.Choice(["active", "inactive", "suspended", "deleted"]))
+@limit_option
+def publishers_command(text: str, status: str | None, limit: int) -> None:
+    """Find publishers by slug, name or id, or all of an organization; deleted ones included."""
+    _show(lambda connection: search.publishers(connection, text, status, limit, 0))
+
+
+@find.command("call")
+@click.argument("request_id")
+def call_command(request_id: str) -> None:
+    """Show one call by its X-Request-Id: what moved for it, how it ended, and what became of the money.
+
+    A call that was refused, or free and not counted, leaves only a line in the
+    access log.
+    """  # fmt: skip
+
+    async def run(connection: Connection) -> dict[str, object]:
+        call = await find_call(connection, request_id)
+        return {**asdict(call), "charged": call.charged, "refunded": call.refunded}
+
+    click.echo(orjson.dumps(on_connection(run), option=orjson.OPT_INDENT_2, default=str).decode())
+
+
+def _show(query: Callable[[Connection], Awaitable[Sequence[Any]]]) -> None:
+    for row in on_connection(query):
+        click.echo(orjson.dumps(asdict(row), default=str).decode())
