@@ -69,8 +69,6 @@ def _ignored(settings: Settings) -> Iterator[str]:
         yield "TOLLWAY_SMTP_FOLDER has no effect beside TOLLWAY_SMTP_HOST: keep one"
     if bool(smtp.username) != bool(smtp.password):
         yield "TOLLWAY_SMTP_USERNAME and TOLLWAY_SMTP_PASSWORD belong together: set both or neither"
-    if settings.database.direct_url and settings.database.direct_url == settings.database.url:
-        yield "TOLLWAY_DATABASE_DIRECT_URL is TOLLWAY_DATABASE_URL: without a pooler leave it empty"
 
 
 def _open_doors(settings: Settings) -> Iterator[str]:

@@ -11,6 +11,7 @@ import pytest_asyncio
 from gateway.networks import networks_file
 from tests.support.databases import drop_database, replaced
 from tests.support.dev import tollway
+from tests.support.leaks import SECRET_KEYS
 from tests.support.services import Services
 
 DATABASE = "tw_migrated"
@@ -28,9 +29,8 @@ async def empty(services: Services) -> AsyncIterator[str]:
 
 def serve(database_url: str, services: Services, **settings: str) -> str:
     """Run `tollway serve` to its early end and return what it printed."""
-    ended = tollway(
-        "serve", TOLLWAY_DATABASE_URL=database_url, TOLLWAY_REDIS_URL=services.redis_url, TOLLWAY_PORT="0", **settings
-    )
+    stores = {"TOLLWAY_DATABASE_URL": database_url, "TOLLWAY_REDIS_URL": services.redis_url}
+    ended = tollway("serve", TOLLWAY_PORT="0", TOLLWAY_SECRET_KEYS=SECRET_KEYS, **stores, **settings)
     assert ended.returncode == 1
     return ended.stdout + ended.stderr
 

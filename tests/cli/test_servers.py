@@ -16,6 +16,7 @@ import pytest
 
 from gateway.cli.granian_loop import HeedfulLoop
 from tests.support.dev import Program, in_sessions, start_program, tollway
+from tests.support.leaks import SECRET_KEYS
 
 SERVERS = [(kind, workers) for kind in ("granian", "uvicorn", "hypercorn") for workers in (1, 2)]
 every_server = pytest.mark.parametrize(("kind", "workers"), SERVERS, ids=lambda value: str(value))
@@ -112,7 +113,8 @@ def test_an_application_that_cannot_start_is_a_failure(tmp_path: Path, kind: str
 def test_a_taken_port_is_refused_with_one_line(tmp_path: Path, kind: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
-        refused = tollway("serve", TOLLWAY_DATA=str(tmp_path), TOLLWAY_PORT=str(port), TOLLWAY_SERVER=kind)
+        quiet = {"TOLLWAY_SECRET_KEYS": SECRET_KEYS, "TOLLWAY_LOG_LEVEL": "warning"}
+        refused = tollway("serve", TOLLWAY_DATA=str(tmp_path), TOLLWAY_PORT=str(port), TOLLWAY_SERVER=kind, **quiet)
     assert refused.returncode == 1
     assert (
         refused.stderr == f"tollway: port {port} on 127.0.0.1 is taken: stop what listens there, or set TOLLWAY_PORT\n"
