@@ -1,7 +1,7 @@
 """Reading JSON bodies strictly: one meaning or none.
 
 A body that two parsers would read differently is refused before anyone acts on it: duplicate keys, NaN, invalid UTF-8,
-lone surrogates, NUL (PostgreSQL has none), and nesting that would exhaust a recursive reader.
+lone surrogates, control characters other than line ends and tabs, and nesting that would exhaust a recursive reader.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ MAX_DEPTH = 64
 # A string is matched even without its end, so that an endless one is read once and not once per quotation mark.
 _STRINGS = re.compile(rb'"(?:[^"\\]+|\\.)*"?', re.S)
 _BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-# Text that no database column takes, in either spelling.
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+# Text that nobody types and terminals obey, and what no database column takes. Line ends and tabs are judged by field
+# (gateway/request_body.py).
+_UNSTORABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+_REFUSED_TEXT = "a text contains a control character or half a character"
 
 
-def _refused(what: str) -> InvalidRequest:
-    return InvalidRequest(f"The body is not acceptable JSON: {what}.", errors=[{"field": "", "message": what}])
+def _refused(what: str, field: str = "") -> InvalidRequest:
+    return InvalidRequest(f"The body is not acceptable JSON: {what}.", errors=[{"field": field, "message": what}])
 
 
 def parse(raw: bytes) -> Any:
@@ -64,8 +66,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise _refused("an object has the same key twice")
     for key, value in pairs:
-        if _UNSTORABLE.search(key) or (isinstance(value, str) and _UNSTORABLE.search(value)):
-            raise _refused("a text contains NUL or half a character")
+        if _UNSTORABLE.search(key):
+            raise _refused(_REFUSED_TEXT)
+        if isinstance(value, str) and _UNSTORABLE.search(value):
+            raise _refused(_REFUSED_TEXT, key)
         if isinstance(value, list):
             _check_items(value)  # pyright: ignore[reportUnknownArgumentType]
     return found
@@ -74,7 +78,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _check_items(items: list[Any]) -> None:
     for item in items:
         if isinstance(item, str) and _UNSTORABLE.search(item):
-            raise _refused("a text contains NUL or half a character")
+            raise _refused(_REFUSED_TEXT)
         if isinstance(item, list):
             _check_items(item)  # pyright: ignore[reportUnknownArgumentType]
 

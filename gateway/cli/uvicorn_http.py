@@ -2,8 +2,8 @@
 
 What uvicorn leaves open and a paid proxy cannot: a head of any size and as slow as its sender likes; trailer fields
 that join the header fields; a body behind an Upgrade that is not taken, which would be read as the next request; chunks
-for HTTP/1.0, whose readers take them for content. What does not live here: how the server is started (servers.py) and
-what the application refuses (proxy/framing.py).
+for HTTP/1.0, whose readers take them for content; the rest of an upload whose answer is out, which it reads for ever.
+What does not live here: how the server is started (servers.py) and what the application refuses (proxy/framing.py).
 """
 
 from __future__ import annotations
@@ -88,6 +88,12 @@ class StrictProtocol(HttpToolsProtocol):
         """End a message; what follows is a head (parser callback)."""
         super().on_message_complete()
         self._in_head, self._head_bytes = True, 0
+
+    def on_response_complete(self) -> None:
+        """End the connection of an upload that was answered before its end: the rest would be read for ever."""
+        if self.cycle.more_body and not self.transport.is_closing():
+            self.transport.close()
+        super().on_response_complete()
 
     def _has_body(self) -> bool:
         return any(

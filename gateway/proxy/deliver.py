@@ -28,6 +28,9 @@ from gateway.upstreams.http.errors import TotalTimeout, UpstreamError
 from gateway.upstreams.http.response import UpstreamResponse
 from pricing.money import format_amount
 
+# It has no content (RFC 9110 section 15.3.6); one that an upstream sends all the same is dropped.
+RESET_CONTENT = 205
+
 SANDBOX = (b"content-security-policy", b"sandbox allow-scripts allow-forms")
 
 Keep = Callable[[HeaderPairs, bytes | None], Awaitable[None]]
@@ -43,7 +46,7 @@ async def deliver(
     """
     headers = response_headers(exchange, answer, refunded=refunded)
     exchange.answered = answer.status
-    body = answer.complete_body
+    body = whole_content(answer)
     if body is not None:
         return await _at_once(exchange, headers, body, keep, limit)
     if exchange.keyed is not None:
@@ -58,6 +61,11 @@ async def deliver(
     if ARMED == "deliver.head":
         await act()
     return await _watched(exchange, answer, _Pump(exchange, answer), patience)
+
+
+def whole_content(answer: UpstreamResponse) -> bytes | None:
+    """Return the content of an answer that is here whole; None while it is on its way."""
+    return b"" if answer.status == RESET_CONTENT else answer.complete_body
 
 
 async def _at_once(exchange: Exchange, headers: HeaderPairs, body: bytes, keep: Keep, limit: int) -> Ending:
@@ -309,7 +317,9 @@ async def _disconnected(exchange: Exchange) -> None:
 def response_headers(exchange: Exchange, answer: UpstreamResponse, *, refunded: bool) -> HeaderPairs:
     """Return the answer's fields: the upstream's end-to-end ones in order, then ours."""
     listed, relays = connection_options(answer.headers), exchange.sold.relays and exchange.held is None
-    if answer.status in (204, 304):
+    if answer.status == RESET_CONTENT:
+        listed |= {b"content-length", b"content-encoding"}
+    elif answer.status in (204, 304):
         # 204 must not have it (RFC 9110 section 8.6), 304 may, but a server below us would wait for that many bytes.
         listed |= {b"content-length"}
     headers: HeaderPairs = []
@@ -328,6 +338,8 @@ def response_headers(exchange: Exchange, answer: UpstreamResponse, *, refunded: 
     headers = without_secrets(exchange, headers)
     if not dated:
         headers.append((b"date", http_date()))
+    if answer.status == RESET_CONTENT:
+        headers.append((b"content-length", b"0"))
     headers.append(VIA)
     headers.append((b"x-request-id", str(exchange.id).encode()))
     headers.extend(cost_headers(exchange, refunded=refunded))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from gateway.billing.prepaid_credits import Ending
 from gateway.errors import Problem, Unavailable
 from gateway.payments.evm.settlements import Status
-from gateway.proxy.deliver import response_headers, send_at_once
+from gateway.proxy.deliver import response_headers, send_at_once, whole_content
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.onchain.claim import pending
 from gateway.proxy.onchain.declined import Declined
@@ -34,7 +34,7 @@ async def until_settled(exchange: Exchange, answer: UpstreamResponse, services: 
     if not await answer.gather(services.answers.keep, services.settings.x402.gather):
         await settled_first(exchange, payment)
         return None
-    body = answer.complete_body or b""
+    body = whole_content(answer) or b""
     exchange.gave_out(body)
     await kept_until_settled(exchange, payment, response_headers(exchange, answer, refunded=False), body)
     return await send_at_once(exchange, response_headers(exchange, answer, refunded=False), body)

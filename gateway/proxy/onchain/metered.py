@@ -12,7 +12,7 @@ import time
 from gateway.billing.prepaid_credits import Ending
 from gateway.billing.x402_per_request import LEAST_SECONDS
 from gateway.errors import Unavailable
-from gateway.proxy.deliver import response_headers, send_at_once
+from gateway.proxy.deliver import response_headers, send_at_once, whole_content
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.idempotency import release_key
 from gateway.proxy.meter import Meter
@@ -44,7 +44,7 @@ async def until_settled(
     if not await answer.gather(services.answers.keep, seconds):
         await hold.settled_first(exchange, payment)
         return None
-    body = answer.complete_body or b""
+    body = whole_content(answer) or b""
     exchange.gave_out(body)
     meter.end()
     payment.due = exchange.quote = meter.due
