@@ -47,6 +47,7 @@ _MONEY = (
     ),
     *("payment_method.add", "payment_method.remove"),
     *("deposit.dispute", "deposit.dispute_won", "deposit.dispute_lost"),
+    *("deposit.fail", "deposit.arrive"),
     *("payout.create", "exchange.resolve", "exchange.refund"),
     "plan.change",
 )

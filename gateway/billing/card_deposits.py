@@ -15,6 +15,7 @@ from uuid import UUID
 
 from gateway.audit.entries import record
 from gateway.billing.card_rows import (
+    ARRIVE,
     BOOK_FEE,
     BY_INTENT,
     BY_SESSION,
@@ -23,6 +24,7 @@ from gateway.billing.card_rows import (
     DEBTORS,
     DUE,
     FAIL,
+    FAIL_PAID,
     FIND,
     FREEZE,
     GIVE_BACK,
@@ -48,7 +50,7 @@ from gateway.identity.organizations import default_of
 from gateway.ids import uuid7
 from gateway.ledger.wallets import LOCK_WALLET
 from gateway.payments.stripe.client import CURRENCY, StripeDoor, StripeRefused
-from gateway.payments.stripe.facts import UNDONE, CheckoutSession, DisputeFacts, PaymentFacts, RefundFacts
+from gateway.payments.stripe.facts import UNDONE, CheckoutSession, DisputeFacts, Intent, PaymentFacts, RefundFacts
 from gateway.payments.stripe.intake import (
     OF_MADE_PAYMENTS,
     Event,
@@ -70,6 +72,7 @@ ENDED = frozenset({"paid", "suspense"})
 EVENTS = (
     *("checkout.session.completed", "checkout.session.expired"),
     *("checkout.session.async_payment_succeeded", "checkout.session.async_payment_failed"),
+    *("charge.failed", "payment_intent.payment_failed", "payment_intent.canceled"),
     *OF_MADE_PAYMENTS,
 )
 
@@ -79,8 +82,8 @@ class Learnt:
     """What Stripe has of a deposit, asked for when its row had this version."""
 
     session: CheckoutSession
+    intent: Intent | None
     payment: PaymentFacts | None
-    intent_status: str | None
 
 
 def bonus_percent(cents: int, tiers: tuple[str, ...]) -> int:
@@ -181,13 +184,17 @@ class Cards:
         await look_after("deposit", due, self.check)
 
     async def give_back(self, deposit: Deposit, cents: int) -> str:
-        """Give a part of a deposit back to its card; returns the refund's id. Raises StripeRefused.
+        """Give a part of a deposit back to its card; returns the refund's id. Raises StripeRefused, or Conflict.
 
         How often that was done before is in the key: asked for twice at once it is done once, and then again if wanted,
         also where the first one did not reach its card. Its booking is `check`'s.
         """
         if deposit.intent_id is None:
             raise StripeRefused(None, "nothing was paid")
+        # Whoever books a dispute or a failure holds this lock. One that nobody has heard of yet, Stripe refuses.
+        async with self._database.transaction() as connection:
+            await LOCK_VERSION.one(connection, deposit.id)
+            demand_refundable(await FIND.one(connection, deposit.id))
         return await self._door.refund(
             deposit.intent_id, cents, f"deposit-refund-{deposit.id}-{deposit.refunds}-{cents}"
         )
@@ -225,8 +232,7 @@ class Cards:
         session = await self._door.find_session(session_id)
         if session.intent is None:
             return Learnt(session, None, None)
-        intent, payment = await self._door.payment(session.intent)
-        return Learnt(session, payment, intent.status)
+        return Learnt(session, *await self._door.payment(session.intent))
 
     async def _named_by(self, event: Event) -> UUID | None:
         """Return the deposit that an event is about: by its page, by its payment, or by what we wrote on either."""
@@ -234,7 +240,8 @@ class Cards:
             async with self._database.acquire() as connection:
                 found = await BY_SESSION.first(connection, event.object_id)
             return found or await self._adopt(event.object_id)
-        intent = event.object.get("payment_intent")
+        is_intent = event.object.get("object") == "payment_intent"
+        intent = event.object_id if is_intent else event.object.get("payment_intent")
         if not isinstance(intent, str):
             return None
         async with self._database.acquire() as connection:
@@ -260,6 +267,10 @@ class Cards:
         payment, told, moved = learnt.payment, list[tuple[str, dict[str, object]]](), False
         if deposit.state not in ENDED:
             moved, told = await self._end(connection, deposit, learnt)
+        elif learnt.intent is not None and learnt.intent.has_failed:
+            told += await _failed(connection, deposit, learnt.intent)
+        elif payment is not None and await ARRIVE.one(connection, deposit.id) == "arrived":
+            told.append(("deposit.arrive", {}))
         if payment is not None and payment.currency == CURRENCY:
             for fee in payment.all_fees:
                 await BOOK_FEE.one(connection, fee.id, deposit.asset_id, fee.cents, deposit.id)
@@ -317,9 +328,34 @@ def _unpaid(learnt: Learnt) -> tuple[State, str | None]:
         return "expired", None
     if learnt.session.status != "complete":
         return "open", None
-    if learnt.intent_status in ("requires_payment_method", "canceled"):
+    if learnt.intent is not None and learnt.intent.has_failed:
         return "failed", "the payment did not come about"
     return "processing", None
+
+
+def demand_refundable(deposit: Deposit) -> None:
+    """Raise Conflict where money of a deposit must not go back to its card: its bank has it, or may get it."""
+    if deposit.failed_at is not None:
+        raise Conflict("Its payment failed after it was credited: there is nothing to give back.")
+    if deposit.dispute == "lost":
+        raise Conflict("A dispute of it was lost: its bank has given the money back, and nothing more can be.")
+    if deposit.dispute is not None:
+        raise Conflict(
+            "A dispute of it is open: its bank decides who gets the money. Answer the dispute at Stripe, or accept it"
+            " there; once it is won, the deposit can be given back."
+        )
+
+
+async def _failed(
+    connection: Connection, deposit: Deposit, intent: Intent
+) -> list[tuple[str, dict[str, object]]]:
+    """Take back what was credited for a payment that has failed since."""
+    for fee in intent.failure_fees:
+        await BOOK_FEE.one(connection, fee.id, deposit.asset_id, fee.cents, deposit.id)
+    if await FAIL_PAID.one(connection, deposit.id) != "failed":
+        return []
+    log.error("the payment of deposit %s failed after it was credited: what is left of it was taken back", deposit.id)
+    return [("deposit.fail", {"amount_atomic": str(deposit.amount)})]
 
 
 async def _refunded(

@@ -17,6 +17,8 @@ class Deposit:
     """A deposit as it is stored. `cents` were asked for, `paid_cents` came.
 
     `refunds` counts what was given back, also what its bank has sent back to us since; `refunded_cents` does not.
+    `failed_at` is when its payment was found to have failed after it was credited. `dispute` is the state of a dispute
+    that stands in the way of a refund.
     """
 
     id: UUID
@@ -39,6 +41,8 @@ class Deposit:
     version: int
     created_at: datetime
     expires_at: datetime
+    failed_at: datetime | None
+    dispute: Literal["frozen", "lost"] | None
 
     def __post_init__(self) -> None:
         for name in ("amount", "bonus", "refunded_cents"):
@@ -80,20 +84,28 @@ _DEPOSITS = """
            d.state, d.reason, d.session_id, d.checkout_url, d.intent_id, d.receipt_url, d.paid_cents,
            card.refunded_cents(d.id) AS refunded_cents,
            (SELECT count(*) FROM card.refund r WHERE r.deposit_id = d.id) AS refunds,
-           d.version, d.created_at, d.expires_at
+           d.version, d.created_at, d.expires_at, d.failed_at,
+           -- A lost dispute comes first: no end of another one makes its deposit refundable.
+           (SELECT max(x.state) FROM card.dispute x
+             WHERE x.deposit_id = d.id AND x.state IN ('frozen', 'lost') AND x.returned_cause IS NULL) AS dispute
       FROM card.deposit d JOIN ledger.wallet w ON w.id = d.wallet_id
 """
 FIND = Statement(f"{_DEPOSITS} WHERE d.id = $1", Deposit)
 FIND_LAST = Statement(
-    f"{_DEPOSITS} WHERE $1::text IS NULL OR d.state = $1 ORDER BY d.created_at DESC LIMIT $2", Deposit
+    f"""{_DEPOSITS} WHERE ($1::text IS NULL OR d.state = $1) AND (NOT $2::boolean OR d.failed_at IS NOT NULL)
+         ORDER BY d.created_at DESC LIMIT $3""",
+    Deposit,
 )
 # What became of one, oldest first. `owed`: of what was spent already.
 SINCE = Statement(
     """
     SELECT x.what, x.id, x.state, x.amount, x.owed, x.at FROM (
-        SELECT 'refund' AS what, r.id, r.amount, r.short AS owed, r.made_at AS at,
-               CASE WHEN r.returned_cause IS NULL THEN 'given back' ELSE 'did not arrive' END AS state
-          FROM card.refund r WHERE r.deposit_id = $1
+        SELECT CASE WHEN f.failure THEN 'failure' ELSE 'refund' END AS what, r.id, r.amount, r.short AS owed,
+               r.made_at AS at,
+               CASE WHEN f.failure AND r.returned_cause IS NULL THEN 'taken back: the payment failed'
+                    WHEN f.failure THEN 'paid after all'
+                    WHEN r.returned_cause IS NULL THEN 'given back' ELSE 'did not arrive' END AS state
+          FROM card.refund r CROSS JOIN LATERAL (SELECT r.id LIKE 'failed:%' AS failure) f WHERE r.deposit_id = $1
          UNION ALL
         SELECT 'dispute', i.id, i.amount, i.short, i.made_at,
                CASE WHEN i.returned_cause IS NULL THEN i.state ELSE 'won after all' END
@@ -139,6 +151,8 @@ TAKE_AGAIN = Statement("SELECT card.take_again($1)", str, scalar=True)
 FREEZE = Statement("SELECT card.freeze($1, $2, $3)", str, scalar=True)
 WIN = Statement("SELECT card.win($1)", str, scalar=True)
 LOSE = Statement("SELECT card.lose($1)", str, scalar=True)
+FAIL_PAID = Statement("SELECT card.fail($1)", str, scalar=True)
+ARRIVE = Statement("SELECT card.arrive($1)", str, scalar=True)
 # What can go back to its card now and leave nothing owed.
 REFUNDABLE = Statement("SELECT card.refundable_cents($1)", int, scalar=True)
 BOOK_FEE = Statement("SELECT card.book_fee($1, $2, $3, $4)", bool, scalar=True)

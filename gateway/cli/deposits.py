@@ -11,7 +11,7 @@ from uuid import UUID
 import click
 
 from gateway.audit.entries import record
-from gateway.billing.card_deposits import Cards
+from gateway.billing.card_deposits import Cards, demand_refundable
 from gateway.billing.card_rows import FIND, FIND_LAST, REFUNDABLE, SINCE, Became, Deposit, State
 from gateway.cli.context import on_database
 from gateway.database.pool import Database
@@ -29,13 +29,14 @@ def deposits() -> None:
 
 @deposits.command("list")
 @click.option("--state", type=click.Choice(get_args(State)), help="Only these.")
+@click.option("--failed-later", is_flag=True, help="Only those whose payment failed after it was credited.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True)
-def list_command(state: str | None, limit: int) -> None:
+def list_command(state: str | None, failed_later: bool, limit: int) -> None:
     """List deposits, newest first. `suspense` is money that is not what was asked for: give it back."""
 
     async def work(database: Database, _cards: Cards) -> list[Deposit]:
         async with database.acquire() as connection:
-            return await FIND_LAST.all(connection, state, limit)
+            return await FIND_LAST.all(connection, state, failed_later, limit)
 
     for deposit in _run(work):
         click.echo(_line(deposit))
@@ -73,14 +74,17 @@ def refund_command(deposit_id: UUID, amount: str | None, spent_too: bool) -> Non
     """Give a deposit, or a part of it, back to its card. Its bonus goes back with it.
 
     What its wallet has spent is not given back, and what it has spent of the bonus comes off, unless you say
-    --spent-too.
+    --spent-too. Nothing goes back while a dispute of it is open, nor after a dispute was lost or its payment failed.
     """
 
     async def work(database: Database, cards: Cards) -> str:
+        with contextlib.suppress(StripeRefused):  # Stripe refuses the refund too, and says why
+            await cards.check(deposit_id)  # a dispute may have begun of which no event has arrived
         async with database.acquire() as connection:
             deposit = await FIND.first(connection, deposit_id)
             if deposit is None or deposit.paid_cents is None:
                 raise click.ClickException("no deposit that was paid has this id")
+            demand_refundable(deposit)
             most = deposit.left_cents if spent_too else await REFUNDABLE.one(connection, deposit_id)
         cents = most if amount is None else _cents(amount)
         if not 0 < cents <= most:
@@ -90,7 +94,7 @@ def refund_command(deposit_id: UUID, amount: str | None, spent_too: bool) -> Non
         try:
             refund = await cards.give_back(deposit, cents)
         except StripeRefused as error:
-            raise click.ClickException(f"Stripe refuses: {error.reason}") from None
+            raise click.ClickException(f"Stripe refuses: {error.reason}; nothing was given back") from None
         async with database.transaction() as connection:
             details = {"refund": refund, "cents": cents}
             await record(connection, "deposit.give_back", deposit.organization_id, deposit_id, details=details)
@@ -105,6 +109,10 @@ def _line(deposit: Deposit) -> str:
     back = f", {_dollars(deposit.refunded_cents)} given back" if deposit.refunded_cents else ""
     reason = f": {deposit.reason}" if deposit.reason else ""
     paid = "" if deposit.paid_cents is None else f", paid {_dollars(deposit.paid_cents)}"
+    if deposit.failed_at is not None:
+        back = f", failed after it was credited ({deposit.failed_at:%Y-%m-%d %H:%M})"
+    elif deposit.dispute is not None:
+        back += ", dispute lost" if deposit.dispute == "lost" else ", in dispute"
     return (
         f"{deposit.id}  {deposit.created_at:%Y-%m-%d %H:%M}  {deposit.wallet_address}  {_dollars(deposit.cents)}"
         f"{paid}{back}  {deposit.state}{reason}  {deposit.intent_id or deposit.session_id or ''}"

@@ -130,6 +130,10 @@ SUSPENSE = Statement(
     """,
     Suspense,
 )
+# For a week each: long enough for somebody to look, and the alert ends by itself.
+FAILED_LATER = Statement(
+    "SELECT count(*) FROM card.deposit WHERE failed_at > now() - interval '7 days'", int, scalar=True
+)
 JOBS = Statement("SELECT name, failures FROM analytics.job ORDER BY name", Job)
 FAILED = Command("UPDATE analytics.job SET failures = failures + 1 WHERE name = $1")
 TAKE = Statement(
@@ -202,6 +206,7 @@ class Bookkeeping:
         async with self._database.acquire() as connection:
             health = await HEALTH.one(connection)
             suspended = await SUSPENSE.all(connection)
+            self._metrics.set_deposits_failed_later(await FAILED_LATER.one(connection))
         for one in suspended:
             self._metrics.set_suspense(one.network, one.asset, one.units)
         self._metrics.set_books(health.sound is not False and health.fully_sound is not False, health.unknown)

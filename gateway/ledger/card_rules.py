@@ -21,6 +21,14 @@ CARD_RULES: dict[str, Statement[Violation]] = {
         """,
         Violation,
     ),
+    "nothing is left of a deposit whose payment failed after it was credited": Statement(
+        """
+        SELECT format('deposit %s: of %s went %s', d.id, d.paid, g.money) AS detail
+          FROM card.deposit d CROSS JOIN LATERAL card.gone(d) g
+         WHERE d.failed_at IS NOT NULL AND g.money < d.paid LIMIT 20
+        """,
+        Violation,
+    ),
     "what came by card has its deposit, or the refund or dispute that came back": Statement(
         """
         SELECT format('transfer %s %s/%s', t.cause_id, t.kind, t.leg) AS detail

@@ -211,6 +211,9 @@ class Metrics:
             "exchanges_unknown", "Payments and holds whose end has not been known for long."
         )
         self._billing_lag = self._last_said("billing_lag_seconds", "How far behind a part of billing is.", "of")
+        self._failed_later = self._last_said(
+            "deposits_failed_later", "Deposits of 7 days whose payment failed after it was credited."
+        )
         self._suspense = self._last_said("suspense_atomic", "Money that is nobody's yet, by asset.", "network", "asset")
         sizes = self._histogram("ledger_batch_size", "Charges in one commit.", BATCHES)
         seconds = self._histogram("ledger_batch_seconds", "Duration of one commit.", SECONDS)
@@ -368,6 +371,10 @@ class Metrics:
     def set_suspense(self, network: str, asset: str, units: int) -> None:
         """Set what stands in suspense of an asset; below zero: lost."""
         self._suspense.labels(network, self._assets.label(asset)).set(units)
+
+    def set_deposits_failed_later(self, count: int) -> None:
+        """Set how many deposits' payments failed lately, after they were credited."""
+        self._failed_later.set(count)
 
     def cache_event(self, cache: str, event: str, times: int = 1) -> None:
         """Count hits, misses, evictions... of a cache; both are words of our code."""

@@ -130,6 +130,12 @@ BROKEN = {
         "SELECT ledger.move(gen_random_uuid(), 'card_refund', 0::smallint, ledger.platform_account(w.asset_id, 'suspense'),"
         " ledger.platform_account(w.asset_id, 'clearing'), 5, 0) FROM ledger.wallet w WHERE id = $wallet",
     ),
+    "a payment that failed after it was credited": (
+        "TollwayDepositFailedLater",
+        "INSERT INTO card.deposit (id, wallet_id, cents, amount, bonus, state, expires_at, failed_at)"
+        " VALUES ('00000000-0000-7000-8000-00000000d1ed', $wallet, 5, 5, 0, 'suspense', now(), now())",
+        "UPDATE card.deposit SET failed_at = now() - interval '8 days'",
+    ),
     "a hold without an end": (
         "TollwayExchangesUnknown",
         "INSERT INTO ledger.hold (exchange_id, wallet_id, account_id, amount, placed_at)"

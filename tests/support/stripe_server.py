@@ -32,6 +32,7 @@ Object = dict[str, Any]
 CARDS = {"pm_card_visa": ("visa", "4242"), "pm_card_mastercard": ("mastercard", "4444")}
 DECLINED = "pm_card_chargeDeclined"
 DISPUTE_FEE = 1_500
+FAILURE_FEE = 400
 
 
 class Refusal(Exception):
@@ -159,6 +160,23 @@ class StripeServer(RecordingUpstream):
         self.store[refund["charge"]]["amount_refunded"] -= refund["amount"]
         self._event("refund.failed", refund)
 
+    def fail_later(self, intent_id: str, *, intent_status: str | None = "requires_payment_method") -> None:
+        """Let a bank return a payment that was made; `intent_status`: what becomes of the intent, if anything does."""
+        intent, charge = self.store[intent_id], self._charge_of(intent_id)
+        left = charge["amount_captured"] - charge["amount_refunded"]
+        for dispute in self.made("dispute"):
+            if dispute["payment_intent"] == intent_id and dispute["status"] == "needs_response":
+                dispute["status"] = "lost"
+                left -= dispute["amount"]
+        moved = self._moves("payment_failure_refund", -left, FAILURE_FEE, charge["id"])
+        charge.update(status="failed", paid=False, failure_balance_transaction=moved, failure_code="insufficient_funds")
+        self._event("charge.failed", charge)
+        if intent_status is not None:
+            intent["status"] = intent_status
+            self._event(
+                "payment_intent.canceled" if intent_status == "canceled" else "payment_intent.payment_failed", intent
+            )
+
     def dispute(self, intent_id: str, cents: int | None = None, *, inquiry: bool = False) -> Object:
         """Let a card holder's bank ask for its money back."""
         charge = self._charge_of(intent_id)
@@ -282,6 +300,7 @@ class StripeServer(RecordingUpstream):
                 found = [one for one in self.made(plural[:-1]) if one["payment_intent"] == given["payment_intent"]]
                 return {"object": "list", "url": f"/v1/{plural}", "has_more": False, "data": found[::-1]}
             case ("POST", "refunds"):
+                self._demand_undisputed(given["payment_intent"])
                 return self.refund(given["payment_intent"], int(given["amount"]), given.get("metadata"))
             case _:
                 return self._of_people(method, parts, given)
@@ -306,6 +325,15 @@ class StripeServer(RecordingUpstream):
                 raise Refusal(
                     404, "invalid_request_error", f"Unrecognized request URL ({method}: /v1/{'/'.join(parts)})."
                 )
+
+    def _demand_undisputed(self, intent_id: str) -> None:
+        for dispute in self.made("dispute"):
+            if dispute["payment_intent"] == intent_id and dispute["status"] in ("needs_response", "lost"):
+                charge = dispute["charge"]
+                raise Refusal(
+                    400, "invalid_request_error", f"Charge {charge} has been charged back; cannot issue a refund.",
+                    code="charge_disputed",
+                )  # fmt: skip
 
     def _open_session(self, given: Object) -> Object:
         items = [one["price_data"] | {"quantity": int(one["quantity"])} for one in given["line_items"]]

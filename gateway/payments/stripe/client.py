@@ -36,7 +36,7 @@ NO_CARDS = (
     "Cards are not taken by this gateway. Nothing was started or charged. Its operator opens them with"
     " TOLLWAY_STRIPE_SECRET_KEY and TOLLWAY_STRIPE_WEBHOOK_SECRETS (docs/deposits.md)."
 )
-_ALL_OF_IT = ["latest_charge.balance_transaction"]
+_ALL_OF_IT = ["latest_charge.balance_transaction", "latest_charge.failure_balance_transaction"]
 
 stripe.enable_telemetry = False
 

@@ -16,6 +16,7 @@ FROZEN_BY = frozenset({"needs_response", "under_review", "appeal_needs_response"
 """States of a dispute in which its money is away and a bank still decides. An inquiry (`warning_…`) takes none yet."""
 UNDONE = frozenset({"failed", "canceled"})
 """States of a refund whose money came back to us."""
+_WITHOUT_MONEY = frozenset({"requires_payment_method", "canceled"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,19 @@ class CheckoutSession:
 
 
 @dataclass(frozen=True, slots=True)
+class Fee:
+    """What one movement of our balance at Stripe has cost; below zero when a fee comes back. `id` is the movement's."""
+
+    id: str
+    cents: int
+
+
+@dataclass(frozen=True, slots=True)
 class Intent:
-    """A payment that a client makes with its secret, or that is made with a stored card."""
+    """A payment that a client makes with its secret, or that is made with a stored card.
+
+    `has_failed` says that no money is there or on its way, also when Stripe reported the payment as made before.
+    """
 
     id: str
     client_secret: str | None
@@ -46,14 +58,8 @@ class Intent:
     livemode: bool
     charge: str | None
     metadata: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Fee:
-    """What one movement of our balance at Stripe has cost; below zero when a fee comes back. `id` is the movement's."""
-
-    id: str
-    cents: int
+    has_failed: bool
+    failure_fees: tuple[Fee, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +148,8 @@ def session_of(it: Mapping[str, Any]) -> CheckoutSession:
 
 def intent_of(it: Mapping[str, Any]) -> Intent:
     """Read a PaymentIntent."""
+    charge: object = it.get("latest_charge")
+    made = cast("Mapping[str, Any]", charge) if isinstance(charge, Mapping) else {}
     return Intent(
         id=it["id"],
         client_secret=it.get("client_secret"),
@@ -152,6 +160,8 @@ def intent_of(it: Mapping[str, Any]) -> Intent:
         livemode=it["livemode"],
         charge=id_of(it.get("latest_charge")),
         metadata=it.get("metadata") or {},
+        has_failed=it["status"] in _WITHOUT_MONEY or made.get("status") == "failed",
+        failure_fees=fees_of([made.get("failure_balance_transaction")]),
     )
 
 
