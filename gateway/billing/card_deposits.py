@@ -346,9 +346,7 @@ def demand_refundable(deposit: Deposit) -> None:
         )
 
 
-async def _failed(
-    connection: Connection, deposit: Deposit, intent: Intent
-) -> list[tuple[str, dict[str, object]]]:
+async def _failed(connection: Connection, deposit: Deposit, intent: Intent) -> list[tuple[str, dict[str, object]]]:
     """Take back what was credited for a payment that has failed since."""
     for fee in intent.failure_fees:
         await BOOK_FEE.one(connection, fee.id, deposit.asset_id, fee.cents, deposit.id)

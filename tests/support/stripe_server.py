@@ -13,7 +13,7 @@ import copy
 import hashlib
 import hmac
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -23,6 +23,7 @@ import httpx
 import orjson
 
 from tests.support.forms import tree
+from tests.support.stripe_objects import each, shown
 from tests.support.upstream import Recorded, RecordingUpstream
 
 # Put together, so that nobody who looks for keys finds one.
@@ -228,7 +229,7 @@ class StripeServer(RecordingUpstream):
         event = {
             "id": f"evt_{next(self._numbers):06}", "object": "event", "type": kind, "created": now, "livemode": False,
             "api_version": "2026-01-01", "pending_webhooks": 1, "request": {"id": None, "idempotency_key": None},
-            "data": {"object": copy.deepcopy(_shown(about))},
+            "data": {"object": copy.deepcopy(shown(about))},
         }  # fmt: skip
         self.events.append(event)
 
@@ -268,7 +269,7 @@ class StripeServer(RecordingUpstream):
                 return refusal.status, refusal.document, False
             return status, document, True
         try:
-            status, document = 200, copy.deepcopy(_shown(self._do(request)))
+            status, document = 200, copy.deepcopy(shown(self._do(request)))
         except Refusal as refusal:
             status, document = refusal.status, refusal.document
         if key and (status == 200 or status == 402):
@@ -329,11 +330,8 @@ class StripeServer(RecordingUpstream):
     def _demand_undisputed(self, intent_id: str) -> None:
         for dispute in self.made("dispute"):
             if dispute["payment_intent"] == intent_id and dispute["status"] in ("needs_response", "lost"):
-                charge = dispute["charge"]
-                raise Refusal(
-                    400, "invalid_request_error", f"Charge {charge} has been charged back; cannot issue a refund.",
-                    code="charge_disputed",
-                )  # fmt: skip
+                message = f"Charge {dispute['charge']} has been charged back; cannot issue a refund."
+                raise Refusal(400, "invalid_request_error", message, code="charge_disputed")
 
     def _open_session(self, given: Object) -> Object:
         items = [one["price_data"] | {"quantity": int(one["quantity"])} for one in given["line_items"]]
@@ -487,30 +485,11 @@ class StripeServer(RecordingUpstream):
     def _expanded(self, found: Object, wanted: list[str] | None) -> Object:
         found = copy.deepcopy(found)
         for path in wanted or ():
-            _each(found, path.split("."), self._whole)
+            each(found, path.split("."), self._whole)
         return found
 
     def _whole(self, name: Any) -> Any:
         return copy.deepcopy(self.store[name]) if isinstance(name, str) else name
-
-
-def _each(found: Any, path: list[str], change: Callable[[Any], Any]) -> None:
-    """Change what lies at a path, in every member of the lists on the way."""
-    name, *rest = path
-    for one in found if isinstance(found, list) else [found]:
-        if one.get(name) is None:
-            continue
-        if not isinstance(one[name], list):
-            one[name] = change(one[name])
-        if rest:
-            _each(one[name], rest, change)
-
-
-def _shown(it: Any) -> Any:
-    """Return an object without what only this server knows of it."""
-    if isinstance(it, dict):
-        return {name: _shown(value) for name, value in it.items() if not name.startswith("_")}
-    return [_shown(one) for one in it] if isinstance(it, list) else it
 
 
 def signature(body: bytes, secret: str, at: float | None = None) -> str:

@@ -55,6 +55,9 @@ async def test_all_of_a_payment_is_read(door: StripeDoor, stripe: StripeServer) 
     intent = stripe.pay(session.id)["id"]
     refund = await door.refund(intent, 2_500, "refund-1")
     assert await door.refund(intent, 2_500, "refund-1") == refund
+    with pytest.raises(StripeRefused) as refused:
+        await door.refund(intent, 9_000, "refund-2")
+    assert "greater than unrefunded amount" in refused.value.reason
     dispute = stripe.dispute(intent, 3_000)
     stripe.close(dispute["id"], "lost")
     _, found = await door.payment(intent)
@@ -66,8 +69,8 @@ async def test_all_of_a_payment_is_read(door: StripeDoor, stripe: StripeServer) 
     assert found.disputes[0].fees == (Fee(dispute["balance_transactions"][0]["id"], 1_500),)
     assert await door.balance_cents() == stripe.balance
     with pytest.raises(StripeRefused) as refused:
-        await door.refund(intent, 9_000, "refund-2")
-    assert "greater than unrefunded amount" in refused.value.reason
+        await door.refund(intent, 1_000, "refund-3")
+    assert refused.value.code == "charge_disputed"
 
 
 async def test_an_unpaid_page_has_no_payment(door: StripeDoor, stripe: StripeServer) -> None:

@@ -32,7 +32,9 @@ def refunds(stage: Stage, intent: str) -> int:
 
 
 @pytest.mark.parametrize("intent_status", ["requires_payment_method", "canceled", None])
-async def test_a_payment_that_fails_after_it_was_credited_is_taken_back(stage: Stage, intent_status: str | None) -> None:
+async def test_a_payment_that_fails_after_it_was_credited_is_taken_back(
+    stage: Stage, intent_status: str | None
+) -> None:
     agent = await stage.agent()
     deposit = await stage.deposit(agent, 10_000)
     session = stage.session_of(deposit)
