@@ -149,7 +149,7 @@ def session_of(it: Mapping[str, Any]) -> CheckoutSession:
 def intent_of(it: Mapping[str, Any]) -> Intent:
     """Read a PaymentIntent."""
     charge: object = it.get("latest_charge")
-    made = cast("Mapping[str, Any]", charge) if isinstance(charge, Mapping) else {}
+    made: Mapping[str, Any] = cast("Mapping[str, Any]", charge) if isinstance(charge, Mapping) else {}
     return Intent(
         id=it["id"],
         client_secret=it.get("client_secret"),
