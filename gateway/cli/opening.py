@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import asyncpg
 from cryptography import x509
 
 from gateway.cli.servers import check_certificate
 from gateway.database.migrate import MigrationError, missing, require_not_newer
-from gateway.database.pool import LOST, connect
+from gateway.database.pool import LOST, DatabaseError, connect
+from gateway.database.statement import Statement
 from gateway.devservices.processes import ServiceError
 from gateway.limits.valkey import Valkey, ValkeyRefused, ValkeyUnavailable, parse_nodes
 from gateway.networks import Network, load_networks
@@ -37,9 +37,25 @@ class Unfit(Exception):
 
 
 FAILURES = (
-    *LOST, asyncpg.PostgresError, MigrationError, ValkeyUnavailable, ValkeyRefused, RpcError, ServiceError, ValueError,
+    *LOST, DatabaseError, MigrationError, ValkeyUnavailable, ValkeyRefused, RpcError, ServiceError, ValueError,
     Unfit,
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    number: int
+    version: str
+    standby: bool
+
+
+SERVER = Statement(
+    """
+    SELECT current_setting('server_version_num')::int AS number, current_setting('server_version') AS version,
+           pg_is_in_recovery() AS standby
+    """,
+    _Server,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +101,17 @@ async def _looked_at(name: str, look: Awaitable[str]) -> Finding:
 async def _database(settings: DatabaseSettings) -> str:
     connection = await connect(settings)
     try:
-        number, version, standby = await connection.fetchrow(
-            "SELECT current_setting('server_version_num')::int, current_setting('server_version'), pg_is_in_recovery()"
-        )
-        if number < OLDEST_POSTGRES:
-            raise Unfit(f"PostgreSQL {version}: must be 15 or newer")
-        if standby:
-            raise Unfit(f"PostgreSQL {version} is a standby, which only reads")
+        server = await SERVER.one(connection)
+        if server.number < OLDEST_POSTGRES:
+            raise Unfit(f"PostgreSQL {server.version}: must be 15 or newer")
+        if server.standby:
+            raise Unfit(f"PostgreSQL {server.version} is a standby, which only reads")
         lacking = await missing(connection)
         await require_not_newer(connection)
     finally:
         connection.terminate()
-    return f"PostgreSQL {version}, schema {f'lacks {len(lacking)}: run `tollway migrate`' if lacking else 'current'}"
+    schema = f"lacks {len(lacking)}: run `tollway migrate`" if lacking else "current"
+    return f"PostgreSQL {server.version}, schema {schema}"
 
 
 async def _valkey(settings: RedisSettings) -> str:

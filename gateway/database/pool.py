@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 READ_TRIES = 3
 Connection = Any  # asyncpg.Connection or its pool proxy: they share methods, not a base class that its stubs know
+DatabaseError = asyncpg.PostgresError
 UniqueViolation = asyncpg.UniqueViolationError
 CheckViolation = asyncpg.CheckViolationError
 LockNotAvailable = asyncpg.LockNotAvailableError

@@ -29,8 +29,8 @@ async def begin_upload(exchange: Exchange, to: Destination) -> None:
 
     Raises Unavailable when the publisher has no place for another upload in time, and as `next_message`.
     """
-    if exchange.read_body is not None or not may_have_body(exchange):
-        return
+    if exchange.read_body is not None or exchange.body_ended or not may_have_body(exchange):
+        return  # an MCP message is read whole before it is known where it goes
     held_back = b"expect" in exchange.fields  # until the call is paid: only then its caller is told to go on
     if not held_back and await _read_ahead(exchange, PAUSE_SECONDS):
         return

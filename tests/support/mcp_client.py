@@ -43,6 +43,7 @@ async def opened(gateway: RunningGateway, shop: Shop, agent: Agent | None = None
     """Open a session and return its id."""
     client = {"protocolVersion": VERSION, "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
     answer = await post(gateway, shop, request("initialize", client), agent)
+    assert "mcp-session-id" in answer.headers, (answer.status_code, answer.headers, answer.text)
     session = answer.headers["mcp-session-id"]
     begun = {"jsonrpc": "2.0", "method": "notifications/initialized"}
     assert (await post(gateway, shop, begun, agent, mcp_session_id=session)).status_code == 202
