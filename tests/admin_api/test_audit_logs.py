@@ -100,6 +100,7 @@ PROVEN = {
     "revoke_connection": "tests/admin_api/test_oauth_connections.py"
     "::test_a_connection_that_is_ended_by_the_platforms_name_is_in_the_log",
     "revoke_connection_by_id": OF_OAUTH,
+    "replay_webhook": "tests/webhooks/test_deliveries.py::test_events_since_a_time_come_again_with_their_ids",
     "replay_webhook_delivery": "tests/webhooks/test_deliveries.py"
     "::test_after_the_last_try_an_event_has_failed_and_can_be_sent_again",
     "add_payment_method": OF_METHODS,
