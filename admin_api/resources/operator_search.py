@@ -237,10 +237,10 @@ async def find_publishers(
 
 
 @router.get("/calls/{request_id}", operation_id="find_call", responses=REFUSALS, openapi_extra=EXTENSION)
-async def get_call(request_id: str, _actor: Operator, services: ServicesDep) -> FoundCallResponse:
+async def get_call(request_id: UUID, _actor: Operator, services: ServicesDep) -> FoundCallResponse:
     """Return one call by its X-Request-Id: who paid whom how much, how it ended, and what became of the money."""
     async with services.database.acquire() as connection:
-        call = await find_call(connection, request_id)
+        call = await find_call(connection, str(request_id))
     return FoundCallResponse(data=_call(call))
 
 
@@ -271,11 +271,11 @@ class CallRefundResponse(Answer):
     openapi_extra=EXTENSION,
 )
 async def give_call_back(
-    request_id: str, request: RefundCallRequest, actor: Operator, services: ServicesDep
+    request_id: UUID, request: RefundCallRequest, actor: Operator, services: ServicesDep
 ) -> CallRefundResponse:
     """Give a call that has ended back whole, to the lots it was paid from. A second time moves nothing."""
     grace = timedelta(days=services.settings.money.refund_grace_days)
-    done = await refund_call(services.database, request_id, operator=actor, reason=request.reason, grace=grace)
+    done = await refund_call(services.database, str(request_id), operator=actor, reason=request.reason, grace=grace)
     given = CallRefund(request_id=done.request_id, amount_atomic=str(done.amount), repeated=done.repeated)
     return CallRefundResponse(data=given)
 
