@@ -80,6 +80,8 @@ async def test_settle_first_the_money_comes_back_when_the_publisher_fails(
         assert answer.headers["x-cost"] == "0"
     except Exception:
         assert path == "cut", "only an answer that had begun may break off"
+    calls = upstream.calls  # a safe request on a kept connection that was reset is sent once more
+    assert calls <= (2 if path == "reset" else 1)
     await chain.mine(8)  # what goes back waits until the payment is final
 
     async def returned() -> bool:
@@ -89,7 +91,7 @@ async def test_settle_first_the_money_comes_back_when_the_publisher_fails(
     await until(returned)
     assert await world.earned(shop) == 0
     again = await buyer.client.get(f"/publishers/{shop.slug}/{path}", headers=header)
-    assert (again.status_code, upstream.calls) == (402, 1)
+    assert (again.status_code, upstream.calls) == (402, calls)
     assert "goes back" in again.json()["detail"]
 
 
