@@ -48,6 +48,7 @@ async def test_what_was_sold_is_paid_out_and_told(
         return (await gateway.client.get(path + rest, headers=headers)).json()["data"]
 
     async def earned() -> bool:
+        await chain.mine()  # a payment that is not final is not paid out
         return (await got("/earnings"))[0]["available_atomic"] == PRICE - PRICE // 10
 
     await until(earned)
