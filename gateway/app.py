@@ -79,6 +79,7 @@ from gateway.proxy.live import Live
 from gateway.proxy.onchain.rail import OnchainRail
 from gateway.proxy.pipeline import Pipeline, Truncated
 from gateway.proxy.websocket import SocketPipeline, refuse_socket
+from gateway.pulse import Pulse
 from gateway.services import Services
 from gateway.settings import Settings
 from gateway.suspensions import SuspendedWallets
@@ -406,6 +407,7 @@ class Gateway:
         self._sockets: SocketPipeline | None = None
         self._draining_since: float | None = None
         self._admin: Application | None = None
+        self._pulse = Pulse(settings.server.hang)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Route by the first bytes of the path: the pipeline, or the admin API."""
@@ -444,6 +446,7 @@ class Gateway:
         on_stop(self.drain)
         self._admin = self._make_admin(services)
         spare_from_collection()
+        self._pulse.start()
 
     def drain(self) -> None:
         """Begin to stop: connections end now, calls in flight may take `server.drain` seconds and are cut off then.
@@ -471,6 +474,7 @@ class Gateway:
             self._pipeline.turns.stop()
         if self._worker is not None:
             await self._worker.stop()
+        self._pulse.stop()
 
     def _admin_app(self) -> Application:
         if self._admin is None:

@@ -19,10 +19,17 @@ from admin_api.kit.problems import refusals
 from gateway.database.migrate import missing as missing_migrations
 from gateway.database.statement import Statement
 from gateway.errors import NotFound, Problem, every_problem
+from gateway.pulse import standing_still
 from gateway.services import Services
 from gateway.telemetry.metrics import CONTENT_TYPE
 
 router = APIRouter(tags=["extensions"], dependencies=[OPEN])
+
+
+class Liveness(BaseModel):
+    """Whether all workers of this instance run: "live", or "hanging"."""
+
+    status: str
 
 
 class Readiness(BaseModel):
@@ -66,10 +73,17 @@ async def front_page(services: ServicesDep) -> dict[str, Any]:
     }
 
 
-@router.get("/health/live", operation_id="health_live", openapi_extra=EXTENSION)
-async def health_live() -> dict[str, str]:
-    """Say that the process answers. Nothing else is asked: a database outage must not restart workers."""
-    return {"status": "live"}
+@router.get(
+    "/health/live",
+    operation_id="health_live",
+    openapi_extra=EXTENSION,
+    response_model=Liveness,
+    responses={503: {"model": Liveness}},
+)
+async def health_live(services: ServicesDep) -> JSONResponse:
+    """Say whether this process answers and no other worker hangs. A database outage must not restart workers."""
+    hanging = standing_still(services.settings.server.hang)
+    return JSONResponse({"status": "hanging" if hanging else "live"}, 503 if hanging else 200)
 
 
 @router.get(

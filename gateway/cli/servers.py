@@ -19,6 +19,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from types import FrameType
 
+from gateway.cli.watchdog import watched
 from gateway.devservices.processes import ServiceError, require_port
 from gateway.settings import Settings
 
@@ -36,7 +37,8 @@ def run(settings: Settings, target: str = APPLICATION) -> int:
     # Asked first: a server that sets SO_REUSEPORT would silently share the port with another gateway.
     require_port(port, host)
     check_certificate(settings)
-    with shared_metrics(settings.server.workers):
+    has_parent = settings.server.kind == "granian" or settings.server.workers > 1
+    with shared_metrics(settings.server.workers), watched(settings.server.hang if has_parent else 0):
         return SERVERS[settings.server.kind](settings, target)
 
 

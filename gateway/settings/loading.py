@@ -35,7 +35,7 @@ SECRET_FIELDS = {
 }  # fmt: skip
 
 # Environment variables with our prefix that are not settings but switches of tools (Makefile, tests, dev).
-NOT_SETTINGS = re.compile(r"^TOLLWAY_(CONFIG|PYTHON|TEST_.*|FAULT|CHAIN_.*|BENCH_.*|DEV_.*)$")
+NOT_SETTINGS = re.compile(r"^TOLLWAY_(CONFIG|PYTHON|PULSES|TEST_.*|FAULT|CHAIN_.*|BENCH_.*|DEV_.*)$")
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:

@@ -52,6 +52,12 @@ class ServerSettings(Section):
         default=75.0, description="How long a connection may be idle, or take to send the head of a request"
     )
     drain: Seconds = Field(default=30.0, description="How long calls in flight may finish after SIGTERM")
+    hang: float = Field(
+        default=20.0,
+        ge=0,
+        le=86_400,
+        description="After how long without its event loop a worker is replaced; 0: never",
+    )
     tls_certificate: str = Field(default="", description="PEM file: own certificate, then its chain; empty: no TLS")
     tls_key: str = Field(default="", description="PEM file of the certificate's private key, without a password")
     trusted_proxies: Networks = Field(default=(), description="CIDRs whose X-Forwarded-* are believed; default none")
