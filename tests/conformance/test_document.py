@@ -29,7 +29,7 @@ OPERATIONS = {
 }
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 # Statuses whose body is not a problem: x402's own, and what readiness found.
-OWN_BODY = {("health_ready", "503")} | {
+OWN_BODY = {("health_live", "503"), ("health_ready", "503")} | {
     (operation["operationId"], "402") for operation in OPERATIONS.values() if "402" in operation["responses"]
 }
 
