@@ -22,11 +22,11 @@ bench: ## Measure calls beside other proxies and the official x402 servers, quer
 
 faults: ## Kill the gateway at every step and prove that money and delivery agree (slow)
 	@scripts/bootstrap dev
-	@exec $(BIN)/python -m pytest -m slow $(ARGS)
+	@exec $(BIN)/python -m pytest -m slow -n 2 --dist loadfile $(ARGS)
 
 production: ## Follow docs/operations.md on an empty database, with the wheel alone, on every supported Python that is here
 	@scripts/bootstrap dev
-	@exec $(BIN)/python -m pytest -m production $(ARGS)
+	@exec $(BIN)/python -m pytest -m production tests/production $(ARGS)
 
 simulate: ## Move simulated money in every order until something is wrong (SEED=17 repeats one, ARGS="--seeds 1000")
 	@scripts/bootstrap dev
