@@ -44,6 +44,7 @@ from admin_api.resources import (
     operator,
     operator_search,
     operator_suspensions,
+    operator_wallets,
     organization_publishers,
     organizations,
     payment_methods,
@@ -75,7 +76,7 @@ Send `Authorization: Bearer <api_key>`. Refusals are RFC 9457 problems (`applica
 offset out of range. Every answer has `X-Request-Id`."""
 
 # What operators do: all of it needs an operator's token.
-OPERATOR_ROUTERS = (operator.router, operator_search.router, operator_suspensions.router)
+OPERATOR_ROUTERS = (operator.router, operator_search.router, operator_suspensions.router, operator_wallets.router)
 
 # The order matters where paths overlap: /organizations/default/… before /organizations/{organization_id}/…, the store's
 # own paths before the proxied ones.

@@ -165,6 +165,12 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "facilitator_verify": _PAYMENT,
     "facilitator_settle": _PAYMENT,
     "refund_call": {"reason": "The answer was empty; the publisher agrees."},
+    "correct_wallet": {
+        "direction": "credit",
+        "amount_atomic": "250000",
+        "reference": "case-4711",
+        "reason": "The deposit of 3 May was credited twice to another account.",
+    },
     "suspend": {"kind": "publisher", "subject": "no-such-shop", "reason": "It sells data that is not its own."},
     "restore": {"kind": "publisher", "subject": "no-such-shop", "note": "It has shown the licence."},
     "resolve_exchange": {"decision": "refund", "note": "The upstream confirms that it never saw the call."},

@@ -22,7 +22,7 @@ COMMANDS = {
     "serve": ("gateway.cli.serve:serve", "Run the gateway only, against your own PostgreSQL and Valkey."),
     "migrate": ("gateway.cli.migrate:migrate", "Bring the database schema up to this version."),
     "config": ("gateway.cli.config:config", "Check and list settings."),
-    "wallet": ("gateway.cli.wallet:wallet", "Show wallets and grant credit."),
+    "wallet": ("gateway.cli.wallet:wallet", "Show wallets, grant credit and correct balances."),
     "plan": ("gateway.cli.plan:plan", "List plans, and show or set what an organization has."),
     "find": ("gateway.cli.find:find", "Find accounts, keys and publishers, and one call by its request id."),
     "suspend": ("gateway.cli.suspend:suspend", "Stop a publisher, key, account, organization or wallet."),

@@ -1,28 +1,28 @@
-"""`tollway wallet`: an operator's look at wallets, and grants."""
+"""`tollway wallet`: an operator's look at wallets, grants and corrections."""
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
 
 import click
 
 from gateway.audit.entries import record
-from gateway.billing.credits import wallet_of
 from gateway.catalog.assets import LIST_ASSETS, Asset
-from gateway.cli.context import on_connection
-from gateway.database.pool import Connection
-from gateway.identity.accounts import FIND_ACCOUNT, FIND_AGENT
+from gateway.cli.context import on_connection, on_database, operator_name
+from gateway.database.pool import Connection, Database
 from gateway.identity.organizations import default_of
 from gateway.ids import uuid7
-from gateway.ledger.wallets import BALANCES, FIND_BY_ADDRESS, Wallet, grant
+from gateway.ledger.corrections import Direction
+from gateway.ledger.wallets import BALANCES, Wallet, grant
+from gateway.operators.correcting import Corrected, CorrectionRequest, correct_balance
+from gateway.operators.wallets import find_wallet
+from gateway.settings import Settings
 from pricing.money import MoneyError, format_usd, parse_amount
 
 
 @click.group()
 def wallet() -> None:
-    """Show wallets and grant credit."""
+    """Show wallets, grant credit and correct balances."""
 
 
 @wallet.command("grant")
@@ -42,7 +42,7 @@ def grant_command(
     async def run(connection: Connection) -> str:
         asset = await _default_asset(connection)
         amount = _amount(usd, asset)
-        found = await _find(connection, wallet_or_agent, asset)
+        found = await find_wallet(connection, wallet_or_agent, asset)
         granted = await grant(
             connection, found.id, source="admin_grant", reference=reference or str(uuid7()), amount=amount,
             expires_at=expires, description=note,
@@ -60,6 +60,49 @@ def grant_command(
     click.echo(on_connection(run))
 
 
+@wallet.command("correct")
+@click.argument("wallet_or_agent")
+@click.argument("direction", type=click.Choice(["credit", "debit"]))
+@click.argument("usd")
+@click.option("--reference", required=True, help="What caused it. The same reference corrects once.")
+@click.option("--reason", required=True, help="Its owner reads it in the wallet's history and in the audit log.")
+@click.option("--promotional", is_flag=True, help="Credit or take promotional credit. Default: paid money.")
+@click.option("--expires-in-days", type=click.IntRange(1, 3_650), help="Promotional credit only. Default: never.")
+def correct_command(
+    wallet_or_agent: str,
+    direction: Direction,
+    usd: str,
+    reference: str,
+    reason: str,
+    *,
+    promotional: bool,
+    expires_in_days: int | None,
+) -> None:
+    """Credit USD to a wallet or take it back, once per reference. A debit takes all of it or nothing.
+
+    Paid money is taken from purchases first, oldest first, then from what was
+    granted. Deposits for one publisher, held and frozen money stay.
+    """  # fmt: skip
+    for name, text, most in (("--reference", reference, 200), ("--reason", reason, 500)):
+        if not text.strip() or len(text) > most:
+            raise click.BadParameter(f"must have 1 to {most} characters", param_hint=name)
+
+    async def run(database: Database, _settings: Settings) -> tuple[Asset, Corrected]:
+        async with database.acquire() as connection:
+            asset = await _default_asset(connection)
+        request = CorrectionRequest(
+            wallet=wallet_or_agent, direction=direction, money="promotional" if promotional else "paid",
+            amount=_amount(usd, asset), reference=reference, reason=reason, expires_in_days=expires_in_days,
+        )  # fmt: skip
+        return asset, await correct_balance(database, asset, request, operator=operator_name())
+
+    asset, done = on_database(run)
+    correction = done.correction
+    text = f"{correction.direction} of {format_usd(correction.amount, asset.decimals)} ({correction.money})"
+    before = "nothing moved; corrected before: " if done.repeated else "corrected: "
+    click.echo(f"{before}{text} of {correction.wallet}, {correction.id}")
+
+
 @wallet.command("show")
 @click.argument("wallet_or_agent")
 def show_command(wallet_or_agent: str) -> None:
@@ -67,7 +110,7 @@ def show_command(wallet_or_agent: str) -> None:
 
     async def run(connection: Connection) -> str:
         asset = await _default_asset(connection)
-        found = await _find(connection, wallet_or_agent, asset)
+        found = await find_wallet(connection, wallet_or_agent, asset)
         rows = await BALANCES.all(connection, found.id)
         lines = [f"{found.address}  {format_usd(sum(row.balance for row in rows), asset.decimals)}"]
         lines += [f"  {row.purpose:<11} {row.source:<20} {format_usd(row.balance, asset.decimals)}" for row in rows]
@@ -91,17 +134,6 @@ def _amount(text: str, asset: Asset) -> int:
     if not amount:
         raise click.BadParameter("must be above 0", param_hint="USD")
     return amount
-
-
-async def _find(connection: Connection, name: str, asset: Asset) -> Wallet:
-    found = await FIND_BY_ADDRESS.first(connection, name)
-    if found is not None:
-        return found
-    is_id = re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", name)
-    account_id = UUID(name) if is_id else await FIND_AGENT.first(connection, name)
-    if account_id is None or await FIND_ACCOUNT.first(connection, account_id) is None:
-        raise click.ClickException(f"no wallet or agent is called {name}")
-    return await wallet_of(connection, account_id, asset.id)
 
 
 async def _balance(connection: Connection, found: Wallet) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from gateway.database.pool import Connection
 from gateway.database.statement import Command, Statement
 from gateway.ledger.card_rules import CARD_RULES
+from gateway.ledger.correction_rules import CORRECTION_RULES
 from gateway.ledger.invoice_rules import INVOICE_RULES
 from gateway.ledger.payout_rules import PAYOUT_RULES
 from gateway.ledger.violation import Violation
@@ -361,6 +362,7 @@ RULES: dict[str, Statement[Violation]] = {
     ),
     **CARD_RULES,
     **INVOICE_RULES,
+    **CORRECTION_RULES,
     "every lot has the grant that opened it": Statement(
         """
         SELECT format('lot %s: granted %s, credited %s', a.id, a.granted, coalesce(sum(t.amount), 0)) AS detail

@@ -75,13 +75,14 @@ WALLET_OPENING = Statement(
 WALLET_LINES = Statement(
     """
     SELECT t.created_at AS at, t.cause_id, t.kind::text AS kind, max(p.slug) AS counterparty,
-           max(c.description) FILTER (WHERE t.kind = 'grant') AS description,
+           coalesce(max(c.description) FILTER (WHERE t.kind = 'grant'), max(n.reason)) AS description,
            sum(CASE WHEN c.wallet_id = $1 THEN t.amount ELSE 0 END
                - CASE WHEN d.wallet_id = $1 THEN t.amount ELSE 0 END) AS change
       FROM ledger.transfer t
       JOIN ledger.account d ON d.id = t.debit_account
       JOIN ledger.account c ON c.id = t.credit_account
       LEFT JOIN catalog.publisher p ON p.id = coalesce(c.publisher_id, d.publisher_id)
+      LEFT JOIN ledger.correction n ON n.cause_id = t.cause_id
      WHERE t.wallet_id = $1 AND t.created_at >= $2 AND t.created_at < $3
      GROUP BY t.created_at, t.cause_id, t.kind
     HAVING sum(CASE WHEN c.wallet_id = $1 THEN t.amount ELSE 0 END

@@ -144,6 +144,10 @@ HISTORY = Statement(
      WHERE t.wallet_id = $1 AND t.kind IN ('card_refund', 'dispute', 'dispute_won', 'recovery')
      GROUP BY t.cause_id, t.kind
     UNION ALL
+    SELECT t.cause_id, 'correction', 'correction', -sum(t.amount), 0, min(t.created_at), NULL, max(c.reason)
+      FROM ledger.transfer t LEFT JOIN ledger.correction c ON c.cause_id = t.cause_id
+     WHERE t.wallet_id = $1 AND t.kind = 'correction' GROUP BY t.cause_id
+    UNION ALL
     SELECT r.upto, 'carried', 'carried_forward', sum(c.credits - c.debits), 0, l.at, NULL,
            format('everything before %s', to_char(l.at AT TIME ZONE 'UTC', 'YYYY-MM-DD'))
       FROM ledger.account a
@@ -161,7 +165,7 @@ HISTORY_COUNT = Statement(
          + (SELECT count(DISTINCT (cause_id, kind)) FROM ledger.transfer
              WHERE wallet_id = $1 AND kind IN ('charge', 'capture', 'refund', 'expire', 'penalty'))
          + (SELECT count(DISTINCT (cause_id, kind)) FROM ledger.transfer
-             WHERE wallet_id = $1 AND kind IN ('card_refund', 'dispute', 'dispute_won', 'recovery'))
+             WHERE wallet_id = $1 AND kind IN ('card_refund', 'dispute', 'dispute_won', 'recovery', 'correction'))
          + (SELECT count(DISTINCT c.archive_id) FROM ledger.account a JOIN ledger.carried c ON c.account_id = a.id
              WHERE a.wallet_id = $1 AND a.granted IS NOT NULL)
     """,

@@ -110,6 +110,7 @@ PROVEN = {
     "suspend": OF_OPERATORS,
     "refund_call": "tests/operators/test_search.py::test_a_settled_call_is_refunded_once_and_both_sides_read_why",
     "restore": OF_OPERATORS,
+    "correct_wallet": "tests/operators/test_corrections.py::test_the_owner_and_the_platform_read_it",
     "resolve_exchange": "tests/faults/test_resolutions.py::test_an_operator_resolves_by_command_and_over_http",
 }
 

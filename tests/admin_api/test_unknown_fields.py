@@ -54,6 +54,7 @@ async def test_an_unknown_field_is_refused_everywhere(
         "{slug}": made["slug"],
         "{key_id}": str(uuid7()),
         "{exchange_id}": str(uuid7()),
+        "{wallet}": f"agent:{uuid7()}",
         "{request_id}": str(uuid7()),
         "{id}": str(uuid7()),
         **{f"{{{name}}}": str(uuid7()) for name in BESIDE},

@@ -166,6 +166,7 @@ EXPECTED = {
     "resolve_exchange": 404,
     "suspend": 404,
     "refund_call": 404,
+    "correct_wallet": 404,
     "restore": 404,
     "void_invoice": 404,
     "create_charge": 403,  # no operator has named the publisher
@@ -202,6 +203,7 @@ async def sent(gateway: RunningGateway, name: str, agent: Agent, known: Known, b
         publisher_id=known.publisher,
         slug=known.slug,
         exchange_id=uuid4(),
+        wallet=f"agent:{uuid4()}",
         request_id=uuid4(),
         id=uuid4(),
         charge_id=uuid4(),

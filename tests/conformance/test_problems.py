@@ -77,6 +77,7 @@ class Walker:
             "key_id": str(uuid4()),
             "log_id": str(uuid4()),
             "exchange_id": str(uuid4()),
+            "wallet": f"agent:{uuid4()}",
             "endpoint_id": str(uuid4()),
             "charge_id": str(uuid4()),
             "payout_id": str(uuid4()),

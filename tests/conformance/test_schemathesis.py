@@ -58,6 +58,8 @@ MAY_FAIL = {
     "POST /operator/exchanges/{exchange_id}/resolve": "nothing is open",
     "GET /operator/calls/{request_id}": "request ids cannot be guessed",
     "POST /operator/calls/{request_id}/refund": "request ids cannot be guessed",
+    "POST /operator/wallets/{wallet}/corrections": "wallets cannot be guessed",
+    "GET /operator/wallets/{wallet}/corrections": "wallets cannot be guessed",
     "POST /operator/suspensions": "names cannot be guessed",
     "POST /operator/suspensions/restore": "nothing is suspended",
     "POST /billing/publishers/{slug}/charges": "no operator has named a first-party service",

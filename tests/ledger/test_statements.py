@@ -103,6 +103,7 @@ KINDS = {
     "payout": [(EARNED, LEAVING), (PENALTIES, LEAVING)], "paid_out": [(LEAVING, PLATFORM)],
     "payout_back": [(LEAVING, EARNED), (LEAVING, PENALTIES)], "invoice": [(PLATFORM, PLATFORM)],
     "invoice_paid": [(PLATFORM, PLATFORM)], "invoice_void": [(PLATFORM, PLATFORM)],
+    "correction": [(LOT, PLATFORM)],
 }  # fmt: skip
 WITH_FEE = {"charge", "capture", "payment", "refund", "repayment", "reversal"}
 
