@@ -4,7 +4,8 @@ What hypercorn (0.18) leaves open and a paid proxy cannot: a connection whose ap
 of the request still waited for it hangs for ever, because the end waits behind them; so does one that is lost while a
 further request waits for its turn. A byte behind the last request of a connection has that one answered 400, when it
 is paid. WebSockets are compressed whenever the client offers to, and messages bounded only when unpacked: a few
-kilobytes become a gigabyte. The application is not told how a client closed, and the end waits for the next ping.
+kilobytes become a gigabyte; their bound counts characters, goes on collecting when it is exceeded, and ten whole ones
+wait beside it. The application is not told how a client closed, and the end waits for the next ping.
 All of it is mended by classes put in hypercorn's place; nothing else about it is changed.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator
 from types import ModuleType
@@ -28,9 +30,12 @@ from hypercorn.protocol import h2, h11, ws_stream
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.events import StreamClosed
 from hypercorn.protocol.h11 import H11Protocol
-from hypercorn.protocol.ws_stream import WSStream
+from hypercorn.protocol.ws_stream import ASGIWebsocketState, FrameTooLargeError, WSStream
 from wsproto.connection import Connection
-from wsproto.events import CloseConnection, Event, Ping
+from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessage
+from wsproto.frame_protocol import CloseReason
+
+from gateway.upstreams.pieces import Pieces, size_of
 
 Message = dict[str, Any]
 Sending = Callable[[Any], Awaitable[None]]
@@ -40,8 +45,9 @@ ENDS = frozenset({"http.disconnect", "websocket.disconnect"})
 class Inbox:
     """What waits for one application: bounded, except that the end always fits and lets nobody wait any longer."""
 
-    def __init__(self, size: int) -> None:
-        self._size = size
+    def __init__(self, messages: int, most: int) -> None:
+        """Hold up to so many messages, and up to so many bytes unless one message alone has more."""
+        self._limit, self._most, self._bytes = messages, most, 0
         self._messages: deque[Message] = deque()
         self._ended = False
         self._some, self._room = asyncio.Event(), asyncio.Event()
@@ -51,11 +57,13 @@ class Inbox:
         if message["type"] in ENDS:
             self.end()
         else:
-            while len(self._messages) >= self._size and not self._ended:
+            size = _size(message)
+            while self._full(size) and not self._ended:
                 self._room.clear()
                 await self._room.wait()
             if self._ended:
                 return
+            self._bytes += size
         self._messages.append(message)
         self._some.set()
 
@@ -65,6 +73,7 @@ class Inbox:
             self._some.clear()
             await self._some.wait()
         message = self._messages.popleft()
+        self._bytes -= _size(message)
         self._room.set()
         return message
 
@@ -73,13 +82,24 @@ class Inbox:
         self._ended = True
         self._room.set()
 
+    def _full(self, size: int) -> bool:
+        return bool(self._messages) and (len(self._messages) >= self._limit or self._bytes + size > self._most)
+
+
+def _size(message: Message) -> int:
+    text = message.get("text")
+    return len(message.get("bytes") or message.get("body") or b"") if text is None else size_of(text)
+
 
 class Tasks(TaskGroup):
     """Gives every application an Inbox, which ends with it."""
 
     async def spawn_app(self, app: Any, config: Config, scope: Any, send: Sending) -> Any:
         """Start the application for one request; return where its messages go."""
-        inbox = Inbox(config.max_app_queue_size)
+        most = (
+            config.websocket_max_message_size if scope["type"] == "websocket" else sys.maxsize
+        )  # parts of bodies are small
+        inbox = Inbox(config.max_app_queue_size, most)
 
         async def application(scope: Any, receive: Any, send: Any, sync_spawn: Any, call_soon: Any) -> None:
             try:
@@ -162,8 +182,30 @@ class FrankConnection(Connection):
             yield event
 
 
+class ByteBuffer:
+    """Collects one message, bounded by its bytes."""
+
+    def __init__(self, most: int) -> None:
+        self._pieces = Pieces(most)
+        self._text = False
+
+    def extend(self, event: TextMessage | BytesMessage) -> None:
+        """Add a piece. Raises hypercorn's FrameTooLargeError."""
+        self._text = isinstance(event, TextMessage)
+        if not self._pieces.add(event.data):
+            raise FrameTooLargeError
+
+    def to_message(self) -> Message:
+        """Return the whole message, and begin the next one."""
+        whole = self._pieces.whole(text=self._text)
+        return {"type": "websocket.receive", "text" if self._text else "bytes": whole}
+
+    def clear(self) -> None:
+        """Do nothing: `to_message` has."""
+
+
 class FrankStream(WSStream):
-    """Tells the application how the client closed, and ends then."""
+    """Tells the application how the client closed, and ends then; so does a message that is too large."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -182,6 +224,22 @@ class FrankStream(WSStream):
         else:
             await super().handle(event)
 
+    async def _send_wsproto_event(self, event: Event) -> None:
+        await super()._send_wsproto_event(event)
+        too_big = isinstance(event, CloseConnection) and event.code == CloseReason.MESSAGE_TOO_BIG
+        if too_big and self.state is ASGIWebsocketState.CONNECTED and not self.closed:  # not the application's
+            self.closed = True  # what follows is not read: it would be collected again
+            tell: Sending | None = getattr(self, "app_put", None)
+            if tell is not None:
+                await tell(
+                    {
+                        "type": "websocket.disconnect",
+                        "code": int(CloseReason.MESSAGE_TOO_BIG),
+                        "reason": "message too large",
+                    }
+                )
+            await self.send(StreamClosed(stream_id=self.stream_id))
+
     async def _send_pings(self) -> None:
         while not self._over.is_set():
             await self._send_wsproto_event(Ping())
@@ -196,7 +254,7 @@ def install() -> None:
     _replace(protocol, H11Protocol=EndingH11)
     _replace(h11, WSStream=FrankStream)
     _replace(h2, WSStream=FrankStream)
-    _replace(ws_stream, Connection=FrankConnection, server_extensions_handshake=_none)
+    _replace(ws_stream, Connection=FrankConnection, WebsocketBuffer=ByteBuffer, server_extensions_handshake=_none)
 
 
 def _replace(module: ModuleType, **names: object) -> None:

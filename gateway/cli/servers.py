@@ -125,6 +125,7 @@ def _uvicorn(settings: Settings, target: str) -> int:
     from uvicorn.supervisors import Multiprocess
 
     from gateway.cli.uvicorn_http import StrictProtocol
+    from gateway.cli.uvicorn_sockets import PatientProtocol
 
     config = uvicorn.Config(
         target,
@@ -133,7 +134,7 @@ def _uvicorn(settings: Settings, target: str) -> int:
         workers=settings.server.workers,
         loop="uvloop",
         http=StrictProtocol,
-        ws="wsproto",
+        ws=PatientProtocol,
         ws_max_size=settings.websocket.max_message,
         ws_per_message_deflate=False,  # a compressed message is bounded only when it has been unpacked
         ws_ping_interval=settings.websocket.ping_interval,

@@ -1,8 +1,8 @@
-"""Resetting the TCP connection of a caller who takes nothing any more.
+"""The TCP connection below a request: looking it up, and resetting it when its caller takes nothing any more.
 
-No server offers it: they close after what is written has been taken, which here is never, and keep the socket, its
+No server offers either: they close after what is written has been taken, which here is never, and keep the socket, its
 buffers and their own task until the caller is kind enough to leave. So the socket is looked up among this process's own
-and reset; its server notices as if the caller had done it. Rare, and a walk over the open files each time.
+and reset; its server notices as if the caller had done it. A walk over the open files each time.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from collections.abc import Collection
 from pathlib import Path
 
 from gateway.proxy.exchange import Scope
@@ -17,24 +18,66 @@ from gateway.proxy.exchange import Scope
 FILES = Path("/proc/self/fd")  # Linux; elsewhere nothing is found and the server's own way of closing remains
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time
 
+Ends = tuple[str, int, int]  # the caller's address and port, and ours
+
 
 def cut_connection(scope: Scope) -> bool:
     """Reset the connection of an HTTP/1 request; return whether it was found. One of HTTP/2 serves others as well."""
+    ends = ends_of(scope)
+    connection = find_connections([ends]).get(ends) if ends is not None else None
+    if connection is None:
+        return False
+    with connection:
+        try:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            connection.shutdown(socket.SHUT_RDWR)
+        except OSError:  # gone meanwhile
+            return False
+    return True
+
+
+def ends_of(scope: Scope) -> Ends | None:
+    """Return what names the connection of an HTTP/1 request, None when it cannot be named."""
     client, server = scope.get("client"), scope.get("server")
     if not (client and server and client[1] and server[1]) or scope.get("http_version", "1.1")[0] != "1":
-        return False
-    ends = (str(client[0]), int(client[1])), int(server[1])
+        return None
+    return str(client[0]), int(client[1]), int(server[1])
+
+
+def find_connections(wanted: Collection[Ends]) -> dict[Ends, socket.socket]:
+    """Return duplicates of the sockets that are found. Close them: an open one hides the end from its caller."""
+    found: dict[Ends, socket.socket] = {}
     for name in os.listdir(FILES) if FILES.is_dir() else ():
-        try:
-            with socket.socket(fileno=os.dup(int(name))) as found:
-                if found.family in (socket.AF_INET, socket.AF_INET6) and _joins(found, *ends):
-                    found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-                    found.shutdown(socket.SHUT_RDWR)
-                    return True
-        except OSError:  # no socket, not connected, or gone meanwhile
+        ends = _ends_at(int(name))
+        if ends is None or ends not in wanted:
             continue
-    return False
+        try:
+            duplicate = socket.socket(fileno=os.dup(int(name)))
+        except OSError:  # gone meanwhile
+            continue
+        if ends in found or _ends(duplicate) != ends:
+            duplicate.close()
+        else:
+            found[ends] = duplicate
+    return found
 
 
-def _joins(found: socket.socket, client: tuple[str, int], port: int) -> bool:
-    return found.getpeername()[:2] == client and found.getsockname()[1] == port
+def _ends_at(number: int) -> Ends | None:
+    """Return the ends of the connection with this file number, None for anything else."""
+    try:
+        borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=number)
+    except OSError:  # no socket
+        return None
+    try:
+        return _ends(borrowed)
+    finally:
+        borrowed.detach()  # the file belongs to somebody else
+
+
+def _ends(connection: socket.socket) -> Ends | None:
+    try:
+        peer: tuple[str, int] = connection.getpeername()[:2]
+        own: tuple[str, int] = connection.getsockname()[:2]
+        return str(peer[0]), int(peer[1]), int(own[1])
+    except (OSError, ValueError, IndexError):  # not connected, or a Unix socket, whose address is a path
+        return None

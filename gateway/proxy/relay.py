@@ -17,7 +17,8 @@ from gateway.billing.prepaid_credits import Ending
 from gateway.proxy.exchange import Exchange, Message, Receive, Send
 from gateway.telemetry.logging import of
 from gateway.upstreams.http.errors import ProtocolError, UpstreamError
-from gateway.upstreams.websocket import Closed, MessageTooLarge, UpstreamSocket, size_of
+from gateway.upstreams.pieces import size_of
+from gateway.upstreams.websocket import Closed, MessageTooLarge, UpstreamSocket
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class Relay:
         self._asked = self._active  # when the upstream was last pinged
         self._giving = 0.0  # since when the caller has not taken a message, 0 when it waits for one
         self._passing = 0.0  # the same for the upstream
+        self.arrived = 0  # whole messages of the caller
 
     async def run(self) -> Ending:
         """Relay until the end, tell both sides, and return. The upstream's connection is closed by then."""
@@ -83,6 +85,15 @@ class Relay:
         """End the connection unless it has ended."""
         if not self._ended.done():
             self._ended.set_result(end)
+
+    def when_ended(self, act: Callable[[], object]) -> None:
+        """Call back when the end is decided."""
+        self._ended.add_done_callback(lambda _ended: act())
+
+    def too_large(self) -> None:
+        """End the connection because a message of the caller has more than the allowed bytes."""
+        told = Closed(TOO_BIG, f"a message may have at most {self._bounds.max_message} bytes")
+        self.end(End("delivered", told, Closed(GOING_AWAY, "the client sent too large a message")))
 
     def restart(self) -> None:
         """End the connection because this process stops: both sides may connect again at once."""
@@ -112,9 +123,9 @@ class Relay:
             content: str | bytes = message["bytes"] if text is None else text
             size = size_of(content)
             if size > self._bounds.max_message:
-                told = Closed(TOO_BIG, f"a message may have at most {self._bounds.max_message} bytes")
-                self.end(End("delivered", told, Closed(GOING_AWAY, "the client sent too large a message")))
+                self.too_large()
                 return
+            self.arrived += 1
             self.exchange.bytes_in += size
             self._active = self._passing = self._clock()
             try:

@@ -42,6 +42,7 @@ from gateway.proxy.pipeline import Pipeline, Truncated
 from gateway.proxy.problems import answer_problem
 from gateway.proxy.relay import Bounds, Relay, both
 from gateway.proxy.settle import settle
+from gateway.proxy.unfinished import Unfinished
 from gateway.settings import WebSocketSettings
 from gateway.suspensions import SUSPENDED_PUBLISHERS
 from gateway.upstreams.http.errors import UpstreamError
@@ -66,6 +67,7 @@ class Places:
     held: Counter[str] = field(default_factory=Counter[str])
     relays: set[Relay] = field(default_factory=set[Relay])
     closed: bool = False  # the worker stops
+    unfinished: Unfinished | None = None  # where the server does not bound messages itself
     changes: tuple[int, int, int] = (-1, -1, -1)  # of keys, publishers and wallets at the last look for suspended ones
 
     def take(self, who: str, settings: WebSocketSettings) -> None:
@@ -237,6 +239,10 @@ class SocketPipeline(Pipeline):
             return self.services.suspended_wallets.find(address_in(principal)) is not None
         return await self.services.identities.suspended(principal.key_id)
 
+    def bound_messages(self) -> None:
+        """Bound unfinished messages of callers, for a server that does not."""
+        self.places.unfinished = Unfinished(self.services.settings.websocket.max_message)
+
     def restart(self) -> None:
         """End every connection because this process stops, and take no new one."""
         self.places.closed = True
@@ -274,11 +280,15 @@ class SocketPipeline(Pipeline):
                 await act()
             if self.places.closed:
                 relay.restart()
+            if self.places.unfinished is not None:
+                self.places.unfinished.watch(relay, exchange.scope)
             return await relay.run()
         except OSError:  # the caller left before it was accepted
             return "client_gone"
         finally:
             self.places.relays.discard(relay)
+            if self.places.unfinished is not None:
+                self.places.unfinished.leave(relay)
             await upstream.aclose()
 
     def _bounds(self, exchange: Exchange) -> Bounds:

@@ -245,7 +245,7 @@ class BreakerSettings(Section):
 class WebSocketSettings(Section):
     """Connections to publishers that offer WebSockets. A message is whole in memory while it is passed on."""
 
-    max_message: Bytes = Field(default=1_048_576, description="Of either side; granian reads up to 64 MiB before us")
+    max_message: Bytes = Field(default=1_048_576, description="Of either side, in bytes, unfinished ones included")
     lifetime: Seconds = Field(default=7_200.0, description="How long one paid connection may last")
     idle_timeout: Seconds = Field(default=600.0, description="Without a message either way; pings do not count")
     ping_interval: Seconds = Field(default=20.0, description="Between pings to a side that is silent")

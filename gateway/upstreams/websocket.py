@@ -28,6 +28,7 @@ from gateway.upstreams.http.request import Headers
 from gateway.upstreams.http.response import UpstreamResponse
 from gateway.upstreams.http.timeouts import Timeouts
 from gateway.upstreams.origin import Lane, Origin
+from gateway.upstreams.pieces import Pieces
 
 NO_CODE = CloseReason.NO_STATUS_RCVD
 
@@ -115,10 +116,7 @@ class UpstreamSocket:
     def __init__(self, answer: UpstreamResponse, subprotocol: str | None, max_message: int) -> None:
         self.answer = answer
         self.subprotocol = subprotocol
-        self._max_message = max_message
-        self._text: list[str] = []  # of the message that is arriving; of one kind or the other
-        self._bytes = bytearray()
-        self._size = 0
+        self._arriving = Pieces(max_message)
         self._wire = Connection(ConnectionType.CLIENT)
         self._events: Iterator[Event] = iter(())
         self._writing = asyncio.Lock()  # frames of several senders must not interleave, nor two wait for one drain
@@ -135,7 +133,7 @@ class UpstreamSocket:
             if isinstance(event, TextMessage | BytesMessage):
                 self._collect(event)
                 if event.message_finished:
-                    return self._whole(event)
+                    return self._arriving.whole(text=isinstance(event, TextMessage))
             elif isinstance(event, Ping):
                 await self._say(event.response())
             elif isinstance(event, CloseConnection):
@@ -186,24 +184,7 @@ class UpstreamSocket:
             self._wire.receive_data(data)
             self._events = self._wire.events()
 
-    def _collect(self, piece: TextMessage | BytesMessage) -> None:
-        self._size += size_of(piece.data)
-        if self._size > self._max_message:
-            self._text, self._bytes, self._size = [], bytearray(), 0
-            raise MessageTooLarge(f"the upstream sent a message of more than {self._max_message} bytes", sent=True)
-        if not piece.data:
-            return  # empty fragments are legal without end: they must not add up
-        if isinstance(piece, TextMessage):
-            self._text.append(piece.data)
-        else:
-            self._bytes += piece.data
-
-    def _whole(self, last: TextMessage | BytesMessage) -> str | bytes:
-        text, data = self._text, self._bytes
-        self._text, self._bytes, self._size = [], bytearray(), 0
-        return "".join(text) if isinstance(last, TextMessage) else bytes(data)
-
-
-def size_of(message: str | bytes | bytearray) -> int:
-    """Return how many bytes a message has on the wire."""
-    return len(message.encode()) if isinstance(message, str) and not message.isascii() else len(message)
+    def _collect(self, event: TextMessage | BytesMessage) -> None:
+        if not self._arriving.add(event.data):
+            most = self._arriving.most
+            raise MessageTooLarge(f"the upstream sent a message of more than {most} bytes", sent=True)
