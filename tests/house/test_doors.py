@@ -58,7 +58,12 @@ DOORS: dict[str, tuple[str, ...]] = {
     "pydantic": ("gateway", "admin_api"),
     # The operating system and the network.
     # cut.py ends a caller's connection of this process; it opens none.
-    "socket": ("gateway/upstreams/egress.py", "gateway/devservices", "gateway/proxy/cut.py"),
+    "socket": (
+        "gateway/upstreams/egress.py",
+        "gateway/devservices",
+        "gateway/proxy/cut.py",
+        "gateway/proxy/unfinished.py",
+    ),
     "subprocess": ("gateway/devservices",),
     "http.client": ("gateway/devservices",),
     "urllib.request": ("gateway/cli/receipt.py",),
