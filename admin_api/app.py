@@ -5,9 +5,10 @@ Everything that is not a publisher call comes here (gateway.app). What does not 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
@@ -78,10 +79,14 @@ offset out of range. Every answer has `X-Request-Id`."""
 # What operators do: all of it needs an operator's token.
 OPERATOR_ROUTERS = (operator.router, operator_search.router, operator_suspensions.router, operator_wallets.router)
 
+# What can have a port of its own, which the public does not reach.
+OPERATIONS_ROUTERS = (operations.measurements, *OPERATOR_ROUTERS)
+
 # The order matters where paths overlap: /organizations/default/… before /organizations/{organization_id}/…, the store's
 # own paths before the proxied ones.
 ROUTERS = (
     operations.router,
+    operations.health,
     agent.router,
     agent_wallet.router,
     deposits.router,
@@ -124,13 +129,27 @@ ROUTERS = (
     payments.router,
     payment_methods.router,
     payment_status.router,
-    *OPERATOR_ROUTERS,
+    *OPERATIONS_ROUTERS,
     store.router,
 )
 
 
 def build(services: Services) -> FastAPI:
     """Return the admin API of one worker."""
+    return _application(services, ROUTERS)
+
+
+def build_public(services: Services) -> FastAPI:
+    """Return what is left of it on the public port where operators have their own."""
+    return _application(services, [router for router in ROUTERS if router not in OPERATIONS_ROUTERS])
+
+
+def build_operations(services: Services) -> FastAPI:
+    """Return what is served on the operators' own port."""
+    return _application(services, [operations.health, *OPERATIONS_ROUTERS])
+
+
+def _application(services: Services, routers: Sequence[APIRouter]) -> FastAPI:
     app = FastAPI(
         title=TITLE,
         version=operations.version(),
@@ -143,10 +162,10 @@ def build(services: Services) -> FastAPI:
     )
     app.state.services = services
     app.state.kept = {}
-    app.state.routes = [route for router in ROUTERS for route in router.routes]
+    app.state.routes = [route for router in routers for route in router.routes]
     needs.check(app.state.routes)
     problems.install(app)
-    for router in ROUTERS:
+    for router in routers:
         app.include_router(router)
     app.openapi = lambda: document(app)
     app.add_api_route("/docs", _reference, include_in_schema=False)

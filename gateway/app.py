@@ -12,6 +12,7 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import timedelta
 from ipaddress import ip_network
 from urllib.parse import unquote
@@ -99,6 +100,7 @@ from gateway.upstreams.postgres.onboarding import DatabaseInspector
 log = logging.getLogger(__name__)
 
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+OperationsDoor = Callable[[Services], AbstractAsyncContextManager[None]]
 # Below the 5 s after which common servers close idle connections: a call on a closing one could not be repeated.
 UPSTREAM_IDLE_SECONDS = 4.0
 COLLECT_AFTER = 50_000
@@ -399,8 +401,13 @@ def spare_from_collection() -> None:
 class Gateway:
     """The ASGI application of one worker."""
 
-    def __init__(self, settings: Settings, admin: Callable[[Services], Application]) -> None:
+    def __init__(
+        self, settings: Settings, admin: Callable[[Services], Application], operations: OperationsDoor | None = None
+    ) -> None:
+        """`operations`, where operators have a port of their own, listens there while it is entered."""
         self.settings = settings
+        self._operations = operations
+        self._doors = AsyncExitStack()
         self._make_admin = admin
         self._worker: Worker | None = None
         self._pipeline: Pipeline | None = None
@@ -447,6 +454,8 @@ class Gateway:
         self._pipeline.turns.watch()
         on_stop(self.drain)
         self._admin = self._make_admin(services)
+        if self._operations is not None:
+            await self._doors.enter_async_context(self._operations(services))
         spare_from_collection()
         self._pulse.start()
 
@@ -474,6 +483,7 @@ class Gateway:
                 await pipeline.live.finished(CUT_SECONDS)
         if self._pipeline is not None:
             self._pipeline.turns.stop()
+        await self._doors.aclose()
         if self._worker is not None:
             await self._worker.stop()
         self._pulse.stop()

@@ -24,6 +24,8 @@ from gateway.services import Services
 from gateway.telemetry.metrics import CONTENT_TYPE
 
 router = APIRouter(tags=["extensions"], dependencies=[OPEN])
+health = APIRouter(tags=["extensions"], dependencies=[OPEN])
+measurements = APIRouter(tags=["extensions"], dependencies=[OPEN])
 
 
 class Liveness(BaseModel):
@@ -73,7 +75,7 @@ async def front_page(services: ServicesDep) -> dict[str, Any]:
     }
 
 
-@router.get(
+@health.get(
     "/health/live",
     operation_id="health_live",
     openapi_extra=EXTENSION,
@@ -86,7 +88,7 @@ async def health_live(services: ServicesDep) -> JSONResponse:
     return JSONResponse({"status": "hanging" if hanging else "live"}, 503 if hanging else 200)
 
 
-@router.get(
+@health.get(
     "/health/ready",
     operation_id="health_ready",
     openapi_extra=EXTENSION,
@@ -101,7 +103,7 @@ async def health_ready(services: ServicesDep) -> JSONResponse:
     return JSONResponse({"status": status, "missing": missing, "checks": checks}, 200 if not missing else 503)
 
 
-@router.get("/metrics", operation_id="metrics", openapi_extra=EXTENSION, response_class=PlainTextResponse)
+@measurements.get("/metrics", operation_id="metrics", openapi_extra=EXTENSION, response_class=PlainTextResponse)
 async def metrics(services: ServicesDep) -> Response:
     """Return the Prometheus exposition of all workers."""
     return Response(await asyncio.to_thread(services.metrics.render), headers={"Content-Type": CONTENT_TYPE})

@@ -36,6 +36,9 @@ def run(settings: Settings, target: str = APPLICATION) -> int:
     host, port = settings.server.host, settings.server.port
     # Asked first: a server that sets SO_REUSEPORT would silently share the port with another gateway.
     require_port(port, host)
+    if operations_port := settings.server.operations_port:
+        names = ("TOLLWAY_SERVER_OPERATIONS_PORT", "TOLLWAY_SERVER_OPERATIONS_HOST")
+        require_port(operations_port, settings.server.operations_host, *names)
     check_certificate(settings)
     has_parent = settings.server.kind == "granian" or settings.server.workers > 1
     with shared_metrics(settings.server.workers), watched(settings.server.hang if has_parent else 0):

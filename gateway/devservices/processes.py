@@ -207,17 +207,17 @@ def port_is_free(port: int, host: str = LOOPBACK) -> bool:
     return True
 
 
-def require_port(port: int, host: str) -> None:
-    """Raise ServiceError saying why we could not listen there; port 0 is any."""
+def require_port(port: int, host: str, port_setting: str = "TOLLWAY_PORT", host_setting: str = "TOLLWAY_HOST") -> None:
+    """Raise ServiceError saying why we could not listen there; port 0 is any. The settings are those to change."""
     try:
         _bind(port, host)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise ServiceError(
-                f"port {port} on {host} is taken: stop what listens there, or set TOLLWAY_PORT"
+                f"port {port} on {host} is taken: stop what listens there, or set {port_setting}"
             ) from None
         raise ServiceError(
-            f"cannot listen on {host}, port {port} (TOLLWAY_HOST, TOLLWAY_PORT): {error.strerror}"
+            f"cannot listen on {host}, port {port} ({host_setting}, {port_setting}): {error.strerror}"
         ) from None
 
 

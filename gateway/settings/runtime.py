@@ -43,6 +43,10 @@ class ServerSettings(Section):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8402, ge=0, le=65_535)
+    operations_host: str = Field(default="127.0.0.1", description="Address of the operators' listener")
+    operations_port: int = Field(
+        default=0, ge=0, le=65_535, description="Port for metrics and operators alone; 0: on `port`, as all else"
+    )
     workers: int = Field(default=1, ge=1, le=256)
     kind: Literal["granian", "uvicorn", "hypercorn"] = "granian"
     public_url: str = Field(default="", description="Base URL that callers see; default http://host:port")
@@ -74,6 +78,12 @@ class ServerSettings(Section):
         if value and (not parts.hostname or parts.query or parts.fragment or parts.username is not None):
             raise ValueError("must be a base URL such as https://api.example.com, without login, query or fragment")
         return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _two_ports(self) -> ServerSettings:
+        if self.operations_port and self.operations_port == self.port:
+            raise ValueError("operations_port is the same as port: choose another")
+        return self
 
     @model_validator(mode="after")
     def _certificate_and_key(self) -> ServerSettings:

@@ -60,6 +60,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     # cut.py ends a caller's connection of this process; it opens none.
     "socket": (
         "gateway/upstreams/egress.py",
+        "gateway/cli/operations_door.py",  # listens only
         "gateway/devservices",
         "gateway/proxy/cut.py",
         "gateway/proxy/unfinished.py",
