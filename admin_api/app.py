@@ -18,6 +18,7 @@ from starlette.responses import HTMLResponse, Response
 from admin_api.account import pages as account_pages
 from admin_api.examples import REQUESTS
 from admin_api.kit import needs, problems, reference
+from admin_api.kit.access import KEY_FIELD
 from admin_api.kit.edge import Edge
 from admin_api.resources import (
     agent,
@@ -222,6 +223,8 @@ def _common(operation: dict[str, Any]) -> list[int]:
     common = [500, 503] if operation.get("x-extension") else [429, 500, 503]
     if operation.get("parameters") or operation.get("security"):
         common.append(400)
+    if any(parameter["name"] == KEY_FIELD for parameter in operation.get("parameters", ())):
+        common += [409, 410, 422]
     if operation.get("security") and {} not in operation["security"]:
         common.append(401)
     if needs.may_forbid(operation["x-permission"]):

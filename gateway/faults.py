@@ -22,6 +22,7 @@ POINTS: dict[str, str] = {
     "deliver.head": "the head of the answer has gone out",
     "deliver.after": "the caller has the answer, its settlement is not written",
     "settle.after": "the settlement is noted, and may be on its way to the database",
+    "operation.done": "an operation with an Idempotency-Key had its effect, its answer is not stored",
     "query.held": "the most that a query may cost is held, its database has not heard of it",
     "query.ready": "a query's sandbox stands, nothing of it has run",
     "query.read": "a query's rows are read, the caller has nothing",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, cast
 
-from fastapi import Depends, Request, Security
+from fastapi import Depends, Header, Request, Security
 from fastapi.security import HTTPBearer
 
 from admin_api.kit import cookies
@@ -23,6 +23,11 @@ from gateway.limits.limiter import Check, Policy, headers
 from gateway.services import Services
 
 MAX_KEY = 255
+KEY_FIELD = "Idempotency-Key"
+KeyField = Annotated[
+    str | None, Header(alias=KEY_FIELD, description="A key of your own: the same request with it is carried out once.")
+]
+"""Shows the field in the document. `idempotency_key` reads it: there must be one, of the right form."""
 _bearer = HTTPBearer(scheme_name="bearer_auth", auto_error=False)
 
 
@@ -139,7 +144,7 @@ def acts(principal: Principal) -> None:
     who.credential_id = principal.api_key_id
 
 
-def idempotency_key(request: Request) -> str | None:
+def idempotency_key(request: Request, _documented: KeyField = None) -> str | None:
     """Return the request's Idempotency-Key, if it has one. Raises InvalidRequest."""
     values = request.headers.getlist("idempotency-key")
     if len(values) > 1:

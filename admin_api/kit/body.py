@@ -15,6 +15,7 @@ from fastapi import Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
+from admin_api.kit import once
 from gateway.errors import InvalidRequest, UnsupportedMediaType
 
 MAX_DEPTH = 64
@@ -107,7 +108,7 @@ class StrictRequest(Request):
 
 
 class StrictRoute(APIRoute):
-    """A route whose handler gets a StrictRequest."""
+    """A route whose handler gets a StrictRequest, and runs once per Idempotency-Key where it has a `Once` (once.py)."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap FastAPI's handler."""
@@ -121,6 +122,6 @@ class StrictRoute(APIRoute):
                 # frame holds on to: such a ring keeps `receive` until the garbage collection, and granian keeps a
                 # connection with an unread body for as long.
                 await ours.body()
-            return await handler(ours)
+            return await once.finish(ours, handler)
 
         return strict

@@ -16,6 +16,7 @@ from admin_api.kit.access import Public, ServicesDep, guess
 from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import Offset
 from admin_api.kit.needs import AccountManager, WalletReader
+from admin_api.kit.once import Once
 from admin_api.kit.problems import refusals
 from admin_api.resources import wallet_models as models
 from admin_api.resources.agent import agent_info, setup_instructions, skill_files
@@ -72,7 +73,9 @@ async def get_wallet_balance(caller: WalletReader, services: ServicesDep) -> mod
 
 
 @router.post("/wallet/bonus/signup", operation_id="claim_signup_bonus", responses=refusals(400, 401, 409))
-async def claim_signup_bonus(caller: AccountManager, services: ServicesDep) -> models.BonusClaimDataResponse:
+async def claim_signup_bonus(
+    caller: AccountManager, once: Once, services: ServicesDep
+) -> models.BonusClaimDataResponse:
     """Grant the signup bonus, once."""
     asset = services.catalog.default_asset
     amount = await credits.claim_signup(
@@ -88,7 +91,9 @@ async def claim_signup_bonus(caller: AccountManager, services: ServicesDep) -> m
 @router.post(
     "/wallet/bonus/payment-method", operation_id="claim_payment_method_bonus", responses=refusals(400, 401, 409)
 )
-async def claim_payment_method_bonus(caller: AccountManager, services: ServicesDep) -> models.BonusClaimDataResponse:
+async def claim_payment_method_bonus(
+    caller: AccountManager, once: Once, services: ServicesDep
+) -> models.BonusClaimDataResponse:
     """Grant the bonus for a stored card: once per account, and once per card, whoever stores it."""
     asset = services.catalog.default_asset
     amount = await payment_methods.claim_bonus(services.database, caller.account_id, asset.id, services.settings.money)
@@ -119,7 +124,7 @@ async def check_daily_eligibility(
 
 
 @router.post("/wallet/daily/claim", operation_id="claim_daily", responses=refusals(400, 401))
-async def claim_daily(caller: AccountManager, services: ServicesDep) -> models.DailyClaimDataResponse:
+async def claim_daily(caller: AccountManager, once: Once, services: ServicesDep) -> models.DailyClaimDataResponse:
     """Claim today's credit: once per UTC day, a limited number of times a month."""
     asset, money = services.catalog.default_asset, services.settings.money
     state = await credits.claim_daily(services.database, caller.account_id, asset.id, money, datetime.now(UTC))
@@ -140,7 +145,7 @@ async def claim_daily(caller: AccountManager, services: ServicesDep) -> models.D
 
 @router.post("/wallet/deposit", operation_id="create_deposit", responses=refusals(400, 401, 409, 501))
 async def create_deposit(
-    body: models.DepositRequest, caller: AccountManager, services: ServicesDep
+    body: models.DepositRequest, caller: AccountManager, once: Once, services: ServicesDep
 ) -> models.DepositDataResponse:
     """Start a card deposit: `checkout_url` is where somebody pays. The money arrives when Stripe says that it has."""
     asset, money = services.catalog.default_asset, services.settings.money
@@ -152,7 +157,7 @@ async def create_deposit(
     services.stripe.demand()
     if body.referral_code is not None:
         await _refer(services, caller.account_id, body.referral_code)
-    deposit = await services.cards.begin(caller.account_id, body.amount_cents, asset)
+    deposit = await services.cards.begin(once.effect_id, caller.account_id, body.amount_cents, asset)
     code, warning = await _recovery(services, caller)
     total = deposit.amount + deposit.bonus
     return models.DepositDataResponse(
@@ -235,7 +240,7 @@ async def get_referral_info(caller: WalletReader, services: ServicesDep) -> mode
 
 @router.post("/wallet/referral/apply", operation_id="apply_referral_code", responses=refusals(400, 401, 409))
 async def apply_referral_code(
-    body: models.ApplyReferralRequest, caller: AccountManager, services: ServicesDep
+    body: models.ApplyReferralRequest, caller: AccountManager, once: Once, services: ServicesDep
 ) -> dict[str, Any]:
     """Name who referred the caller, once. The referrer is rewarded once the caller has claimed its signup bonus."""
     asset, money = services.catalog.default_asset, services.settings.money

@@ -113,8 +113,8 @@ async def first_party(caller: Caller, services: ServicesDep) -> Principal:
 @router.post(PATH, operation_id="create_charge", responses=refusals(400, 401, 402, 403, 404, 409))
 async def create_charge(
     body: CreateChargeRequest,
-    key: Key,
     seller: Annotated[Seller, needs(Permission.CHARGES_CREATE, seller=True)],
+    key: Key,
     services: ServicesDep,
 ) -> ChargeResponse:
     """Take an amount from an agent's balance; for publishers that the operator has named as first-party services."""
@@ -147,8 +147,8 @@ async def get_charge_status(
 async def refund_charge(
     charge_id: UUID,
     body: RefundChargeRequest,
-    key: Key,
     seller: Annotated[Seller, needs(Permission.CHARGES_CREATE, seller=True)],
+    key: Key,
     services: ServicesDep,
 ) -> ChargeResponse:
     """Give a charge back whole, and what was slashed of it, to the lots it was taken from.
@@ -184,8 +184,8 @@ async def refund_charge(
 async def slash_charge(
     charge_id: UUID,
     body: SlashChargeRequest,
-    key: Key,
     seller: Annotated[Seller, needs(Permission.CHARGES_CREATE, seller=True)],
+    key: Key,
     services: ServicesDep,
 ) -> None:
     """Take a penalty for a charge: all of them together take at most the charge's amount. Once per Idempotency-Key."""

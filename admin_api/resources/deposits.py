@@ -19,6 +19,7 @@ from admin_api.kit.body import StrictRoute
 from admin_api.kit.edge import request_id
 from admin_api.kit.envelope import Answer
 from admin_api.kit.needs import declares
+from admin_api.kit.once import Once
 from admin_api.kit.problems import refusals
 from admin_api.resources import wallet_models as models
 from gateway.billing.deposits import OFFER_SECONDS, Deposit
@@ -69,7 +70,7 @@ OwnerDep = Annotated[Principal | None, Depends(owner)]
     },
 )
 async def onchain_deposit(
-    body: models.OnchainDepositRequest, request: Request, owner: OwnerDep, services: ServicesDep
+    body: models.OnchainDepositRequest, request: Request, owner: OwnerDep, once: Once, services: ServicesDep
 ) -> Response:
     """Deposit on a chain for one publisher's calls: 402 with what to pay, then the same request with the payment.
 

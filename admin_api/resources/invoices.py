@@ -19,6 +19,7 @@ from admin_api.kit.access import Caller, ServicesDep, caller
 from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import Offset, PaginationMeta, page
 from admin_api.kit.needs import declares, needs
+from admin_api.kit.once import Once
 from admin_api.kit.problems import refusals
 from admin_api.kit.segments import INVOICE
 from admin_api.resources.invoice_models import (
@@ -99,7 +100,7 @@ Payable = Annotated[Invoice, Depends(_payable)]
 
 @router.post("/billing/invoices/generate", operation_id="generate_invoices", responses=refusals(400, 401, 429, 501))
 async def generate_invoices(
-    body: GenerateInvoicesRequest, _actor: Operator, services: ServicesDep
+    body: GenerateInvoicesRequest, _actor: Operator, once: Once, services: ServicesDep
 ) -> InvoicesGeneratedResponse:
     """Make a draft for every organization that bought something in a month, unless it has its invoice already."""
     month = past_month(body.year, body.month, datetime.now(UTC))
@@ -146,7 +147,7 @@ async def get_invoice_pdf(invoice: Readable, services: ServicesDep) -> Response:
 @router.post(
     f"/billing/invoices/{INVOICE}/issue", operation_id="issue_invoice", responses=refusals(400, 401, 404, 409, 429, 501)
 )
-async def issue_invoice(id: UUID, _actor: Operator, services: ServicesDep) -> dict[str, str]:
+async def issue_invoice(id: UUID, _actor: Operator, once: Once, services: ServicesDep) -> dict[str, str]:
     """Give a draft its number and book what is due. From then on nothing of it changes."""
     async with services.database.transaction() as connection:
         await issuing.issue(connection, services.settings.invoices, id)
@@ -159,7 +160,9 @@ async def issue_invoice(id: UUID, _actor: Operator, services: ServicesDep) -> di
     responses=refusals(400, 401, 404, 409, 429, 501),
     openapi_extra=EXTENSION,
 )
-async def void_invoice(id: UUID, body: VoidInvoiceRequest, _actor: Operator, services: ServicesDep) -> InvoiceResponse:
+async def void_invoice(
+    id: UUID, body: VoidInvoiceRequest, _actor: Operator, once: Once, services: ServicesDep
+) -> InvoiceResponse:
     """Take back an issued invoice that is not paid. It keeps its number; its month can be generated anew."""
     reason = clean(body.reason)
     if not reason:
@@ -173,7 +176,7 @@ async def void_invoice(id: UUID, body: VoidInvoiceRequest, _actor: Operator, ser
     operation_id="create_payment_intent",
     responses=refusals(400, 401, 403, 404, 501, 503),
 )
-async def create_payment_intent(invoice: Payable, services: ServicesDep) -> PaymentIntentCreatedResponse:
+async def create_payment_intent(invoice: Payable, once: Once, services: ServicesDep) -> PaymentIntentCreatedResponse:
     """Begin to pay what is due by card. Asked again it is the same intent, as long as that is open."""
     intent = await services.invoice_payments.begin(invoice.id)
     return PaymentIntentCreatedResponse(

@@ -19,6 +19,7 @@ from admin_api.kit.access import ServicesDep, guess
 from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import Answer, Moment
 from admin_api.kit.needs import declares
+from admin_api.kit.once import Once
 from admin_api.kit.problems import refusals
 from gateway.audit.origin import origin
 from gateway.errors import NotConfigured, Unauthenticated
@@ -41,6 +42,7 @@ async def operator(request: Request, services: ServicesDep, _documented: Annotat
         raise Unauthenticated("This needs an operator's token.")
     who = origin()
     who.actor_type, who.credential_type = "operator", "operator_token"
+    request.state.operator = name
     return name
 
 
@@ -173,7 +175,7 @@ async def list_wallet_debts(_actor: Operator, services: ServicesDep) -> WalletDe
     openapi_extra=EXTENSION,
 )
 async def resolve_exchange(
-    exchange_id: UUID, request: ResolveExchangeRequest, actor: Operator, services: ServicesDep
+    exchange_id: UUID, request: ResolveExchangeRequest, actor: Operator, once: Once, services: ServicesDep
 ) -> ResolutionResponse:
     """End one open exchange, or forgive a debt, and write the audit line."""
     grace = timedelta(days=services.settings.money.refund_grace_days)

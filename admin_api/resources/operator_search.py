@@ -16,6 +16,7 @@ from pydantic import Field
 from admin_api.kit.access import ServicesDep
 from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import Answer, Moment, Offset
+from admin_api.kit.once import Once
 from admin_api.kit.problems import refusals
 from admin_api.resources.audit_logs import AuditLog, Filtered, shown
 from admin_api.resources.operator import EXTENSION, Operator
@@ -271,7 +272,7 @@ class CallRefundResponse(Answer):
     openapi_extra=EXTENSION,
 )
 async def give_call_back(
-    request_id: UUID, request: RefundCallRequest, actor: Operator, services: ServicesDep
+    request_id: UUID, request: RefundCallRequest, actor: Operator, once: Once, services: ServicesDep
 ) -> CallRefundResponse:
     """Give a call that has ended back whole, to the lots it was paid from. A second time moves nothing."""
     grace = timedelta(days=services.settings.money.refund_grace_days)

@@ -12,6 +12,7 @@ from pydantic import Field
 from admin_api.kit.access import ServicesDep
 from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import Answer, Moment, Offset
+from admin_api.kit.once import Once
 from admin_api.kit.problems import refusals
 from admin_api.resources.operator import EXTENSION, Operator
 from gateway.ledger.corrections import Correction
@@ -86,7 +87,12 @@ class WalletCorrectionsResponse(Answer):
     openapi_extra=EXTENSION,
 )
 async def correct_wallet(
-    wallet: WalletName, request: CorrectWalletRequest, actor: Operator, services: ServicesDep, response: Response
+    wallet: WalletName,
+    request: CorrectWalletRequest,
+    actor: Operator,
+    once: Once,
+    services: ServicesDep,
+    response: Response,
 ) -> CorrectedWalletResponse:
     """Credit a prepaid wallet, or take from it: all of it or nothing, once per reference, with a reason."""
     asked = CorrectionRequest(

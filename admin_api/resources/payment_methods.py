@@ -15,6 +15,7 @@ from admin_api.kit.access import ServicesDep
 from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import Answer, PaginationMeta, page
 from admin_api.kit.needs import needs
+from admin_api.kit.once import Once
 from admin_api.kit.problems import refusals
 from gateway.billing.payment_methods import PaymentMethod as Stored
 from gateway.billing.payment_methods import methods_of
@@ -84,7 +85,7 @@ async def list_payment_methods(member: Reader, services: ServicesDep) -> Payment
 
 @router.post("/billing/payment-methods", operation_id="add_payment_method", responses=refusals(400, 409, 500, 501))
 async def add_payment_method(
-    body: AddPaymentMethodRequest, member: Manager, services: ServicesDep
+    body: AddPaymentMethodRequest, member: Manager, once: Once, services: ServicesDep
 ) -> PaymentMethodAddedResponse:
     """Store a payment method by its id at Stripe. The first one is the default; the same again is the same."""
     made = await store(services, member, body.stripe_payment_method_id, as_default=body.set_as_default)
@@ -97,7 +98,7 @@ async def add_payment_method(
     status_code=204,
     responses=refusals(404, 409, 500),
 )
-async def delete_payment_method(id: UUID, member: Manager, services: ServicesDep) -> None:
+async def delete_payment_method(id: UUID, member: Manager, once: Once, services: ServicesDep) -> None:
     """Forget a payment method. Of several the oldest other one becomes the default; the last one pays the plan."""
     await services.payment_methods.remove(member.organization_id, id)
 

@@ -13,7 +13,7 @@ from fastapi.security import HTTPBearer
 from starlette.background import BackgroundTask
 from starlette.responses import JSONResponse, Response
 
-from admin_api.kit.access import ServicesDep, caller, idempotency_key, limited, public
+from admin_api.kit.access import KeyField, ServicesDep, caller, idempotency_key, limited, public
 from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import Answer
 from admin_api.kit.needs import declares
@@ -99,15 +99,14 @@ async def requester(
     rules = services.settings.facilitator
     if rules.access == "off" or not services.settlements.chains:
         raise RailNotAvailable(NO_CHAIN if rules.access != "off" else "This gateway is no facilitator for others.")
-    key = idempotency_key(request)
     if rules.access == "open" and "authorization" not in request.headers:
         await public(request, services)
-        return Requester(None, key)
+        return Requester(None, idempotency_key(request))
     principal = await caller(request, services, None)
     demand_right(principal, AccountRight.BUY)
     if rules.access == "listed" and str(principal.organization_id) not in rules.organizations:
         raise Forbidden("This gateway settles for organizations that its operator has listed; yours is not among them.")
-    return Requester(principal.organization_id, key)
+    return Requester(principal.organization_id, idempotency_key(request))
 
 
 RequesterDep = Annotated[Requester, Depends(requester)]
@@ -145,7 +144,9 @@ async def facilitator_verify(request: Request, who: RequesterDep, services: Serv
     responses=refusals(400, 401, 403, 429, 501, 503),
     openapi_extra=EXTENSION,
 )
-async def facilitator_settle(request: Request, who: RequesterDep, services: ServicesDep) -> Response:
+async def facilitator_settle(
+    request: Request, who: RequesterDep, services: ServicesDep, _key: KeyField = None
+) -> Response:
     """Move a payment's money to the payee that its payer signed for. Success is told once, or per Idempotency-Key.
 
     `settlement_pending` means that it is on its way: ask again, with the same body.

@@ -15,6 +15,7 @@ from admin_api.kit.access import ServicesDep
 from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import MAX_OFFSET, Answer, Moment, PaginationMeta, page
 from admin_api.kit.needs import Seller, needs
+from admin_api.kit.once import Attempt, Once
 from admin_api.kit.problems import refusals
 from admin_api.resources.publisher_models import AssetInfo, PayoutStatus
 from gateway.billing.payouts import Order, Payout
@@ -48,7 +49,10 @@ class CreatePublisherPayoutRequest(RequestBody):
 
 
 class CreatePayoutRequest(RequestBody):
-    """A payout in the publisher's primary asset. The same key with the same request is the same payout."""
+    """A payout in the publisher's primary asset. The same key with the same request is the same payout.
+
+    `idempotency_key` is the `Idempotency-Key` of the request's head, in the body.
+    """
 
     amount_atomic: Amount
     destination_wallet: Destination
@@ -135,6 +139,7 @@ async def create_org_publisher_payout(
     publisher_id: UUID,
     body: CreatePublisherPayoutRequest,
     member: Requester,
+    once: Once,
     services: ServicesDep,
 ) -> PublisherPayoutDataResponse:
     """Request a payout. The money leaves the earnings at once, and is sent on the network of the publisher's wallet.
@@ -144,7 +149,7 @@ async def create_org_publisher_payout(
     publisher = await _owned(services, organization_id, publisher_id)
     if body.asset_id not in publisher.asset_ids:
         raise refused("asset_id", "is not an asset that this publisher accepts")
-    order = Order(body.asset_id, body.amount_atomic, body.destination_wallet)
+    order = Order(body.asset_id, body.amount_atomic, body.destination_wallet, key=_key(once, None))
     return _answer(services, await services.payouts.request(publisher_id, member, order))
 
 
@@ -156,7 +161,7 @@ async def create_org_publisher_payout(
     openapi_extra=MARK,
 )
 async def approve_publisher_payout(
-    organization_id: UUID, publisher_id: UUID, payout_id: UUID, member: Requester, services: ServicesDep
+    organization_id: UUID, publisher_id: UUID, payout_id: UUID, member: Requester, once: Once, services: ServicesDep
 ) -> PublisherPayoutDataResponse:
     """Let a payout go that needs a second member: somebody else than who asked for it."""
     return _answer(services, await services.payouts.approve(publisher_id, payout_id, member))
@@ -170,7 +175,7 @@ async def approve_publisher_payout(
     openapi_extra=MARK,
 )
 async def cancel_publisher_payout(
-    organization_id: UUID, publisher_id: UUID, payout_id: UUID, member: Requester, services: ServicesDep
+    organization_id: UUID, publisher_id: UUID, payout_id: UUID, member: Requester, once: Once, services: ServicesDep
 ) -> PublisherPayoutDataResponse:
     """Cancel a payout that is still queued: its money goes back into the earnings."""
     return _answer(services, await services.payouts.cancel(publisher_id, payout_id, member))
@@ -186,6 +191,7 @@ async def create_payout(
     slug: str,
     body: CreatePayoutRequest,
     seller: Annotated[Seller, needs(Permission.PAYOUTS_CREATE, seller=True)],
+    once: Once,
     services: ServicesDep,
 ) -> PayoutResponse:
     """Request a payout in the publisher's primary asset, on the network of its wallet.
@@ -194,8 +200,9 @@ async def create_payout(
     """
     publisher = seller.publisher
     order = Order(
-        publisher.primary_asset_id, body.amount_atomic, body.destination_wallet, body.description, body.idempotency_key
-    )
+        publisher.primary_asset_id, body.amount_atomic, body.destination_wallet, body.description,
+        _key(once, body.idempotency_key),
+    )  # fmt: skip
     return _bare(await services.payouts.request(publisher.id, seller.member, order))
 
 
@@ -213,6 +220,19 @@ async def get_payout_status(
 ) -> PayoutResponse:
     """Return where a payout stands."""
     return _bare(await services.payouts.find(seller.publisher.id, payout_id))
+
+
+def _key(once: Attempt, in_body: UUID | None) -> UUID | None:
+    """Return the key of a payout, which its head or its body has. Raises InvalidRequest where they differ."""
+    if once.key is None:
+        return in_body
+    try:
+        in_head = UUID(once.key)
+    except ValueError:
+        in_head = once.effect_id
+    if in_body not in (None, in_head):
+        raise refused("idempotency_key", "is another key than the Idempotency-Key of the request's head")
+    return in_head
 
 
 async def _owned(services: Services, organization_id: UUID, publisher_id: UUID) -> Record:

@@ -18,6 +18,7 @@ from admin_api.kit.access import Public, ServicesDep
 from admin_api.kit.body import StrictRoute
 from admin_api.kit.envelope import Answer, Moment, PaginationMeta
 from admin_api.kit.needs import needs
+from admin_api.kit.once import Once
 from admin_api.kit.problems import refusals
 from admin_api.resources.payment_methods import StripeMethodId, store
 from gateway import plans
@@ -220,7 +221,10 @@ async def get_organization_plan(
     responses=refusals(400, 401, 403, 404, 409, 501),
 )
 async def change_organization_plan(
-    body: ChangePlanRequest, member: Annotated[Member, needs(Permission.BILLING_MANAGE)], services: ServicesDep
+    body: ChangePlanRequest,
+    member: Annotated[Member, needs(Permission.BILLING_MANAGE)],
+    once: Once,
+    services: ServicesDep,
 ) -> OrganizationPlanResponse:
     """Choose a plan: a dearer one begins now, a cheaper one with the next month, the present one takes that back."""
     book, method = services.plans, body.stripe_payment_method_id

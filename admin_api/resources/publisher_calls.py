@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path
 from starlette.convertors import Convertor, register_url_convertor
 
+from admin_api.kit.access import KeyField
 from admin_api.kit.body import StrictRoute
 from admin_api.kit.needs import declares
 from admin_api.kit.problems import refusals
@@ -20,7 +21,7 @@ from gateway.errors import InvalidTarget
 
 
 @declares("payment")
-async def paid() -> None:
+async def paid(_key: KeyField = None) -> None:
     """Stand for the pipeline (gateway/proxy), which asks who pays: a key that may buy, or a wallet."""
 
 

@@ -47,7 +47,6 @@ from gateway.catalog.assets import Asset
 from gateway.database.pool import Connection, Database
 from gateway.errors import Conflict, Unavailable
 from gateway.identity.organizations import default_of
-from gateway.ids import uuid7
 from gateway.ledger.wallets import LOCK_WALLET
 from gateway.payments.stripe.client import CURRENCY, StripeDoor, StripeRefused
 from gateway.payments.stripe.facts import UNDONE, CheckoutSession, DisputeFacts, Intent, PaymentFacts, RefundFacts
@@ -113,28 +112,36 @@ class Cards:
         intake.on(EVENTS, self.heard)
         return self
 
-    async def begin(self, account_id: UUID, cents: int, asset: Asset) -> Deposit:
-        """Store a deposit and open a page for it. Raises Conflict, or Unavailable when Stripe does not."""
-        now = datetime.now(UTC)
-        made, amount = uuid7(), atomic(cents, asset)
+    async def begin(self, deposit_id: UUID, account_id: UUID, cents: int, asset: Asset) -> Deposit:
+        """Store a deposit and open a page for it. The same id again is the same deposit.
+
+        Raises Conflict, or Unavailable when Stripe opens no page.
+        """
+        deposit = await self._stored(deposit_id, account_id, cents, asset)
+        opened = deposit if deposit.checkout_url else await self._open(deposit)
+        if opened.checkout_url is None:
+            raise Unavailable("Stripe opens no page for this deposit; nothing was charged. The operator is told.")
+        return opened
+
+    async def _stored(self, deposit_id: UUID, account_id: UUID, cents: int, asset: Asset) -> Deposit:
+        now, amount = datetime.now(UTC), atomic(cents, asset)
         bonus = amount * bonus_percent(cents, self._settings.money.deposit_tiers) // 10_000
         until = (now + timedelta(seconds=self._settings.stripe.page_lifetime)).replace(microsecond=0)
         async with self._database.transaction() as connection:
             home = await default_of(connection, account_id)
             wallet = await wallet_of(connection, account_id, asset.id)
             await LOCK_WALLET.run(connection, wallet.id)
+            known = await FIND.first(connection, deposit_id)
+            if known is not None:
+                return known
             if await COUNT_OPEN.one(connection, wallet.id) >= MOST_OPEN:
                 raise Conflict(f"{MOST_OPEN} pages are open that nobody has paid at; pay there, or let them close.")
             await INSERT.run(
-                connection, made, wallet.id, home.id if home else None, cents, str(amount), str(bonus), now, until
+                connection, deposit_id, wallet.id, home.id if home else None, cents, str(amount), str(bonus), now, until
             )
             details = {"wallet_address": wallet.address, "amount_atomic": str(amount)}
-            await record(connection, "deposit.create", home.id if home else None, made, details=details)
-            deposit = await FIND.one(connection, made)
-        opened = await self._open(deposit)
-        if opened.checkout_url is None:
-            raise Unavailable("Stripe opens no page for this deposit; nothing was charged. The operator is told.")
-        return opened
+            await record(connection, "deposit.create", home.id if home else None, deposit_id, details=details)
+            return await FIND.one(connection, deposit_id)
 
     async def find(self, deposit_id: UUID) -> Deposit | None:
         """Return a deposit."""

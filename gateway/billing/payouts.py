@@ -207,7 +207,7 @@ class Payouts:
             if order.key is not None:
                 known = await FIND_BY_KEY.first(connection, publisher_id, order.key)
                 if known is not None:
-                    return _same(known, order)
+                    return _same(known, order, self._assets())
             asset = self._sent(seller, order.asset_id)
             destination = self._destination(seller, member, order, asset)
             if self._settings.promotional:
@@ -356,11 +356,12 @@ def _address(seller: _Seller) -> bytes:
         return b""
 
 
-def _same(known: Payout, order: Order) -> Payout:
+def _same(known: Payout, order: Order, assets: Mapping[UUID, Asset]) -> Payout:
     """Return the payout of a key that was used before, for the same request. Raises Conflict for another one."""
-    destination = None if order.destination is None else order.destination.lower()
-    asked = (order.amount, destination, order.description)
-    if asked != (known.amount, show_address(known.destination).lower(), known.description):
+    destination = show_address(known.destination).lower()
+    asked = (order.amount or known.amount, (order.destination or destination).lower(), order.description)
+    same_money = assets[order.asset_id].ledger_asset_id == assets[known.asset_id].ledger_asset_id
+    if not same_money or asked != (known.amount, destination, known.description):
         raise Conflict("This idempotency_key belongs to another payout.", payout_id=str(known.id))
     return known
 

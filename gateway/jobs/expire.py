@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from gateway.database.pool import Database
 from gateway.ledger.answers import expire_answers
+from gateway.ledger.operation_keys import expire_operation_keys
 from gateway.ledger.wallets import EXPIRE_LOTS
 
 ROUND = 200
@@ -25,11 +26,11 @@ async def expire_lots(database: Database) -> int:
 
 
 async def expire_stored_answers(database: Database) -> int:
-    """Remove answers whose keys have expired, and return how many."""
+    """Remove answers whose keys have expired, of calls and of operations, and return how many."""
     total = 0
     while True:
         async with database.transaction() as connection:
-            removed = await expire_answers(connection)
+            removed = await expire_answers(connection) + await expire_operation_keys(connection)
         total += removed
         if removed < ANSWERS_ROUND:
             return total

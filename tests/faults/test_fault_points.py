@@ -38,7 +38,17 @@ PRICE = 10_000
 def test_every_point_is_in_the_suite() -> None:
     # Others have suites of their own: test_query_points.py, test_archive.py in tests/ledger, and test_crashes.py in
     # tests/payments/evm (and test_payout_crashes.py, for repayments too), onchain, buying and tests/webhooks.
-    elsewhere = ("query.", "chain.", "x402.", "payout.", "repayment.", "purchase.", "archive.", "webhook.")
+    elsewhere = (
+        "operation.",
+        "query.",
+        "chain.",
+        "x402.",
+        "payout.",
+        "repayment.",
+        "purchase.",
+        "archive.",
+        "webhook.",
+    )
     assert set(STEPS) == {point for point in POINTS if not point.startswith(elsewhere)}
 
 

@@ -142,6 +142,27 @@ async def test_ten_copies_are_one_deposit_and_one_answer(gateway: RunningGateway
     assert await chain.usdc_of(chain.treasury) - before == 750_000
 
 
+async def test_with_a_key_a_second_payment_is_not_taken(
+    gateway: RunningGateway, chain: Chain, shop: Shop, world: World
+) -> None:
+    account, agent = await payer(chain, 5_000_000), await world.agent()
+    headers, before = {**agent.headers, "Idempotency-Key": str(uuid7())}, await chain.usdc_of(chain.treasury)
+    asked = await gateway.client.post(PATH, json=body(shop), headers=headers)
+    assert asked.status_code == 402
+    first, second = signed(account, asked), signed(account, asked)
+    answer = await gateway.client.post(PATH, json=body(shop), headers=headers | first)
+    again = await gateway.client.post(PATH, json=body(shop), headers=headers | first)
+    assert (answer.status_code, again.headers["idempotency-replayed"]) == (200, "true")
+    assert (again.content, again.headers["payment-response"]) == (answer.content, answer.headers["payment-response"])
+    refused = await gateway.client.post(PATH, json=body(shop), headers=headers | second)
+    assert (refused.status_code, refused.json()["type"]) == (422, "/problems/key-reused")
+    assert await chain.usdc_of(chain.treasury) - before == 750_000
+    nobody = {"Idempotency-Key": headers["Idempotency-Key"]}
+    fresh = signed(account, asked)
+    sent = [await gateway.client.post(PATH, json=body(shop), headers=nobody | fresh) for _ in range(2)]
+    assert [one.headers.get("idempotency-replayed") for one in sent] == [None, "true"], sent[0].text
+
+
 async def test_a_payment_for_something_else_is_refused_and_moves_nothing(
     gateway: RunningGateway, chain: Chain, shop: Shop, world: World
 ) -> None:
