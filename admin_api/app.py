@@ -44,6 +44,7 @@ from admin_api.resources import (
     openapi_import,
     operations,
     operator,
+    operator_approvals,
     operator_search,
     operator_suspensions,
     operator_wallets,
@@ -78,7 +79,13 @@ Send `Authorization: Bearer <api_key>`. Refusals are RFC 9457 problems (`applica
 offset out of range. Every answer has `X-Request-Id`."""
 
 # What operators do: all of it needs an operator's token.
-OPERATOR_ROUTERS = (operator.router, operator_search.router, operator_suspensions.router, operator_wallets.router)
+OPERATOR_ROUTERS = (
+    operator.router,
+    operator_search.router,
+    operator_suspensions.router,
+    operator_wallets.router,
+    operator_approvals.router,
+)
 
 # What can have a port of its own, which the public does not reach.
 OPERATIONS_ROUTERS = (operations.measurements, *OPERATOR_ROUTERS)

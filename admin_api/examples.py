@@ -165,6 +165,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "facilitator_verify": _PAYMENT,
     "facilitator_settle": _PAYMENT,
     "refund_call": {"reason": "The answer was empty; the publisher agrees."},
+    "decline_request": {"note": "The case says another amount."},
     "correct_wallet": {
         "direction": "credit",
         "amount_atomic": "250000",

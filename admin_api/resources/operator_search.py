@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
 from admin_api.kit.access import ServicesDep
@@ -20,10 +20,12 @@ from admin_api.kit.once import Once
 from admin_api.kit.problems import refusals
 from admin_api.resources.audit_logs import AuditLog, Filtered, shown
 from admin_api.resources.operator import EXTENSION, Operator
+from admin_api.resources.operator_approvals import MoneyApproval, shown_approval
 from gateway.audit import log
 from gateway.audit.entries import NO_ORGANIZATION
 from gateway.audit.verify import LAST_CHECKPOINT, verify
 from gateway.operators import search
+from gateway.operators.approvals import Approval, FourEyes
 from gateway.operators.calls import Call, Payment, find_call
 from gateway.operators.refunds import refund_call
 from gateway.request_body import RequestBody
@@ -252,11 +254,15 @@ class RefundCallRequest(RequestBody):
 
 
 class CallRefund(Answer):
-    """What was given back; `repeated`: by an earlier refund, and nothing was moved now."""
+    """What was given back; `repeated`: by an earlier refund, and nothing was moved now.
+
+    With an `approval` (202) nothing was given back yet: another operator has to approve it.
+    """
 
     request_id: UUID
     amount_atomic: str
     repeated: bool
+    approval: MoneyApproval | None
 
 
 class CallRefundResponse(Answer):
@@ -268,16 +274,28 @@ class CallRefundResponse(Answer):
 @router.post(
     "/calls/{request_id}/refund",
     operation_id="refund_call",
-    responses=refusals(400, 401, 404, 409, 429, 501),
+    responses={
+        **refusals(400, 401, 404, 409, 429, 501),
+        202: {"model": CallRefundResponse, "description": "Waits for another operator"},
+    },
     openapi_extra=EXTENSION,
 )
 async def give_call_back(
-    request_id: UUID, request: RefundCallRequest, actor: Operator, once: Once, services: ServicesDep
+    request_id: UUID, request: RefundCallRequest, actor: Operator, once: Once, services: ServicesDep, response: Response
 ) -> CallRefundResponse:
     """Give a call that has ended back whole, to the lots it was paid from. A second time moves nothing."""
     grace = timedelta(days=services.settings.money.refund_grace_days)
-    done = await refund_call(services.database, str(request_id), operator=actor, reason=request.reason, grace=grace)
-    given = CallRefund(request_id=done.request_id, amount_atomic=str(done.amount), repeated=done.repeated)
+    rule = FourEyes.of(services.settings.money)
+    done = await refund_call(
+        services.database, str(request_id), operator=actor, reason=request.reason, grace=grace, rule=rule
+    )
+    if isinstance(done, Approval):
+        response.status_code = 202
+        waits = CallRefund(request_id=request_id, amount_atomic="0", repeated=False, approval=shown_approval(done))
+        return CallRefundResponse(data=waits)
+    given = CallRefund(
+        request_id=done.request_id, amount_atomic=str(done.amount), repeated=done.repeated, approval=None
+    )  # fmt: skip
     return CallRefundResponse(data=given)
 
 

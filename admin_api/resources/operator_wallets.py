@@ -15,7 +15,9 @@ from admin_api.kit.envelope import Answer, Moment, Offset
 from admin_api.kit.once import Once
 from admin_api.kit.problems import refusals
 from admin_api.resources.operator import EXTENSION, Operator
+from admin_api.resources.operator_approvals import MoneyApproval, shown_approval
 from gateway.ledger.corrections import Correction
+from gateway.operators.approvals import Approval, FourEyes
 from gateway.operators.correcting import CorrectionRequest, correct_balance, corrections_of
 from gateway.request_body import RequestBody
 
@@ -57,10 +59,14 @@ class WalletCorrection(Answer):
 
 
 class CorrectedWallet(Answer):
-    """The correction; `repeated`: it was booked before, and nothing was moved now."""
+    """The correction; `repeated`: it was booked before, and nothing was moved now.
 
-    correction: WalletCorrection
+    With an `approval` (202) nothing was moved yet: another operator has to approve it.
+    """
+
+    correction: WalletCorrection | None
     repeated: bool
+    approval: MoneyApproval | None
 
 
 class CorrectedWalletResponse(Answer):
@@ -83,6 +89,7 @@ class WalletCorrectionsResponse(Answer):
     responses={
         **refusals(400, 401, 404, 409, 429, 501),
         200: {"model": CorrectedWalletResponse, "description": "Corrected before"},
+        202: {"model": CorrectedWalletResponse, "description": "Waits for another operator"},
     },
     openapi_extra=EXTENSION,
 )
@@ -104,10 +111,20 @@ async def correct_wallet(
         reason=request.reason,
         expires_in_days=request.expires_in_days,
     )
-    done = await correct_balance(services.database, services.catalog.default_asset, asked, operator=actor)
+    done = await correct_balance(
+        services.database,
+        services.catalog.default_asset,
+        asked,
+        operator=actor,
+        rule=FourEyes.of(services.settings.money),
+    )
+    if isinstance(done, Approval):
+        response.status_code = 202
+        waits = CorrectedWallet(correction=None, repeated=False, approval=shown_approval(done))
+        return CorrectedWalletResponse(data=waits)
     response.status_code = 200 if done.repeated else 201
     return CorrectedWalletResponse(
-        data=CorrectedWallet(correction=shown(done.correction), repeated=done.repeated)
+        data=CorrectedWallet(correction=shown(done.correction), repeated=done.repeated, approval=None)
     )  # fmt: skip
 
 

@@ -32,6 +32,7 @@ _MONEY = (
     *("wallet.claim_signup_bonus", "wallet.claim_payment_method_bonus", "wallet.claim_daily"),
     *("wallet.apply_referral", "wallet.deposit", "wallet.grant"),
     *("wallet.suspend", "wallet.restore", "wallet.correct"),
+    *("approval.request", "approval.approve", "approval.decline"),
     *("charge.create", "charge.refund", "charge.slash"),
     *("invoice.generate", "invoice.issue", "invoice.begin_payment", "invoice.pay", "invoice.void"),
     *("invoice.refund", "invoice.refund_back", "invoice.dispute", "invoice.dispute_lost", "invoice.dispute_won"),

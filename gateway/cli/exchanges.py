@@ -8,9 +8,11 @@ from uuid import UUID
 
 import click
 
+from gateway.cli.approvals import waiting
 from gateway.cli.context import on_database, operator_name
 from gateway.database.pool import Database
 from gateway.ledger.resolutions import Debt, Decision, UnendedExchange, debts, resolve, unended
+from gateway.operators.approvals import Approval, FourEyes
 from gateway.operators.refunds import CallRefund, refund_call
 from gateway.settings import Settings
 
@@ -59,11 +61,17 @@ def debts_command(limit: int) -> None:
 def refund_command(request_id: str, reason: str) -> None:
     """Give a call that has ended back whole, to the lots it was paid from. A second time moves nothing."""
 
-    async def work(database: Database, settings: Settings) -> CallRefund:
+    async def work(database: Database, settings: Settings) -> CallRefund | Approval:
         grace = timedelta(days=settings.money.refund_grace_days)
-        return await refund_call(database, request_id, operator=operator_name(), reason=reason, grace=grace)
+        rule = FourEyes.of(settings.money)
+        return await refund_call(
+            database, request_id, operator=operator_name(), reason=reason, grace=grace, rule=rule
+        )  # fmt: skip
 
     done = on_database(work)
+    if isinstance(done, Approval):
+        click.echo(waiting(done))
+        return
     click.echo(f"{'refunded before' if done.repeated else 'refunded'}: {done.amount} (atomic)")
 
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "migrate": ("gateway.cli.migrate:migrate", "Bring the database schema up to this version."),
     "config": ("gateway.cli.config:config", "Check and list settings."),
     "wallet": ("gateway.cli.wallet:wallet", "Show wallets, grant credit and correct balances."),
+    "approvals": ("gateway.cli.approvals:approvals", "Decide about money that waits for another operator."),
     "plan": ("gateway.cli.plan:plan", "List plans, and show or set what an organization has."),
     "find": ("gateway.cli.find:find", "Find accounts, keys and publishers, and one call by its request id."),
     "suspend": ("gateway.cli.suspend:suspend", "Stop a publisher, key, account, organization or wallet."),

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 import click
 
-from gateway.audit.entries import record
 from gateway.catalog.assets import LIST_ASSETS, Asset
-from gateway.cli.context import on_connection, on_database, operator_name
+from gateway.cli.approvals import waiting
+from gateway.cli.context import on_connection, on_database, operator_name, settings_for_cli
 from gateway.database.pool import Connection, Database
-from gateway.identity.organizations import default_of
-from gateway.ids import uuid7
 from gateway.ledger.corrections import Direction
-from gateway.ledger.wallets import BALANCES, Wallet, grant
+from gateway.ledger.wallets import BALANCES, Wallet
+from gateway.operators.approvals import Approval, FourEyes
 from gateway.operators.correcting import Corrected, CorrectionRequest, correct_balance
+from gateway.operators.granting import GrantRequest, grant_credit
 from gateway.operators.wallets import find_wallet
 from gateway.settings import Settings
 from pricing.money import MoneyError, format_usd, parse_amount
@@ -37,23 +35,18 @@ def grant_command(
     """Grant USD of credit to a wallet, named by its address, its agent's name or id."""
     if reference == "":  # an unset variable of a script would grant again and again
         raise click.BadParameter("must not be empty", param_hint="--reference")
-    expires = None if expires_in_days is None else datetime.now(UTC) + timedelta(days=expires_in_days)
 
     async def run(connection: Connection) -> str:
         asset = await _default_asset(connection)
         amount = _amount(usd, asset)
+        request = GrantRequest(wallet_or_agent, amount, reference, note, expires_in_days)
+        rule = FourEyes.of(settings_for_cli().money)
+        done = await grant_credit(connection, asset, request, operator=operator_name(), rule=rule)
+        if isinstance(done, Approval):
+            return waiting(done)
         found = await find_wallet(connection, wallet_or_agent, asset)
-        granted = await grant(
-            connection, found.id, source="admin_grant", reference=reference or str(uuid7()), amount=amount,
-            expires_at=expires, description=note,
-        )  # fmt: skip
-        balance = await _balance(connection, found)
-        text = format_usd(balance, asset.decimals)
-        if granted.verdict != "repeated":
-            home = await default_of(connection, found.owner_id)
-            details = {"wallet": found.address, "amount_atomic": str(amount), "reference": reference}
-            await record(connection, "wallet.grant", home.id if home else None, found.owner_id, details=details)
-        if granted.verdict == "repeated":
+        text = format_usd(await _balance(connection, found), asset.decimals)
+        if done.verdict == "repeated":
             return f"nothing granted: reference {reference} was granted to {found.address} before; it has {text}"
         return f"granted {format_usd(amount, asset.decimals)} to {found.address}; it has {text}"
 
@@ -87,16 +80,20 @@ def correct_command(
         if not text.strip() or len(text) > most:
             raise click.BadParameter(f"must have 1 to {most} characters", param_hint=name)
 
-    async def run(database: Database, _settings: Settings) -> tuple[Asset, Corrected]:
+    async def run(database: Database, settings: Settings) -> tuple[Asset, Corrected | Approval]:
         async with database.acquire() as connection:
             asset = await _default_asset(connection)
         request = CorrectionRequest(
             wallet=wallet_or_agent, direction=direction, money="promotional" if promotional else "paid",
             amount=_amount(usd, asset), reference=reference, reason=reason, expires_in_days=expires_in_days,
         )  # fmt: skip
-        return asset, await correct_balance(database, asset, request, operator=operator_name())
+        rule = FourEyes.of(settings.money)
+        return asset, await correct_balance(database, asset, request, operator=operator_name(), rule=rule)
 
     asset, done = on_database(run)
+    if isinstance(done, Approval):
+        click.echo(waiting(done))
+        return
     correction = done.correction
     text = f"{correction.direction} of {format_usd(correction.amount, asset.decimals)} ({correction.money})"
     before = "nothing moved; corrected before: " if done.repeated else "corrected: "

@@ -6,15 +6,27 @@ or nothing, so no balance goes below zero, and takes only the sort of money that
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+
+import orjson
 
 from gateway.catalog.assets import Asset
 from gateway.database.pool import Connection, Database
+from gateway.database.statement import Command, Statement
 from gateway.errors import Conflict, InvalidRequest
 from gateway.identity.organizations import default_of
-from gateway.ledger.corrections import FIND_CORRECTION, LIST_CORRECTIONS, Correction, Direction, Money, correct
+from gateway.ledger.corrections import (
+    FIND_BY_REFERENCE,
+    FIND_CORRECTION,
+    LIST_CORRECTIONS,
+    Correction,
+    Direction,
+    Money,
+    correct,
+)
 from gateway.ledger.wallets import Wallet
+from gateway.operators.approvals import Approval, FourEyes, Wanted, ask
 from gateway.operators.trail import write_down
 from gateway.operators.wallets import find_wallet
 
@@ -44,15 +56,63 @@ class Corrected:
     repeated: bool
 
 
-async def correct_balance(database: Database, asset: Asset, request: CorrectionRequest, *, operator: str) -> Corrected:
-    """Correct a balance and tell the owner's audit log and the platform's. Raises NotFound, Conflict."""
+ONE_AT_A_TIME = Command("SELECT pg_advisory_xact_lock(hashtextextended('four eyes: ' || $1, 0))")
+ALONE_LATELY = Statement(
+    """
+    SELECT coalesce(sum(amount), 0) FROM ledger.correction
+     WHERE corrected_by = $1 AND approved_by IS NULL AND created_at > now() - interval '24 hours'
+    """,
+    int,
+    scalar=True,
+)
+
+
+async def correct_balance(
+    database: Database, asset: Asset, request: CorrectionRequest, *, operator: str, rule: FourEyes
+) -> Corrected | Approval:
+    """Correct a balance, or store the request for another operator. Raises NotFound, Conflict.
+
+    What one operator has corrected alone in the last 24 hours counts against the bound, so that no bound is passed in
+    parts.
+    """
     async with database.transaction() as connection:
         wallet = await find_wallet(connection, request.wallet, asset)
+        if rule.above:
+            await ONE_AT_A_TIME.run(connection, operator)
+            done = await FIND_BY_REFERENCE.first(connection, wallet.id, request.reference)
+            if done is None and rule.needed(request.amount + await ALONE_LATELY.one(connection, operator)):
+                return await ask(connection, _wanted(wallet, request), operator=operator, rule=rule)
         return await book(connection, wallet, request, operator=operator)
 
 
-async def book(connection: Connection, wallet: Wallet, request: CorrectionRequest, *, operator: str) -> Corrected:
-    """Book a correction in the caller's transaction, last in it. Raises Conflict."""
+def _wanted(wallet: Wallet, request: CorrectionRequest) -> Wanted:
+    body = orjson.dumps({**asdict(request), "wallet": wallet.address, "amount": str(request.amount)}).decode()
+    return Wanted("correction", wallet.address, request.reference, request.amount, request.reason, body)
+
+
+def of_approval(approval: Approval) -> CorrectionRequest:
+    """Return what an approval stands for."""
+    asked = orjson.loads(approval.request)
+    return CorrectionRequest(
+        wallet=approval.subject,
+        direction=asked["direction"],
+        money=asked["money"],
+        amount=approval.amount,
+        reference=approval.reference,
+        reason=approval.reason,
+        expires_in_days=asked["expires_in_days"],
+    )
+
+
+async def book(
+    connection: Connection,
+    wallet: Wallet,
+    request: CorrectionRequest,
+    *,
+    operator: str,
+    approved_by: str | None = None,
+) -> Corrected:
+    """Book a correction in the caller's transaction, last in it: tell the owner and the platform. Raises Conflict."""
     days = request.expires_in_days
     outcome = await correct(
         connection,
@@ -64,6 +124,7 @@ async def book(connection: Connection, wallet: Wallet, request: CorrectionReques
         expires_at=None if days is None else datetime.now(UTC) + timedelta(days=days),
         reason=request.reason,
         operator=operator,
+        approved_by=approved_by,
     )
     if outcome.verdict == "short":
         raise short(request, outcome.available or 0)
@@ -71,7 +132,7 @@ async def book(connection: Connection, wallet: Wallet, request: CorrectionReques
     if outcome.verdict == "differs":
         raise differs(correction)
     if outcome.verdict == "corrected":
-        await _note(connection, wallet, correction, operator)
+        await _note(connection, wallet, correction, operator, approved_by)
     return Corrected(correction, repeated=outcome.verdict == "repeated")
 
 
@@ -105,7 +166,9 @@ def differs(earlier: Correction) -> Conflict:
     )
 
 
-async def _note(connection: Connection, wallet: Wallet, correction: Correction, operator: str) -> None:
+async def _note(
+    connection: Connection, wallet: Wallet, correction: Correction, operator: str, approved_by: str | None
+) -> None:
     home = await default_of(connection, wallet.owner_id)
     told: dict[str, object] = {
         "wallet": wallet.address,
@@ -116,4 +179,5 @@ async def _note(connection: Connection, wallet: Wallet, correction: Correction, 
         "reason": correction.reason,
         "reference": correction.reference,
     }
-    await write_down(connection, "wallet.correct", operator, [home.id] if home else [], wallet.owner_id, told)
+    owners = [home.id] if home else []
+    await write_down(connection, "wallet.correct", operator, owners, wallet.owner_id, told, approved_by=approved_by)

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
+import orjson
+
 from gateway.database.pool import Connection, Database
 from gateway.database.statement import Statement
 from gateway.errors import Conflict
 from gateway.identity.organizations import default_of
 from gateway.ledger.exchanges import refund
 from gateway.ledger.resolutions import NOTE_RESOLUTION
+from gateway.operators.approvals import Approval, FourEyes, Wanted, ask
 from gateway.operators.calls import Call, find_call
 from gateway.operators.trail import write_down
 
@@ -44,20 +47,32 @@ IS_BOUGHT = Statement("SELECT EXISTS (SELECT FROM chain.purchase WHERE exchange_
 
 
 async def refund_call(
-    database: Database, request_id: str, *, operator: str, reason: str, grace: timedelta
-) -> CallRefund:
-    """Give a call back and tell both sides' audit logs. Raises InvalidRequest, NotFound, Conflict."""
+    database: Database, request_id: str, *, operator: str, reason: str, grace: timedelta, rule: FourEyes
+) -> CallRefund | Approval:
+    """Give a call back, or store the request for another operator. Raises InvalidRequest, NotFound, Conflict."""
     async with database.transaction() as connection:
-        call = await find_call(connection, request_id)
-        await _demand_refundable(connection, call)
-        given = await refund(connection, call.request_id, reason="operator", status=None, grace=grace, only_open=False)
-        if given.verdict == "refunded":
-            await NOTE_RESOLUTION.run(connection, call.request_id, "refund", given.verdict, operator, reason)
-            await _note(connection, call, operator, reason, given.amount)
-        return CallRefund(call.request_id, given.amount, repeated=given.verdict == "repeated")
+        call = await refundable(connection, request_id)
+        if call.state != "refunded" and rule.needed(call.charged):
+            body = orjson.dumps({"request_id": str(call.request_id)}).decode()
+            wanted = Wanted("refund", str(call.request_id), str(call.request_id), call.charged, reason, body)
+            return await ask(connection, wanted, operator=operator, rule=rule)
+        return await book(connection, call, operator=operator, reason=reason, grace=grace)
 
 
-async def _demand_refundable(connection: Connection, call: Call) -> None:
+async def book(
+    connection: Connection, call: Call, *, operator: str, reason: str, grace: timedelta, approved_by: str | None = None
+) -> CallRefund:
+    """Give a call back in the caller's transaction, last in it, and tell both sides' audit logs."""
+    given = await refund(connection, call.request_id, reason="operator", status=None, grace=grace, only_open=False)
+    if given.verdict == "refunded":
+        await NOTE_RESOLUTION.run(connection, call.request_id, "refund", given.verdict, operator, reason)
+        await _note(connection, call, operator, reason, given.amount, approved_by)
+    return CallRefund(call.request_id, given.amount, repeated=given.verdict == "repeated")
+
+
+async def refundable(connection: Connection, request_id: str) -> Call:
+    """Return a call that can be given back, or was. Raises InvalidRequest, NotFound, Conflict."""
+    call = await find_call(connection, request_id)
     if call.payment is not None:
         raise Conflict(ON_A_CHAIN)
     if call.state == "open":
@@ -68,9 +83,12 @@ async def _demand_refundable(connection: Connection, call: Call) -> None:
         raise Conflict(BOUGHT)
     if not call.charged:
         raise Conflict(NOTHING)
+    return call
 
 
-async def _note(connection: Connection, call: Call, operator: str, reason: str, amount: int) -> None:
+async def _note(
+    connection: Connection, call: Call, operator: str, reason: str, amount: int, approved_by: str | None
+) -> None:
     """Tell the buyer's log and the seller's: in the order of their ids, as everybody locks them."""
     told = {"reason": reason, "amount_atomic": str(amount), "request_id": str(call.request_id)}
     sides: set[UUID] = {one.organization_id for one in call.movements if one.organization_id is not None}
@@ -78,4 +96,6 @@ async def _note(connection: Connection, call: Call, operator: str, reason: str, 
         home = await default_of(connection, account_id)
         if home is not None:
             sides.add(home.id)
-    await write_down(connection, "exchange.refund", operator, sorted(sides), call.request_id, told)
+    await write_down(
+        connection, "exchange.refund", operator, sorted(sides), call.request_id, told, approved_by=approved_by
+    )

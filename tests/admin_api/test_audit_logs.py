@@ -56,6 +56,7 @@ OF_PEOPLE = "tests/people/test_trail.py::test_what_people_do_is_in_the_log"
 OF_CHARGES = "tests/admin_api/test_charges.py::test_both_sides_hear_of_it_and_the_publishers_log_has_it"
 OF_PAYOUTS = "tests/admin_api/test_payouts.py::test_what_is_queued_can_be_cancelled_once_and_all_of_it_is_in_the_log"
 OF_METHODS = "tests/payments/stripe/test_payment_methods.py::test_what_is_done_is_in_the_log"
+OF_FOUR_EYES = "tests/operators/test_four_eyes.py::test_all_of_it_is_audited"
 OF_OPERATORS = "tests/operators/test_suspensions.py"
 OF_OPERATORS += "::test_a_suspended_publisher_sells_nothing_until_an_operator_restores_it"
 PROVEN = {
@@ -110,6 +111,8 @@ PROVEN = {
     "suspend": OF_OPERATORS,
     "refund_call": "tests/operators/test_search.py::test_a_settled_call_is_refunded_once_and_both_sides_read_why",
     "restore": OF_OPERATORS,
+    "approve_request": OF_FOUR_EYES,
+    "decline_request": OF_FOUR_EYES,
     "correct_wallet": "tests/operators/test_corrections.py::test_the_owner_and_the_platform_read_it",
     "resolve_exchange": "tests/faults/test_resolutions.py::test_an_operator_resolves_by_command_and_over_http",
 }

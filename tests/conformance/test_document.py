@@ -167,6 +167,7 @@ EXPECTED = {
     "suspend": 404,
     "refund_call": 404,
     "correct_wallet": 404,
+    "decline_request": 404,
     "restore": 404,
     "void_invoice": 404,
     "create_charge": 403,  # no operator has named the publisher

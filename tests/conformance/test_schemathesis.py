@@ -60,6 +60,8 @@ MAY_FAIL = {
     "POST /operator/calls/{request_id}/refund": "request ids cannot be guessed",
     "POST /operator/wallets/{wallet}/corrections": "wallets cannot be guessed",
     "GET /operator/wallets/{wallet}/corrections": "wallets cannot be guessed",
+    "POST /operator/approvals/{id}/approve": "nothing waits",
+    "POST /operator/approvals/{id}/decline": "nothing waits",
     "POST /operator/suspensions": "names cannot be guessed",
     "POST /operator/suspensions/restore": "nothing is suspended",
     "POST /billing/publishers/{slug}/charges": "no operator has named a first-party service",

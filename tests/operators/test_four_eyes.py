@@ -1,0 +1,189 @@
+"""Money above a bound waits for another operator: done once, judged anew, and never approved by who has asked."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import pytest_asyncio
+
+from gateway.database.pool import Connection
+from tests.operators.conftest import ALICE, BOB, OPERATORS, Desk
+from tests.support.gateway import ROOT, RunningGateway, start_gateway
+from tests.support.services import Services
+from tests.support.world import Agent, World
+
+pytestmark = pytest.mark.usefixtures("sound_books")
+BOUND, SHARED = 50_000, "the-shared-token-without-a-name"
+
+
+@pytest_asyncio.fixture(scope="module")
+async def gateway(services: Services, database_url: str) -> AsyncIterator[RunningGateway]:
+    settings = {**OPERATORS, "SECRETS_OPERATOR_TOKEN": SHARED, "MONEY_FOUR_EYES_ABOVE": str(BOUND)}
+    running = await start_gateway(services, database_url, WORKERS="2", **settings)
+    yield running
+    await running.stop()
+
+
+@pytest_asyncio.fixture(autouse=True)
+async def a_new_day(connection: Connection) -> None:
+    """What operators corrected alone in other tests counts in this one no more."""
+    await connection.execute("ALTER TABLE ledger.correction DISABLE TRIGGER correction_immutable")
+    await connection.execute("UPDATE ledger.correction SET created_at = created_at - interval '2 days'")
+    await connection.execute("ALTER TABLE ledger.correction ENABLE TRIGGER correction_immutable")
+
+
+async def ask(desk: Desk, agent: Agent, amount: int, token: str = ALICE, expect: int = 202, **body: Any) -> Any:
+    body = {"direction": "debit", "reference": str(uuid4()), "reason": "too much", "amount_atomic": str(amount), **body}
+    answer = await desk.call("POST", f"/wallets/agent:{agent.id}/corrections", token, expect=expect, json=body)
+    return answer.json()["data"]
+
+
+async def decide(desk: Desk, approval: Any, word: str, token: str, expect: int) -> Any:
+    body = {"json": {"note": "no"}} if word == "decline" else {}
+    answer = await desk.call("POST", f"/approvals/{approval['id']}/{word}", token, expect=expect, **body)
+    return answer.json().get("data") or answer.json()
+
+
+async def command(desk: Desk, user: str, *arguments: str) -> tuple[int, str]:
+    """Run a command as this user of the machine."""
+    program = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gateway.cli.main", *arguments, cwd=ROOT,
+        env={**desk.gateway.environment, "LOGNAME": user}, stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    said, _ = await program.communicate()
+    return program.returncode or 0, said.decode()
+
+
+async def test_what_is_above_the_bound_waits_for_another_operator(desk: Desk, world: World) -> None:
+    agent = await world.agent(funds=200_000)
+    waits = await ask(desk, agent, BOUND + 1, reference="big")
+    assert (waits["correction"], waits["approval"]["state"]) == (None, "pending")
+    again = await ask(desk, agent, BOUND + 1, reference="big")
+    assert again["approval"]["id"] == waits["approval"]["id"]
+    assert await world.balance(agent) == 200_000
+    listed = (await desk.call("GET", "/approvals?state=pending", BOB, expect=200)).json()["data"]
+    assert waits["approval"]["id"] in [row["id"] for row in listed]
+    refused = await decide(desk, waits["approval"], "approve", ALICE, 403)
+    assert "another operator" in refused["detail"]
+    done = await decide(desk, waits["approval"], "approve", BOB, 200)
+    assert (done["state"], done["asked_by"], done["decided_by"]) == ("approved", "alice", "bob")
+    assert await world.balance(agent) == 200_000 - BOUND - 1
+    assert (await decide(desk, waits["approval"], "approve", BOB, 409))["state"] == "approved"
+    repeated = await ask(desk, agent, BOUND + 1, expect=200, reference="big")
+    assert (repeated["repeated"], repeated["correction"]["approved_by"]) == (True, "bob")
+    assert await world.balance(agent) == 200_000 - BOUND - 1
+
+
+async def test_a_bound_is_not_passed_in_parts(desk: Desk, world: World) -> None:
+    agent = await world.agent(funds=200_000)
+    await ask(desk, agent, BOUND, expect=201)
+    await ask(desk, agent, 1, expect=202)
+    await ask(desk, agent, 1, BOB, expect=201)
+    assert await world.balance(agent) == 200_000 - BOUND - 1
+
+
+async def test_approvals_at_once_are_one_effect(desk: Desk, world: World) -> None:
+    agent = await world.agent(funds=500_000)
+    approval = (await ask(desk, agent, 100_000))["approval"]
+    path = f"/approvals/{approval['id']}/approve"
+    answers = await asyncio.gather(*(desk.call("POST", path, BOB) for _ in range(8)))
+    assert sorted(answer.status_code for answer in answers) == [200] + [409] * 7
+    assert await world.balance(agent) == 400_000
+
+
+async def test_it_is_judged_anew(desk: Desk, world: World) -> None:
+    agent = await world.agent(funds=100_000)
+    approval = (await ask(desk, agent, 60_000))["approval"]
+    await ask(desk, agent, 45_000, BOB, expect=201)
+    refused = await decide(desk, approval, "approve", BOB, 409)
+    assert (refused["available_atomic"], refused["missing_atomic"]) == ("55000", "5000")
+    assert await world.balance(agent) == 55_000
+    await ask(desk, agent, 5_000, ALICE, expect=201, direction="credit")
+    await decide(desk, approval, "approve", BOB, 200)
+    assert await world.balance(agent) == 0
+
+
+async def test_declined_and_expired_requests_do_nothing(desk: Desk, world: World, connection: Connection) -> None:
+    agent = await world.agent(funds=200_000)
+    declined = (await ask(desk, agent, 60_000, reference="d"))["approval"]
+    assert (await decide(desk, declined, "decline", ALICE, 200))["note"] == "no"
+    assert (await decide(desk, declined, "approve", BOB, 409))["state"] == "declined"
+    old = (await ask(desk, agent, 60_000, reference="d"))["approval"]
+    assert old["id"] != declined["id"]
+    await connection.execute("UPDATE ledger.approval SET expires_at = now() WHERE id = $1::text::uuid", old["id"])
+    assert (await decide(desk, old, "approve", BOB, 409))["state"] == "expired"
+    new = (await ask(desk, agent, 60_000, reference="d"))["approval"]
+    assert new["id"] not in (old["id"], declined["id"])
+    assert await world.balance(agent) == 200_000
+
+
+async def test_one_name_is_one_operator_by_whatever_door(desk: Desk, world: World) -> None:
+    agent = await world.agent(funds=500_000)
+    approval = (await ask(desk, agent, 60_000))["approval"]
+    status, said = await command(desk, "Alice", "approvals", "approve", approval["id"])
+    assert (status, "another operator" in said) == (1, True), said
+    shared = (await ask(desk, agent, 60_001, SHARED))["approval"]
+    await decide(desk, shared, "approve", SHARED, 403)
+    status, said = await command(desk, "operator", "approvals", "approve", shared["id"])
+    assert (status, "another operator" in said) == (1, True), said
+    assert await world.balance(agent) == 500_000
+    status, said = await command(desk, "bob", "approvals", "approve", approval["id"])
+    assert (status, "approved by bob" in said) == (0, True), said
+    status, said = await command(desk, "bob", "approvals", "decline", shared["id"], "--note", "no case")
+    assert (status, "declined by bob" in said) == (0, True), said
+    assert await world.balance(agent) == 440_000
+
+
+async def test_a_grant_by_command_waits_too(desk: Desk, world: World) -> None:
+    agent = await world.agent()
+    status, said = await command(desk, "alice", "wallet", "grant", str(agent.id), "0.06", "--reference", "pilot")
+    assert (status, said.startswith("nothing moved yet")) == (0, True), said
+    assert await world.balance(agent) == 0
+    approval = {"id": said.split()[-1]}
+    await decide(desk, approval, "approve", ALICE, 403)
+    await decide(desk, approval, "approve", BOB, 200)
+    status, said = await command(desk, "alice", "wallet", "grant", str(agent.id), "0.06", "--reference", "pilot")
+    assert (status, said.startswith("nothing granted")) == (0, True), said
+    assert await world.balance(agent) == 60_000
+
+
+async def test_a_refund_waits_too(desk: Desk, world: World) -> None:
+    shop, buyer = await world.publisher(60_000), await world.agent(funds=100_000)
+    answer = await desk.gateway.client.get(f"/publishers/{shop.slug}/x", headers=buyer.headers)
+    path = f"/calls/{answer.headers['x-request-id']}"
+    while (await desk.call("GET", path)).json().get("data", {}).get("state") != "settled":
+        await asyncio.sleep(0.02)
+    waits = (await desk.call("POST", f"{path}/refund", expect=202, json={"reason": "empty"})).json()["data"]
+    assert (waits["amount_atomic"], waits["approval"]["kind"]) == ("0", "refund")
+    assert await world.balance(buyer) == 40_000
+    await decide(desk, waits["approval"], "approve", BOB, 200)
+    assert (await world.balance(buyer), await world.earned(shop)) == (100_000, 0)
+    done = (await desk.call("POST", f"{path}/refund", expect=200, json={"reason": "empty"})).json()["data"]
+    assert done["repeated"] is True
+
+
+async def test_all_of_it_is_audited(desk: Desk, world: World) -> None:
+    agent = await world.agent(funds=500_000)
+    first = (await ask(desk, agent, 60_000))["approval"]
+    second = (await ask(desk, agent, 70_000))["approval"]
+    await decide(desk, first, "approve", BOB, 200)
+    await decide(desk, second, "decline", BOB, 200)
+    for approval, words in ((first, ["approve", "request"]), (second, ["decline", "request"])):
+        log = (await desk.call("GET", f"/audit-logs?resource_id={approval['id']}", expect=200)).json()["data"]
+        assert [(row["action"], row["metadata"]["operator"]) for row in log] == [
+            (f"approval.{words[0]}", "bob"), (f"approval.{words[1]}", "alice")
+        ]  # fmt: skip
+    theirs = await desk.call("GET", f"/audit-logs?organization_id={agent.organization_id}", expect=200)
+    assert [row["action"] for row in theirs.json()["data"]] == ["wallet.correct"]
+    assert "alice" not in theirs.text
+    assert "bob" not in theirs.text
+    ours = await desk.call("GET", f"/audit-logs?action=wallet.correct&resource_id={agent.id}", expect=200)
+    assert [(row["metadata"]["operator"], row["metadata"]["approved_by"]) for row in ours.json()["data"]] == [
+        ("alice", "bob")
+    ]  # fmt: skip
