@@ -52,7 +52,7 @@ NOT_MONEY_BY_NAME = {
     *("logout", "change_password", "revoke_all_sessions", "revoke_session", "revoke_other_sessions"),
     *("create_organization", "look_at_invitation", "accept_invitation", "decline_invitation"),
     *("revoke_connection_by_id", "revoke_connection", "update_billing_details", "estimate_query", "facilitator_verify"),
-    *("suspend", "restore"),
+    *("suspend", "restore", "decline_request"),
     "handle_stripe_webhook",  # the event's id is its key
 }
 # Those that have kept keys in ways of their own, with the tests of each.
@@ -60,6 +60,7 @@ ELSEWHERE = {
     "create_charge": "tests/admin_api/test_charges.py",
     "refund_charge": "tests/admin_api/test_charges.py",
     "slash_charge": "tests/admin_api/test_charges.py",
+    "approve_request": "tests/operators/test_four_eyes.py",
     "facilitator_settle": "tests/payments/facilitator/test_settle.py",
     "onchain_deposit": "tests/payments/facilitator/test_deposits.py",
     "publisher_root_handler": "tests/journeys/test_exactly_once.py",

@@ -26,9 +26,15 @@ class Desk:
     gateway: RunningGateway
 
     async def call(
-        self, method: str, path: str, token: str = ALICE, expect: int | None = None, **options: Any
+        self,
+        method: str,
+        path: str,
+        token: str = ALICE,
+        expect: int | None = None,
+        more_headers: dict[str, str] | None = None,
+        **options: Any,
     ) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {token}"}
+        headers = {"Authorization": f"Bearer {token}", **(more_headers or {})}
         answer = await self.gateway.client.request(method, f"/operator{path}", headers=headers, **options)
         if expect is not None:
             assert answer.status_code == expect, answer.text

@@ -60,6 +60,15 @@ async def command(desk: Desk, user: str, *arguments: str) -> tuple[int, str]:
     return program.returncode or 0, said.decode()
 
 
+async def test_an_approval_with_a_key_answers_alike_when_repeated(desk: Desk, world: World) -> None:
+    agent = await world.agent(funds=200_000)
+    approval = (await ask(desk, agent, BOUND + 1))["approval"]
+    options: dict[str, Any] = {"more_headers": {"Idempotency-Key": str(uuid4())}, "expect": 200}
+    first, second = [await desk.call("POST", f"/approvals/{approval['id']}/approve", BOB, **options) for _ in range(2)]
+    assert (first.json(), second.headers["idempotency-replayed"]) == (second.json(), "true")
+    assert await world.balance(agent) == 200_000 - BOUND - 1
+
+
 async def test_what_is_above_the_bound_waits_for_another_operator(desk: Desk, world: World) -> None:
     agent = await world.agent(funds=200_000)
     waits = await ask(desk, agent, BOUND + 1, reference="big")
