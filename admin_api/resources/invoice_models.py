@@ -62,7 +62,10 @@ class OtherAssetSpent(Answer):
 
 
 class InvoiceSummary(Answer):
-    """An invoice without its lines. `*_atomic` are the exact amounts, in units of the default asset."""
+    """An invoice without its lines. `*_atomic` are the exact amounts, in units of the default asset.
+
+    `payment_reversal` says what took the money of a payment back after it was booked, as long as it is away.
+    """
 
     id: UUID
     invoice_number: str
@@ -84,6 +87,8 @@ class InvoiceSummary(Answer):
     paid_at: Moment | None
     voided_at: Moment | None
     overdue: bool
+    payment_reversal: Literal["payment_failed", "disputed", "dispute_lost"] | None
+    payment_reversed_at: Moment | None
 
 
 class InvoiceAnswer(InvoiceSummary):
@@ -136,7 +141,7 @@ class PaymentIntentCreatedResponse(Answer):
 class PaymentRecord(Answer):
     """One try to pay: `pending`, `succeeded`, `failed` or `canceled`; or what became of its money.
 
-    That is `refunded`, `refund_failed`, `disputed`, `dispute_lost` or `dispute_won`.
+    That is `refunded`, `refund_failed`, `disputed`, `dispute_lost`, `dispute_won`, `failed_later` or `paid_after_all`.
     """
 
     id: str
@@ -201,6 +206,8 @@ def summary(invoice: Invoice) -> dict[str, Any]:
         "paid_at": invoice.paid_at,
         "voided_at": invoice.voided_at,
         "overdue": invoice.is_overdue(datetime.now(UTC)),
+        "payment_reversal": invoice.payment_reversal,
+        "payment_reversed_at": invoice.payment_reversed_at,
     }
 
 

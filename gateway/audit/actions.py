@@ -36,6 +36,7 @@ _MONEY = (
     *("charge.create", "charge.refund", "charge.slash"),
     *("invoice.generate", "invoice.issue", "invoice.begin_payment", "invoice.pay", "invoice.void"),
     *("invoice.refund", "invoice.refund_back", "invoice.dispute", "invoice.dispute_lost", "invoice.dispute_won"),
+    *("invoice.fail", "invoice.arrive"),
     *("payout.create", "payout.approve", "payout.retry", "payout.cancel", "payout.complete", "payout.fail"),
     *("purchase.forgive", "purchase.fund", "purchase.withdraw"),
     *(

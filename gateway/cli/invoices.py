@@ -50,17 +50,22 @@ def generate_command(month: Month) -> None:
 
 
 @invoices.command("list")
-@click.option("--month", type=PastMonth(), required=True, help="The month that they are about.")
-def list_command(month: Month) -> None:
-    """List the invoices of a month, void ones as well."""
+@click.option("--month", type=PastMonth(), help="The month that they are about.")
+@click.option("--reversed", "is_reversed", is_flag=True, help="Those whose payment failed or was disputed later.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="With --reversed.")
+def list_command(month: Month | None, is_reversed: bool, limit: int) -> None:
+    """List the invoices of a month, void ones as well; or those whose payment was taken back, the last one first."""
+    if (month is None) != is_reversed:
+        raise click.UsageError("say --month YYYY-MM or --reversed, one of the two")
 
     async def work(database: Database, _settings: Settings) -> list[Invoice]:
         async with database.acquire() as connection:
+            if month is None:
+                return await records.REVERSED.all(connection, limit)
             return await records.OF_MONTH.all(connection, month.first)
 
     for invoice in on_database(work):
-        total, due = issuing.usd(invoice, invoice.total), issuing.usd(invoice, invoice.open)
-        click.echo(f"{invoice.id}  {invoice.label}  {invoice.organization_id}  {invoice.status}  {total}, due {due}")
+        click.echo(_line(invoice))
 
 
 @invoices.command("issue")
@@ -95,3 +100,12 @@ def void_command(invoice_id: UUID, reason: str) -> None:
 
     void = on_database(work)
     click.echo(f"{void.label}: {void.status}. Its month can be generated anew.")
+
+
+def _line(invoice: Invoice) -> str:
+    total, due = issuing.usd(invoice, invoice.total), issuing.usd(invoice, invoice.open)
+    reversal = ""
+    if invoice.payment_reversal is not None and invoice.payment_reversed_at is not None:
+        what = invoice.payment_reversal.replace("_", " ")
+        reversal = f", {what} after it was paid ({invoice.payment_reversed_at:%Y-%m-%d %H:%M})"
+    return f"{invoice.id}  {invoice.label}  {invoice.organization_id}  {invoice.status}  {total}, due {due}{reversal}"

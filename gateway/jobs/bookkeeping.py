@@ -134,6 +134,15 @@ SUSPENSE = Statement(
 FAILED_LATER = Statement(
     "SELECT count(*) FROM card.deposit WHERE failed_at > now() - interval '7 days'", int, scalar=True
 )
+# Money of invoices that was taken back, and has not come again.
+REVERSED = Statement(
+    """
+    SELECT count(DISTINCT n.invoice_id) FROM invoice.back b JOIN invoice.intent n ON n.id = b.intent_id
+     WHERE b.kind <> 'refund' AND b.returned_cause IS NULL AND b.made_at > now() - interval '7 days'
+    """,
+    int,
+    scalar=True,
+)
 JOBS = Statement("SELECT name, failures FROM analytics.job ORDER BY name", Job)
 FAILED = Command("UPDATE analytics.job SET failures = failures + 1 WHERE name = $1")
 TAKE = Statement(
@@ -206,7 +215,7 @@ class Bookkeeping:
         async with self._database.acquire() as connection:
             health = await HEALTH.one(connection)
             suspended = await SUSPENSE.all(connection)
-            self._metrics.set_deposits_failed_later(await FAILED_LATER.one(connection))
+            self._metrics.set_failed_later(await FAILED_LATER.one(connection), await REVERSED.one(connection))
         for one in suspended:
             self._metrics.set_suspense(one.network, one.asset, one.units)
         self._metrics.set_books(health.sound is not False and health.fully_sound is not False, health.unknown)

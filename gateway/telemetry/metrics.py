@@ -126,6 +126,7 @@ class Metrics:
         self._declare_calls()
         self._declare_queries()
         self._declare_parts()
+        self._declare_books()
         self._build_info()
 
     def _declare_calls(self) -> None:
@@ -160,6 +161,21 @@ class Metrics:
         self._query_error = {
             side: Spread(self._query_errors.labels(side), FACTORS, self._sheet) for side in ("low", "high")
         }
+
+    def _declare_books(self) -> None:
+        """Declare what the jobs that look after the books say."""
+        self._books = self._last_said("books_balance", "1 where the last proofs found the books sound, 0 where not.")
+        self._unknown = self._last_said(
+            "exchanges_unknown", "Payments and holds whose end has not been known for long."
+        )
+        self._billing_lag = self._last_said("billing_lag_seconds", "How far behind a part of billing is.", "of")
+        self._failed_later = self._last_said(
+            "deposits_failed_later", "Deposits of 7 days whose payment failed after it was credited."
+        )
+        self._reversed = self._last_said(
+            "invoices_reversed", "Invoices of which a payment failed or was disputed in 7 days, after it was booked."
+        )
+        self._suspense = self._last_said("suspense_atomic", "Money that is nobody's yet, by asset.", "network", "asset")
 
     def _declare_parts(self) -> None:
         gauge = self._sum_gauge
@@ -206,15 +222,6 @@ class Metrics:
         self._clock_difference = self._last_said(
             "clock_difference_seconds", "How far this host's clock is ahead of the database's."
         )
-        self._books = self._last_said("books_balance", "1 where the last proofs found the books sound, 0 where not.")
-        self._unknown = self._last_said(
-            "exchanges_unknown", "Payments and holds whose end has not been known for long."
-        )
-        self._billing_lag = self._last_said("billing_lag_seconds", "How far behind a part of billing is.", "of")
-        self._failed_later = self._last_said(
-            "deposits_failed_later", "Deposits of 7 days whose payment failed after it was credited."
-        )
-        self._suspense = self._last_said("suspense_atomic", "Money that is nobody's yet, by asset.", "network", "asset")
         sizes = self._histogram("ledger_batch_size", "Charges in one commit.", BATCHES)
         seconds = self._histogram("ledger_batch_seconds", "Duration of one commit.", SECONDS)
         self._batch_size, self._batch_seconds = (
@@ -372,9 +379,10 @@ class Metrics:
         """Set what stands in suspense of an asset; below zero: lost."""
         self._suspense.labels(network, self._assets.label(asset)).set(units)
 
-    def set_deposits_failed_later(self, count: int) -> None:
-        """Set how many deposits' payments failed lately, after they were credited."""
-        self._failed_later.set(count)
+    def set_failed_later(self, deposits: int, invoices: int) -> None:
+        """Set of how many deposits and invoices a payment was taken back lately, after it was booked."""
+        self._failed_later.set(deposits)
+        self._reversed.set(invoices)
 
     def cache_event(self, cache: str, event: str, times: int = 1) -> None:
         """Count hits, misses, evictions... of a cache; both are words of our code."""

@@ -136,6 +136,18 @@ BROKEN = {
         " VALUES ('00000000-0000-7000-8000-00000000d1ed', $wallet, 5, 5, 0, 'suspense', now(), now())",
         "UPDATE card.deposit SET failed_at = now() - interval '8 days'",
     ),
+    "a payment of an invoice that was disputed": (
+        "TollwayInvoicePaymentReversed",
+        "INSERT INTO invoice.invoice (id, organization_id, period_start, asset_id, decimals, subtotal, taxable, tax,"
+        " tax_ppm, tax_note, seller, buyer) SELECT '00000000-0000-7000-8000-00000000d1ed', o.id, '2020-01-01',"
+        " w.asset_id, 6, 0, 0, 0, 0, '', '{}', '{}' FROM ledger.wallet w"
+        " JOIN identity.organization o ON o.created_by = w.owner_id WHERE w.id = $wallet;"
+        "INSERT INTO invoice.intent (id, invoice_id, cents, state)"
+        " VALUES ('pi_d1ed', '00000000-0000-7000-8000-00000000d1ed', 1, 'succeeded');"
+        "INSERT INTO invoice.back (id, intent_id, kind, cents, amount, cause_id, undecided)"
+        " VALUES ('dp_d1ed', 'pi_d1ed', 'dispute', 1, 1, gen_random_uuid(), true)",
+        "DELETE FROM invoice.back; DELETE FROM invoice.intent; DELETE FROM invoice.invoice",
+    ),
     "a hold without an end": (
         "TollwayExchangesUnknown",
         "INSERT INTO ledger.hold (exchange_id, wallet_id, account_id, amount, placed_at)"

@@ -166,7 +166,7 @@ class StripeServer(RecordingUpstream):
         intent, charge = self.store[intent_id], self._charge_of(intent_id)
         left = charge["amount_captured"] - charge["amount_refunded"]
         for dispute in self.made("dispute"):
-            if dispute["payment_intent"] == intent_id and dispute["status"] == "needs_response":
+            if dispute["payment_intent"] == intent_id and dispute["status"] in ("needs_response", "lost"):
                 dispute["status"] = "lost"
                 left -= dispute["amount"]
         moved = self._moves("payment_failure_refund", -left, FAILURE_FEE, charge["id"])

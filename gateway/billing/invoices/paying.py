@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 FAILED = "payment_intent.payment_failed"
 EVENTS = (
-    *("payment_intent.succeeded", FAILED, "payment_intent.canceled"),
+    *("payment_intent.succeeded", FAILED, "payment_intent.canceled", "charge.failed"),
     *OF_MADE_PAYMENTS,
 )
 MARK = "tollway_invoice"
@@ -132,6 +132,8 @@ ATTEMPTS = Statement(
      UNION ALL
     SELECT b.cause_id, b.intent_id, b.id, CASE WHEN b.kind = 'refund' AND b.returned_cause IS NULL THEN 'refunded'
                                                WHEN b.kind = 'refund' THEN 'refund_failed'
+                                               WHEN b.kind = 'failure' AND b.returned_cause IS NULL THEN 'failed_later'
+                                               WHEN b.kind = 'failure' THEN 'paid_after_all'
                                                WHEN b.undecided THEN 'disputed'
                                                WHEN b.returned_cause IS NULL THEN 'dispute_lost' ELSE 'dispute_won' END,
            b.cents, NULL, NULL, b.made_at, NULL
@@ -249,10 +251,17 @@ class InvoicePayments:
             is_ours = named is not None and MARK in await self._door.marks(named)
         if named is None or not is_ours:
             return None
-        if event.type == FAILED:
-            intent = await self._door.find_intent(named)
-            return lambda connection: _note_failure(connection, event, intent)
-        return await self.learn(named, event.created_at)
+        learnt = await self.learn(named, event.created_at)
+        if event.type != FAILED:
+            return learnt
+        intent = await self._door.find_intent(named)
+
+        async def work(connection: Connection) -> None:
+            await _note_failure(connection, event, intent)
+            if learnt is not None:
+                await learnt(connection)
+
+        return work
 
     async def learn(self, intent_id: str, at: datetime) -> Work | None:
         """Ask Stripe what became of a payment, and return the work that books it; None when it is for no invoice."""
@@ -268,10 +277,13 @@ class InvoicePayments:
             return None
         async with self._database.acquire() as connection:
             invoice = await find(connection, invoice_of(intent))
+            failed_later = intent.has_failed and await booking.IS_BOOKED.one(connection, intent.id)
             stray = payment is not None and invoice is not None and await _is_stray(connection, invoice, payment)
         if invoice is None:
             log.error("payment %s is for an invoice that does not exist", intent.id)
             return None
+        if failed_later and intent.status not in ("succeeded", "canceled"):
+            await self._close(intent.id)  # or it could be paid again, beside the payment that is begun next
         if payment is not None and stray:
             payment = await self._given_back(payment)
         learnt = Learnt(intent, payment, version or 0, stray, at)
@@ -332,7 +344,10 @@ async def _note(connection: Connection, learnt: Learnt) -> None:
     if not await NOTE.run(connection, intent.id, learnt.version):
         raise Outdated
     if payment is None:
-        if intent.status == "canceled":
+        if intent.has_failed and await booking.IS_BOOKED.one(connection, intent.id):
+            if await booking.fail(connection, invoice, intent):
+                await COUNT.run(connection, intent.id)
+        elif intent.status == "canceled":
             await _end(connection, intent, "canceled", learnt.at)
         return
     if await _is_stray(connection, invoice, payment) != learnt.stray:

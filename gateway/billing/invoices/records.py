@@ -13,6 +13,7 @@ from gateway.database.pool import Connection
 from gateway.database.statement import Statement
 
 Status = Literal["draft", "issued", "paid", "void"]
+Reversal = Literal["payment_failed", "disputed", "dispute_lost"]
 CURRENCY = "USD"
 
 
@@ -21,6 +22,7 @@ class Invoice:
     """One invoice without its lines. Amounts are atomic units of the default asset; `taxable` is what is due of them.
 
     `booking`, `receipt` and `reversal` are the causes of its transfers. `owed_again` has gone back of what was paid.
+    `payment_reversal` is what last took money of a payment back that nobody here gave back, as long as it is away.
     """
 
     id: UUID
@@ -48,6 +50,8 @@ class Invoice:
     receipt: UUID | None
     reversal: UUID | None
     owed_again: int
+    payment_reversal: Reversal | None = None
+    payment_reversed_at: datetime | None = None
 
     def __post_init__(self) -> None:
         for name in ("subtotal", "taxable", "tax", "owed_again"):
@@ -105,8 +109,15 @@ def cent_of(decimals: int) -> int:
 _INVOICE = """
     SELECT i.id, i.organization_id, i.period_start, i.status, i.number, i.asset_id, i.decimals::integer AS decimals,
            i.subtotal, i.taxable, i.tax, i.tax_ppm, i.tax_note, i.seller, i.buyer, i.others, i.created_at, i.issued_at,
-           i.due_at, i.paid_at, i.voided_at, i.void_reason, i.booking, i.receipt, i.reversal, i.owed_again
+           i.due_at, i.paid_at, i.voided_at, i.void_reason, i.booking, i.receipt, i.reversal, i.owed_again,
+           b.what AS payment_reversal, b.made_at AS payment_reversed_at
       FROM invoice.invoice i
+      LEFT JOIN LATERAL (
+          SELECT CASE WHEN b.kind = 'failure' THEN 'payment_failed' WHEN b.undecided THEN 'disputed'
+                      ELSE 'dispute_lost' END AS what, b.made_at
+            FROM invoice.intent n JOIN invoice.back b ON b.intent_id = n.id
+           WHERE n.invoice_id = i.id AND b.kind <> 'refund' AND b.returned_cause IS NULL
+           ORDER BY b.made_at DESC, b.id DESC LIMIT 1) b ON true
 """
 FIND = Statement(_INVOICE + " WHERE i.id = $1", Invoice)
 LOCK = Statement("SELECT true FROM invoice.invoice WHERE id = $1 FOR UPDATE", bool, scalar=True)
@@ -125,6 +136,8 @@ OF_MONTH = Statement(
     """,
     Invoice,
 )
+# Those whose payment failed or was disputed after it was booked, the last one first.
+REVERSED = Statement(_INVOICE + " WHERE b.what IS NOT NULL ORDER BY b.made_at DESC, i.id LIMIT $1", Invoice)
 COUNT = Statement(
     "SELECT count(*) FROM invoice.invoice WHERE organization_id = $1 AND ($2::text IS NULL OR status = $2)",
     int,

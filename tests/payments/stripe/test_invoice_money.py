@@ -22,7 +22,7 @@ from gateway.settings import InvoiceSettings
 from tests.payments.stripe.stage import Stage
 from tests.support.gateway import RunningGateway, start_gateway
 from tests.support.services import Services
-from tests.support.stripe_server import KEY, SIGNING, StripeServer
+from tests.support.stripe_server import FAILURE_FEE, KEY, SIGNING, StripeServer
 from tests.support.world import Agent
 
 CENT = 10_000
@@ -96,11 +96,12 @@ class Bill:
 
     async def step(self, chance: random.Random) -> None:
         stripe = self.stage.stripe
-        free = [one for one in self.mine("charge") if not one["disputed"]]
+        good = [one for one in self.mine("charge") if one["status"] == "succeeded"]
+        free = [one for one in good if not one["disputed"]]
         left = [one for one in free if one["amount_captured"] > one["amount_refunded"]]
         sent = [one for one in self.mine("refund") if one["status"] == "succeeded"]
         undecided = [one for one in self.mine("dispute") if one["status"] == "needs_response"]
-        match chance.choice(("pay", "stray", "refund", "fail", "dispute", "close", "hear", "hear")):
+        match chance.choice(("pay", "stray", "refund", "fail", "fail later", "dispute", "close", "hear", "hear")):
             case "pay":
                 intent = await self.begin()
                 if intent is not None:
@@ -115,8 +116,13 @@ class Bill:
                 )
             case "fail" if sent:
                 refund = chance.choice(sent)
-                if not stripe.store[refund["charge"]]["disputed"]:
+                charge = stripe.store[refund["charge"]]
+                if charge["status"] == "succeeded" and not charge["disputed"]:
                     stripe.fail_refund(refund["id"])
+            case "fail later" if good and chance.random() < 0.5:
+                await self.stage.hears()  # what was before: of a failed payment Stripe is not asked for more
+                became = chance.choice(("requires_payment_method", "canceled", None))
+                stripe.fail_later(chance.choice(good)["payment_intent"], intent_status=became)
             case "dispute" if left:
                 stripe.dispute(chance.choice(left)["payment_intent"])
             case "close" if undecided:
@@ -240,6 +246,108 @@ async def test_what_no_event_told_is_found_by_the_job(stage: Stage) -> None:
     await _found(bill, "issued")
     await everything_adds_up(stage)
     stage.take_events()
+
+
+@pytest.mark.parametrize("intent_status", ["requires_payment_method", "canceled", None])
+async def test_a_payment_that_fails_after_it_was_booked_is_due_again_and_shows(
+    stage: Stage, intent_status: str | None
+) -> None:
+    (bill,) = await billed(stage, 1)
+    hook = await _hook(bill)
+    intent = await bill.pay()
+    await stage.hears()
+    stage.stripe.refund(intent, 1_000)
+    await stage.hears()
+    fees = await stage.platform("card_fees")
+    stage.stripe.fail_later(intent, intent_status=intent_status)
+    await stage.hears(2)
+    assert await bill.stands() == ("issued", 100.0)
+    assert fees - await stage.platform("card_fees") == FAILURE_FEE * CENT
+    shown = await bill.shown()
+    assert (shown["payment_reversal"], shown["payment_reversed_at"] is not None) == ("payment_failed", True)
+    (row,) = [line for line in (await _reversed(stage)).splitlines() if str(bill.id) in line]
+    assert "payment failed after it was paid" in row
+    history = await stage.get(bill.agent, f"/billing/invoices/{bill.id}/payments")
+    assert ("failed_later", 90.0) in {(one["status"], one["amount_usd"]) for one in history["payments"]}
+    assert (await _logged(bill))[-1] == "invoice.fail"
+    assert (await _events(bill, hook))[-1] == {"type": "invoice.due_again", "reason": "payment_failed"}
+    # By its old link nobody can pay it beside the next payment.
+    assert stage.stripe.store[intent]["status"] in ("canceled", "succeeded")
+    await bill.pay()
+    await stage.hears()
+    assert await bill.stands() == ("paid", 0.0)
+    await everything_adds_up(stage)
+
+
+async def test_a_disputed_payment_shows_and_one_that_fails_then_is_lost(stage: Stage) -> None:
+    (bill,) = await billed(stage, 1)
+    hook = await _hook(bill)
+    intent = await bill.pay()
+    await stage.hears()
+    stage.stripe.dispute(intent, 4_000)
+    await stage.hears()
+    assert (await bill.shown())["payment_reversal"] == "disputed"
+    assert "disputed after it was paid" in await _reversed(stage)
+    assert (await _events(bill, hook))[-1] == {"type": "invoice.due_again", "reason": "disputed"}
+    assert await bill.begin() is None
+    stage.stripe.fail_later(intent)
+    await stage.hears()
+    assert await bill.stands() == ("issued", 100.0)
+    assert (await _logged(bill))[-2:] == ["invoice.dispute_lost", "invoice.fail"]
+    await everything_adds_up(stage)
+    won, again = (await billed(stage, 1))[0], "won"
+    dispute = stage.stripe.dispute(await won.pay())
+    await stage.hears()
+    stage.stripe.close(dispute["id"], again)
+    await stage.hears()
+    assert (await won.shown())["payment_reversal"] is None
+
+
+async def test_money_of_a_failed_payment_that_comes_after_all_is_not_due(stage: Stage) -> None:
+    (bill,) = await billed(stage, 1)
+    intent = await bill.pay()
+    await stage.hears()
+    charge = stage.stripe.store[stage.stripe.store[intent]["latest_charge"]]
+    stage.stripe.fail_later(intent, intent_status=None)
+    await stage.hears()
+    assert await bill.stands() == ("issued", 100.0)
+    charge.update(status="succeeded", paid=True)
+    stage.stripe._moves("charge", PRICE, 0, charge["id"])
+    stage.stripe._event("charge.updated", charge)
+    await stage.hears(2)
+    assert await bill.stands() == ("paid", 0.0)
+    assert (await bill.shown())["payment_reversal"] is None
+    await everything_adds_up(stage)
+
+
+async def _hook(bill: Bill) -> str:
+    """Register a webhook that nobody listens to: what it is told is read from the outbox."""
+    made = await bill.stage.post(
+        bill.agent, f"/organizations/{bill.agent.organization_id}/webhooks",
+        {"name": "Bills", "url": "https://example.com/bills", "events": ["*"]},
+    )  # fmt: skip
+    return made.json()["data"]["webhook"]["id"]
+
+
+async def _events(bill: Bill, hook: str) -> list[dict[str, str | None]]:
+    rows = await bill.stage.connection.fetch(
+        "SELECT e.type, e.data->>'reason' AS reason FROM webhook.event e JOIN webhook.delivery d ON d.event_id = e.id"
+        " WHERE d.endpoint_id = $1 ORDER BY e.created_at",
+        UUID(hook),
+    )
+    return [dict(row) for row in rows]
+
+
+async def _logged(bill: Bill) -> list[str]:
+    rows = await bill.stage.connection.fetch(
+        "SELECT action FROM audit.entry WHERE chain = $1 AND action LIKE 'invoice.%' ORDER BY seq",
+        bill.agent.organization_id,
+    )
+    return [row["action"] for row in rows]
+
+
+async def _reversed(stage: Stage) -> str:
+    return await stage.tollway("invoices", "list", "--reversed")
 
 
 async def _found(bill: Bill, status: str) -> None:
