@@ -11,6 +11,9 @@ import os
 import time
 import uuid
 
+# The kind of UUID that rows have anyway: made, and written as text, in a sixth of the time.
+from asyncpg.pgproto.pgproto import UUID as FastUUID
+
 
 class Clock:
     """Unix time that steps of the host's clock reach only by `follow`."""
@@ -50,7 +53,7 @@ def floor_at(unix_milliseconds: int) -> uuid.UUID:
 
 def uuid7() -> uuid.UUID:
     """Return a new UUIDv7: 48 bits of Unix milliseconds, 74 random bits."""
-    random = int.from_bytes(os.urandom(10))
-    value = CLOCK.milliseconds() << 80 | random
-    value &= ~(0xF << 76) & ~(0x3 << 62)
-    return uuid.UUID(int=value | 0x7 << 76 | 0x2 << 62)
+    random = bytearray(os.urandom(10))
+    random[0] = random[0] & 0x0F | 0x70  # the version
+    random[2] = random[2] & 0x3F | 0x80  # the variant
+    return FastUUID(CLOCK.milliseconds().to_bytes(6) + random)

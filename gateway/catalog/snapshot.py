@@ -134,11 +134,12 @@ class Publisher:
 
     user_oauth: UserOauth | None = None
     """Whose tokens its calls carry, where it is called in its callers' names."""
+    prices_by_method: bool = field(init=False)  # whether what a call costs or may do depends on its method
 
-    @property
-    def prices_by_method(self) -> bool:
-        """Return whether what a call costs or may do depends on its method."""
-        return bool(self.endpoints) or any(price.prices.per_method for price in self.prices)
+    def __post_init__(self) -> None:
+        """Derive what every call asks."""
+        by_method = any(price.prices.per_method for price in self.prices)
+        object.__setattr__(self, "prices_by_method", by_method or bool(self.endpoints))
 
     @property
     def relays(self) -> bool:

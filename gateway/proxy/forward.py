@@ -43,6 +43,7 @@ OURS_ALONE = frozenset(
     b" x-accel-mapping x-request-id expect".split()
 )
 VIA = (b"via", b"1.1 tollway")
+LONGEST_HOST = 255
 
 NOTHING: frozenset[bytes] = frozenset()
 NO_FIELDS: HeaderPairs = []
@@ -135,21 +136,18 @@ def request_headers(
 ) -> HeaderPairs:
     """Return the fields of the upstream request: Host, the caller's allowed ones in order, the publisher's, ours."""
     headers: HeaderPairs = [(b"host", origin.authority)]
-    listed = connection_options(exchange.scope["headers"])
-    allowed, everything, own = publisher.passthrough, publisher.passthrough_all, publisher.route_names
-    relayed = RELAYED if publisher.relays and exchange.meter is None else NOTHING  # what is bought is not relayed
+    own, everything = publisher.route_names, publisher.passthrough_all
+    dropped = connection_options(exchange.scope["headers"])
     typed, reads = False, (exchange.meter is not None and exchange.meter.reads) or judges(exchange)
+    if reads:
+        dropped |= NOT_ASKED
+    allowed = _allowed(publisher.passthrough, own)
+    relayed = _allowed(RELAYED, own, ours_too=True) if publisher.relays and exchange.meter is None else NOTHING
     for pair in exchange.scope["headers"]:
         name = pair[0]
-        if name not in allowed and not everything and name not in relayed:
+        if name not in allowed and not (everything and _passes(name, own)) and name not in relayed:
             continue
-        if b"_" in name:  # CGI-like servers cannot tell it from the name with a hyphen
-            name = name.replace(b"_", b"-")
-        if name in HOP_BY_HOP or name in own or name in listed or pair[0] in listed:
-            continue
-        if name in OURS_ALONE and name not in relayed:
-            continue
-        if reads and name in NOT_ASKED:
+        if dropped and (name in dropped or name.replace(b"_", b"-") in dropped):
             continue
         if b"seren_" in pair[1] and holds_key(pair[1]):  # a credential of ours in another field than its own
             continue
@@ -165,24 +163,50 @@ def request_headers(
     return headers
 
 
+@lru_cache(maxsize=4096)
+def _allowed(names: frozenset[bytes], own: frozenset[bytes], *, ours_too: bool = False) -> frozenset[bytes]:
+    """Return which of the listed fields are forwarded; `own` are the publisher's, which replace a caller's."""
+    return frozenset(name for name in names if _passes(name, own, ours_too=ours_too))
+
+
+def _passes(name: bytes, own: frozenset[bytes], *, ours_too: bool = False) -> bool:
+    """Return whether a field may be forwarded at all. CGI-like servers cannot tell `_` in a name from `-`."""
+    name = name.replace(b"_", b"-")
+    return not (name in HOP_BY_HOP or name in own or (name in OURS_ALONE and not ours_too))
+
+
 def said_by_us(exchange: Exchange) -> HeaderPairs:
     """Return the fields about the caller. What it says of itself counts only when it is a trusted proxy."""
-    fields = exchange.fields
-    address = peer_address(exchange).encode("latin-1")
-    scheme = str(exchange.scope.get("scheme", "http")).encode()
-    host = caller_host(exchange)
+    address, scheme = peer_address(exchange), str(exchange.scope.get("scheme", "http"))
+    host, via = caller_host(exchange), exchange.fields.get(b"via")
     if exchange.by_trusted_proxy:
-        chain = fields.get(b"x-forwarded-for")
-        address = chain + b", " + address if chain else address
-        said = fields.get(b"x-forwarded-proto", b"").lower()
-        scheme = said if said in (b"http", b"https") else scheme
-    passed = fields.get(b"via")
-    via = (b"via", passed + b", 1.1 tollway") if passed else VIA
-    headers: HeaderPairs = [via, (b"x-forwarded-for", address), (b"x-forwarded-proto", scheme)]
-    if host:
-        headers.append((b"x-forwarded-host", host))
-    headers.append((b"x-request-id", str(exchange.id).encode()))
-    return headers
+        chain, said = exchange.fields.get(b"x-forwarded-for"), exchange.fields.get(b"x-forwarded-proto")
+        about = _about_caller(address, chain, scheme, said, host, via)
+    elif via is None and (host is None or len(host) <= LONGEST_HOST):
+        about = _about_known_caller(address, scheme, host)
+    else:
+        about = _about_caller(address, None, scheme, None, host, via)
+    return [*about, (b"x-request-id", str(exchange.id).encode())]
+
+
+@lru_cache(maxsize=4096)
+def _about_known_caller(address: str, scheme: str, host: bytes | None) -> HeaderPairs:
+    """Return the same for calls over one connection. All that is cached is short."""
+    return _about_caller(address, None, scheme, None, host, None)
+
+
+def _about_caller(
+    address: str, chain: bytes | None, scheme: str, said: bytes | None, host: bytes | None, via: bytes | None
+) -> HeaderPairs:
+    """Return the fields about the caller less the request's id; `chain` and `said` are a trusted proxy's words."""
+    whole = address.encode("latin-1")
+    said = said.lower() if said is not None else None
+    headers = [
+        (b"via", via + b", 1.1 tollway") if via else VIA,
+        (b"x-forwarded-for", chain + b", " + whole if chain else whole),
+        (b"x-forwarded-proto", said if said in (b"http", b"https") else scheme.encode()),
+    ]
+    return [*headers, (b"x-forwarded-host", host)] if host else headers
 
 
 def caller_host(exchange: Exchange) -> bytes | None:

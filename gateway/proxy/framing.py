@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from ipaddress import IPv6Address
 
 from gateway.errors import InvalidRequest, MethodNotAllowed
@@ -16,6 +17,7 @@ from gateway.proxy.exchange import Scope
 VERSIONS = frozenset({"1.1", "2", "1.0", "1", "3"})  # granian calls 1.0 "1"
 HOST = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|(?:[0-9A-Za-z._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?")
 MAX_PORT = 65_535
+LONGEST_KNOWN = 255
 FIELDS = frozenset({b"host", b"content-length", b"transfer-encoding"})
 CLOSE: Mapping[str, str] = {"Connection": "close"}
 
@@ -42,6 +44,8 @@ def check_framing(scope: Scope, fields: Mapping[bytes, bytes]) -> None:
     if not host:  # granian adds an empty one where there is none
         if version == "1.1":
             raise InvalidRequest("The request has no Host field.", headers=CLOSE)
+    elif len(host) <= LONGEST_KNOWN:
+        _check_known_host(host)
     else:
         _check_host(host)
     coding = fields.get(b"transfer-encoding")
@@ -62,6 +66,12 @@ def _check_host(host: bytes) -> None:
         raise InvalidRequest("The Host field is not a host and port.", headers=CLOSE)
     if parts[2] and not 0 < int(parts[2]) <= MAX_PORT:
         raise InvalidRequest("The port in the Host field is not one of 1 to 65535.", headers=CLOSE)
+
+
+@lru_cache(maxsize=1024)
+def _check_known_host(host: bytes) -> None:
+    """Check a host once: most calls name the same. What is refused is not remembered."""
+    _check_host(host)
 
 
 def _is_ipv6(address: bytes) -> bool:

@@ -49,11 +49,12 @@ async def identify(
         if proof is not None:
             exchange.principal = await proofs.prove(proof, exchange.fields.get(b"x-agent-wallet"))
         elif credential is not None:
-            exchange.principal = await identities.resolve(credential.decode("latin-1"))
-            if exchange.principal.addresses is not None:
+            principal = identities.known(credential) or await identities.resolve(credential.decode("latin-1"))
+            exchange.principal = principal
+            if principal.addresses is not None:
                 address = whole_address(peer_address(exchange), _forwarded(exchange, trusted), trusted)
-                demand_address(exchange.principal, address)
-            demand_right(exchange.principal, AccountRight.BUY)
+                demand_address(principal, address)
+            demand_right(principal, AccountRight.BUY)
     except (Unauthenticated, AddressNotAllowed):
         verdict = await limiter.check(Check(counted_address(exchange, trusted), guesses))
         if not verdict.allowed:

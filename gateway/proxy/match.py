@@ -6,8 +6,8 @@ import re
 from urllib.parse import unquote_plus
 
 from gateway.catalog.endpoints import UNDOCUMENTED, Candidates
-from gateway.catalog.readings import AmbiguousPath, read_path
-from gateway.catalog.snapshot import Catalog
+from gateway.catalog.readings import AmbiguousPath, is_plain, read_path
+from gateway.catalog.snapshot import Catalog, Publisher
 from gateway.errors import EndpointNotOffered, EndpointProtected, InvalidTarget, KindNotServed, UnknownPublisher
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.query_request import check_target
@@ -32,12 +32,19 @@ def match(exchange: Exchange, catalog: Catalog) -> Candidates:
     if publisher.sale is not None:
         check_target(exchange)
         return UNDOCUMENTED
+    if exchange.query and publisher.prices_by_method:
+        _refuse_other_method(exchange)
+    if not publisher.endpoints and not publisher.default_deny and is_plain(exchange.path):
+        return UNDOCUMENTED
+    return _documented(exchange, publisher)
+
+
+def _documented(exchange: Exchange, publisher: Publisher) -> Candidates:
+    """Return the endpoints that any reading of the path names. Raises as `match`."""
     try:
         reading = read_path(exchange.path)
     except AmbiguousPath as error:
         raise InvalidTarget(f"The path cannot be forwarded: {error}.") from None
-    if exchange.query and publisher.prices_by_method:
-        _refuse_other_method(exchange)
     candidates = publisher.endpoints.match(exchange.method, reading) if publisher.endpoints else UNDOCUMENTED
     for endpoint in candidates:
         if endpoint is not None and endpoint.is_protected:

@@ -21,7 +21,11 @@ DOORS: dict[str, tuple[str, ...]] = {
     "uharfbuzz": ("gateway/billing/invoices/pdf.py",),
     "jinja2": ("admin_api/store", "admin_api/account", "admin_api/invoices"),
     "joserfc": ("gateway/upstreams/auth",),
-    "asyncpg": ("gateway/database", "gateway/upstreams/postgres"),
+    "asyncpg": (
+        "gateway/database",
+        "gateway/upstreams/postgres",
+        "gateway/ids.py",  # its UUID only
+    ),
     "click": ("gateway/cli",),
     "coincurve": ("gateway/payments",),
     # Keccak-256, also for the checksum of an address in a publisher's form.

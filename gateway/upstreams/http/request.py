@@ -27,6 +27,7 @@ _PLAIN, _LENGTH, _TRANSFER, _UPGRADE = range(4)
 _SPECIAL = {b"content-length": _LENGTH, b"transfer-encoding": _TRANSFER, b"upgrade": _UPGRADE}
 # Names seen and validated: one dict probe per field instead of a regex and a lower(). Bounded, names are few.
 _names: dict[bytes, int] = {}
+_plain_names: set[bytes] = set()
 _NAMES_MAX = 4096
 
 
@@ -84,6 +85,8 @@ def _inspect(headers: Headers) -> tuple[int | None, bool]:
     """Validate names and return (declared length, has Upgrade)."""
     length: int | None = None
     upgrade = False
+    if _plain_names.issuperset([name for name, _ in headers]):
+        return length, upgrade
     for name, value in headers:
         kind = _names.get(name)
         if kind is None:
@@ -107,6 +110,8 @@ def _classify(name: bytes) -> int:
     kind = _SPECIAL.get(name.lower(), _PLAIN)
     if len(_names) < _NAMES_MAX:
         _names[name] = kind
+        if kind == _PLAIN:
+            _plain_names.add(name)
     return kind
 
 
