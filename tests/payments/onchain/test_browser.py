@@ -13,7 +13,7 @@ import pytest_asyncio
 from tests.payments.onchain.buyer import PRICE
 from tests.payments.onchain.conftest import Buying
 from tests.payments.onchain.test_official_clients import agreed, key_of
-from tests.support.browser import Tab, browser, executable
+from tests.support.browser import Tab, browser, chromium
 from tests.support.chain import Chain
 from tests.support.gateway import RunningGateway
 from tests.support.javascript import X402, installed
@@ -60,10 +60,7 @@ async def site(bundle: bytes) -> AsyncIterator[str]:
 @pytest_asyncio.fixture
 async def tab(site: str) -> AsyncIterator[Tab]:
     """A browser that shows the page."""
-    program = executable()
-    if program is None:
-        pytest.skip("no Chromium on the path, and the npm package that carries one cannot be had")
-    async with browser(program) as opened:
+    async with browser(chromium()) as opened:
         await opened.open(site)
         yield opened
 
