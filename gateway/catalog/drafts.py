@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from gateway.catalog import checks
 from gateway.catalog.authentication import check_authentication
+from gateway.catalog.endpoint_rules import check_endpoint_rules
 from gateway.catalog.prices import percent
 from gateway.catalog.refund_rules import check_refund_rules
 from gateway.catalog.refusals import refused
@@ -139,6 +140,7 @@ def check_whole(draft: Draft) -> None:
             _check_database(secrets)
     _check_credentials(draft)
     check_refund_rules(columns["publisher_category"], document)
+    check_endpoint_rules(columns["publisher_category"], document)
     check_user_oauth(columns["publisher_category"], document, secrets)
 
 

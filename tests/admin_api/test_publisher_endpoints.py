@@ -3,7 +3,9 @@
 import asyncio
 from typing import Any
 
+from gateway.catalog.tools import tool_reading
 from tests.admin_api.conftest import Api, Clerk, Member
+from tests.support.market import Market
 
 
 def endpoints_of(owner: Member, made: dict[str, Any]) -> str:
@@ -81,3 +83,93 @@ async def test_a_put_of_the_list_replaces_it_and_ids_stay(api: Api, clerk: Clerk
     await api.call("PUT", whole, owner.key, expect=200, json={"endpoints": [{"method": "GET", "path": "/b/{key}"}]})
     (left,) = (await api.call("GET", path, owner.key, expect=200)).json()["data"]
     assert (left["id"], left["path"], left["is_protected"]) == (before["/b/{id}"], "/b/{key}", False)
+
+
+RULES: list[dict[str, Any]] = [
+    {"price": "0.5"},
+    {"is_protected": True},
+    {"x402_settlement": "settle_first"},
+    {"refund_on_status": ["404"]},
+    {"refund_rules": {"empty_result": True}},
+    {"required_headers": ["X-Unit"]},
+    {"query_params": [{"name": "q", "required": True}]},
+]
+NO_RULES = {
+    "description": "Documented.",
+    "query_params": [{"name": "q"}],
+    "required_headers": [],
+    "is_protected": False,
+}
+MCP = {"integration_type": "mcp", "api_url": ..., "mcp_endpoint": "https://mcp.example.com"}
+
+
+def endpoint(method: str, path: str, **fields: Any) -> dict[str, Any]:
+    return {"method": method, "path": path, **fields}
+
+
+async def assert_refused(
+    api: Api, owner: Member, made: dict[str, Any], method: str, rule: dict[str, Any], words: str
+) -> None:
+    """Neither a new endpoint, a change of one, nor a list may have the rule."""
+    (name,) = rule
+    path = endpoints_of(owner, made)
+    known = (await api.call("GET", path, owner.key, expect=200)).json()["data"]
+    (one,) = [endpoint for endpoint in known if endpoint["method"] == method]
+    place = known.index(one)
+    for how, where, body, position in (
+        ("POST", path, endpoint(method, "/new", **rule), len(known)),
+        ("PATCH", f"{path}/{one['id']}", rule, place),
+        ("PUT", path.removesuffix("/endpoints"), {"endpoints": [endpoint(method, "/new", **rule)]}, 0),
+    ):
+        problem = (await api.call(how, where, owner.key, json=body, expect=400)).json()
+        assert problem["errors"][0]["field"] == f"endpoints.{position}.{name}"
+        assert words in problem["errors"][0]["message"]
+    assert (await api.call("GET", path, owner.key, expect=200)).json()["data"] == known
+
+
+async def test_a_database_has_no_rules_of_single_endpoints(api: Api, clerk: Clerk, market: Market) -> None:
+    owner = await clerk.agent()
+    database = {
+        "publisher_category": "database", "integration_type": ..., "api_url": ..., "price_per_call": ...,
+        "base_price_per_1000_rows": "1", "database_config": market.config(sample=False),
+    }  # fmt: skip
+    made = await clerk.publisher(owner, **database, endpoints=[endpoint("GET", "/companies", **NO_RULES)])
+    for rule in RULES:
+        words = "are for HTTP APIs" if "refund_rules" in rule else "a query names no endpoint"
+        await assert_refused(api, owner, made, "GET", rule, words)
+    path = endpoints_of(owner, made).removesuffix("/endpoints")
+    deny = {"undocumented_endpoint_policy": "default_deny"}
+    problem = (await api.call("PUT", path, owner.key, json=deny, expect=400)).json()
+    assert problem["errors"][0]["field"] == "undocumented_endpoint_policy"
+    await api.call("PUT", path, owner.key, json={"undocumented_endpoint_policy": "default_allow"}, expect=200)
+
+
+async def test_tools_have_the_rules_that_their_calls_follow(api: Api, clerk: Clerk) -> None:
+    owner = await clerk.agent()
+    listed = [endpoint("GET", "/page", **NO_RULES), endpoint("POST", "/tool", **NO_RULES)]
+    made = await clerk.publisher(owner, **MCP, endpoints=listed)
+    path = endpoints_of(owner, made)
+    one = next(known for known in (await api.call("GET", path, owner.key)).json()["data"] if known["method"] == "POST")
+    for rule in RULES:
+        words = "are for HTTP APIs" if "refund_rules" in rule else "unless the endpoint is POST /<tool>"
+        await assert_refused(api, owner, made, "GET", rule, words)
+        if set(rule) <= {"price", "is_protected", "x402_settlement"}:
+            await api.call("PATCH", f"{path}/{one['id']}", owner.key, json=rule, expect=200)
+        else:
+            words = "are for HTTP APIs" if "refund_rules" in rule else "has no effect on tools"
+            await assert_refused(api, owner, made, "POST", rule, words)
+    compiled = api.services.catalog.find(made["slug"])
+    assert compiled is not None
+    (tool,) = compiled.endpoints.match("POST", tool_reading("tool"))
+    assert tool is not None
+    assert (tool.price, tool.is_protected, tool.settlement) == (500_000, True, "settle_first")
+
+
+async def test_an_api_with_rules_does_not_become_what_would_not_keep_them(api: Api, clerk: Clerk) -> None:
+    owner = await clerk.agent()
+    made = await clerk.publisher(owner, endpoints=[endpoint("GET", "/admin", is_protected=True)])
+    path = endpoints_of(owner, made).removesuffix("/endpoints")
+    turn = {"integration_type": "mcp", "mcp_endpoint": "https://mcp.example.com"}
+    problem = (await api.call("PUT", path, owner.key, json=turn, expect=400)).json()
+    assert problem["errors"][0]["field"] == "endpoints.0.is_protected"
+    await api.call("PUT", path, owner.key, json={**turn, "endpoints": []}, expect=200)
