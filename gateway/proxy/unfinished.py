@@ -68,12 +68,20 @@ class Unfinished:
         self._took = 0.0  # the last look
 
     def watch(self, relay: Relay, scope: Scope) -> None:
-        """Bound what the caller of a connection leaves unfinished, until the connection ends."""
+        """Bound what the caller of a connection leaves unfinished, until the connection ends.
+
+        Called before the connection is accepted, so that what comes first counts as well; with so many open files that
+        looking it up takes long, it counts from the next look on.
+        """
         ends = ends_of(scope)
         if ends is None:
             return
         self._new[ends] = relay
         relay.when_ended(lambda: self.leave(relay))
+        if self._took * SHARE <= SOONEST:
+            began = monotonic()
+            self._begin()
+            self._took = monotonic() - began
         self._look_later()
 
     def leave(self, relay: Relay) -> None:

@@ -275,13 +275,13 @@ class SocketPipeline(Pipeline):
         exchange.head_sent, exchange.answered = True, 101
         self.places.relays.add(relay)
         try:
+            if self.places.unfinished is not None:
+                self.places.unfinished.watch(relay, exchange.scope)
             await caller.accept(upstream.subprotocol, accept_headers(exchange, upstream))
             if ARMED == "deliver.head":
                 await act()
             if self.places.closed:
                 relay.restart()
-            if self.places.unfinished is not None:
-                self.places.unfinished.watch(relay, exchange.scope)
             return await relay.run()
         except OSError:  # the caller left before it was accepted
             return "client_gone"

@@ -65,8 +65,8 @@ class Line:
 
     async def close_code(self) -> int | None:
         """Read to the end; return the code of the Close frame, None when the connection was reset before."""
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            async with asyncio.timeout(60):
+        async with asyncio.timeout(60):
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                 while True:
                     opcode, payload = await self._frame()
                     if opcode == Opcode.CLOSE:
