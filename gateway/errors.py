@@ -263,6 +263,18 @@ class UnsupportedMediaType(Problem):
     status, name, title = 415, "unsupported-media-type", "Unsupported media type"
 
 
+class ExpectationFailed(Problem):
+    """The Expect field asks for something that this gateway does not do."""
+
+    status, name, title = 417, "expectation-failed", "Expectation failed"
+
+
+class UpgradeRequired(Problem):
+    """The WebSocket handshake is of another version than the one that is spoken here."""
+
+    status, name, title = 426, "upgrade-required", "Upgrade required"
+
+
 class QuotaExceeded(Problem):
     """The calls that the organization's plan includes are used up for this month. Nothing was sent or charged."""
 

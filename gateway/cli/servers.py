@@ -1,4 +1,4 @@
-"""Running the ASGI application on granian, uvicorn or hypercorn, with the same behaviour as far as each allows.
+"""Running the ASGI application on each of four servers, with the same behaviour as far as each allows.
 
 Everywhere: uvloop, no access log, patient keep-alive, a shutdown that lets calls in flight finish, and no Server or
 Date header of the server's own, because an upstream's passes through unchanged. The application is gateway/cli/asgi.py.
@@ -201,6 +201,20 @@ def _hypercorn(settings: Settings, target: str) -> int:
     return prefork.run(config) if config.workers else serve_alone(config)
 
 
+def _tollway(settings: Settings, target: str) -> int:
+    from gateway.cli import workers
+    from gateway.server import worker
+
+    try:
+        listener = worker.bind(settings.server.host, settings.server.port)
+    except OSError as error:
+        raise ServiceError(f"cannot listen on {settings.server.host}: {error.strerror or error}") from None
+    with listener:
+        if settings.server.workers == 1:
+            return worker.serve(settings, target, listener)
+        return workers.run(settings.server.workers, worker.serve, settings, target, listener)
+
+
 def pass_on_again() -> None:
     """Have this parent pass a second SIGTERM or SIGINT on to its workers, which then cut off what is still running.
 
@@ -239,6 +253,7 @@ def _whole(seconds: float) -> int:
 
 
 SERVERS: dict[str, Callable[[Settings, str], int]] = {
+    "tollway": _tollway,
     "granian": _granian,
     "uvicorn": _uvicorn,
     "hypercorn": _hypercorn,

@@ -14,6 +14,7 @@ import pytest_asyncio
 from tests.support.dev import tollway
 from tests.support.gateway import RunningGateway, free_port, start_gateway
 from tests.support.leaks import SECRET_KEYS
+from tests.support.servers import EACH
 from tests.support.services import Services
 from tests.support.world import Shop, World
 
@@ -28,7 +29,7 @@ async def shop(world: World) -> Shop:
     return await world.publisher(10_000)
 
 
-@pytest_asyncio.fixture(params=["granian", "uvicorn", "hypercorn"])
+@pytest_asyncio.fixture(params=EACH)
 async def gateway(
     request: pytest.FixtureRequest, services: Services, database_url: str, shop: Shop
 ) -> AsyncIterator[RunningGateway]:

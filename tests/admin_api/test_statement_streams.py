@@ -14,6 +14,7 @@ import pytest_asyncio
 from admin_api.resources.statements import MOST_AT_ONCE
 from gateway.database.pool import Connection
 from tests.support.gateway import RunningGateway, start_gateway
+from tests.support.servers import EACH
 from tests.support.services import Services
 from tests.support.world import Agent, World
 
@@ -29,7 +30,7 @@ HELD = """
 """
 
 
-@pytest_asyncio.fixture(params=["granian", "uvicorn", "hypercorn"])
+@pytest_asyncio.fixture(params=EACH)
 async def gateway(
     request: pytest.FixtureRequest, services: Services, database_url: str
 ) -> AsyncIterator[RunningGateway]:

@@ -17,8 +17,9 @@ import pytest
 from gateway.cli.granian_loop import HeedfulLoop
 from tests.support.dev import Program, in_sessions, start_program, tollway
 from tests.support.leaks import SECRET_KEYS
+from tests.support.servers import EACH
 
-SERVERS = [(kind, workers) for kind in ("granian", "uvicorn", "hypercorn") for workers in (1, 2)]
+SERVERS = [pytest.param(*each.values, workers, marks=each.marks) for each in EACH for workers in (1, 2)]
 every_server = pytest.mark.parametrize(("kind", "workers"), SERVERS, ids=lambda value: str(value))
 
 
@@ -59,7 +60,7 @@ def test_a_call_longer_than_the_drain_does_not_hold_up_the_end(tmp_path: Path, k
     assert call.result()[0] >= 500 if cut is None else isinstance(cut, (OSError, http.client.HTTPException))
 
 
-@pytest.mark.parametrize("kind", ["granian", "uvicorn", "hypercorn"])
+@pytest.mark.parametrize("kind", EACH)
 def test_another_worker_takes_the_place_of_one_that_was_killed(tmp_path: Path, kind: str) -> None:
     with serve(tmp_path, kind, 2) as program:
         connection = http.client.HTTPConnection("127.0.0.1", program.port, timeout=60)
@@ -109,7 +110,7 @@ def test_an_application_that_cannot_start_is_a_failure(tmp_path: Path, kind: str
         broken.end(signal.SIGKILL)
 
 
-@pytest.mark.parametrize("kind", ["granian", "uvicorn", "hypercorn"])
+@pytest.mark.parametrize("kind", EACH)
 def test_a_taken_port_is_refused_with_one_line(tmp_path: Path, kind: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
@@ -121,7 +122,7 @@ def test_a_taken_port_is_refused_with_one_line(tmp_path: Path, kind: str) -> Non
     )
 
 
-@pytest.mark.parametrize("kind", ["granian", "uvicorn", "hypercorn"])
+@pytest.mark.parametrize("kind", EACH)
 def test_workers_share_a_fresh_metrics_directory_that_goes_at_the_end(tmp_path: Path, kind: str) -> None:
     with serve(tmp_path, kind, 2, TMPDIR=str(tmp_path)) as program:
         directory = program.get("/metrics-directory")[1].decode().splitlines()[0]

@@ -14,6 +14,7 @@ from gateway.database.pool import Connection
 from gateway.ledger import proof
 from tests.support.firehose import PIECE, Firehose, Watch, is_right, read_head, talking, until_still
 from tests.support.gateway import RunningGateway, start_gateway
+from tests.support.servers import EACH
 from tests.support.services import Services
 from tests.support.world import Agent, Shop, World
 
@@ -33,7 +34,7 @@ def firehose() -> Iterator[Firehose]:
         yield running
 
 
-@pytest_asyncio.fixture(scope="module", params=["granian", "uvicorn", "hypercorn"])
+@pytest_asyncio.fixture(scope="module", params=EACH)
 async def gateway(
     request: pytest.FixtureRequest, services: Services, database_url: str
 ) -> AsyncIterator[RunningGateway]:

@@ -1,4 +1,4 @@
-"""One database and three gateways, one per server, for the whole folder; every wire test runs against each of them."""
+"""One database and a gateway per server, for the whole folder; every wire test runs against each of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -17,11 +18,11 @@ from tests.hostile.shops import Market, Tills, open_market
 from tests.hostile.wire import ScriptedUpstream
 from tests.support.databases import copied_database
 from tests.support.gateway import RunningGateway, hear, start_gateway
+from tests.support.servers import DEFAULT, EACH, wanted
 from tests.support.services import Services
 from tests.support.upstream import RecordingUpstream
 from tests.support.world import World
 
-SERVERS = ["granian", "uvicorn", "hypercorn"]
 PATIENCE = {"SERVER_KEEP_ALIVE": "7", "PROXY_BODY_TIMEOUT": "3"}
 # Tests make publishers fail one after another; the breaker has tests of its own.
 PERSISTENCE = {"BREAKER_FAILURES": "0", "BREAKER_CALLS": "1000000"}
@@ -61,15 +62,19 @@ async def scripted() -> AsyncIterator[ScriptedUpstream]:
 
 
 @pytest_asyncio.fixture(scope="session")
-async def gateways(services: Services, database_url: str) -> AsyncIterator[dict[str, RunningGateway]]:
+async def gateways(
+    request: pytest.FixtureRequest, services: Services, database_url: str
+) -> AsyncIterator[dict[str, RunningGateway]]:
     """One gateway per server, on one database, logging all it can; afterwards its log is judged."""
-    starting = (start_gateway(services, database_url, SERVER=server, **SETTINGS) for server in SERVERS)
-    running = dict(zip(SERVERS, await asyncio.gather(*starting), strict=True))
+    folder = Path(__file__).parent
+    servers = wanted(item for item in request.session.items if folder in item.path.parents)
+    starting = (start_gateway(services, database_url, SERVER=server, **SETTINGS) for server in servers)
+    running = dict(zip(servers, await asyncio.gather(*starting), strict=True))
     yield running
     await asyncio.gather(*(gateway.stop() for gateway in running.values()))
 
 
-@pytest.fixture(params=SERVERS)
+@pytest.fixture(params=EACH)
 def server(request: pytest.FixtureRequest) -> str:
     """The name of the server under the gateway."""
     return request.param
@@ -84,7 +89,7 @@ def wired(server: str, gateways: dict[str, RunningGateway]) -> RunningGateway:
 @pytest.fixture(scope="session")
 def gateway(gateways: dict[str, RunningGateway]) -> RunningGateway:
     """The gateway on its default server, for what does not depend on the server."""
-    return gateways["granian"]
+    return gateways[DEFAULT]
 
 
 @pytest.fixture(scope="session")

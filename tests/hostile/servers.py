@@ -1,7 +1,8 @@
 """Where the servers differ on the wire, as data: the tests hold each to what stands here, and to nothing less.
 
-Everything else in this folder must hold on granian, uvicorn and hypercorn alike. docs/operations.md repeats this list.
-On all three ASGI leaves no way for: interim answers of an upstream (103), trailers, reason phrases, the case of field
+Everything else in this folder must hold on our own server (tollway), granian, uvicorn and hypercorn alike;
+docs/operations.md repeats this list. Our own has no entry of its own in FRAMING: it refuses all of them.
+On all four ASGI leaves no way for: interim answers of an upstream (103), trailers, reason phrases, the case of field
 names, and a bare "?" at the end of a target.
 """
 
@@ -62,13 +63,15 @@ FRAMING: dict[tuple[str, str], Difference] = {
 
 # The order of fields of different names (RFC 9110 section 5.3: without meaning) as it was sent; granian groups equal
 # names. The order of fields of one name is kept everywhere.
-ORDER_KEPT = {"uvicorn", "hypercorn"}
+ORDER_KEPT = {"tollway", "uvicorn", "hypercorn"}
 # A target that ends in a bare "?": none of the three tells the application, so the mark is lost.
 BARE_QUESTION_MARK_KEPT: set[str] = set()
 # hypercorn answers 100 (Continue) before the application has looked at the request; the others when its body is wanted.
 CONTINUES_UNASKED = {"hypercorn"}
 # A request that asks for an Upgrade other than websocket and has a body: uvicorn's parser would not read the body.
 REFUSES_BODY_BEHIND_UPGRADE = {"uvicorn"}
+# An Expect other than 100-continue is answered 417 (RFC 9110 section 10.1.1); the others ignore it.
+REFUSES_UNKNOWN_EXPECTATIONS = {"tollway"}
 # An answer that breaks off before its first body byte: granian has not sent our head by then and answers 500 itself;
 # the others send the head and cut the connection. Nothing is charged.
 CUT_HEADS_ARE_500 = {"granian"}

@@ -21,6 +21,7 @@ from tests.support.gateway import RunningGateway
 from tests.support.upstream import RecordingUpstream
 from tests.support.world import Agent
 
+NAMES_SERVERS = ("hypercorn",)
 Fields = list[tuple[str, str]]
 
 

@@ -10,6 +10,7 @@ import pytest
 from tests.hostile.servers import (
     CONTINUES_UNASKED,
     REFUSES_BODY_BEHIND_UPGRADE,
+    REFUSES_UNKNOWN_EXPECTATIONS,
 )
 from tests.hostile.shops import PRICE, Market, Tills
 from tests.hostile.talk import OK, seen_by
@@ -68,8 +69,13 @@ async def test_a_refused_call_is_not_told_to_send_its_body(
 
 
 async def test_an_unknown_expectation_is_no_reason_to_hang(
-    wired: RunningGateway, market: Market, upstream: RecordingUpstream
+    wired: RunningGateway, server: str, market: Market, upstream: RecordingUpstream
 ) -> None:
+    if server in REFUSES_UNKNOWN_EXPECTATIONS:
+        upstream.forget()
+        answer = await ask(wired.port, market.ask("POST", "/x", "Expect: a-miracle", body=b"ok"))
+        assert (answer.status, upstream.calls) == (417, 0)
+        return
     seen = await seen_by(upstream, wired, market.ask("POST", "/x", "Expect: a-miracle", body=b"ok"))
     assert (seen.body, seen.all("expect")) == (b"ok", [])
 

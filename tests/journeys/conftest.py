@@ -8,12 +8,11 @@ import pytest
 import pytest_asyncio
 
 from tests.support.gateway import RunningGateway, start_gateway
+from tests.support.servers import EACH
 from tests.support.services import Services
 
-SERVERS = ["granian", "uvicorn", "hypercorn"]
 
-
-@pytest_asyncio.fixture(scope="module", params=SERVERS)
+@pytest_asyncio.fixture(scope="module", params=EACH)
 async def gateway(
     request: pytest.FixtureRequest, services: Services, database_url: str
 ) -> AsyncIterator[RunningGateway]:

@@ -23,6 +23,7 @@ from tests.journeys.scenes import CLIENT_SECONDS, KILLED, SCENES, SHOPS, Seen, S
 from tests.journeys.tool_scenes import PLAYS
 from tests.support.gateway import RunningGateway, start_gateway
 from tests.support.mcp_server import ScriptedMcpServer
+from tests.support.servers import EACH, SERVERS
 from tests.support.services import Services
 from tests.support.sockets import SocketUpstream
 from tests.support.world import Shop, World
@@ -109,8 +110,7 @@ async def shops(
                 document[field] = places.get(document[field], document[field])
         return await world.publisher(**document)
 
-    servers = ("granian", "uvicorn", "hypercorn")
-    return {server: {name: await made(told) for name, told in SHOPS.items()} for server in servers}
+    return {server: {name: await made(told) for name, told in SHOPS.items()} for server in SERVERS}
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def world(connection: Connection, upstream: ScriptedUpstream) -> World:
     return World(connection, upstream.url)
 
 
-@pytest_asyncio.fixture(scope="module", params=["granian", "uvicorn", "hypercorn"])
+@pytest_asyncio.fixture(scope="module", params=EACH)
 async def gateway(
     request: pytest.FixtureRequest, services: Services, database_url: str, shops: object
 ) -> AsyncIterator[RunningGateway]:

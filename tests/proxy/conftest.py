@@ -1,4 +1,4 @@
-"""One database and three gateways, one per server, for the tests of connections that last."""
+"""One database and a gateway per server, for the tests of connections that last."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import pytest
 import pytest_asyncio
 
 from tests.support.gateway import RunningGateway, start_gateway
+from tests.support.servers import EACH, wanted
 from tests.support.services import Services
-
-SERVERS = ["granian", "uvicorn", "hypercorn"]
 
 
 @pytest.fixture(scope="module")
@@ -22,16 +21,17 @@ def settings() -> dict[str, str]:
 
 @pytest_asyncio.fixture(scope="module")
 async def gateways(
-    services: Services, database_url: str, settings: dict[str, str]
+    request: pytest.FixtureRequest, services: Services, database_url: str, settings: dict[str, str]
 ) -> AsyncIterator[dict[str, RunningGateway]]:
     """A gateway per server, on this module's database."""
-    starting = (start_gateway(services, database_url, SERVER=server, **settings) for server in SERVERS)
-    running = dict(zip(SERVERS, await asyncio.gather(*starting), strict=True))
+    servers = wanted(item for item in request.session.items if item.getparent(pytest.Module) is request.node)
+    starting = (start_gateway(services, database_url, SERVER=server, **settings) for server in servers)
+    running = dict(zip(servers, await asyncio.gather(*starting), strict=True))
     yield running
     await asyncio.gather(*(gateway.stop() for gateway in running.values()))
 
 
-@pytest.fixture(params=SERVERS)
+@pytest.fixture(params=EACH)
 def server(request: pytest.FixtureRequest) -> str:
     """The name of the server under the gateway."""
     return request.param

@@ -17,6 +17,7 @@ from tests.support.world import Agent, Shop, World
 
 pytestmark = pytest.mark.usefixtures("sound_books")
 
+NAMES_SERVERS = ("hypercorn",)
 PRICE = 10_000
 FUNDS = 10_000_000
 

@@ -15,6 +15,7 @@ import pytest_asyncio
 from websockets.frames import Frame, Opcode
 
 from tests.support.gateway import RunningGateway, start_gateway
+from tests.support.servers import EACH
 from tests.support.services import Services
 from tests.support.sockets import SocketUpstream
 from tests.support.world import Agent, Shop, World
@@ -218,7 +219,7 @@ async def test_pings_of_a_caller_that_reads_no_pongs_stop(wired: RunningGateway,
     assert sent < 24 * MIB
 
 
-@pytest.mark.parametrize("server", ["granian", "uvicorn", "hypercorn"])
+@pytest.mark.parametrize("server", EACH)
 async def test_few_whole_messages_wait_for_an_upstream_that_reads_none(
     services: Services, database_url: str, world: World, shop: Shop, server: str
 ) -> None:

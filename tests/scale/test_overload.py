@@ -12,13 +12,13 @@ import pytest
 from gateway.database.pool import Connection
 from gateway.proxy.line import FEW, INTERVAL
 from tests.support.gateway import RunningGateway, start_gateway
+from tests.support.servers import EACH
 from tests.support.services import Services
 from tests.support.upstream import RecordingUpstream
 from tests.support.world import Shop, World
 
 pytestmark = pytest.mark.usefixtures("sound_books")
 PRICE = 10_000
-SERVERS = ["granian", "uvicorn", "hypercorn"]
 
 
 def turned_away(answer: httpx.Response) -> bool:
@@ -44,7 +44,7 @@ async def counted(gateway: RunningGateway, reason: str) -> float:
     return float(lines[0].rsplit(" ", 1)[1]) if lines else 0
 
 
-@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("server", EACH)
 async def test_above_its_number_of_calls_a_worker_turns_away_and_takes_no_money(
     services: Services, database_url: str, world: World, upstream: RecordingUpstream, server: str
 ) -> None:

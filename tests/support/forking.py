@@ -122,7 +122,7 @@ def start(environment: dict[str, str], log: Path) -> Forked:
 
 IMPORTED = (
     "admin_api.app", "gateway.app", "gateway.cli.hypercorn_http2", "gateway.cli.hypercorn_protocol", "gateway.cli.serve",
-    "gateway.cli.uvicorn_http", "granian.server", "hypercorn.run", "uvicorn",
+    "gateway.cli.uvicorn_http", "gateway.server.worker", "granian.server", "hypercorn.run", "uvicorn",
 )  # fmt: skip
 
 

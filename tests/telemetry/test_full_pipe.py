@@ -17,6 +17,7 @@ import pytest
 
 from gateway.telemetry.background import LOST, BackgroundHandler
 from tests.support.gateway import ROOT, RunningGateway, free_port
+from tests.support.servers import EACH
 from tests.support.world import World
 
 PRICE, FUNDS, CALLS = 10_000, 10_000_000, 60
@@ -56,7 +57,7 @@ async def logging_into_a_pipe(
             process.wait()
 
 
-@pytest.mark.parametrize("server", ["granian", "uvicorn", "hypercorn"])
+@pytest.mark.parametrize("server", EACH)
 @pytest.mark.parametrize("trouble", ["full", "closed"])
 async def test_calls_go_on(gateway: RunningGateway, world: World, server: str, trouble: str) -> None:
     agent, shop = await world.agent(FUNDS), await world.publisher(PRICE)

@@ -18,6 +18,7 @@ from tests.payments.onchain.buyer import PRICE, Buyer, Document, decoded, settle
 from tests.payments.onchain.conftest import Buying, chained
 from tests.support.chain import Chain, executed
 from tests.support.gateway import RunningGateway, start_gateway
+from tests.support.servers import EACH
 from tests.support.services import Services
 from tests.support.sockets import SocketUpstream
 from tests.support.world import SEPOLIA_USDC, Shop, World
@@ -53,7 +54,7 @@ async def asked(buyer: Buyer, shop: Shop, path: str = "/echo") -> Document:
     return decoded(answer.headers["payment-required"])
 
 
-@pytest.mark.parametrize("server", ["granian", "uvicorn", "hypercorn"])
+@pytest.mark.parametrize("server", EACH)
 async def test_a_connection_is_asked_for_and_paid_on_every_server(
     server: str, services: Services, database_url: str, chain: Chain, buying: Buying, shop: Shop, world: World,
     sockets: SocketUpstream, connection: Connection,
