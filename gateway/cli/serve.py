@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 @click.command()
 def serve() -> int:
-    """Run the gateway on TOLLWAY_SERVER (granian, uvicorn or hypercorn) with TOLLWAY_WORKERS processes.
+    """Run the gateway on TOLLWAY_SERVER (granian, tollway, uvicorn or hypercorn) with TOLLWAY_WORKERS processes.
 
     Says first what it serves: its version, address and rails. SIGTERM lets calls in flight finish within
     TOLLWAY_SERVER_DRAIN seconds.

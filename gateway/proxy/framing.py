@@ -1,6 +1,6 @@
 """One reading of a request's head: what two readers could see differently is refused and the connection closed.
 
-The servers below us (granian, uvicorn, hypercorn) let different things through; here all become equally strict. Guards
+The servers below us let different things through (our own nothing of it); here all become equally strict. Guards
 the paid path and the admin API. What does not live here: sizes (intake.py) and paths (catalog/endpoints.py).
 """
 

@@ -53,10 +53,10 @@ DOORS: dict[str, tuple[str, ...]] = {
     "stripe": ("gateway/payments/stripe",),
     "starlette": ("admin_api",),
     "uvicorn": ("gateway/cli",),
-    "uvloop": ("gateway/devservices", "gateway/cli"),
+    "uvloop": ("gateway/devservices", "gateway/cli", "gateway/server"),
     # Publishers' OpenAPI documents; its parser only, none of its loaders.
     "yaml": ("gateway/catalog/openapi",),
-    "wsproto": ("gateway/upstreams", "gateway/cli"),
+    "wsproto": ("gateway/upstreams", "gateway/cli", "gateway/server"),
     # Languages that everybody speaks.
     "orjson": ("gateway", "admin_api"),
     "pydantic": ("gateway", "admin_api"),
@@ -68,6 +68,8 @@ DOORS: dict[str, tuple[str, ...]] = {
         "gateway/devservices",
         "gateway/proxy/cut.py",
         "gateway/proxy/unfinished.py",
+        # Listens, and resets connections of callers.
+        "gateway/server",
     ),
     "subprocess": ("gateway/devservices",),
     "http.client": ("gateway/devservices",),
