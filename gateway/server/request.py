@@ -21,6 +21,7 @@ FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 NO_CONTENT, NOT_MODIFIED = 204, 304
 JOINED = 65_536  # what is smaller goes out in one piece with what stands before it
 UNKNOWN = -1
+_joined = b": ".join
 
 
 class Request:
@@ -90,13 +91,14 @@ class Request:
         if self.responded:
             raise ValueError("the request has been answered before")
         lines, length, closes = [_status_line(status)], None, False
-        for name, value in fields:
+        for field in fields:
+            name = field[0]
             if name not in FRAMING:
-                lines.append(b"%b: %b\r\n" % (name, value))
+                lines.append(_joined(field))
             elif name == b"content-length":
-                length = int(value)
+                length = int(field[1])
             elif name == b"connection":
-                closes = closes or b"close" in value.lower()
+                closes = closes or b"close" in field[1].lower()
         if length is None and end and self.head.method != b"HEAD":
             length = len(body)
         self._bare = status in (NO_CONTENT, NOT_MODIFIED) or self.head.method == b"HEAD"
@@ -105,13 +107,10 @@ class Request:
         if closes or waited_in_vain or self.connection.service.draining:
             self._keep_alive = False
         if not self._keep_alive:
-            lines.append(b"connection: close\r\n")
+            lines.append(b"connection: close")
         elif not self.head.http_1_1:
-            lines.append(b"connection: keep-alive\r\n")
-        lines.append(b"\r\n")
-        head = b"".join(lines)
-        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
-            raise ValueError("a field of the answer has a line end or NUL in it")
+            lines.append(b"connection: keep-alive")
+        head = head_of(lines)
         self.responded = True
         self._write(head, body, end=end)
 
@@ -140,13 +139,13 @@ class Request:
     def _frame(self, lines: list[bytes], length: int | None) -> None:
         """Say how long the body is, and remember it."""
         if length is not None:
-            lines.append(b"content-length: %d\r\n" % length)
+            lines.append(b"content-length: %d" % length)
             self._left = length
         elif self._bare:
             pass
         elif self.head.http_1_1:
             self._chunked = True
-            lines.append(b"transfer-encoding: chunked\r\n")
+            lines.append(b"transfer-encoding: chunked")
         else:
             self._keep_alive = False  # the body ends with the connection
 
@@ -186,6 +185,16 @@ class Request:
             self.connection.write_all([piece for piece in pieces if piece])
 
 
+def head_of(lines: list[bytes]) -> bytes:
+    """Return the head of an answer from its lines. Raises ValueError when there would be more or other lines in it."""
+    lines += (b"", b"")
+    head = b"\r\n".join(lines)
+    ends = len(lines) - 1
+    if head.count(b"\n") != ends or head.count(b"\r") != ends or b"\0" in head:
+        raise ValueError("a field of the answer has a line end or NUL in it")
+    return head
+
+
 @lru_cache(1_000)
 def _status_line(status: int) -> bytes:
     if not 200 <= status <= 999:
@@ -194,4 +203,4 @@ def _status_line(status: int) -> bytes:
         phrase = HTTPStatus(status).phrase
     except ValueError:
         phrase = ""
-    return f"HTTP/1.1 {status} {phrase}\r\n".encode()
+    return f"HTTP/1.1 {status} {phrase}".encode()

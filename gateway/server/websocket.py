@@ -23,7 +23,7 @@ from gateway.errors import InternalError, InvalidRequest, Problem, UpgradeRequir
 from gateway.server.asgi import Asgi, ClientDisconnected, Message, Scope, http_scope, room
 from gateway.server.head import Fields
 from gateway.server.problems import problem_parts
-from gateway.server.request import Request
+from gateway.server.request import Request, head_of
 from gateway.server.seam import Handler
 from gateway.upstreams.pieces import Pieces
 
@@ -178,9 +178,7 @@ class SocketCall:
         if message.get("subprotocol"):
             lines.append(b"sec-websocket-protocol: " + message["subprotocol"].encode("latin-1"))
         lines += [b"%b: %b" % (name, value) for name, value in message.get("headers", ()) if name not in OWN]
-        head = b"\r\n".join([*lines, b"", b""])
-        if head.count(b"\n") != len(lines) + 1 or head.count(b"\r") != len(lines) + 1 or b"\0" in head:
-            raise ValueError("a field of the answer has a line end or NUL in it")
+        head = head_of(lines)
         self._accepted = True
         self._ping_at = self._clock() + self._settings.ping_interval
         self._connection.write(head)

@@ -40,7 +40,7 @@ FAILED = 3
 
 def bind(host: str, port: int) -> socket.socket:
     """Return a socket that is bound and does not listen yet. Raises OSError."""
-    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
@@ -117,7 +117,8 @@ class Worker:
                     await asyncio.sleep(LAST_READ_SECONDS)
         for task in asgi.tasks:
             task.cancel()
-        await asyncio.gather(*asgi.tasks, return_exceptions=True)
+        if asgi.tasks:
+            await asyncio.wait(asgi.tasks, timeout=CUT_SECONDS)
         service.abort()
         await asyncio.sleep(0)
 
