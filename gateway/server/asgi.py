@@ -23,11 +23,7 @@ log = logging.getLogger(__name__)
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Application = Callable[[Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
-ASGI = {"version": "3.0", "spec_version": "2.4"}
-
-
-class ClientDisconnected(OSError):
-    """The client is gone: nothing can be sent."""
+ASGI = {"version": "3.0", "spec_version": "2.3"}  # from 2.4 on, sending to a client that is gone must fail
 
 
 class Asgi:
@@ -102,10 +98,10 @@ class HttpCall:
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
-        """Send a part of the answer (ASGI). Raises ClientDisconnected when nobody is there to take it."""
+        """Send a part of the answer (ASGI); nothing, when nobody is there to take it: `receive` says that."""
         request, kind = self._request, message["type"]
         if request.lost:
-            raise ClientDisconnected("the client is gone")
+            return
         if kind == "http.response.start":
             if self._start is not None or request.responded:
                 raise RuntimeError("the answer has begun before")

@@ -195,6 +195,8 @@ class Connection(asyncio.Protocol):
             self._end(linger=not request.body_ended or bool(self._ahead))
         elif self._ahead:
             self._advance()
+        else:
+            self.mind_reading()
 
     def cut(self, request: Request, *, framed: bool) -> None:
         """End in the middle of an answer. One whose end only the end of the connection would tell is reset."""

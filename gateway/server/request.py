@@ -99,9 +99,9 @@ class Request:
                 length = int(field[1])
             elif name == b"connection":
                 closes = closes or b"close" in field[1].lower()
-        if length is None and end and self.head.method != b"HEAD":
-            length = len(body)
         self._bare = status in (NO_CONTENT, NOT_MODIFIED) or self.head.method == b"HEAD"
+        if length is None and end and not self._bare:
+            length = len(body)
         self._frame(lines, None if status == NO_CONTENT else length)
         waited_in_vain = self.head.expects and not (self._continued or self.held or self.body_ended)
         if closes or waited_in_vain or self.connection.service.draining:

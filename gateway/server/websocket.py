@@ -20,7 +20,7 @@ from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import LocalProtocolError, generate_accept_token
 
 from gateway.errors import InternalError, InvalidRequest, Problem, UpgradeRequired
-from gateway.server.asgi import Asgi, ClientDisconnected, Message, Scope, http_scope, room
+from gateway.server.asgi import Asgi, Message, Scope, http_scope, room
 from gateway.server.head import Fields
 from gateway.server.problems import problem_parts
 from gateway.server.request import Request, head_of
@@ -35,6 +35,10 @@ OWN = frozenset({b"connection", b"upgrade", b"transfer-encoding", b"content-leng
 ABNORMAL, NO_CODE = 1006, 1005
 CLOSE_SECONDS = 5.0  # how long a client may take to answer a Close frame
 KEY_BYTES = 16
+
+
+class ClientDisconnected(OSError):
+    """The client is gone: nothing can be sent."""
 
 
 @dataclass(frozen=True, slots=True)
