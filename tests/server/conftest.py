@@ -19,6 +19,7 @@ from tests.hostile.wire import Wire
 
 HEAD, TARGET = 20_000, 4_000
 MAX_MESSAGE = 100_000
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 Handle = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 
 

@@ -1,4 +1,4 @@
-"""The tests of connections and WebSockets once more on uvloop, on which the server runs outside of tests."""
+"""The tests of answers, connections and WebSockets once more on uvloop, on which the server runs outside of tests."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import uvloop
 
-from tests.server import test_connections, test_websockets
+from tests.server import test_answers, test_connections, test_websockets
 from tests.server.conftest import on_stage
 
 
 def scenarios() -> Iterator[Any]:
     """Yield every test of a stage, with its parameters bound."""
-    for module in (test_connections, test_websockets):
+    for module in (test_answers, test_connections, test_websockets):
         for name, function in vars(module).items():
             if name.startswith("test_") and inspect.iscoroutinefunction(function) and "caplog" not in names(function):
                 for number, arguments in enumerate(bindings(function)):

@@ -13,7 +13,6 @@ from gateway.server.websocket import CLOSE_SECONDS
 from tests.hostile.wire import Wire
 from tests.server.conftest import MAX_MESSAGE, Stage
 
-GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
 ASKS = ("Connection: keep-alive, Upgrade", "Upgrade: WebSocket", "Sec-WebSocket-Version: 13", KEY)
 
