@@ -60,6 +60,7 @@ class _SuspendedWallet:
 
 
 OF_ACCOUNT = Statement("SELECT identity.suspension_of(NULL, $1, $2)", Suspension.read, scalar=True)
+OF_WALLET = Statement("SELECT identity.suspension_of_wallet($1)", Suspension.read, scalar=True)
 OF_PUBLISHER = Statement(
     "SELECT identity.suspension_of_publisher(id, organization_id) FROM catalog.publisher WHERE id = $1",
     Suspension.read,

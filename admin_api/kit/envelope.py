@@ -46,6 +46,14 @@ class OffsetPaginationMeta(PaginationMeta):
     """The same, where the contract always sends it."""
 
 
+class SuspensionTold(Answer):
+    """What the owner of something is told of its suspension; null where it is not suspended."""
+
+    kind: str
+    reason: str
+    since: Moment
+
+
 def page(items: Sequence[Any], *, total: int, limit: int, offset: int) -> dict[str, Any]:
     """Return the pagination member of a page."""
     return {

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Query, Request
 
 from admin_api.kit.access import Public, ServicesDep, guess
 from admin_api.kit.body import StrictRoute
-from admin_api.kit.envelope import Offset
+from admin_api.kit.envelope import Offset, SuspensionTold
 from admin_api.kit.needs import AccountManager, WalletReader
 from admin_api.kit.once import Once
 from admin_api.kit.problems import refusals
@@ -30,6 +30,7 @@ from gateway.identity.accounts import load
 from gateway.identity.principals import Principal
 from gateway.ledger.wallets import BALANCES, FROZEN, GRANTED_TOTAL, HISTORY, HISTORY_COUNT, OWED, SourceBalance, Wallet
 from gateway.services import Services
+from gateway.suspensions import OF_WALLET
 from pricing.money import format_usd
 
 router = APIRouter(tags=["agent-wallet"], route_class=StrictRoute)
@@ -47,6 +48,7 @@ async def get_wallet_balance(caller: WalletReader, services: ServicesDep) -> mod
         account = await load(connection, caller.account_id)
         balances = await _general(connection, wallet)
         frozen, owed = await FROZEN.one(connection, wallet.id), await OWED.one(connection, wallet.id)
+        suspended = await OF_WALLET.first(connection, caller.account_id)
         purchases = await GRANTED_TOTAL.one(connection, wallet.id, ["fiat_purchase"])
     funded = sum(item.balance for item in balances if item.purpose == "funded")
     promotional = sum(item.balance for item in balances if item.purpose == "promotional")
@@ -68,6 +70,7 @@ async def get_wallet_balance(caller: WalletReader, services: ServicesDep) -> mod
             total_purchases_usd=_usd(purchases, asset),
             has_recovery=account.has_recovery,
             recovery_warning=None if account.has_recovery else NO_RECOVERY,
+            suspension=None if suspended is None else SuspensionTold.model_validate(suspended),
         )
     )
 

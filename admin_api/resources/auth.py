@@ -17,11 +17,12 @@ from pydantic import Field, StrictInt, StrictStr
 
 from admin_api.kit.access import ServicesDep
 from admin_api.kit.body import StrictRoute
-from admin_api.kit.envelope import Answer, Moment, PaginationMeta
+from admin_api.kit.envelope import Answer, Moment, PaginationMeta, SuspensionTold
 from admin_api.kit.needs import Known, needs
 from admin_api.kit.problems import refusals
 from admin_api.resources.key_budgets import BudgetChange, KeyBudgetInfo, changed, shown
 from gateway.billing.spending import spent_of
+from gateway.catalog.fields import EXTENSION as ADDED
 from gateway.catalog.refusals import refused
 from gateway.database.pool import Connection
 from gateway.identity import allowed_addresses, names
@@ -119,6 +120,7 @@ class ApiKeyInfo(Answer):
     scopes: list[str] | None
     budget: KeyBudgetInfo | None
     ip_allow_list: list[str] | None
+    suspension: Annotated[SuspensionTold | None, ADDED]
 
 
 class ApiKeyInfoResponse(Answer):
@@ -382,4 +384,5 @@ def _info(key: ApiKey, budget: KeyBudgetInfo | None) -> ApiKeyInfo:
         scopes=key.scopes,
         budget=budget,
         ip_allow_list=_listed(key),
+        suspension=None if key.suspension is None else SuspensionTold.model_validate(key.suspension),
     )

@@ -13,9 +13,10 @@ from pydantic import Field, StrictStr
 
 from admin_api.kit.access import ServicesDep
 from admin_api.kit.body import StrictRoute
-from admin_api.kit.envelope import Answer, Moment, PaginationMeta
+from admin_api.kit.envelope import Answer, Moment, PaginationMeta, SuspensionTold
 from admin_api.kit.needs import AccountManager, Known, needs
 from admin_api.kit.problems import refusals
+from gateway.catalog.fields import EXTENSION as ADDED
 from gateway.catalog.refusals import refused
 from gateway.identity import names, organizations
 from gateway.identity.permissions import Member, Permission
@@ -37,6 +38,7 @@ class Organization(Answer):
     created_at: Moment
     updated_at: Moment
     deleted_at: Moment | None
+    suspension: Annotated[SuspensionTold | None, ADDED]
 
 
 class OrganizationResponse(Answer):

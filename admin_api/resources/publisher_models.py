@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field, StrictStr
 
-from admin_api.kit.envelope import Answer, Moment, OffsetPaginationMeta, PaginationMeta
+from admin_api.kit.envelope import Answer, Moment, OffsetPaginationMeta, PaginationMeta, SuspensionTold
 from gateway.catalog.fields import EXTENSION
 from gateway.catalog.records import Publisher
 from gateway.catalog.requests import EndpointDefinition, UsageExample
@@ -148,14 +148,6 @@ class PriceTier(Answer):
 
     up_to: int | None = None
     price: str
-
-
-class SuspensionTold(Answer):
-    """What the owner is told of a suspension."""
-
-    kind: str
-    reason: str
-    since: Moment
 
 
 class PublisherResponse(Answer):

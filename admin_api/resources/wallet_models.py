@@ -8,10 +8,10 @@ from uuid import UUID
 
 from pydantic import Field, StrictInt, StrictStr
 
-from admin_api.kit.envelope import Answer, Moment
+from admin_api.kit.envelope import Answer, Moment, SuspensionTold
 from admin_api.resources.agent import AgentInfo, SetupInstructions, SkillFiles
 from gateway.catalog.assets import Asset
-from gateway.catalog.fields import Email
+from gateway.catalog.fields import EXTENSION, Email
 from gateway.ledger.wallets import SourceBalance, WalletLine
 from gateway.request_body import RequestBody
 from pricing.money import format_usd
@@ -69,6 +69,7 @@ class WalletBalanceResponse(Answer):
     total_purchases_usd: str
     has_recovery: bool
     recovery_warning: str | None
+    suspension: Annotated[SuspensionTold | None, EXTENSION]
 
 
 class WalletBalanceDataResponse(Answer):

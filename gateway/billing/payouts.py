@@ -116,7 +116,8 @@ LOCK_SELLER = Statement(
 _PAYOUT = """
     SELECT p.id, p.organization_id, p.publisher_id, p.asset_id, p.network, p.destination, p.amount, p.description,
            p.state, CASE WHEN p.state = 'queued' AND NOT chain.may_pay_out(p.publisher_id, p.destination)
-                         THEN 'The publisher or the address is suspended: it is sent when an operator has lifted that.'
+                         THEN format('Suspended by the gateway''s operator: %s It is sent once that is lifted.',
+                                     chain.payout_suspended(p.publisher_id, p.destination))
                          ELSE p.reason END AS reason,
            p.needs_approval, p.requested_by, p.requested_at, p.approved_by, p.ended_at,
            coalesce(p.transaction, s.mined_transaction) AS transaction

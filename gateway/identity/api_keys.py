@@ -65,6 +65,8 @@ class ApiKey:
     scopes: list[str] | None
     budget: KeyBudget | None
     addresses: list[Network] | None
+    suspension: dict[str, str] | None
+    """What its owner is told while an operator has suspended this key."""
 
     @property
     def prefix(self) -> str:
@@ -97,7 +99,7 @@ def _row(*, budget: list[str | None] | None, **columns: Any) -> ApiKey:
 LIST_KEYS = Statement(
     """
     SELECT id, key_id, name, organization_id, account_id, created_at, expires_at, revoked_at, last_used_at,
-           scopes, budget, addresses
+           scopes, budget, addresses, identity.suspension_of(id, NULL, NULL) AS suspension
       FROM identity.api_key WHERE organization_id = $1 ORDER BY created_at DESC, id DESC
     """,
     _row,
@@ -105,7 +107,7 @@ LIST_KEYS = Statement(
 FIND_KEY_ROW = Statement(
     """
     SELECT id, key_id, name, organization_id, account_id, created_at, expires_at, revoked_at, last_used_at,
-           scopes, budget, addresses
+           scopes, budget, addresses, identity.suspension_of(id, NULL, NULL) AS suspension
       FROM identity.api_key WHERE organization_id = $1 AND id = $2
     """,
     _row,

@@ -35,13 +35,15 @@ class Organization:
     created_at: datetime
     updated_at: datetime
     deleted_at: datetime | None
+    suspension: dict[str, str] | None
+    """What its members are told while an operator has suspended it."""
 
 
 # The first organization is the default: the personal one, else the one joined first.
 LIST_ORGANIZATIONS = Statement(
     """
     SELECT o.id, o.name, o.slug, o.is_personal, o.created_by, o.stripe_customer_id, o.created_at, o.updated_at,
-           o.deleted_at
+           o.deleted_at, identity.suspension_of(NULL, NULL, o.id) AS suspension
       FROM identity.membership m JOIN identity.organization o ON o.id = m.organization_id
      WHERE m.account_id = $1 AND o.deleted_at IS NULL
      ORDER BY o.is_personal DESC, m.created_at, o.id
@@ -62,7 +64,8 @@ async def default_of(connection: Connection, account_id: UUID) -> Organization |
 
 FIND_ORGANIZATION = Statement(
     """
-    SELECT id, name, slug, is_personal, created_by, stripe_customer_id, created_at, updated_at, deleted_at
+    SELECT id, name, slug, is_personal, created_by, stripe_customer_id, created_at, updated_at, deleted_at,
+           identity.suspension_of(NULL, NULL, id) AS suspension
       FROM identity.organization WHERE id = $1
     """,
     Organization,

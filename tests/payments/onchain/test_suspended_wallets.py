@@ -81,7 +81,7 @@ async def test_payouts_of_a_suspended_publisher_wait(
         return shown.json()["data"][0]["available_atomic"] == PRICE - PRICE // 10
 
     await until(earned)
-    await desk.suspend("publisher", shop.slug)
+    await desk.suspend("publisher", shop.slug, "sells what is not its own")
     body = {"asset_id": str(SEPOLIA_USDC)}
     made = await gateway.client.post(f"{path}/payouts", json=body, headers=owner.headers)
     assert made.status_code == 201, made.text
@@ -90,7 +90,7 @@ async def test_payouts_of_a_suspended_publisher_wait(
         await asyncio.sleep(0.2)  # several rounds of the relayer: it would have been sent by now
     waiting = (await gateway.client.get(f"{path}/payouts", headers=owner.headers)).json()["data"][0]
     assert (waiting["status"], await chain.usdc_of(wallet)) == ("queued", 0)
-    assert "suspended" in str(waiting)
+    assert "operator: sells what is not its own. It is sent once" in str(waiting)
     await desk.restore("publisher", shop.slug)
 
     async def completed() -> bool:
