@@ -1,6 +1,7 @@
 """Four eyes: requests to move money above a bound wait for another operator, and expire.
 
-Here they are asked for, found and decided about; what an approval does is approving.py's.
+What one operator has moved alone lately counts against the bound, grants, refunds and corrections together, so that it
+is not passed in parts. Here requests are made, found and decided about; what an approval does is approving.py's.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ State = Literal["pending", "approved", "declined", "expired"]
 
 @dataclass(frozen=True, slots=True)
 class FourEyes:
-    """Above which amount (atomic units; 0: never) another operator has to approve, and within what time."""
+    """Above which amount (atomic units; 0: never) another operator has to approve, and within what time.
+
+    The same time is for how long what an operator has moved alone counts.
+    """
 
     above: int
     within: timedelta
@@ -32,10 +36,6 @@ class FourEyes:
     def of(cls, money: MoneySettings) -> FourEyes:
         """Return the operators' rule of a gateway."""
         return cls(money.four_eyes_above, timedelta(seconds=money.four_eyes_within))
-
-    def needed(self, amount: int) -> bool:
-        """Return whether an amount needs a second operator."""
-        return 0 < self.above < amount
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,21 @@ _APPROVAL = """
            a.decided_by, a.decided_at, a.note
       FROM ledger.approval a
 """
+# Until the transaction ends, so that of two at once the second counts the first.
+ONE_AT_A_TIME = Command("SELECT pg_advisory_xact_lock(hashtextextended('four eyes: ' || lower($1), 0))")
+MOVE_ALONE = Statement(
+    """
+    INSERT INTO ledger.moved_alone (id, operator, kind, subject, amount)
+    SELECT $1, lower($2), $3, $4, $5::text::numeric
+     WHERE $6::text::numeric = 0
+        OR $5::text::numeric + (SELECT coalesce(sum(m.amount), 0) FROM ledger.moved_alone m
+                                 WHERE m.operator = lower($2) AND m.moved_at > now() - $7::interval)
+           <= $6::text::numeric
+    RETURNING true
+    """,
+    bool,
+    scalar=True,
+)
 EXPIRE = Command(
     """
     UPDATE ledger.approval SET state = 'expired'
@@ -110,6 +125,20 @@ LIST_APPROVALS = Statement(
     Approval,
 )
 DECIDE = Command("UPDATE ledger.approval SET state = $2, decided_by = $3, decided_at = now(), note = $4 WHERE id = $1")
+
+
+async def alone_or_asked(
+    connection: Connection, wanted: Wanted, *, operator: str, rule: FourEyes
+) -> Approval | None:  # fmt: skip
+    """Count what an operator moves alone; above the bound store the request for another one, and return that.
+
+    The caller moves the money afterwards, in the same transaction. What repeats an earlier move is not brought here.
+    """
+    await ONE_AT_A_TIME.run(connection, operator)
+    alone = await MOVE_ALONE.first(
+        connection, uuid7(), operator, wanted.kind, wanted.subject, str(wanted.amount), str(rule.above), rule.within
+    )
+    return None if alone else await ask(connection, wanted, operator=operator, rule=rule)
 
 
 async def ask(connection: Connection, wanted: Wanted, *, operator: str, rule: FourEyes) -> Approval:

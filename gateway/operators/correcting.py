@@ -13,7 +13,6 @@ import orjson
 
 from gateway.catalog.assets import Asset
 from gateway.database.pool import Connection, Database
-from gateway.database.statement import Command, Statement
 from gateway.errors import Conflict, InvalidRequest
 from gateway.identity.organizations import default_of
 from gateway.ledger.corrections import (
@@ -26,7 +25,7 @@ from gateway.ledger.corrections import (
     correct,
 )
 from gateway.ledger.wallets import Wallet
-from gateway.operators.approvals import Approval, FourEyes, Wanted, ask
+from gateway.operators.approvals import Approval, FourEyes, Wanted, alone_or_asked
 from gateway.operators.trail import write_down
 from gateway.operators.wallets import find_wallet
 
@@ -56,32 +55,16 @@ class Corrected:
     repeated: bool
 
 
-ONE_AT_A_TIME = Command("SELECT pg_advisory_xact_lock(hashtextextended('four eyes: ' || $1, 0))")
-ALONE_LATELY = Statement(
-    """
-    SELECT coalesce(sum(amount), 0) FROM ledger.correction
-     WHERE corrected_by = $1 AND approved_by IS NULL AND created_at > now() - interval '24 hours'
-    """,
-    int,
-    scalar=True,
-)
-
-
 async def correct_balance(
     database: Database, asset: Asset, request: CorrectionRequest, *, operator: str, rule: FourEyes
 ) -> Corrected | Approval:
-    """Correct a balance, or store the request for another operator. Raises NotFound, Conflict.
-
-    What one operator has corrected alone in the last 24 hours counts against the bound, so that no bound is passed in
-    parts.
-    """
+    """Correct a balance, or store the request for another operator. Raises NotFound, Conflict."""
     async with database.transaction() as connection:
         wallet = await find_wallet(connection, request.wallet, asset)
-        if rule.above:
-            await ONE_AT_A_TIME.run(connection, operator)
-            done = await FIND_BY_REFERENCE.first(connection, wallet.id, request.reference)
-            if done is None and rule.needed(request.amount + await ALONE_LATELY.one(connection, operator)):
-                return await ask(connection, _wanted(wallet, request), operator=operator, rule=rule)
+        if await FIND_BY_REFERENCE.first(connection, wallet.id, request.reference) is None:
+            waits = await alone_or_asked(connection, _wanted(wallet, request), operator=operator, rule=rule)
+            if waits is not None:
+                return waits
         return await book(connection, wallet, request, operator=operator)
 
 

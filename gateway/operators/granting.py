@@ -13,7 +13,7 @@ from gateway.database.statement import Statement
 from gateway.identity.organizations import default_of
 from gateway.ids import uuid7
 from gateway.ledger.wallets import Granted, Wallet, grant
-from gateway.operators.approvals import Approval, FourEyes, Wanted, ask
+from gateway.operators.approvals import Approval, FourEyes, Wanted, alone_or_asked
 from gateway.operators.trail import write_down
 from gateway.operators.wallets import find_wallet
 
@@ -46,11 +46,13 @@ async def grant_credit(
 ) -> Granted | Approval:
     """Grant credit, or store the request for another operator. Raises NotFound, Conflict."""
     wallet = await find_wallet(connection, request.wallet, asset)
-    if rule.needed(request.amount) and not await GRANTED_BEFORE.one(connection, wallet.id, SOURCE, request.reference):
+    if not await GRANTED_BEFORE.one(connection, wallet.id, SOURCE, request.reference):
         body = orjson.dumps({**asdict(request), "wallet": wallet.address, "amount": str(request.amount)}).decode()
         reference = request.reference or str(uuid7())
         wanted = Wanted("grant", wallet.address, reference, request.amount, request.note or "", body)
-        return await ask(connection, wanted, operator=operator, rule=rule)
+        waits = await alone_or_asked(connection, wanted, operator=operator, rule=rule)
+        if waits is not None:
+            return waits
     return await book(connection, wallet, request, operator=operator)
 
 

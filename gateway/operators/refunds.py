@@ -19,7 +19,7 @@ from gateway.errors import Conflict
 from gateway.identity.organizations import default_of
 from gateway.ledger.exchanges import refund
 from gateway.ledger.resolutions import NOTE_RESOLUTION
-from gateway.operators.approvals import Approval, FourEyes, Wanted, ask
+from gateway.operators.approvals import Approval, FourEyes, Wanted, alone_or_asked
 from gateway.operators.calls import Call, find_call
 from gateway.operators.trail import write_down
 
@@ -52,10 +52,12 @@ async def refund_call(
     """Give a call back, or store the request for another operator. Raises InvalidRequest, NotFound, Conflict."""
     async with database.transaction() as connection:
         call = await refundable(connection, request_id)
-        if call.state != "refunded" and rule.needed(call.charged):
+        if call.state != "refunded":
             body = orjson.dumps({"request_id": str(call.request_id)}).decode()
             wanted = Wanted("refund", str(call.request_id), str(call.request_id), call.charged, reason, body)
-            return await ask(connection, wanted, operator=operator, rule=rule)
+            waits = await alone_or_asked(connection, wanted, operator=operator, rule=rule)
+            if waits is not None:
+                return waits
         return await book(connection, call, operator=operator, reason=reason, grace=grace)
 
 

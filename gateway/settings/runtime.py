@@ -299,10 +299,10 @@ class MoneySettings(Section):
     four_eyes_above: int = Field(
         default=10_000_000_000,
         ge=0,
-        description="An operator's grant, refund or correction of more than this needs another operator; 0: never",
+        description="What an operator grants, refunds and corrects alone lately; more needs another operator; 0: never",
     )
     four_eyes_within: Seconds = Field(
-        default=86_400.0, description="How long such a request waits for its approval; then it is expired"
+        default=86_400.0, description="What lately is, and how long a request waits for its approval"
     )
     dead_after: Seconds = Field(
         default=15.0, description="A worker not heard of for so long is dead; its open exchanges are refunded"

@@ -15,7 +15,7 @@ from gateway.database.pool import Connection
 from tests.operators.conftest import ALICE, BOB, OPERATORS, Desk
 from tests.support.gateway import ROOT, RunningGateway, start_gateway
 from tests.support.services import Services
-from tests.support.world import Agent, World
+from tests.support.world import Agent, Shop, World
 
 pytestmark = pytest.mark.usefixtures("sound_books")
 BOUND, SHARED = 50_000, "the-shared-token-without-a-name"
@@ -31,10 +31,10 @@ async def gateway(services: Services, database_url: str) -> AsyncIterator[Runnin
 
 @pytest_asyncio.fixture(autouse=True)
 async def a_new_day(connection: Connection) -> None:
-    """What operators corrected alone in other tests counts in this one no more."""
-    await connection.execute("ALTER TABLE ledger.correction DISABLE TRIGGER correction_immutable")
-    await connection.execute("UPDATE ledger.correction SET created_at = created_at - interval '2 days'")
-    await connection.execute("ALTER TABLE ledger.correction ENABLE TRIGGER correction_immutable")
+    """What operators moved alone in other tests counts in this one no more."""
+    await connection.execute("ALTER TABLE ledger.moved_alone DISABLE TRIGGER moved_alone_immutable")
+    await connection.execute("UPDATE ledger.moved_alone SET moved_at = moved_at - interval '2 days'")
+    await connection.execute("ALTER TABLE ledger.moved_alone ENABLE TRIGGER moved_alone_immutable")
 
 
 async def ask(desk: Desk, agent: Agent, amount: int, token: str = ALICE, expect: int = 202, **body: Any) -> Any:
@@ -95,6 +95,58 @@ async def test_a_bound_is_not_passed_in_parts(desk: Desk, world: World) -> None:
     await ask(desk, agent, 1, expect=202)
     await ask(desk, agent, 1, BOB, expect=201)
     assert await world.balance(agent) == 200_000 - BOUND - 1
+
+
+async def test_grants_refunds_and_corrections_count_together_for_all_targets(desk: Desk, world: World) -> None:
+    shop, buyer, other = await world.publisher(20_000), await world.agent(funds=100_000), await world.agent()
+    calls = [await called(desk, shop, buyer) for _ in range(2)]
+    status, said = await command(desk, "alice", "wallet", "grant", str(other.id), "0.02", "--reference", "a")
+    assert (status, said.startswith("granted")) == (0, True), said
+    await desk.call("POST", f"{calls[0]}/refund", expect=200, json={"reason": "empty"})
+    # $0.04 of $0.05 by now: each of these would pass the bound, whatever it is and for whomever.
+    await desk.call("POST", f"{calls[1]}/refund", expect=202, json={"reason": "empty"})
+    await ask(desk, other, 10_001, expect=202)
+    status, said = await command(desk, "Alice", "wallet", "grant", str(buyer.id), "0.010001", "--reference", "b")
+    assert (status, said.startswith("nothing moved yet")) == (0, True), said
+    # What was done already is said again, and counts once.
+    status, said = await command(desk, "alice", "wallet", "grant", str(other.id), "0.02", "--reference", "a")
+    assert (status, said.startswith("nothing granted")) == (0, True), said
+    again = await desk.call("POST", f"{calls[0]}/refund", expect=200, json={"reason": "empty"})
+    assert again.json()["data"]["repeated"] is True
+    await ask(desk, other, 10_000, expect=201)
+    await ask(desk, other, 1, expect=202)
+    await ask(desk, other, 10_000, BOB, expect=201)
+    assert (await world.balance(buyer), await world.balance(other)) == (80_000, 0)
+
+
+async def test_many_at_once_do_not_pass_the_bound(desk: Desk, world: World) -> None:
+    agents = [await world.agent(funds=BOUND) for _ in range(12)]
+    body = {"direction": "debit", "reason": "too much", "amount_atomic": str(BOUND // 5)}
+    made = await asyncio.gather(
+        *(
+            desk.call("POST", f"/wallets/agent:{one.id}/corrections", json={**body, "reference": "at once"})
+            for one in agents
+        )
+    )
+    assert sorted(answer.status_code for answer in made) == [201] * 5 + [202] * 7
+    assert sum([await world.balance(one) for one in agents]) == BOUND * 12 - BOUND
+
+
+async def test_a_refused_debit_counts_for_nothing(desk: Desk, world: World) -> None:
+    poor, agent = await world.agent(funds=1), await world.agent(funds=BOUND)
+    body = {"direction": "debit", "reference": "r", "reason": "too much", "amount_atomic": str(BOUND)}
+    for _ in range(3):
+        await desk.call("POST", f"/wallets/agent:{poor.id}/corrections", expect=409, json=body)
+    await ask(desk, agent, BOUND, expect=201)
+
+
+async def called(desk: Desk, shop: Shop, buyer: Agent) -> str:
+    """Buy a call, and return where operators find it once it has ended."""
+    answer = await desk.gateway.client.get(f"/publishers/{shop.slug}/x", headers=buyer.headers)
+    path = f"/calls/{answer.headers['x-request-id']}"
+    while (await desk.call("GET", path)).json().get("data", {}).get("state") != "settled":
+        await asyncio.sleep(0.02)
+    return path
 
 
 async def test_approvals_at_once_are_one_effect(desk: Desk, world: World) -> None:
@@ -164,10 +216,7 @@ async def test_a_grant_by_command_waits_too(desk: Desk, world: World) -> None:
 
 async def test_a_refund_waits_too(desk: Desk, world: World) -> None:
     shop, buyer = await world.publisher(60_000), await world.agent(funds=100_000)
-    answer = await desk.gateway.client.get(f"/publishers/{shop.slug}/x", headers=buyer.headers)
-    path = f"/calls/{answer.headers['x-request-id']}"
-    while (await desk.call("GET", path)).json().get("data", {}).get("state") != "settled":
-        await asyncio.sleep(0.02)
+    path = await called(desk, shop, buyer)
     waits = (await desk.call("POST", f"{path}/refund", expect=202, json={"reason": "empty"})).json()["data"]
     assert (waits["amount_atomic"], waits["approval"]["kind"]) == ("0", "refund")
     assert await world.balance(buyer) == 40_000
