@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,21 @@ import click
 
 from benchmarks import machine
 from benchmarks.books import prove
-from benchmarks.cases import KINDS, MANY, OTHER, OURS, PLANS, SERVERS, Case, Plan, Sweep
-from benchmarks.experiments import growth, idle, overload, profiles, startup, writes, x402
+from benchmarks.cases import (
+    DEFAULT_SERVER,
+    KINDS,
+    MANY,
+    OTHER,
+    OURS,
+    PLANS,
+    QUICK_MANY,
+    SERVERS,
+    Case,
+    Plan,
+    Sweep,
+    read_door,
+)
+from benchmarks.experiments import growth, idle, overload, profiles, startup, sustained, workers, writes, x402
 from benchmarks.experiments.finding import Finding, Setting
 from benchmarks.options import Listed, interrupt, without_places
 from benchmarks.report import Report
@@ -36,6 +50,8 @@ INSIDE: dict[str, Callable[[Setting], Finding]] = {
     "overload": overload.run,
     "idle": idle.run,
     "startup": startup.run,
+    "workers": workers.run,
+    "sustained": sustained.run,
     "profiles": profiles.run,
 }  # on the stack of the rounds; the others start their own
 
@@ -44,13 +60,13 @@ INSIDE: dict[str, Callable[[Setting], Finding]] = {
 @click.option("--plan", type=click.Choice(sorted(PLANS)), default="standard", show_default=True)
 @click.option("--quick", is_flag=True, help="The plan quick, or another one on a small scale: does it work at all?")
 @click.option(
-    "--connections", type=Listed("numbers"), help="Cases of your own instead of the plan's; also the next five."
+    "--connections", type=Listed("numbers"), help="Cases of your own instead of the plan's; also the next three."
 )
 @click.option("--kinds", type=Listed("kinds", KINDS), help="Which rows.")
-@click.option("--servers", type=Listed("servers", SERVERS))
 @click.option("--workers", type=Listed("numbers"), help="Of each gateway and nginx.")
 @click.option("--agents", type=Listed("numbers"), help="Who pay in turn.")
-@click.option("--pin", is_flag=True, help="The proxy on one core, everything else on the others.")
+@click.option("--servers", type=Listed("servers", SERVERS), help="Of the gateway, in all cases; goals are the first's.")
+@click.option("--pin", is_flag=True, help="A core for each worker, everything else on the others; cases of your own.")
 @click.option("--seconds", type=click.FloatRange(0.1, 600), help="Length of a round; default the plan's.")
 @click.option("--rounds", type=click.IntRange(1, 100), help="Default the plan's.")
 @click.option("--rows", type=click.IntRange(1_000), help="Up to which ledger growth is measured; default the plan's.")
@@ -68,7 +84,7 @@ def main(*, plan: str, quick: bool, output: Path, name: str, against: Path | Non
     name = name or datetime.now(UTC).strftime("%Y-%m-%d-%H%M%S")
     try:
         plan = "quick" if quick and plan == "standard" else plan
-        report = Run(plan, options, against, output, name, quick=quick).report()
+        report = Run(plan, options | {"quick": quick}, against, output, name).report()
     except (ServiceError, MissingTool) as error:
         raise SystemExit(f"benchmarks: {error}") from None
     print(report.table(), report.proof_line(), sep="\n\n")
@@ -81,12 +97,14 @@ def main(*, plan: str, quick: bool, output: Path, name: str, against: Path | Non
 
 def chosen(plan: Plan, options: dict[str, Any]) -> Plan:
     """Return the plan with what the options say instead."""
-    own = {
-        name: options[name] for name in ("connections", "kinds", "servers", "workers", "agents") if options.get(name)
-    }
+    own = {name: options[name] for name in ("connections", "kinds", "workers", "agents") if options.get(name)}
     if options.get("pin"):
         own["pinned"] = True
+    if own and options.get("quick"):
+        own.setdefault("agents", [QUICK_MANY])
     sweeps, extras = ([Sweep(**own)], ()) if own else (plan.sweeps, plan.extras)
+    if servers := options.get("servers"):
+        sweeps = replace(plan, sweeps=sweeps).on(servers).sweeps
     if options.get("extras") is not None:
         extras = tuple(word for word in options["extras"].split(",") if word != "none")
     rounds, seconds = options.get("rounds") or plan.rounds, options.get("seconds") or plan.seconds
@@ -96,16 +114,14 @@ def chosen(plan: Plan, options: dict[str, Any]) -> Plan:
 class Run:
     """One run: everything that belongs to a report."""
 
-    def __init__(
-        self, plan: str, options: dict[str, Any], against: Path | None, output: Path, name: str, *, quick: bool
-    ) -> None:
-        self.quick = quick or plan == "quick"
+    def __init__(self, plan: str, options: dict[str, Any], against: Path | None, output: Path, name: str) -> None:
+        self.quick = options["quick"] or plan == "quick"
         self.plan = chosen(PLANS[plan], options)
         self.cases = self.plan.cases()
         self.against, self.output, self.name = against, output, name
         ours = [case for case in self.cases if case.kind in OURS]
-        self.server = ours[0].server if ours else "granian"
-        self.agents = max((case.agents for case in ours), default=20 if self.quick else MANY)
+        self.server = ours[0].server if ours else (options.get("servers") or [DEFAULT_SERVER])[0]
+        self.agents = max((case.agents for case in ours), default=QUICK_MANY if self.quick else MANY)
         self.usual = Case("prepaid", self.server, connections=64, agents=self.agents)
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self.load_before = _load()
@@ -113,6 +129,7 @@ class Run:
         self.options = {
             "command": command, "plan": plan, "rounds": self.plan.rounds, "seconds": self.plan.seconds,
             "server": self.server, "agents": self.agents, "against": against is not None,
+            "other_commit": machine.commit(against) if against else None,
         }  # fmt: skip
 
     def report(self) -> Report:
@@ -120,7 +137,7 @@ class Run:
         inside = [name for name in self.plan.extras if name in INSIDE]
         found = Report(self.name, self.started, self.options, {}, {}, True, {}, {}, {}, [])
         if self.cases or inside:
-            doors = [case.door for case in self.cases] or [self.server]
+            doors = [*(case.door for case in self.cases), self.usual.door]
             publishers = max((case.publishers for case in self.cases), default=1)
             with running(doors, agents=self.agents, publishers=publishers, against=self.against) as stack:
                 asyncio.run(settle_wal(stack.services.admin_url, *([QUICK_SEGMENTS] if self.quick else [])))
@@ -140,7 +157,7 @@ class Run:
         unknown = sum(one.unfinished + one.socket_errors for one in seen)
         if found.rows:
             found.proof = asyncio.run(prove(stack, allowance=unknown))
-        setting = Setting(stack, caller, self.server, capacity, self.quick, self.output, self.name)
+        setting = Setting(stack, caller, self.usual, capacity, self.quick, self.output, self.name)
         for name in inside:
             self._look(found, name, lambda experiment=INSIDE[name]: experiment(setting))
         found.disk = disk.facts()
@@ -165,9 +182,8 @@ class Run:
             if not row.case.load:
                 caller.load(row.case, stack.doors[row.door], min(seconds, WARM_SECONDS))
         for door in (name for name in stack.doors if name.startswith(SERVERS)):
-            # Every agent at least once where that is quick: a key is looked up at its first call.
-            caller.load(self.usual, stack.doors[door], max(seconds, WARM_SECONDS))
-        capacity = caller.load(self.usual, stack.doors[self.server], seconds).rate
+            caller.meet_everybody(replace(self.usual, workers=read_door(door)[2]), stack.doors[door])
+        capacity = caller.load(self.usual, stack.doors[self.usual.door], seconds).rate
         for number in range(1, self.plan.rounds + 1):
             disk.sample()
             for row in rows:

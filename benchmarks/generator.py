@@ -48,6 +48,7 @@ class Answers:
     sent_p50_ms: float
     sent_p99_ms: float
     cpu_seconds: float
+    by_second: list[int]  # good answers within each whole second
 
     @property
     def rate(self) -> float:

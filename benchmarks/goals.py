@@ -20,6 +20,7 @@ class Goal:
     unit: str
     measured: float | None
     case: Case | None = None
+    aimed: float | None = None  # what is hoped for beyond `wanted`
     so_far: str = ""  # what there is of a figure that was not measured to its end
 
     @property
@@ -36,7 +37,8 @@ class Goal:
             {None: "not measured", True: "yes", False: "**no**"}[self.reached],
         )
         measured = self.so_far if self.measured is None else f"{shown(self.measured)}{self.unit}"
-        return self.what, f"{sign} {shown(self.wanted)}{self.unit}", measured, verdict
+        hoped = f" ({shown(self.aimed)} aimed at)" if self.aimed is not None else ""
+        return self.what, f"{sign} {shown(self.wanted)}{self.unit}{hoped}", measured, verdict
 
 
 def shown(value: float) -> str:
@@ -74,25 +76,36 @@ class Results:
         return read(document) if document else None
 
 
+CONNECTIONS = (64, 16)
+# At 64 and at 16 connections. Ratios to nginx are shown in the tables and are no goals: on two processors the same
+# versions differed by 1.7 times in them, while those to Express and to the sketch, which are of Python's and
+# JavaScript's kind, hardly did.
 RATIOS = {
-    "unpriced against nginx": ("unpriced", "nginx", (0.45, 0.65)),
-    "prepaid against unpriced": ("prepaid", "unpriced", (0.50, 0.70)),
-    "prepaid against Express http-proxy": ("prepaid", "express", (2.0, 4.0)),
+    "unpriced against the sketch": ("unpriced", "sketch", (0.50, 0.50)),
+    "prepaid against Express http-proxy": ("prepaid", "express", (3.0, 2.0)),
     "prepaid against LiteLLM without its database": ("prepaid", "litellm", (60.0, 60.0)),
 }
-CPU = (80.0, 60.0)
+AIMED = {"prepaid against Express http-proxy": (4.0, 3.0)}
+NONE = (None, None)
+CPU = {
+    "gateway's CPU per unpriced call": ("unpriced", "proxy", (32.0, 36.0)),
+    "gateway's CPU per prepaid call": ("prepaid", "proxy", (45.0, 60.0)),
+    "PostgreSQL's CPU per prepaid call": ("prepaid", "postgres", (20.0, 30.0)),
+}
+ADDED = {"p50": 1.0, "p99": 5.0}  # ms
 LARGEST = 10_000_000
-CONNECTIONS = (16, 64)
 
 
-def goals(results: Results, server: str, agents: int, disk: Mapping[str, float]) -> list[Goal]:
+def goals(results: Results, server: str, agents: int) -> list[Goal]:
     """Return all goals, in the order of the issue that set them."""
     return [
         *_throughput(results, server, agents),
-        *_x402(results),
-        *_latency(results, server, agents, disk),
+        *_latency(results, server, agents),
+        *_workers(results),
+        *_sustained(results),
         *_spread(results, server, agents),
         *_resources(results),
+        *_x402(results),
     ]
 
 
@@ -103,14 +116,16 @@ def _case(kind: Any, server: str, agents: int, connections: int) -> Case:
 
 def _throughput(results: Results, server: str, agents: int) -> Iterator[Goal]:
     for what, (kind, base, wanted) in RATIOS.items():
-        for connections, least in zip(CONNECTIONS, wanted, strict=True):
+        for connections, least, aimed in zip(CONNECTIONS, wanted, AIMED.get(what, NONE), strict=True):
             pair = [_case(one, server, agents, connections) for one in (kind, base)]
-            yield Goal(f"{what}, {connections} connections", least, True, " x", results.ratio(*pair), pair[0])
-    for connections, most in zip(CONNECTIONS, CPU, strict=True):
-        case = _case("prepaid", server, agents, connections)
-        row = results.row(case)
-        used = row.cpu("proxy") if row else None
-        yield Goal(f"gateway's CPU per prepaid call, {connections} connections", most, False, " us", used, case)
+            ratio = results.ratio(*pair)
+            yield Goal(f"{what}, {connections} connections", least, True, " x", ratio, pair[0], aimed)
+    for what, (kind, tree, wanted) in CPU.items():
+        for connections, most in zip(CONNECTIONS, wanted, strict=True):
+            case = _case(kind, server, agents, connections)
+            row = results.row(case)
+            used = row.cpu(tree) if row else None
+            yield Goal(f"{what}, {connections} connections", most, False, " us", used, case)
 
 
 def _x402(results: Results) -> Iterator[Goal]:
@@ -127,25 +142,45 @@ def _deferred(found: dict[str, Any], sdk: str, blocks: str) -> float | None:
     return row["ratio_to"].get(sdk) if row and row["valid"] else None
 
 
-def _latency(results: Results, server: str, agents: int, disk: Mapping[str, float]) -> Iterator[Goal]:
+def _latency(results: Results, server: str, agents: int) -> Iterator[Goal]:
     paid = replace(_case("prepaid", server, agents, 256), load=0.5)
     bare = Case("bare", connections=256, load=0.5)
-    for percentile, most in (("p50", 1.0), ("p99", 5.0)):
-        flush = disk.get(f"fdatasync_{percentile}_ms", 0.0)
+    for percentile, most in ADDED.items():
         added = results.added(paid, bare, f"{percentile}_ms")
-        what = f"added latency {percentile} at half load, prepaid over bare; {most:.0f} ms and one flush of this disk"
-        yield Goal(what, round(most + flush, 3), False, " ms", added, paid)
+        yield Goal(f"added latency {percentile} at half load, prepaid over bare", most, False, " ms", added, paid)
+    late = results.found("overload", lambda found: found["p99_ms"])
+    yield Goal("p99 of admitted calls at twice the capacity", 500.0, False, " ms", late)
+    exact = results.found("overload", lambda found: abs(found["charged"] - found["owed"]))
+    yield Goal("money wrong after overload, atomic units", 0.0, False, "", exact)
+    without = results.found("overload", lambda found: found["shed_without_retry_after"] + found["other_statuses"])
+    yield Goal("calls refused under overload otherwise than by 503 with Retry-After", 0.0, False, "", without)
+
+
+def _workers(results: Results) -> Iterator[Goal]:
+    more = results.found("workers", lambda found: found["gains"]["prepaid"]["model"] if _all_valid(found) else None)
+    yield Goal("two workers against one, prepaid, by the model in which nobody shares a core", 1.8, True, " x", more)
+
+
+def _all_valid(found: dict[str, Any]) -> bool:
+    return all(row["valid"] for row in found["rows"])
+
+
+def _sustained(results: Results) -> Iterator[Goal]:
+    left = results.found("sustained", lambda found: sum(found["left_later"].values()))
+    yield Goal("left to book 5 s after a sustained minute", 0.0, False, "", left)
+    wrong = results.found("sustained", lambda found: abs(found["charged"] - found["owed"]))
+    yield Goal("money wrong after a sustained minute, atomic units", 0.0, False, "", wrong)
 
 
 def _spread(results: Results, server: str, agents: int) -> Iterator[Goal]:
     for connections in CONNECTIONS:
-        many = _case("prepaid", server, agents, connections)
+        many = replace(_case("prepaid", server, agents, connections), raised=True)
         one = replace(many, agents=1)
         ratio = results.ratio(one, many)
-        if connections == CONNECTIONS[-1] or ratio is not None:
+        if connections == CONNECTIONS[0] or ratio is not None:
             yield Goal(f"one agent against {agents:,}, {connections} connections", 0.95, True, " x", ratio, one)
         ratio = results.ratio(many, replace(many, publishers=1000))
-        if connections == CONNECTIONS[-1] or ratio is not None:
+        if connections == CONNECTIONS[0] or ratio is not None:
             yield Goal(f"one publisher against 1,000, {connections} connections", 0.95, True, " x", ratio, many)
 
 
@@ -168,9 +203,3 @@ def _resources(results: Results) -> Iterator[Goal]:
     yield Goal(what, 0.90, True, " x", least, so_far=_so_far(results.findings.get("growth", {})))
     ready = results.found("startup", lambda found: found["dev"]["median"])
     yield Goal("start to ready on a warm data directory", 2.0, False, " s", ready)
-    late = results.found("overload", lambda found: found["p99_ms"])
-    yield Goal("p99 of admitted calls at twice the capacity", 1_000.0, False, " ms", late)
-    exact = results.found("overload", lambda found: abs(found["charged"] - found["owed"]))
-    yield Goal("money wrong after overload, atomic units", 0.0, False, "", exact)
-    without = results.found("overload", lambda found: found["shed_without_retry_after"] + found["other_statuses"])
-    yield Goal("calls refused under overload otherwise than by 503 with Retry-After", 0.0, False, "", without)

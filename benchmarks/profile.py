@@ -19,7 +19,7 @@ from pathlib import Path
 import click
 
 from benchmarks import tools
-from benchmarks.cases import MANY, OURS, SERVERS, Case
+from benchmarks.cases import DEFAULT_SERVER, MANY, OURS, SERVERS, Case
 from benchmarks.generator import Answers
 from benchmarks.processes import tree
 from benchmarks.rounds import Caller
@@ -149,7 +149,7 @@ def _largest_first(shares: dict[str, float]) -> list[tuple[str, float]]:
 
 @click.command()
 @click.option("--kind", type=click.Choice(OURS), default="prepaid", show_default=True)
-@click.option("--server", type=click.Choice(SERVERS), default="granian", show_default=True)
+@click.option("--server", type=click.Choice(SERVERS), default=DEFAULT_SERVER, show_default=True)
 @click.option("--connections", type=click.IntRange(1, 10_000), default=64, show_default=True)
 @click.option("--agents", type=click.IntRange(1, 100_000), default=MANY, show_default=True)
 @click.option("--seconds", type=click.IntRange(2, 600), default=8, show_default=True)

@@ -13,19 +13,15 @@ from benchmarks.experiments.finding import Chart, Finding, table
 from benchmarks.goals import Goal, Results, goals, shown
 from benchmarks.limits import Limit, limit_of
 from benchmarks.plots import line_chart
-from benchmarks.rounds import Row
+from benchmarks.rounds import EVERYTHING, NAMES, TREES, Row
 
 SCHEMA = 2
 HEAD = (
     "conn", "case", "calls/s min", "median", "max", "p50 ms", "p99", "p99.9", "CPU us", "PG us", "Valkey us",
-    "x bare", "x nginx", "x unpriced", "x other",
+    "x sketch", "x Express", "x nginx", "x unpriced", "x other",
 )  # fmt: skip
-BASES = ("bare", "nginx", "unpriced", "other")
-NAMES = {
-    "proxy": "the proxy", "postgres": "PostgreSQL", "valkey": "Valkey", "upstream": "the upstream",
-    "generator": "the load generator", "others": "others",
-}  # fmt: skip
-TREES = tuple(name for name in NAMES if name != "others")
+BASES = ("sketch", "express", "nginx", "unpriced", "other")
+PEER_BASES = ("bare", "sketch", "express")
 SCARCE = 0.85
 
 
@@ -57,7 +53,7 @@ class Report:
     def goals(self) -> list[Goal]:
         """Return the goals with what was measured of them."""
         results = Results(self.rows, {finding.name: finding.document for finding in self.findings})
-        return goals(results, self.options["server"], self.options["agents"], self.disk)
+        return goals(results, self.options["server"], self.options["agents"])
 
     def document(self) -> dict[str, Any]:
         """Return the JSON document."""
@@ -112,7 +108,9 @@ class Report:
             f"# Benchmark {self.name}",
             f"`{self.options['command']}`, {self.started_at}. "
             + ("All of our rows are valid." if self.valid else "**Some figures are not valid.**"),
+            self._place(),
             "## Goals",
+            GOALS_NOTE.format(server=self.options["server"]),
             table(("goal", "wanted", "measured", "reached"), [goal.cells() for goal in self.goals]),
         ]
         if missed := [*self._missed()]:
@@ -120,12 +118,28 @@ class Report:
         if self.rows:
             parts += ["## Cases", _case_tables(self.rows), NOTES, *map(self._shown, charts(self.rows))]
             parts += ["## Open loop", OPEN_NOTE, _open_table(opened)] if (opened := _opened(self.rows)) else []
+            parts += ["## What a call costs all together", self._everything_note(), _everything_table(self.rows)]
             parts += ["## Who is busy", BUSY_NOTE, _busy_table(self.rows)]
             parts += [doubts] if (doubts := _doubts(self.rows)) else []
         for finding in self.findings:
             parts += [f"## {finding.title}", finding.text, *map(self._shown, finding.charts)]
+        parts += ["## What flatters, and what does not", FLATTERS]
         parts += ["## Conditions", "\n".join(self._conditions())]
         return "\n\n".join(parts) + "\n"
+
+    def _place(self) -> str:
+        """Say what it ran on, which every figure depends on."""
+        machine = self.machine
+        other = self.options.get("other_commit")
+        return (
+            f"Measured on {machine['cores']} cores of {machine['cpu']}, Linux {machine['kernel']}, {machine['python']},"
+            f" commit {machine['commit']}{f', beside {other}' if other else ''}. Compare ratios within this report:"
+            " other processors have other ratios."
+        )
+
+    def _everything_note(self) -> str:
+        apart = "not in the other columns" if self.machine["softirqs_apart"] else "a part of the other columns"
+        return EVERYTHING_NOTE.format(apart=apart)
 
     def _shown(self, chart: Chart) -> str:
         return f"![{chart.title}]({self.name}-{chart.kind}.svg)"
@@ -152,7 +166,7 @@ class Report:
         yield f"- {self.proof_line()}"
         yield (
             f"- machine: {machine['cores']} cores of {machine['cpu']}, {machine['memory_mib']} MiB, Linux"
-            f" {machine['kernel']}, {machine['file_system']}, Python {machine['python']}; load average"
+            f" {machine['kernel']}, {machine['file_system']}, {machine['python']}; load average"
             f" {machine['load_before']} before, {machine['load_after']} after"
         )
         yield f"- disk: 4 KiB fdatasync p50 {disk.get('fdatasync_p50_ms')} ms, p99 {disk.get('fdatasync_p99_ms')} ms"
@@ -190,6 +204,23 @@ which should be next to nothing. Where they add up to 100 %, the processors are 
 helps."""
 
 
+GOALS_NOTE = """Of {server}, with production's limits and targets that never repeat. Ratios to nginx are in the tables
+and are no goals: they depend on the processor."""
+EVERYTHING_NOTE = """Microseconds of processor time for each good answer: process trees, the rest of the machine
+(others), and all of it together. Softirq is the kernel's work in soft interrupts, most of it the network's; on this
+kernel it is {apart}."""
+FLATTERS = """- Agents, upstream and stores are on this machine: a network between them adds to every latency and takes
+nothing from the rates. They also share its cores with the gateway, which takes from the rates.
+- One upstream that answers 1 KiB at once: real ones are slower, which costs the gateway open calls and no processor.
+- No TLS and no HTTP/2. Clients keep their connections, and all are busy all the time, so that batches are full.
+- Agents call in turn, each as often as all others, and every one has funds. Publishers have one price, no endpoints
+with prices of their own, no plans, no budgets.
+- Rows "targets repeat" and "limits raised" are there to show what these two bring; no goal is read from them, except
+one agent against many and one publisher against many, whose rows all have the limits raised.
+- What does not flatter: every target is new, the upstream's Date changes every second, a key may do 6,000 calls a
+minute, every charge is durable before the call is forwarded, metrics are on, and the proof is made at the end."""
+
+
 OPEN_NOTE = """Latencies in milliseconds, from when a call was due and from when it was sent, and how late the generator
 was although it had a free connection: it shares the processors with what it measures, and what it is late is in the
 first two columns of every row, the bare upstream's too."""
@@ -207,6 +238,16 @@ def _open_table(rows: Sequence[Row]) -> str:
 
 def _case_tables(rows: Sequence[Row]) -> str:
     return table(HEAD, [_cells(row, rows) for row in rows])
+
+
+def _everything_table(rows: Sequence[Row]) -> str:
+    lines = []
+    for row in rows:
+        shown = (who for who in EVERYTHING if who != "upstream" or row.case.kind != "bare")
+        cpu = {who: f"{row.cpu(who):.0f}" for who in shown}
+        cells = [cpu.get(who, "") for who in EVERYTHING]
+        lines.append((str(row.case.connections), row.door_name, *cells))
+    return table(("conn", "case", *(NAMES.get(who, who) for who in EVERYTHING)), lines)
 
 
 def _busy_table(rows: Sequence[Row]) -> str:
@@ -237,6 +278,7 @@ def charts(rows: Sequence[Row]) -> list[Chart]:
     """Return the plots of what the plain cases do as connections grow."""
     plain = [row for row in rows if row.rounds and row.case.shape == "small" and not row.case.load]
     plain = [row for row in plain if row.case.publishers == 1 and not row.case.pinned and row.case.workers == 1]
+    plain = [row for row in plain if not row.case.raised and not row.case.repeats]
     numbers = sorted({row.case.connections for row in plain})
     if len(numbers) < 2:
         return []
@@ -271,9 +313,12 @@ def bases(row: Row, rows: Sequence[Row]) -> dict[str, Row]:
         if other is row or not _same_traffic(row.case, other.case):
             continue
         case = other.case
-        if case.kind == "bare" or (case.kind == "nginx" and case.workers == row.case.workers):
+        repeats = case.repeats == row.case.repeats
+        if (case.kind in PEER_BASES and not case.repeats) or (
+            case.kind == "nginx" and case.workers == row.case.workers
+        ):
             found[case.kind] = other
-        if case.kind == "unpriced" and row.case.kind == "prepaid" and other.door == row.door:
+        if case.kind == "unpriced" and row.case.kind == "prepaid" and other.door == row.door and repeats:
             found["unpriced"] = other
         if case == row.case and other.door == row.door + OTHER:
             found["other"] = other
@@ -295,6 +340,7 @@ def _row_document(row: Row, rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "name": row.door_name,
         **{name: getattr(case, name) for name in Case.__slots__},
+        "limits_raised": case.limits_raised,
         "valid": row.valid,
         "doubt": row.doubt,
         "calls_per_second": {
@@ -303,7 +349,7 @@ def _row_document(row: Row, rows: Sequence[Row]) -> dict[str, Any]:
             "max": round(max(one.rate for one in row.rounds), 1),
         },
         **{name: round(row.middle(name), 4) for name in middles},
-        "cpu_us_per_call": {who: row.cpu(who) for who in TREES},
+        "cpu_us_per_call": {who: row.cpu(who) for who in EVERYTHING},
         "busy": {who: row.busy(who) for who in NAMES},
         "ratio_to": {kind: round(row.ratio(base), 4) for kind, base in bases(row, rows).items()},
         "rounds": [

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks import tools
-from benchmarks.cases import OTHER
+from benchmarks.cases import OTHER, read_door
 from benchmarks.plain_http import HOST, free_port, get, until_answers
 from benchmarks.seeding import FREE, PAID, World, prepare
 from benchmarks.tools import MissingTool
@@ -28,6 +28,7 @@ from gateway.upstreams.credentials import generate_key
 
 ROOT = Path(__file__).resolve().parents[1]
 NO_LIMIT = "60000000"  # per minute: one call a microsecond
+RAISED_LIMITS = {f"TOLLWAY_LIMITS_{name}": NO_LIMIT for name in ("PER_KEY", "PER_ADDRESS")}
 
 
 @dataclass(frozen=True)
@@ -120,14 +121,15 @@ def running(doors: Iterable[str], *, agents: int, publishers: int = 1, against: 
         begin = Doors(stack, data, stores, upstream, complete)
         running, missing = {"bare": upstream}, {}
         for door in dict.fromkeys(doors):
-            name, _, workers = door.partition(" x")
+            name, raised, workers = read_door(door)
+            limits = RAISED_LIMITS if raised else {}
             try:
                 if name in PEERS:
-                    running[door] = PEERS[name](begin, int(workers or 1))
+                    running[door] = PEERS[name](begin, workers)
                 elif name != "bare":
-                    running[door] = begin.gateway(name, int(workers or 1), world)
+                    running[door] = begin.gateway(name, workers, world, **limits)
                     if against:
-                        running[door + OTHER] = begin.gateway(name, int(workers or 1), world, against)
+                        running[door + OTHER] = begin.gateway(name, workers, world, against, **limits)
             except MissingTool as reason:
                 missing[door] = str(reason)
         yield Stack(data, stores, world, upstream, running, missing, complete)
@@ -180,12 +182,18 @@ class Doors:
         upstream = {"UPSTREAM": f"http://{HOST}:{self.upstream.port}", "PORT": str(port), "NODE_ENV": "production"}
         return self._peer("express", [shutil.which("node") or "node", "proxy.mjs"], port, "/bare/x", place, **upstream)
 
+    def sketch(self, _workers: int) -> Running:
+        """Start the least that a proxy in Python can be."""
+        port = free_port()
+        command = [sys.executable, "-m", "benchmarks.peers.sketch", str(port), str(self.upstream.port)]
+        return self._peer("sketch", command, port, "/bare/x")
+
     def litellm(self, _workers: int) -> Running:
         """Start LiteLLM's proxy with one pass-through endpoint and no database."""
         port, config = free_port(), tools.LITELLM.with_name("config.yaml")
         # Without the second it would first try to fetch its table of prices.
         environment = {
-            "UPSTREAM_X": f"http://{HOST}:{self.upstream.port}/bare/x",
+            "UPSTREAM": f"http://{HOST}:{self.upstream.port}/bare",
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
             "LITELLM_LOG": "ERROR",
         }
@@ -203,6 +211,7 @@ class Doors:
 PEERS: dict[str, Callable[[Doors, int], Running]] = {
     "nginx": Doors.nginx,
     "express": Doors.express,
+    "sketch": Doors.sketch,
     "litellm": Doors.litellm,
 }
 PEER_TARGETS = {"litellm": "/pass"}
@@ -247,10 +256,9 @@ def plain_environment() -> dict[str, str]:
 
 
 def gateway_environment(stores: Services, *, complete: bool, workers: int) -> dict[str, str]:
-    limits = {f"TOLLWAY_LIMITS_{name}": NO_LIMIT for name in ("PER_KEY", "PER_ADDRESS")}
+    """Return the environment of a gateway as in production: all that is not said here is its default, limits too."""
     return {
         **plain_environment(),
-        **limits,
         "TOLLWAY_DATABASE_URL": stores.database_url,
         "TOLLWAY_REDIS_URL": stores.redis_url,
         "TOLLWAY_SECRET_KEYS": f"bench:{generate_key().rsplit(':', 1)[-1]}",

@@ -2,6 +2,7 @@
 
 The last part of the path says what is answered: `large` 1 MiB, `events` a stream of 20 events as fast as it can be
 read, `idle` a stream that says one word and then nothing, everything else 1 KiB of JSON. Bodies are read and forgotten.
+As real servers do it sends a Date, which changes every second, so that no two seconds' answers are the same bytes.
 GET /counts answers how many requests came per first path segment (`free`, `paid`, `bare`), which is what the ledger's
 charges are compared with. Run it: python -m benchmarks.upstream PORT
 """
@@ -12,6 +13,8 @@ import asyncio
 import json
 import re
 import sys
+import time
+from email.utils import formatdate
 from typing import cast
 
 import uvloop
@@ -24,11 +27,11 @@ LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 LAST_CHUNK = b"0" + END
 
 
-def fixed_answer(size: int = SMALL) -> bytes:
-    """Return the whole response with a JSON body of `size` bytes."""
+def fixed_answer(size: int) -> bytes:
+    """Return what follows the Date of a response with a JSON body of `size` bytes."""
     body = json.dumps({"ok": True, "data": ""}).encode()
     body = json.dumps({"ok": True, "data": "x" * (size - len(body))}).encode()
-    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    return b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
 def chunk(data: bytes) -> bytes:
@@ -36,10 +39,24 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-ANSWERS = {b"large": fixed_answer(LARGE)}
-ANSWER = fixed_answer()
-STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+ANSWER, LARGE_ANSWER = fixed_answer(SMALL), fixed_answer(LARGE)
+STREAM = b"Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 EVENT = chunk(b"data: " + b"x" * 92 + b"\n\n")
+
+
+class Clock:
+    """The beginning of all answers of this second. An alarm of the loop keeps it: nobody has to look at the time."""
+
+    start = b""
+
+    def tick(self) -> None:
+        """Write the date anew, now and at the beginning of every second."""
+        now = time.time()
+        self.start = b"HTTP/1.1 200 OK\r\nDate: %b\r\n" % formatdate(now, usegmt=True).encode()
+        asyncio.get_running_loop().call_later(1.0 - now % 1.0, self.tick)
+
+
+CLOCK = Clock()
 
 
 class Upstream(asyncio.Protocol):
@@ -101,16 +118,18 @@ class Upstream(asyncio.Protocol):
 
     def _answer(self) -> None:
         path, self._path = self._path, b""
-        kind = path.rpartition(b"/")[2]
+        kind = path.partition(b"?")[0].rpartition(b"/")[2]
         if kind == b"counts":
             self._transport.write(self._counted())
         elif kind == b"events":
-            self._transport.write(STREAM)
+            self._transport.write(CLOCK.start + STREAM)
             asyncio.get_running_loop().call_soon(self._event, EVENTS)
         elif kind == b"idle":
-            self._transport.write(STREAM + EVENT)
+            self._transport.write(CLOCK.start + STREAM + EVENT)
+        elif kind == b"large":
+            self._transport.writelines((CLOCK.start, LARGE_ANSWER))  # too much to copy
         else:
-            self._transport.write(ANSWERS.get(kind, ANSWER))
+            self._transport.write(CLOCK.start + ANSWER)
 
     def _event(self, left: int) -> None:
         """Write one event; the next one follows in the loop's next turn, so that proxies see them one by one."""
@@ -124,11 +143,12 @@ class Upstream(asyncio.Protocol):
 
     def _counted(self) -> bytes:
         body = json.dumps({segment.decode(): number for segment, number in self.counts.items()}).encode()
-        return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        return CLOCK.start + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
 async def serve(port: int) -> None:
     """Listen until the process is told to end."""
+    CLOCK.tick()
     server = await asyncio.get_running_loop().create_server(Upstream, "127.0.0.1", port, backlog=16_384)
     await server.serve_forever()
 

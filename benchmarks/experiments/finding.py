@@ -7,24 +7,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cases import Case
 from benchmarks.rounds import Caller
 from benchmarks.stack import Stack
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What an experiment is given. `capacity` is what our prepaid path reaches in a closed loop, in calls a second.
-
-    `rows` of files that it writes beside the report begin with `name`.
+    """What an experiment is given. `usual` is the case of our prepaid path, and `capacity` what it reaches in a closed
+    loop, in calls a second. Names of files that it writes beside the report begin with `name`.
     """
 
     stack: Stack
     caller: Caller
-    server: str
+    usual: Case
     capacity: float
     quick: bool
     directory: Path
     name: str
+
+    @property
+    def server(self) -> str:
+        """Return the server of our gateway."""
+        return self.usual.server
 
 
 @dataclass(frozen=True, slots=True)

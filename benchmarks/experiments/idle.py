@@ -14,7 +14,7 @@ from benchmarks.experiments.finding import Finding, Setting
 from benchmarks.plain_http import END, HOST
 from benchmarks.processes import memory_bytes
 from benchmarks.seeding import PAID
-from benchmarks.stack import Doors, Running
+from benchmarks.stack import RAISED_LIMITS, Doors, Running
 
 STREAMS = 10_000
 AT_ONCE = 100
@@ -65,7 +65,7 @@ def run(setting: Setting) -> Finding:
     number = min(number, 300) if setting.quick else number
     limits = {f"TOLLWAY_PROXY_{name}": str(2 * STREAMS) for name in (
         "CONNECTIONS_PER_UPSTREAM", "CONNECTIONS_PER_UPSTREAM_MAX"
-    )}  # fmt: skip
+    )} | RAISED_LIMITS  # fmt: skip
     stack = setting.stack
     document: dict[str, Any] = {"number": number}
     for name, path, complete in (("stream", "idle", b"\n\n\r\n"), ("kept", "x", b'"}')):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import resource
+from dataclasses import replace
 from typing import Any
 
 from benchmarks.books import charged
-from benchmarks.cases import Case
 from benchmarks.experiments.finding import Finding, Setting
 from benchmarks.rounds import OPEN_CONNECTIONS
 from benchmarks.seeding import PRICE
@@ -22,7 +22,7 @@ def run(setting: Setting) -> Finding:
     """Offer twice the capacity for a while, then compare what was answered with what was charged."""
     room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVE
     connections = min(QUICK_CONNECTIONS if setting.quick else CONNECTIONS, max(room, OPEN_CONNECTIONS))
-    case = Case("prepaid", setting.server, connections=connections, agents=len(setting.stack.world.agents))
+    case = replace(setting.usual, connections=connections)
     before = asyncio.run(charged(setting.stack))
     offered = TIMES * setting.capacity
     answers = setting.caller.load(case, setting.stack.doors[case.door], 2.0 if setting.quick else 10.0, rate=offered)

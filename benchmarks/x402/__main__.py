@@ -20,6 +20,7 @@ from typing import Any
 import click
 
 from benchmarks import machine
+from benchmarks.cases import DEFAULT_SERVER, SERVERS
 from benchmarks.options import Listed, interrupt, without_places
 from benchmarks.stack import ROOT
 from benchmarks.x402.books import prove
@@ -45,7 +46,7 @@ SPARE = 1_000  # payments beside those that the last round suggests
 @click.option("--rounds", type=click.IntRange(1, 100), default=3, show_default=True)
 @click.option("--blocks", type=Listed("kinds", ("instant", "2")), default="instant,2", show_default=True)
 @click.option("--against", type=Listed("servers", SDKS), default="fastapi,express", show_default=True)
-@click.option("--server", type=click.Choice(["granian", "uvicorn"]), default="granian", show_default=True)
+@click.option("--server", type=click.Choice(SERVERS), default=DEFAULT_SERVER, show_default=True)
 @click.option("--wallets", type=click.IntRange(1, 100_000), default=2000, show_default=True, help="Who pay in turn.")
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), default=ROOT / "benchmarks" / "reports")
 @click.option("--name", default="", help="Of the report's files; default the date and time.")

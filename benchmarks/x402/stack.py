@@ -15,6 +15,7 @@ from pathlib import Path
 
 from benchmarks.plain_http import HOST, free_port, until_answers
 from benchmarks.stack import (
+    RAISED_LIMITS,
     Running,
     Services,
     directory,
@@ -129,6 +130,7 @@ async def _payers(chain: Chain, number: int) -> Wallets:
 def _gateway(stack: contextlib.ExitStack, data: Path, stores: Services, chain: Chain, server: str) -> Running:
     environment = {
         **gateway_environment(stores, complete=True, workers=1),
+        **RAISED_LIMITS,  # payers show no key, and all come from one address
         **chain.environment(),
         "TOLLWAY_FACILITATOR_PER_MINUTE": "60000000",
         "TOLLWAY_PUBLIC_URL": "https://gateway.example",

@@ -8,18 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.cases import MANY, OTHER, PLANS, Case, Plan, Sweep
+from benchmarks.cases import DEFAULT_SERVER, MANY, OTHER, PLANS, SERVERS, Case, Plan, Sweep, read_door
+from benchmarks.experiments.sustained import ends
+from benchmarks.experiments.workers import gain
 from benchmarks.generator import Answers
 from benchmarks.goals import Goal, Results, goals
 from benchmarks.limits import LIMITS, limit_of
 from benchmarks.plots import line_chart, scale
+from benchmarks.processes import Layout
 from benchmarks.profile import count, native_shares
 from benchmarks.report import Report, bases, charts, scarce
 from benchmarks.rounds import Round, Row
-from benchmarks.traffic import SHAPES, heads, zipf
+from benchmarks.traffic import MARK, SAME, SHAPES, heads, target, zipf
 
 NOTHING = Answers(*[0] * len(Answers.__slots__))
-DISK = {"fdatasync_p50_ms": 0.2, "fdatasync_p99_ms": 0.5}
 
 
 def answers(calls: int, **more: float) -> Answers:
@@ -28,8 +30,9 @@ def answers(calls: int, **more: float) -> Answers:
     return replace(whole, **more)
 
 
-def row(case: Case, *rates: int, door: str = "", cpu: float = 50.0, **more: float) -> Row:
-    rounds = [Round(answers(rate, **more), {"proxy": cpu}, {"proxy": 0.5}) for rate in rates]
+def row(case: Case, *rates: int, door: str = "", cpu: float = 50.0, postgres: float = 0.0, **more: float) -> Row:
+    trees = {"proxy": cpu, "postgres": postgres}
+    rounds = [Round(answers(rate, **more), trees, {"proxy": 0.5}) for rate in rates]
     return Row(case, door or case.door, rounds)
 
 
@@ -44,15 +47,18 @@ def test_a_ratio_is_the_median_of_the_ratios_within_a_round() -> None:
 
 
 def test_a_row_is_compared_with_the_same_traffic_only() -> None:
-    bare, nginx, two = Case("bare"), Case("nginx"), Case("nginx", workers=2)
+    bare, nginx, two, sketch = Case("bare"), Case("nginx"), Case("nginx", workers=2), Case("sketch")
     unpriced = Case("unpriced", "granian", agents=MANY)
     cases = [bare, replace(bare, connections=16), nginx, two, unpriced, replace(unpriced, server="uvicorn"),
-             replace(unpriced, load=0.5), replace(unpriced, shape="large")]  # fmt: skip
+             replace(unpriced, load=0.5), replace(unpriced, shape="large"), replace(unpriced, repeats=True),
+             replace(unpriced, raised=True), sketch, replace(sketch, repeats=True), Case("express")]  # fmt: skip
     rows = [row(case, 100) for case in cases]
     mine, other = row(prepaid(), 50), row(prepaid(), 40, door="granian" + OTHER)
     found = bases(mine, [*rows, mine, other])
     assert {kind: (base.case, base.door) for kind, base in found.items()} == {
         "bare": (bare, "bare"),
+        "sketch": (sketch, "sketch"),
+        "express": (Case("express"), "express"),
         "nginx": (nginx, "nginx"),
         "unpriced": (unpriced, "granian"),
         "other": (mine.case, "granian" + OTHER),
@@ -65,36 +71,44 @@ def test_figures_of_a_row_with_anything_but_good_answers_are_no_figures(wrong: d
     bad = row(prepaid(16), 100, **wrong)
     assert not bad.valid
     assert bad.doubt
-    found = {goal.what: goal for goal in goals(Results([bad, row(Case("express"), 10)], {}), "granian", MANY, DISK)}
+    found = {goal.what: goal for goal in goals(Results([bad, row(Case("express"), 10)], {}), "granian", MANY)}
     assert found["gateway's CPU per prepaid call, 16 connections"].reached is None
 
 
 def test_goals_are_reached_or_not_or_were_not_looked_at() -> None:
     rows = [
-        row(prepaid(64), 450, cpu=61.0), row(Case("express"), 100), row(Case("unpriced", "granian", agents=MANY), 500),
-        row(prepaid(64, publishers=1000), 470),
-        row(prepaid(256, load=0.5), 90, p50_ms=1.6, p99_ms=7.4), row(Case("bare", connections=256, load=0.5), 90),
+        row(prepaid(64), 450, cpu=46.0, postgres=20.0), row(Case("express"), 100), row(Case("sketch"), 1000),
+        row(Case("unpriced", "granian", agents=MANY), 500, cpu=32.0), row(Case("nginx"), 10_000),
+        row(prepaid(64, raised=True), 450), row(prepaid(64, raised=True, publishers=1000), 470),
+        row(prepaid(256, load=0.5), 90, p50_ms=2.0, p99_ms=7.1), row(Case("bare", connections=256, load=0.5), 90),
     ]  # fmt: skip
     found = {
         "idle": {"stream": {"bytes_each": 41 * 1024}},
-        "overload": {"p99_ms": 80.0, "charged": 10, "owed": 10, "shed_without_retry_after": 0, "other_statuses": 1},
+        "workers": {"rows": [{"valid": True}], "gains": {"prepaid": {"model": 1.7}}},
+        "sustained": {"left_later": {"charges": 0, "webhooks": 1}, "charged": 5, "owed": 5},
+        "overload": {"p99_ms": 510.0, "charged": 10, "owed": 10, "shed_without_retry_after": 0, "other_statuses": 1},
         "growth": {"steps": [{"rows": 1000, "ratio": 1.0}, {"rows": 10_000_000, "ratio": 0.89}]},
         "x402": {"rows": [{"seller": "tollway", "way": "deferred", "blocks": "instant blocks", "valid": True,
                            "ratio_to": {"fastapi": 6.0}}]},
         "startup": {},
     }  # fmt: skip
-    verdicts = {goal.what: goal.reached for goal in goals(Results(rows, found), "granian", MANY, DISK)}
+    verdicts = {goal.what: goal.reached for goal in goals(Results(rows, found), "granian", MANY)}
     assert {what: verdict for what, verdict in verdicts.items() if verdict is not None} == {
+        "unpriced against the sketch, 64 connections": True,
         "prepaid against Express http-proxy, 64 connections": True,
-        "prepaid against unpriced, 64 connections": True,
+        "gateway's CPU per unpriced call, 64 connections": True,
         "gateway's CPU per prepaid call, 64 connections": False,
+        "PostgreSQL's CPU per prepaid call, 64 connections": True,
         "x402 deferred against the official Python server, instant blocks": True,
-        "added latency p50 at half load, prepaid over bare; 1 ms and one flush of this disk": True,
-        "added latency p99 at half load, prepaid over bare; 5 ms and one flush of this disk": True,
+        "added latency p50 at half load, prepaid over bare": True,
+        "added latency p99 at half load, prepaid over bare": False,
+        "two workers against one, prepaid, by the model in which nobody shares a core": False,
+        "left to book 5 s after a sustained minute": False,
+        "money wrong after a sustained minute, atomic units": True,
         "one publisher against 1,000, 64 connections": True,
         "memory of an idle event stream, of up to 10,000": False,
         "prepaid beside 10^7 ledger rows and 10^5 agents against 10^3 rows": False,
-        "p99 of admitted calls at twice the capacity": True,
+        "p99 of admitted calls at twice the capacity": False,
         "money wrong after overload, atomic units": True,
         "calls refused under overload otherwise than by 503 with Retry-After": False,
     }
@@ -115,15 +129,16 @@ def test_what_is_scarce_is_named() -> None:
 def test_a_report_says_why_a_goal_is_not_reached_and_is_not_valid_when_a_row_of_ours_is_not() -> None:
     rows = [row(prepaid(), 300, cpu=61.0), row(Case("express"), 100, bad_status=1)]
     options = {"server": "granian", "agents": MANY, "command": "x"}
-    machine = dict.fromkeys(
-        ("cores", "cpu", "memory_mib", "kernel", "file_system", "python", "load_before", "load_after")
-    )
+    machine = dict.fromkeys(("memory_mib", "file_system", "load_before", "load_after", "softirqs_apart")) | {
+        "cores": 2, "cpu": "a processor", "kernel": "6", "python": "CPython 3", "commit": "abc",
+    }  # fmt: skip
     report = Report("n", "now", options, {**machine, "packages": {}}, {}, True, {}, {}, {}, rows)
     assert report.valid, "a peer's row is not ours"
     text = report.markdown()
-    assert "- gateway's CPU per prepaid call, 64 connections: 61 us of 60 us. The processors are" in text
-    assert "The limit: The CPU of one thread" in text
-    assert "What would pass: The compiled walk" in text
+    assert "Measured on 2 cores of a processor, Linux 6, CPython 3, commit abc." in text
+    assert "- gateway's CPU per prepaid call, 64 connections: 61 us of 45 us. The processors are" in text
+    assert "The limit: The steps of an unpriced call" in text
+    assert "What would pass: The shorter walk" in text
     assert "The limit: Indexes" not in text, "nothing about what was not missed"
     rows.append(row(prepaid(16), 100, shed=1))
     assert not report.valid
@@ -132,7 +147,7 @@ def test_a_report_says_why_a_goal_is_not_reached_and_is_not_valid_when_a_row_of_
 
 def test_a_ledger_that_was_not_grown_to_the_end_reaches_nothing() -> None:
     found = {"growth": {"steps": [{"rows": 1000, "ratio": 1.0}]}}
-    grown = next(goal for goal in goals(Results([], found), "granian", MANY, DISK) if "ledger rows" in goal.what)
+    grown = next(goal for goal in goals(Results([], found), "granian", MANY) if "ledger rows" in goal.what)
     assert grown.reached is None
     assert grown.cells()[2:] == ("1 x up to 1,000 rows", "not measured"), "but what there is, is said"
 
@@ -149,18 +164,72 @@ def test_plans_name_every_case_once_and_start_each_door_once() -> None:
         assert len({(case.connections, case.name) for case in cases}) == len(cases), name
     sweep = Sweep(("nginx", "express", "unpriced", "prepaid"), workers=(2,), agents=(5, 1), servers=("granian",))
     assert [(case.door, case.kind, case.agents) for case in Plan([sweep], 1, 1.0).cases()] == [
-        ("nginx x2", "nginx", 0), ("granian x2", "unpriced", 5), ("granian x2", "prepaid", 5), ("granian x2", "prepaid", 1),
+        ("nginx x2", "nginx", 0), ("granian raised x2", "unpriced", 5), ("granian raised x2", "prepaid", 5),
+        ("granian raised x2", "prepaid", 1),
     ]  # fmt: skip
+
+
+def test_few_agents_have_a_door_with_raised_limits_and_many_have_productions() -> None:
+    assert [read_door(case.door) for case in (
+        prepaid(), prepaid(workers=2), prepaid(agents=1), prepaid(spread="zipf"), prepaid(raised=True, workers=3),
+        Case("unpriced", "uvicorn", agents=7), Case("nginx", workers=2), Case("nginx", raised=True),
+    )] == [
+        ("granian", False, 1), ("granian", False, 2), ("granian", True, 1), ("granian", True, 1), ("granian", True, 3),
+        ("uvicorn", True, 1), ("nginx", False, 2), ("nginx", False, 1),
+    ]  # fmt: skip
+    assert "limits raised" in prepaid(agents=1).name
+    assert "limits raised" not in prepaid().name
+
+
+def test_a_plan_can_be_measured_on_other_servers() -> None:
+    assert {case.server for case in PLANS["goals"].cases()} == {"", DEFAULT_SERVER}
+    cases = PLANS["goals"].on(("uvicorn", "hypercorn")).cases()
+    assert {case.server for case in cases} == {"", "uvicorn", "hypercorn"}
+    assert DEFAULT_SERVER in SERVERS
 
 
 def test_agents_take_turns_and_publishers_are_drawn_by_zipf() -> None:
     lines = [*heads(SHAPES["small"], ["/a", "/b"], ["k1", "k2", "k3"])]
     assert [b"k1" in lines[0], b"k2" in lines[1], b"k3" in lines[2], b"k1" in lines[3]] == [True] * 4
-    shares = [sum(line.startswith(b"GET " + target) for line in lines) / len(lines) for target in (b"/a/x", b"/b/x")]
+    shares = [sum(line.startswith(b"GET " + base) for line in lines) / len(lines) for base in (b"/a/", b"/b/")]
     assert shares == pytest.approx([2 / 3, 1 / 3], abs=0.02)
-    assert [*heads(SHAPES["small"], ["/a"], [])] == [b"GET /a/x HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"]
+    small = target("/a", SHAPES["small"])
+    assert [*heads(SHAPES["small"], ["/a"], [])] == [f"GET {small} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()]
     assert next(heads(SHAPES["upload"], ["/a"], ["k"])).endswith(b"Bearer k\r\nContent-Length: 65536\r\n\r\n")
     assert zipf(1000, 50) == zipf(1000, 50), "the same in every run"
+
+
+def test_every_target_has_the_generators_mark_unless_targets_repeat() -> None:
+    lines = [*heads(SHAPES["small"], ["/a", "/b"], ["k1", "k2"])]
+    assert all(line.count(MARK.encode()) == 1 for line in lines)
+    same = [*heads(SHAPES["small"], ["/a"], ["k1", "k2"], repeats=True)]
+    assert {line.split(b" ")[1] for line in same} == {target("/a", SHAPES["small"]).replace(MARK, SAME).encode()}
+
+
+def test_workers_have_cores_of_their_own_as_far_as_there_are_cores() -> None:
+    assert Layout.of([0, 1], 1) == Layout((0,), (1,), (1,))
+    assert Layout.of([0, 1], 2) == Layout((0, 1), (0, 1), (0, 1))
+    assert Layout.of([0, 1, 2, 3], 1) == Layout((0,), (1,), (2, 3))
+    assert Layout.of([2, 3, 6, 7], 2) == Layout((2, 3), (6,), (7,))
+    assert Layout.of([0, 1], 3).workers == (0, 1, 0)
+    assert Layout.of([0, 1, 2, 3], 2).cores == 4
+    assert str(Layout.of([0, 1, 2, 3], 1)) == (
+        "worker 1 on core 0; PostgreSQL on core 1; Valkey, the upstream, the load generator on cores 2, 3"
+    )
+
+
+def test_what_a_second_worker_brings_is_measured_and_modelled_by_what_a_call_takes() -> None:
+    one, two = row(prepaid(), 10_000, cpu=50.0), row(prepaid(workers=2), 11_000, cpu=60.0, postgres=30.0)
+    assert gain(one, two) == {
+        "measured": 1.1, "model": pytest.approx(1.667), "model_calls_per_second": pytest.approx(33_333.3),
+        "model_postgres_cores": 1.0, "model_valkey_cores": 0.0,
+    }  # fmt: skip
+
+
+def test_the_beginning_and_the_end_of_a_long_run_are_compared() -> None:
+    assert ends([100] * 30 + [50] * 30) == (100, 50)
+    assert ends([4, 2]) == (4, 2)
+    assert ends([7]) == (0, 0)
 
 
 def test_a_scale_holds_its_values_with_few_round_marks() -> None:
@@ -204,7 +273,7 @@ def test_shares_of_perf_are_summed_by_object_and_addresses_have_no_name() -> Non
 
 
 def test_of_every_goal_it_is_known_what_limits_it_and_the_documentation_has_it_too() -> None:
-    every = [goal.what for goal in goals(Results([], {}), "granian", MANY, DISK)]
+    every = [goal.what for goal in goals(Results([], {}), "granian", MANY)]
     assert all(limit_of(what).design for what in every)
     assert {limit for what in every for limit in (limit_of(what),)} == set(LIMITS), "no words about what is no goal"
     page = " ".join((Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text().split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections import Counter
@@ -15,6 +16,8 @@ from benchmarks.generator import load
 
 pytestmark = pytest.mark.usefixtures("load_generator")
 
+MARKED = b"GET /a/~~~~~~~~~~~~~~~~/x?y=1 HTTP/1.1\r\nHost: h\r\nContent-Length: 70000\r\n\r\n"
+OTHER_MARKED = MARKED.replace(b"/a/", b"/b/")
 GET = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
 POST = b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 300000\r\n\r\n"
 ANSWERS = {
@@ -42,12 +45,16 @@ class Server(threading.Thread):
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._socket.getsockname()[1])
         self.given: Counter[str] = Counter()
+        self.requests: list[bytes] = []
 
     def run(self) -> None:
         while True:
             connection, _ = self._socket.accept()
-            with connection:
-                self._serve(connection)
+            threading.Thread(target=self._served, args=(connection,), daemon=True).start()
+
+    def _served(self, connection: socket.socket) -> None:
+        with connection:
+            self._serve(connection)
 
     def _serve(self, connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -63,12 +70,13 @@ class Server(threading.Thread):
                 return
 
     def _request(self, connection: socket.socket) -> bool:
-        left = self._size
-        while left:
-            data = connection.recv(min(left, 65536))
+        request = b""
+        while len(request) < self._size:
+            data = connection.recv(min(self._size - len(request), 65536))
             if not data:
                 return False
-            left -= len(data)
+            request += data
+        self.requests.append(request)
         return True
 
 
@@ -102,6 +110,27 @@ def test_bodies_are_sent_whole(tmp_path: Path) -> None:
     assert seen.started == seen.ok_total == server.given["length"] > 0
     assert seen.clean
     assert seen.p50_ms <= seen.p99_ms <= seen.p999_ms <= seen.max_ms
+
+
+def test_no_two_requests_of_any_run_have_the_same_target(tmp_path: Path) -> None:
+    (tmp_path / "heads").write_bytes(MARKED + OTHER_MARKED)
+    server = Server(cycle(["length"]), len(MARKED) + 70_000)
+    server.start()
+    seen = [load(server.port, tmp_path / "heads", 3, 0.3, body=70_000) for _ in range(2)]
+    assert all(one.clean for one in seen)
+    sent = [request[: len(MARKED)] for request in server.requests]
+    assert len(sent) == len({*sent}) == sum(one.started for one in seen) > 2
+    pattern = re.escape(MARKED).replace(re.escape(b"~" * 16), b"([0-9a-f]{16})").replace(b"/a/", b"/[ab]/")
+    assert all(re.fullmatch(pattern, head) for head in sent), "the rest of a head is sent as it is"
+    assert {request[len(MARKED) :] for request in server.requests} == {b"x" * 70_000}
+
+
+def test_good_answers_are_counted_by_the_second(heads: Path) -> None:
+    server = Server(cycle(["length"]), len(GET))
+    server.start()
+    seen = load(server.port, heads, 1, 2.3)
+    assert len(seen.by_second) == 2
+    assert 0 < sum(seen.by_second) <= seen.ok
 
 
 def test_a_latency_of_the_open_loop_counts_from_when_the_call_was_due(heads: Path) -> None:
