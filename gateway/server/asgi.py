@@ -105,7 +105,9 @@ class HttpCall:
         if kind == "http.response.start":
             if self._start is not None or request.responded:
                 raise RuntimeError("the answer has begun before")
-            self._start = (message["status"], list(message.get("headers", ())))
+            # In small letters, as ASGI has it: a Content-Length that is not seen would be a second framing.
+            fields = [(name.lower(), value) for name, value in message.get("headers", ())]
+            self._start = (message["status"], fields)
             self._flush = asyncio.get_running_loop().call_soon(self._write_head)
             return
         if kind != "http.response.body":

@@ -166,7 +166,7 @@ class SocketCall:
         if kind == "websocket.accept":
             self._accept(message, key)
         elif kind == f"{DENIAL}.start":
-            self._denial = (message["status"], list(message.get("headers", ())))
+            self._denial = (message["status"], [(name.lower(), value) for name, value in message.get("headers", ())])
         elif kind == f"{DENIAL}.body":
             self._deny(message.get("body", b""), end=not message.get("more_body", False))
         elif kind == "websocket.close":
@@ -181,7 +181,8 @@ class SocketCall:
         ]  # fmt: skip
         if message.get("subprotocol"):
             lines.append(b"sec-websocket-protocol: " + message["subprotocol"].encode("latin-1"))
-        lines += [b"%b: %b" % (name, value) for name, value in message.get("headers", ()) if name not in OWN]
+        fields = [(name.lower(), value) for name, value in message.get("headers", ())]
+        lines += [b"%b: %b" % (name, value) for name, value in fields if name not in OWN]
         head = head_of(lines)
         self._accepted = True
         self._ping_at = self._clock() + self._settings.ping_interval

@@ -81,6 +81,13 @@ async def test_head_has_the_fields_of_get_and_no_body(stage: Stage) -> None:
     assert (await told(stage, "HEAD", start(), part(b""))).all("content-length") == []
 
 
+async def test_names_in_capitals_frame_as_well(stage: Stage) -> None:
+    found = await told(
+        stage, "GET", start(200, (b"Content-Length", b"5"), (b"Transfer-Encoding", b"x")), part(b"hello")
+    )
+    assert (found.all("content-length"), found.all("transfer-encoding"), found.body) == (["5"], [], b"hello")
+
+
 async def test_an_application_may_end_the_connection(stage: Stage) -> None:
     found = await told(stage, "GET", start(200, (b"connection", b"close"), (b"transfer-encoding", b"gzip")), part(b"a"))
     assert (found.all("connection"), found.all("transfer-encoding"), found.body) == (["close"], [], b"a")
