@@ -23,10 +23,11 @@ LIMITS = (
     Limit(
         ("unpriced against the sketch", "gateway's CPU per unpriced call"),
         "unpriced",
-        "The number of Python steps. The sketch parses two heads and writes two. A call through the gateway on an ASGI"
-        " server is a task and a dozen coroutines that await each other, an object of fifty fields, messages between"
-        " the server's thread and the event loop, and a question to Valkey. No function has more than a few percent,"
-        " so there is no hot spot to remove. Compiled code hardly helps: Cython took 6 % off, `python -O` nothing.",
+        "The number of Python steps. The sketch parses two heads and writes two. A call through the ASGI"
+        " application is a task and a dozen coroutines that await each other, an object of fifty fields, messages to"
+        " and from the server (on granian from another thread), and a question to Valkey. No function has more than a"
+        " few percent, so there is no hot spot to remove. Compiled code hardly helps: Cython took 6 % off, `python -O`"
+        " nothing.",
         "A call that walks from its parsed head to the write on a pooled upstream connection in one go, on our own"
         " server's Protocol, without task, future or ASGI message; limits leased from Valkey in small shares. A"
         " prototype of this took 34 us of CPU per unpriced call where the gateway on granian took 103.",
