@@ -327,7 +327,7 @@ class Connection(asyncio.Protocol):
             return InvalidRequest("The request does not begin with a method.")
         if not 0 <= data.find(b"\r\n") <= limits.target + 100:
             return UriTooLong(f"The request target is longer than {limits.target} bytes.")
-        return HeadersTooLarge(f"The header section is larger than {limits.head - limits.target} bytes.")
+        return HeadersTooLarge(f"The head of the request is larger than {limits.head} bytes.")
 
     # --- The end ---
 

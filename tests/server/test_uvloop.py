@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import uvloop
 
-from tests.server import test_answers, test_connections, test_websockets
+from tests.server import test_answers, test_connections, test_leftovers, test_websockets
 from tests.server.conftest import on_stage
 
 
 def scenarios() -> Iterator[Any]:
     """Yield every test of a stage, with its parameters bound."""
-    for module in (test_answers, test_connections, test_websockets):
+    for module in (test_answers, test_connections, test_leftovers, test_websockets):
         for name, function in vars(module).items():
             if name.startswith("test_") and inspect.iscoroutinefunction(function) and "caplog" not in names(function):
                 for number, arguments in enumerate(bindings(function)):
