@@ -16,12 +16,12 @@ import asyncio
 import contextlib
 import logging
 from binascii import crc_hqx
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any, cast
 
-from gateway.limits.gcra import Call, command, decide, verdicts
+from gateway.limits.gcra import Call, command, decide, microseconds, verdicts
 from gateway.limits.lane import PROBE_POLICY, PROBE_SECONDS, Lane, Stats, Waiting, Without
 from gateway.limits.policy import Check, Verdict
 from gateway.limits.valkey import Address, Valkey, ValkeyRefused, ValkeyUnavailable, parse_nodes
@@ -43,15 +43,17 @@ def slot_of(key: bytes) -> int:
 
 def by_slot(call: Call) -> list[Call]:
     """Split a call whose checks are of several principals; of one principal it stays whole."""
-    checks, keys = call
-    if len(keys) == 1:
+    if len(call.checks) == 1:
         return [call]
-    parts: dict[int, tuple[list[Check], list[bytes]]] = {}
-    for check, key in zip(checks, keys, strict=True):
-        one = parts.setdefault(slot_of(key), ([], []))
-        one[0].append(check)
-        one[1].append(key)
-    return [call] if len(parts) == 1 else list(parts.values())
+    parts: dict[int, list[int]] = {}
+    for index, check in enumerate(call.checks):
+        parts.setdefault(slot_of(check.key), []).append(index)
+    if len(parts) == 1:
+        return [call]
+    return [
+        call._replace(checks=[call.checks[n] for n in part], wants=[call.wants[n] for n in part if call.wants])
+        for part in parts.values()
+    ]
 
 
 class Cluster:
@@ -95,7 +97,7 @@ class Cluster:
         """Decide one call. One of several principals is decided in turn, until one of them is refused."""
         verdict: Verdict | None = None
         for part in by_slot(call):
-            node = self._slots[slot_of(part[1][0])]
+            node = self._slots[slot_of(part.checks[0].key)]
             found = self._without.decide(part) if node is None else await node.check(part)
             if verdict is None or not found.allowed or found.remaining < verdict.remaining:
                 verdict = found
@@ -103,6 +105,12 @@ class Cluster:
                 break
         assert verdict is not None, "a call has at least one check"
         return verdict
+
+    def post(self, call: Call) -> None:
+        """Send a call of one check that nobody waits for. It is dropped when its node is away."""
+        node = self._slots[slot_of(call.checks[0].key)]
+        if node is not None:
+            node.post(call)
 
     def moved(self, slot: int, to: Address) -> Node:
         """Note that a slot is elsewhere, and return its node."""
@@ -194,8 +202,9 @@ class Node(Lane):
     async def _send(self, batch: list[Waiting]) -> None:
         groups: dict[int, list[Waiting]] = {}
         for item in batch:
-            groups.setdefault(slot_of(item.call[1][0]), []).append(item)
+            groups.setdefault(slot_of(item.call.checks[0].key), []).append(item)
         calls = [[item.call for item in group] for group in groups.values()]
+        sent = microseconds()
         try:
             replies = await self.valkey.send([command(some) for some in calls])
         except ValkeyUnavailable as error:
@@ -203,31 +212,29 @@ class Node(Lane):
             return
         try:
             for (slot, group), some, reply in zip(groups.items(), calls, replies, strict=True):
-                await self._settle(slot, group, some, reply)
+                await self._settle(slot, group, self._answer(some, reply, sent))
         finally:
             for reply in replies:
                 reply.cancel()
 
-    async def _settle(
-        self, slot: int, group: list[Waiting], calls: Sequence[Call], reply: asyncio.Future[object]
-    ) -> None:  # fmt: skip
+    async def _settle(self, slot: int, group: list[Waiting], answer: Awaitable[list[Verdict]]) -> None:
         try:
-            self._resolve(group, await self._answer(calls, reply))
+            self._resolve(group, await answer)
         except ValkeyUnavailable as error:
             self._lost(error, group)
         except ValkeyRefused as refusal:
             if refusal.code == "MOVED":
                 self._send_on(slot, group, self._named(refusal))
             elif refusal.code == "ASK":
-                await self._ask(group, calls, self._named(refusal))
+                await self._ask(group, self._named(refusal))
             elif refusal.code == "TRYAGAIN":  # one of its keys is being moved just now
                 self._decide_alone(group)
             else:
                 self._lost(refusal, group)
 
-    async def _answer(self, calls: Sequence[Call], reply: asyncio.Future[object]) -> list[Verdict]:
+    async def _answer(self, calls: Sequence[Call], reply: asyncio.Future[object], sent: int) -> list[Verdict]:
         try:
-            return verdicts(calls, await reply)
+            return verdicts(calls, await reply, sent)
         except ValkeyRefused as refusal:
             if refusal.code != "NOSCRIPT":
                 raise
@@ -242,7 +249,8 @@ class Node(Lane):
         else:
             node.take(group)
 
-    async def _ask(self, group: list[Waiting], calls: Sequence[Call], to: Address) -> None:
+    async def _ask(self, group: list[Waiting], to: Address) -> None:
+        calls = [item.call for item in group]
         try:
             self._resolve(group, await decide(self._cluster.node(to).valkey, calls, asking=True))
         except (ValkeyUnavailable, ValkeyRefused):
@@ -262,7 +270,7 @@ class Node(Lane):
         """Return a principal that this node counts."""
         for number in count():
             name = f"probe-{number}"
-            slot = slot_of(Check(name, PROBE_POLICY).key())
+            slot = slot_of(Check(name, PROBE_POLICY).key)
             if not self.slots or any(first <= slot <= last for first, last in self.slots):
                 return name
         raise AssertionError

@@ -29,9 +29,13 @@ PROBE_POLICY = Policy("probe", limit=1_000_000, window_seconds=60)
 
 @dataclass(slots=True)
 class Stats:
-    """Counters since start, for metrics. `unavailable` are the calls that were decided without Valkey."""
+    """Counters since start, for metrics.
+
+    `leased` are the calls that were admitted from leases alone, `unavailable` those that were decided without Valkey.
+    """
 
     calls: int = 0
+    leased: int = 0
     batches: int = 0
     refused: int = 0
     unavailable: int = 0
@@ -39,9 +43,9 @@ class Stats:
 
 @dataclass(slots=True)
 class Waiting:
-    """A call with who waits for it. `moves` is how often it was sent on to another server."""
+    """A call with who waits for it, if anybody does. `moves` is how often it was sent on to another server."""
 
-    future: asyncio.Future[Verdict]
+    future: asyncio.Future[Verdict] | None
     call: Call
     moves: int = 0
 
@@ -97,9 +101,13 @@ class Lane:
         """Decide one call. Raises errors.Unavailable only while the server is away and that is what `without` does."""
         if not self._available:
             return self._without.decide(call)
-        waiting = Waiting(asyncio.get_running_loop().create_future(), call)
-        self.take([waiting])
-        return await waiting.future
+        future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        self.take([Waiting(future, call)])
+        return await future
+
+    def post(self, call: Call) -> None:
+        """Send a call that nobody waits for. It is dropped when the server is away."""
+        self.take([Waiting(None, call)])
 
     def take(self, items: list[Waiting]) -> None:
         """Put calls on the list, or decide them at once when the server is away."""
@@ -114,7 +122,7 @@ class Lane:
         """Connect and count something. Raises ValkeyUnavailable or ValkeyRefused."""
         await self.valkey.connect()
         check = Check(self._probed(), PROBE_POLICY)
-        await decide(self.valkey, [((check,), (check.key(),))])
+        await decide(self.valkey, [Call((check,))])
 
     def _probed(self) -> str:
         """Return the principal that the probe counts."""
@@ -127,7 +135,7 @@ class Lane:
             while self._waiting:
                 await asyncio.sleep(0)  # everything that became ready in this turn shares the batch
                 batch, self._waiting = self._waiting[:MAX_CALLS], self._waiting[MAX_CALLS:]
-                batch = [item for item in batch if not item.future.cancelled()]
+                batch = [item for item in batch if item.future is None or not item.future.cancelled()]
                 if batch:
                     self._stats.batches += 1
                     await self._send(batch)
@@ -155,13 +163,15 @@ class Lane:
 
     def _resolve(self, batch: list[Waiting], verdicts: list[Verdict]) -> None:
         for item, verdict in zip(batch, verdicts, strict=True):
+            if item.future is None:
+                continue
             self._stats.refused += not verdict.allowed
             if not item.future.done():
                 item.future.set_result(verdict)
 
     def _decide_alone(self, batch: list[Waiting]) -> None:
         for item in batch:
-            if item.future.done():
+            if item.future is None or item.future.done():
                 continue
             try:
                 item.future.set_result(self._without.decide(item.call))

@@ -8,27 +8,19 @@ recently used is forgotten, so a flood of addresses costs accuracy, not memory.
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from gateway.limits.gcra import Call, Decision
+from gateway.limits.gcra import Call, Decision, choose, microseconds
 from gateway.limits.policy import Check
 
 CAPACITY = 65_536
 
 
-def monotonic_microseconds() -> int:
-    """Return a clock that no administrator sets back."""
-    return time.monotonic_ns() // 1_000
-
-
 class LocalGcra:
     """Theoretical arrival times of recently seen keys, in microseconds."""
 
-    def __init__(
-        self, workers: int, *, capacity: int = CAPACITY, clock: Callable[[], int] = monotonic_microseconds
-    ) -> None:
+    def __init__(self, workers: int, *, capacity: int = CAPACITY, clock: Callable[[], int] = microseconds) -> None:
         self._workers = workers
         self._capacity = capacity
         self._clock = clock
@@ -41,27 +33,23 @@ class LocalGcra:
         """Decide one call: all of its checks pass and consume, or none does."""
         now = self._clock()
         before: list[tuple[bytes, int]] = []
-        granted: Decision | None = None
-        refused: Decision | None = None
-        for number, (check, key) in enumerate(zip(*call, strict=True), start=1):
-            base, fits, decision = self._try(check, key, number, now)
-            before.append((key, base))
-            if not fits:
-                refused = decision if refused is None or decision[2] > refused[2] else refused
-            elif granted is None or (decision[1], -decision[2]) < (granted[1], -granted[2]):
-                granted = decision
-        if refused is not None:
+        decisions: list[Decision] = []
+        for number, check in enumerate(call.checks, start=1):
+            base, decision = self._try(check, number, now)
+            before.append((check.key, base))
+            decisions.append(decision)
+        chosen = choose(iter(decisions))
+        if chosen[0] < 0:
             for key, base in reversed(before):
                 self._arrivals[key] = base
         while len(self._arrivals) > self._capacity:
             self._arrivals.popitem(last=False)
-        decision = refused or granted
-        assert decision is not None, "a call has at least one check"
-        return decision
+        return chosen
 
-    def _try(self, check: Check, key: bytes, number: int, now: int) -> tuple[int, bool, Decision]:
-        """Consume for one check if it fits. Returns the arrival time before it, whether it fits, and the decision."""
+    def _try(self, check: Check, number: int, now: int) -> tuple[int, Decision]:
+        """Consume for one check if it fits. Returns the arrival time before it, and the decision."""
         interval, tolerance = self._share(check)
+        key = check.key
         before = min(self._arrivals.get(key, 0), now + tolerance)
         base = max(before, now)
         need = interval * max(check.cost, 1)
@@ -72,7 +60,7 @@ class LocalGcra:
         self._arrivals.move_to_end(key)
         left = (now + tolerance - base) // interval
         wait = max(base + need - tolerance - now, 0)
-        return before, fits, (number if fits else -number, left, wait, base - now)
+        return before, (number if fits else -number, left, wait, base - now)
 
     def _share(self, check: Check) -> tuple[int, int]:
         """Return this worker's interval and tolerance. A burst smaller than the call's cost would never let it pass."""

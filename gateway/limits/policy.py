@@ -2,13 +2,14 @@
 
 Pure data with its arithmetic. All times inside are integer microseconds: floats drift, and a limiter that drifts lets
 one call too many through or answers a Retry-After after which the call is refused again. What does not live here:
-state (gcra.lua, local.py) and the choice of limits (settings, catalog).
+state (gcra.lua, lease.py, local.py) and the choice of limits (settings, catalog).
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 MICROSECONDS = 1_000_000
 # Lua numbers are doubles: the clock (1.8e15) plus a tolerance has to stay below 2**53 to be an exact integer.
@@ -50,6 +51,10 @@ class Policy:
         put(self, "key_suffix", b"}:" + self.name.encode())
         put(self, "header", f'"{self.name}";q={self.limit};w={self.window_seconds}'.encode())
 
+    def __hash__(self) -> int:
+        """Return a hash that costs less than that of all fields: policies are looked up by each call."""
+        return hash(self.name)
+
     @property
     def capacity(self) -> int:
         """Return how many calls may come at once."""
@@ -60,20 +65,21 @@ class Policy:
 class Check:
     """One policy applied to one principal. `principal` is an id or address of ours, never raw caller input.
 
-    `cost` 0 only looks: it is allowed when a call of cost 1 would be, and consumes nothing.
+    `cost` 0 only looks: it is allowed when a call of cost 1 would be, and consumes nothing. `key` names the state in
+    Valkey; its braces make all policies of a principal share one cluster slot.
     """
 
     principal: str
     policy: Policy
     cost: int = 1
+    key: bytes = field(init=False, repr=False, compare=False)
 
-    def key(self) -> bytes:
-        """Return the key of its state. The braces make all policies of a principal share one cluster slot."""
-        return b"tw:{" + self.principal.encode() + self.policy.key_suffix
+    def __post_init__(self) -> None:
+        """Encode the key once. A principal that cannot be encoded fails here, before it joins a batch."""
+        object.__setattr__(self, "key", b"tw:{" + self.principal.encode() + self.policy.key_suffix)
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What the limiter decided for all checks of one call together.
 
     `policy` is the refusing one (with the longest wait) or, when allowed, the one with the least left. The times are
@@ -85,6 +91,11 @@ class Verdict:
     remaining: int
     retry_after: int
     reset_after: int
+
+
+def combined(one: Verdict, other: Verdict) -> Verdict:
+    """Return the verdict of two parts of a call that both passed: that of the tighter limit."""
+    return min(one, other, key=lambda verdict: (verdict.remaining, -verdict.retry_after))
 
 
 def whole_seconds(microseconds: int) -> int:

@@ -1,4 +1,7 @@
-"""Step 4, limit: all of a call's limits in one check; refused by one, it consumes from none."""
+"""Step 4, limit: all of a call's limits in one check; refused by one, it consumes from none.
+
+The usual call of a busy caller is admitted from what Valkey has leased to this worker, without waiting.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,11 @@ def _plan_policy(per_minute: int) -> Policy:
     return Policy("plan", per_minute, 60)
 
 
+@lru_cache(maxsize=16_384)
+def _counted(principal: str, policy: Policy) -> Check:
+    return Check(principal, policy)
+
+
 async def limit(
     exchange: Exchange, limiter: RateLimiter, per_key: Policy, per_address: Policy, trusted: Sequence[Network]
 ) -> None:
@@ -39,15 +47,16 @@ async def limit(
     """
     principal, publisher = exchange.principal, exchange.sold
     who = counted_address(exchange, trusted) if principal is None else principal.key_id
-    checks = (Check(who, per_address if principal is None else per_key),)
+    checks = (_counted(who, per_address if principal is None else per_key),)
     per_minute = publisher.prices[0].max_per_minute if publisher.prices else None
     if per_minute is not None:
-        checks += (Check(who, _publisher_policy(publisher.slug, per_minute)),)
+        checks += (_counted(who, _publisher_policy(publisher.slug, per_minute)),)
     if principal is not None and principal.plan is not None and principal.plan.calls_per_minute is not None:
-        checks += (Check(str(principal.organization_id), _plan_policy(principal.plan.calls_per_minute)),)
-    exchange.limit = await limiter.check(*checks)
-    if not exchange.limit.allowed:
-        raise refusal(exchange.limit)
+        checks += (_counted(str(principal.organization_id), _plan_policy(principal.plan.calls_per_minute)),)
+    verdict = limiter.spend(checks) or await limiter.lease(checks)
+    exchange.limit = verdict
+    if not verdict.allowed:
+        raise refusal(verdict)
 
 
 def refusal(verdict: Verdict) -> RateLimited:

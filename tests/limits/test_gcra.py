@@ -6,16 +6,17 @@ import asyncio
 import itertools
 import math
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.limits.gcra import Call, decide
+from gateway.limits.gcra import Call, Reply, decide
 from gateway.limits.local import LocalGcra
 from gateway.limits.policy import MICROSECONDS, Check, Policy, Verdict, whole_seconds
 from gateway.limits.valkey import Valkey
+from tests.limits.bucket import Bucket
 
 START = 1_800_000_000_123_457  # microseconds: every digit must survive Lua
 POLICIES = [
@@ -34,12 +35,12 @@ async def valkey(server) -> AsyncIterator[Valkey]:
 
 
 def as_call(*checks: Check) -> Call:
-    return checks, [check.key() for check in checks]
+    return Call(checks)
 
 
 def twin(verdicts: LocalGcra, call: Call) -> tuple[bool, Policy, int, int, int]:
     number, remaining, retry, reset = verdicts.decide(call)
-    policy = call[0][abs(number) - 1].policy
+    policy = call.checks[abs(number) - 1].policy
     return number > 0, policy, remaining, whole_seconds(retry), whole_seconds(reset)
 
 
@@ -69,6 +70,40 @@ async def test_lua_and_python_decide_alike(valkey: Valkey, steps) -> None:
         calls = [as_call(*(Check(run + who, policy, cost) for who, policy, cost in call)) for call in batch]
         expected = [twin(python, call) for call in calls]
         assert [facts(verdict) for verdict in await decide(valkey, calls, now)] == expected
+
+
+LEASED = [Policy("usual", 600, 60), Policy("fast", 70_001, 60, burst=300), Policy("tiny", 40, 60)]
+leasing = st.lists(
+    st.tuples(st.sampled_from(["a", "b"]), st.sampled_from(LEASED), st.integers(0, 3), st.integers(0, 400)),
+    min_size=1,
+    max_size=3,
+    unique_by=lambda check: check[:2],
+)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, 2_000_000), st.lists(leasing, max_size=6)), min_size=1, max_size=8))
+async def test_lua_leases_as_its_python_twin_does(valkey: Valkey, steps) -> None:
+    run, now, bucket = uuid.uuid4().hex, START, Bucket()
+    for passed, batch in steps:
+        now += passed
+        counts: list[Sequence[int]] = []
+
+        def note(_: Call, reply: Reply, counts: list[Sequence[int]] = counts, now: int = now) -> None:
+            assert reply.clock == now
+            counts.append(reply.counts)
+
+        calls = [
+            Call(
+                [Check(run + who, policy, cost) for who, policy, cost, _ in call],
+                [want for *_, want in call],
+                note,
+            )
+            for call in batch
+        ]
+        expected = [bucket.decide(call, now) for call in calls]
+        await decide(valkey, calls, now)
+        assert counts == expected
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

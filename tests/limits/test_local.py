@@ -8,7 +8,7 @@ from gateway.limits.policy import Check, Policy
 
 
 def as_call(*checks: Check) -> Call:
-    return checks, [check.key() for check in checks]
+    return Call(checks)
 
 
 def grants(workers: int, call: Call, times: int) -> int:

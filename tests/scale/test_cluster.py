@@ -51,7 +51,7 @@ def on_node(number: int, name: str = "agent") -> Check:
     """Return a check whose principal is counted by one of the three nodes."""
     for index in range(1_000):
         check = Check(f"{name}-{index}", POLICY)
-        if slot_of(check.key()) * 3 // 16_384 == number:
+        if slot_of(check.key) * 3 // 16_384 == number:
             return check
     raise AssertionError
 
@@ -126,14 +126,14 @@ async def test_a_lost_node_takes_its_own_slots_with_it_only_until_it_is_back(
 async def test_a_slot_that_moves_is_followed_and_keeps_its_count(cluster: ValkeyCluster) -> None:
     """Key by key, as resharding does: MIGRATING and IMPORTING (ASK), then the map (MOVED)."""
     check, source, target = on_node(0, "moving"), cluster.nodes[0], cluster.nodes[1]
-    slot = slot_of(check.key())
+    slot = slot_of(check.key)
     names = [node.command("CLUSTER", "MYID").decode() for node in (source, target)]
     async with limiter(cluster, "deny") as limits:
         assert (await limits.check(check)).remaining == 9
         target.command("CLUSTER", "SETSLOT", slot, "IMPORTING", names[0])
         source.command("CLUSTER", "SETSLOT", slot, "MIGRATING", names[1])
         assert (await limits.check(check)).remaining == 8, "it is still where it was"
-        moved = source.command("MIGRATE", "127.0.0.1", target.port, check.key().decode(), 0, 5_000, "AUTH", "cl:st/r@1")
+        moved = source.command("MIGRATE", "127.0.0.1", target.port, check.key.decode(), 0, 5_000, "AUTH", "cl:st/r@1")
         assert moved == b"OK"
         assert (await limits.check(check)).remaining == 7, "ASK"
         for node in (target, source):
