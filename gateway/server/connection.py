@@ -221,8 +221,7 @@ class Connection(asyncio.Protocol):
         self._since = 0.0
         self._upgraded = to
         if self._ahead:
-            data, self._ahead = bytes(self._ahead), bytearray()
-            to.data_received(data)
+            to.data_received(self._take_ahead())
         self.mind_reading()
 
     def end_upgraded(self) -> None:
@@ -281,8 +280,7 @@ class Connection(asyncio.Protocol):
             body = ChunkedBody() if head.length == CHUNKED else SizedBody(head.length)
         self.request = request = Request(self, head, body)
         if body is not None and self._ahead:
-            came, self._ahead = bytes(self._ahead), bytearray()
-            self._read_body(request, came)
+            self._read_body(request, self._take_ahead())
             if self._ending:
                 return
         if head.target == b"*":
@@ -307,6 +305,12 @@ class Connection(asyncio.Protocol):
         request.body_ended = body.ended
         if request.handler is not None and (content or body.ended):
             request.handler.body_came()
+
+    def _take_ahead(self) -> bytes:
+        """Return what is ahead, which then is no longer."""
+        data = bytes(self._ahead)
+        self._ahead.clear()  # not another object: whoever reads requests from it goes on with what is left
+        return data
 
     def _check_beginning(self) -> None:
         """Refuse what cannot become a request, or not one of this size."""

@@ -206,6 +206,25 @@ async def test_options_of_the_whole_server(stage: Stage) -> None:
     assert stage.scopes == []
 
 
+@pytest.mark.parametrize("apart", [False, True], ids=["at once", "byte by byte"])
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+async def test_a_body_that_is_answered_at_once_is_no_request(stage: Stage, framing: str, apart: bool) -> None:
+    head = b"OPTIONS * HTTP/1.1\r\nHost: a\r\n"
+    if framing == "length":
+        raw = head + b"Content-Length: %d\r\n\r\n%b" % (len(SECOND), SECOND)
+    else:
+        raw = head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(SECOND), SECOND)
+    async with stage.wire() as wire:
+        # Behind another one, so that it is read from what is ahead.
+        await wire.send(GET + b"\r\n" + raw + GET + b"\r\n")
+        assert [(await wire.answer()).status for _ in range(3)] == [200, 204, 200]
+    async with stage.wire() as wire:
+        for at in range(0, len(raw), 1 if apart else len(raw)):
+            await wire.send(raw[at : at + (1 if apart else len(raw))])
+        assert (await wire.answer()).status == 204
+    assert [scope["path"] for scope in stage.scopes] == ["/", "/"]
+
+
 async def test_what_is_told_of_a_request(stage: Stage) -> None:
     async with stage.wire() as wire:
         await wire.send(b"PURGE /a%2Fb//?x=%20&&y HTTP/1.1\r\nHOST: a\r\nX-B: 1\r\nx-a: 2\r\nX-b: \xe9\r\n\r\n")
