@@ -451,7 +451,7 @@ class Gateway:
             self._sockets.bound_messages()
         self._worker.mind(self._pipeline.live)
         self._worker.watch(self._sockets)
-        self._pipeline.turns.watch()
+        self._pipeline.loop_lag.watch()
         on_stop(self.drain)
         self._admin = self._make_admin(services)
         if self._operations is not None:
@@ -482,7 +482,7 @@ class Gateway:
                 pipeline.live.cut()
                 await pipeline.live.finished(CUT_SECONDS)
         if self._pipeline is not None:
-            self._pipeline.turns.stop()
+            self._pipeline.loop_lag.stop()
         await self._doors.aclose()
         if self._worker is not None:
             await self._worker.stop()

@@ -384,7 +384,7 @@ class SettlementPending(Problem):
 
 
 class Overloaded(Problem):
-    """More calls come than this gateway can serve; this one was turned away at the door. Retry-After says when to try.
+    """More calls come than this gateway can serve; admission control refused this one. Retry-After says when to try.
 
     Nothing was done: a key of the call or a payment that it brought along is as good as before.
     """

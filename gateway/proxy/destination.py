@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from gateway.catalog.authentication import Authentication
 from gateway.catalog.snapshot import Publisher, Route
 from gateway.errors import UpstreamUnreachable
-from gateway.proxy.line import Line
+from gateway.proxy.load_shedding import Shedder
 from gateway.proxy.locations import PublicPlace
 from gateway.proxy.own_secrets import spellings_of
 from gateway.settings import Settings
@@ -37,7 +37,7 @@ class Destination:
     """A publisher's server. `lane` is the pool key: the origin's, or the publisher's own when it bounds connections.
 
     `public` is where callers see it, `secrets` what they may not see. `calls` and `sockets` bound what is on its way at
-    once, and `uploads` those of the calls whose body is not here yet; `line` is of the calls that want to be among
+    once, and `uploads` those of the calls whose body is not here yet; `shedder` is of the calls that want to be among
     `calls`.
     """
 
@@ -51,7 +51,7 @@ class Destination:
     calls: Turnstile
     sockets: Turnstile
     uploads: Turnstile
-    line: Line
+    shedder: Shedder
     public: PublicPlace
     secrets: tuple[bytes, ...]
 
@@ -68,9 +68,9 @@ class Destinations:
         self._known: dict[str, Destination] = {}
 
     def crowded(self, slug: str, now: float) -> bool:
-        """Return whether a publisher's line is as long as it may be. One that nobody has called has none."""
+        """Return whether a publisher's queue is as long as it may be. One that nobody has called has none."""
         known = self._known.get(slug)
-        return known is not None and known.line.full(now)
+        return known is not None and known.shedder.full(now)
 
     def find(self, publisher: Publisher) -> Destination:
         """Return the destination of a publisher that has a route."""
@@ -103,7 +103,7 @@ class Destinations:
             known.calls if known is not None and known.calls.limit == most else Turnstile(most),
             known.sockets if known is not None and known.sockets.limit == sockets else Turnstile(sockets),
             known.uploads if known is not None and known.calls.limit == most else Turnstile(max(most // 2, 1)),
-            known.line if known is not None else Line(self._settings.wait),
+            known.shedder if known is not None else Shedder(self._settings.wait),
             self._public(publisher, route, origin),
             spellings_of(route.headers, None if route.query is None else route.query[1]),
         )

@@ -118,7 +118,7 @@ class Exchange:
         self.receive = receive
         self.send = send
         self.started = time.perf_counter()
-        self.lag = 0.0  # door: for how long its bytes had been here by then
+        self.lag = 0.0  # admission: for how long its bytes had been here by then
         self.marks: list[tuple[str, float]] = []
         self.method: str = scope["method"]
         self.slug = ""  # intake

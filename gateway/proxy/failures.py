@@ -15,10 +15,10 @@ from gateway.errors import (
     UpstreamUnavailable,
     UpstreamUnreachable,
 )
+from gateway.proxy.admission import overloaded
 from gateway.proxy.body import ClientGone
 from gateway.proxy.callers_name import speak_for
 from gateway.proxy.destination import Destination
-from gateway.proxy.door import overloaded
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.settle import settle
 from gateway.proxy.uploading import begin_upload, unless_gone
@@ -58,7 +58,7 @@ async def admit(exchange: Exchange, to: Destination, services: Services) -> None
     else:
         await begin_upload(exchange, to)
         places = to.calls
-        entered = (to.line.open and places.take()) or await _in_line(exchange, to, services)
+        entered = (to.shedder.calm and places.take()) or await _in_line(exchange, to, services)
     if not entered:
         services.metrics.upstream_error(exchange.sold.slug, "PoolTimeout")
         raise Unavailable(
@@ -78,16 +78,16 @@ async def admit(exchange: Exchange, to: Destination, services: Services) -> None
 
 async def _in_line(exchange: Exchange, to: Destination, services: Services) -> bool:
     """Wait for a place and return whether there was one in time. Raises Overloaded."""
-    begun, line = perf_counter(), to.line
-    if not line.enter(exchange, begun):
+    begun, shedder = perf_counter(), to.shedder
+    if not shedder.enter(exchange, begun):
         services.metrics.turned_away("publisher")
         raise overloaded("publisher")
     try:
         entered = await unless_gone(exchange, to.calls.enter(to.timeouts.connect))
         now = perf_counter()
-        line.passed(exchange, now - begun, now)
+        shedder.passed(exchange, now - begun, now)
     finally:
-        line.leave(exchange)
+        shedder.leave(exchange)
     return entered
 
 

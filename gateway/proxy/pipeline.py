@@ -25,13 +25,13 @@ from gateway.errors import (
 from gateway.faults import ARMED, act
 from gateway.identity.clients import Network, networks
 from gateway.limits.policy import Policy
+from gateway.proxy.admission import Admission, Reason, overloaded
 from gateway.proxy.authorize import Shortfall, WalletNumbers, authorize
 from gateway.proxy.body import ClientGone, cut_short
 from gateway.proxy.buying import Buyer, to_its_end
 from gateway.proxy.cut import cut_connection
 from gateway.proxy.deliver import deliver
 from gateway.proxy.destination import Destination, Destinations
-from gateway.proxy.door import Door, Reason, overloaded
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.failures import admit, unanswered
 from gateway.proxy.forward import NO_FIELDS, forward
@@ -41,6 +41,7 @@ from gateway.proxy.intake import intake
 from gateway.proxy.judge import judge
 from gateway.proxy.limit import limit
 from gateway.proxy.live import Live
+from gateway.proxy.loop_lag import LoopLag
 from gateway.proxy.match import match
 from gateway.proxy.mcp.purchase import Purchases
 from gateway.proxy.mcp.seller import McpSeller
@@ -58,7 +59,6 @@ from gateway.proxy.queries import Queries
 from gateway.proxy.quote import quote
 from gateway.proxy.settle import settle
 from gateway.proxy.tiers import Usages
-from gateway.proxy.turns import Turns
 from gateway.services import Services
 from gateway.telemetry.logging import of
 from gateway.upstreams.http.errors import (
@@ -92,8 +92,8 @@ class Pipeline:
     queries: Queries
     mcp: McpSeller
     live: Live
-    door: Door
-    turns: Turns
+    admission: Admission
+    loop_lag: LoopLag
     onchain: OnchainRail | None = None
     buyer: Buyer | None = None
 
@@ -121,16 +121,16 @@ class Pipeline:
             Queries(services, wallets, live, trusted, onchain),
             McpSeller.build(services, Purchases(services, destinations, pay, onchain)),
             live,
-            Door(services.settings.proxy.wait, services.settings.proxy.calls),
-            Turns(),
+            Admission(services.settings.proxy.wait, services.settings.proxy.calls),
+            LoopLag(),
             onchain,
             buyer,
         )
 
     async def serve(self, exchange: Exchange) -> None:
         """Walk one call to its booked end and answer it. Raises only Truncated, and cancellation."""
-        exchange.lag = self.turns.lag
-        reason = self.door.enter(exchange, len(self.live.calls), exchange.started)
+        exchange.lag = self.loop_lag.lag
+        reason = self.admission.enter(exchange, len(self.live.calls), exchange.started)
         if reason is not None:
             exchange.bounds = self.services.settings.proxy
             await turn_away(exchange, self._too_many(reason))
@@ -147,7 +147,7 @@ class Pipeline:
                 raise Truncated from None
             await answer_internal_error(exchange)
         finally:
-            self.door.line.leave(exchange)
+            self.admission.shedder.leave(exchange)
             del self.live.calls[exchange]
             if exchange.place is not None:
                 exchange.place.leave()
@@ -227,9 +227,9 @@ class Pipeline:
         else:
             await buyer.prepare(exchange)
         to = self.destinations.find(exchange.sold)
-        self.door.line.leave(exchange)  # a publisher without a free place must not shut the door to others
+        self.admission.shedder.leave(exchange)  # a full publisher must not make us refuse calls to others
         await admit(exchange, to, services)
-        self.door.line.come_back(exchange)
+        self.admission.shedder.come_back(exchange)
         try:
             if ARMED == "authorize.before":
                 await act()
@@ -239,7 +239,7 @@ class Pipeline:
                 await act()
             exchange.mark("authorize")
             limited, paid = exchange.marks[0][1], exchange.marks[-1][1]
-            self.door.line.passed(exchange, exchange.lag + limited - exchange.started + paid - begun, paid)
+            self.admission.shedder.passed(exchange, exchange.lag + limited - exchange.started + paid - begun, paid)
             if buyer is None:
                 await self._buy(exchange, to)
             else:

@@ -287,7 +287,7 @@ class Metrics:
             self._breakers.set(other == state, label, other)
 
     def turned_away(self, reason: Literal["wait", "calls", "publisher"]) -> None:
-        """Count a call that was refused at the door."""
+        """Count a call that admission control refused (load shedding)."""
         self._turned_away.add(1, reason)
 
     def limit_verdict(self, policy: str, verdict: LimitOutcome, times: int = 1) -> None:

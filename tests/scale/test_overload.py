@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from gateway.database.pool import Connection
-from gateway.proxy.line import FEW, INTERVAL
+from gateway.proxy.load_shedding import INTERVAL, LEAST
 from tests.support.gateway import RunningGateway, start_gateway
 from tests.support.servers import EACH
 from tests.support.services import Services
@@ -90,18 +90,18 @@ async def test_a_line_that_does_not_move_is_not_joined_and_no_money_is_lost(
             served += 1
         async with connection.transaction():  # the ledger waits for us, and who is to be paid waits for it
             await connection.execute("SELECT FROM ledger.wallet WHERE id = $1 FOR UPDATE", agent.wallet_id)
-            calls = [asyncio.create_task(call()) for _ in range(3 * FEW)]
+            calls = [asyncio.create_task(call()) for _ in range(3 * LEAST)]
             async with asyncio.timeout(60):
-                while sum(one.done() for one in calls) < 2 * FEW:
+                while sum(one.done() for one in calls) < 2 * LEAST:
                     await asyncio.sleep(0.02)
             assert all(turned_away(one.result()) for one in calls if one.done())
             assert upstream.calls == served
         answers = await asyncio.gather(*calls)
-        assert Counter(answer.status_code for answer in answers) == {200: FEW, 503: 2 * FEW}
-        assert await counted(gateway, "wait") == 2 * FEW
+        assert Counter(answer.status_code for answer in answers) == {200: LEAST, 503: 2 * LEAST}
+        assert await counted(gateway, "wait") == 2 * LEAST
         assert (await call()).status_code == 200, "the line is short again"
-        assert upstream.calls == served + FEW + 1
-        assert await world.balance(agent) == (1_000 - served - FEW - 1) * PRICE
+        assert upstream.calls == served + LEAST + 1
+        assert await world.balance(agent) == (1_000 - served - LEAST - 1) * PRICE
     finally:
         await gateway.stop()
 
@@ -133,9 +133,9 @@ async def test_a_publishers_line_that_does_not_move_is_not_joined_and_others_are
         assert [answer.status_code for answer in await asyncio.gather(*late)] == [200] * 3
         inside = call("wait")
         await forwarded(4)
-        calls = [call("x") for _ in range(3 * FEW)]
+        calls = [call("x") for _ in range(3 * LEAST)]
         async with asyncio.timeout(30):
-            while sum(one.done() for one in calls) < 2 * FEW - 1:  # the one inside was in time, and made room
+            while sum(one.done() for one in calls) < 2 * LEAST - 1:  # the one inside was in time, and made room
                 await asyncio.sleep(0.02)
         assert all(turned_away(one.result()) for one in calls if one.done())
         assert upstream.calls == 4
@@ -144,7 +144,7 @@ async def test_a_publishers_line_that_does_not_move_is_not_joined_and_others_are
         upstream.released.set()
         answers = await asyncio.gather(inside, *calls)
         served = sum(answer.status_code == 200 for answer in answers)
-        assert (served, await counted(gateway, "publisher")) == (FEW + 2, 2 * FEW - 1)
+        assert (served, await counted(gateway, "publisher")) == (LEAST + 2, 2 * LEAST - 1)
         assert await world.balance(agent) == (1_000 - 3 - 1 - served) * PRICE
     finally:
         await gateway.stop()

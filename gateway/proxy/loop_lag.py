@@ -1,4 +1,4 @@
-"""How long the event loop's turns take: what arrives during one waits for its end before anybody looks at it.
+"""The lag of the event loop: what arrives during one of its turns waits for its end before anybody looks at it.
 
 No call can tell when its bytes arrived, for it begins when the loop comes to it. So a timer looks how late it is.
 """
@@ -12,7 +12,7 @@ EVERY = 0.02
 TICK = 0.002  # how exact the loop's timers are
 
 
-class Turns:
+class LoopLag:
     """One loop's. `lag` is how long what has just begun has waited for its turn, in seconds."""
 
     __slots__ = ("_due", "_timer", "lag")
