@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from gateway.networks import load_networks
 from gateway.payments.evm import chains
 from gateway.payments.evm.keystore import BUYER, SIGNER, load_signer
 from gateway.plans import load_plans
@@ -24,6 +25,7 @@ def require(settings: Settings, environ: Mapping[str, str] | None = None) -> lis
         lambda: chains.check(env),
         lambda: _plans(settings),
         lambda: _buying(env, settings),
+        lambda: _cards(env, settings),
     ):
         try:
             check()
@@ -31,7 +33,7 @@ def require(settings: Settings, environ: Mapping[str, str] | None = None) -> lis
             faults += str(error).splitlines()
     if faults:
         raise SettingsError("\n".join(faults))
-    return [*warnings(settings), *_readable_keys(env)]
+    return [*warnings(settings), *_worthless_payouts(env, settings), *_readable_keys(env)]
 
 
 def _keys(settings: Settings) -> None:
@@ -58,6 +60,30 @@ def _buying(env: Mapping[str, str], settings: Settings) -> None:
         raise SettingsError(
             f"TOLLWAY_BUYING_PUBLISHERS has no effect without {BUYER}_KEY (or {BUYER}_KEYSTORE), the wallet that pays"
         )
+
+
+def _cards(env: Mapping[str, str], settings: Settings) -> None:
+    """Refuse credit for payments that are none where earnings are paid out in real money."""
+    if "_test_" not in settings.stripe.secret_key[:8] or load_signer(env) is None:
+        return
+    live = [network.id for network in load_networks(env).networks if network.live and network.elsewhere]
+    if live:
+        raise SettingsError(
+            f"TOLLWAY_STRIPE_SECRET_KEY is a test key, and payouts go out on {live[0]}, which is live: who pays with a"
+            " test card would draw real money; use a live key, or a test network's node"
+        )
+
+
+def _worthless_payouts(env: Mapping[str, str], settings: Settings) -> list[str]:
+    if "_live_" not in settings.stripe.secret_key[:8]:
+        return []
+    with_nodes = [network for network in load_networks(env).networks if network.nodes]
+    if not with_nodes or any(network.live for network in with_nodes):
+        return []
+    return [
+        "TOLLWAY_STRIPE_SECRET_KEY is a live key, and only test networks have a node: cards are charged real money, and"
+        " publishers could be paid out in worthless tokens only"
+    ]
 
 
 def _readable_keys(env: Mapping[str, str]) -> list[str]:

@@ -12,6 +12,8 @@ from gateway.payments.evm.encoding import show_address
 from gateway.payments.evm.keystore import BUYER, SIGNER, Signer, load_signer
 from gateway.settings import Settings
 
+NO_OPERATOR = "off, TOLLWAY_SECRETS_OPERATOR_TOKENS and TOLLWAY_SECRETS_OPERATOR_TOKEN are empty"
+
 
 def introduce(settings: Settings, version: str, environ: Mapping[str, str] | None = None) -> list[str]:
     """Return what is said at start: version, address, workers, then a line for each rail. Raises SettingsError."""
@@ -37,7 +39,7 @@ def rails(settings: Settings, environ: Mapping[str, str] | None = None) -> list[
         *(f"rail {network.id}: {_network(network, signer, paid)}" for network in load_networks(env).networks),
         f"rail buying from publishers: {_buying(settings, env)}",
         "operator's API: "
-        + ("on" if settings.secrets.operator_token else "off, TOLLWAY_SECRETS_OPERATOR_TOKEN is empty"),
+        + ("on" if settings.secrets.operator_token or settings.secrets.operator_tokens else NO_OPERATOR),
     ]
 
 

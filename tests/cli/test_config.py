@@ -36,6 +36,9 @@ SHORT_KEY = "k1:" + "QUJD" * 5
          "sent past TLS"),
         ({"TOLLWAY_STRIPE_SECRET_KEY": "sk_live_x", "TOLLWAY_STRIPE_WEBHOOK_SECRETS": "whsec_x",
           "TOLLWAY_STRIPE_API_BASE": "https://stand-in.example"}, "TOLLWAY_STRIPE_API_BASE"),
+        ({"TOLLWAY_STRIPE_SECRET_KEY": "sk_test_x", "TOLLWAY_STRIPE_WEBHOOK_SECRETS": "whsec_x",
+          "TOLLWAY_CHAIN_SIGNER_KEY": "0x" + "12" * 32, "TOLLWAY_CHAIN_8453_RPC": "https://node.example"},
+         "TOLLWAY_STRIPE_SECRET_KEY is a test key, and payouts go out on eip155:8453"),
         ({"TOLLWAY_FACILITATOR_ORGANIZATIONS": "org_x"}, "TOLLWAY_FACILITATOR_ORGANIZATIONS"),
         ({"TOLLWAY_PROJECTS_REGIONS": ""}, "TOLLWAY_PROJECTS_REGIONS"),
     ],
@@ -99,6 +102,20 @@ def test_a_keystore_that_everybody_can_read_is_a_warning(tmp_path: Path) -> None
     ]
     password.chmod(0o600)
     assert tollway("config", "check", "--offline", **variables).stdout == "ok\n"
+
+
+def test_real_cards_beside_test_networks_only_are_a_warning_and_named_operators_are_on(services: Services) -> None:
+    cards = {"TOLLWAY_STRIPE_SECRET_KEY": "sk_live_x", "TOLLWAY_STRIPE_WEBHOOK_SECRETS": "whsec_x"}
+    keys = {"TOLLWAY_SECRET_KEYS": SECRET_KEYS}
+    node = "https://node.example"
+    warned = tollway("config", "check", "--offline", **keys, **cards, TOLLWAY_CHAIN_84532_RPC=node).stdout
+    assert "only test networks have a node" in warned
+    fine = tollway("config", "check", "--offline", **keys, **cards, TOLLWAY_CHAIN_8453_RPC=node).stdout
+    assert "only test networks" not in fine
+    stores = {"TOLLWAY_DATABASE_URL": services.database_url, "TOLLWAY_REDIS_URL": services.redis_url}
+    named = {"TOLLWAY_SECRETS_OPERATOR_TOKENS": "alice:alice-token-of-some-length"}
+    assert "operator's API: on" in tollway("config", "check", **keys, **stores, **named).stdout
+    assert "operator's API: off" in tollway("config", "check", **keys, **stores).stdout
 
 
 def test_check_opens_the_stores_and_says_what_it_found(services: Services) -> None:
