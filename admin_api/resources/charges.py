@@ -47,6 +47,7 @@ router = APIRouter(tags=["publisher-payments"], route_class=StrictRoute)
 MAX_INT64 = 2**63 - 1
 PATH = "/billing/publishers/{slug}/charges"
 NO_WALLET = "No agent has this wallet. Agents find the address of theirs as `wallet_address` of GET /wallet/balance."
+NOT_NOW = "No money can be taken from this wallet now. Nothing was moved; try again later."
 NOT_FIRST_PARTY = (
     "The operator has not named this publisher as a first-party service, or it is not active. Calls are paid by the"
     " agents who make them; only the operator can let a publisher charge agents directly."
@@ -193,6 +194,8 @@ async def slash_charge(
     amount = body.slash_amount_atomic
     async with services.database.transaction() as connection:
         charged = await _found(connection, seller, charge_id)
+        if await charges.IS_STOPPED.one(connection, charged.owner_id):
+            raise Conflict(NOT_NOW, charge_id=str(charge_id))
         outcome = await charges.slash(connection, seller.publisher, charged, amount, body.reason, key)
         asset = services.catalog.assets[await charges.ASSET_OF.one(connection, charged.wallet_id)]
     match outcome.verdict:

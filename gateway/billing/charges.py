@@ -135,11 +135,11 @@ FIND_PAYER = Statement(
     """
     SELECT w.id, w.owner_id, w.asset_id, w.address
       FROM ledger.wallet w JOIN identity.account a ON a.id = w.owner_id AND a.status = 'active'
-     WHERE w.address = $1 AND w.asset_id = $2 AND identity.suspension_of(NULL, a.id, NULL) IS NULL
-       AND identity.suspension_of_wallet(a.id) IS NULL
+     WHERE w.address = $1 AND w.asset_id = $2 AND NOT ledger.is_stopped(a.id)
     """,
     Wallet,
 )
+IS_STOPPED = Statement("SELECT ledger.is_stopped($1)", bool, scalar=True)
 ASSET_OF = Statement("SELECT asset_id::text FROM ledger.wallet WHERE id = $1", UUID, scalar=True)
 TERMS_OF = Statement("SELECT asset_id, per_charge, per_day FROM catalog.first_party WHERE publisher_id = $1", Terms)
 SET_TERMS = Command(
