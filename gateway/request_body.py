@@ -22,6 +22,9 @@ SEVERAL_LINES = frozenset(
     }
 )  # fmt: skip
 LINES = re.compile("[\t\n\r\u2028\u2029]")
+# Text that nobody types and terminals obey, and what no database column takes: refused in every text that is stored,
+# whether it comes in a body, on the command line or in a document of somebody else's.
+UNSTORABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class RequestBody(BaseModel):

@@ -17,14 +17,12 @@ from starlette.responses import Response
 
 from admin_api.kit import once
 from gateway.errors import InvalidRequest, UnsupportedMediaType
+from gateway.request_body import UNSTORABLE
 
 MAX_DEPTH = 64
 # A string is matched even without its end, so that an endless one is read once and not once per quotation mark.
 _STRINGS = re.compile(rb'"(?:[^"\\]+|\\.)*"?', re.S)
 _BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-# Text that nobody types and terminals obey, and what no database column takes. Line ends and tabs are judged by field
-# (gateway/request_body.py).
-_UNSTORABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _REFUSED_TEXT = "a text contains a control character or half a character"
 
 
@@ -67,9 +65,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise _refused("an object has the same key twice")
     for key, value in pairs:
-        if _UNSTORABLE.search(key):
+        if UNSTORABLE.search(key):
             raise _refused(_REFUSED_TEXT)
-        if isinstance(value, str) and _UNSTORABLE.search(value):
+        if isinstance(value, str) and UNSTORABLE.search(value):
             raise _refused(_REFUSED_TEXT, key)
         if isinstance(value, list):
             _check_items(value)  # pyright: ignore[reportUnknownArgumentType]
@@ -78,7 +76,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _check_items(items: list[Any]) -> None:
     for item in items:
-        if isinstance(item, str) and _UNSTORABLE.search(item):
+        if isinstance(item, str) and UNSTORABLE.search(item):
             raise _refused(_REFUSED_TEXT)
         if isinstance(item, list):
             _check_items(item)  # pyright: ignore[reportUnknownArgumentType]

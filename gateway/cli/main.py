@@ -9,11 +9,13 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import sys
+from collections.abc import Sequence
 
 import click
 
 from gateway.devservices.processes import ServiceError
 from gateway.errors import Problem
+from gateway.request_body import LINES, UNSTORABLE
 from gateway.settings import SettingsError
 
 # name: (module:attribute, one line for --help)
@@ -45,6 +47,26 @@ COMMANDS = {
     "invoices": ("gateway.cli.invoices:invoices", "Make, list, issue and void the invoices of a month."),
     "audit": ("gateway.cli.audit:audit", "Prove that nobody changed the audit log."),
 }
+
+
+# Options whose text may have several lines, as in bodies.
+SEVERAL_LINES = ("--reason", "--note")
+
+
+def demand_clean(arguments: Sequence[str]) -> None:
+    """Raise UsageError for control characters and half characters on the command line: its texts are stored and shown.
+
+    Line ends and tabs are for reasons and notes only: elsewhere they would forge lines wherever a name is listed.
+    """
+    before = ""
+    for argument in arguments:
+        option = argument.partition("=")[0] if argument.startswith("--") else before
+        where = f"{option} has" if option else "an argument has"
+        if UNSTORABLE.search(argument):
+            raise click.UsageError(f"{where} a control character, or bytes that are not UTF-8; leave them out")
+        if LINES.search(argument) and option not in SEVERAL_LINES:
+            raise click.UsageError(f"{where} a line end or a tab; write it on one line")
+        before = argument if argument.startswith("-") else ""
 
 
 class LazyGroup(click.Group):
@@ -85,6 +107,7 @@ def cli() -> None:
 def main() -> None:
     """Run the command line and exit with its status."""
     try:
+        demand_clean(sys.argv[1:])
         status: object = cli.main(prog_name="tollway", standalone_mode=False)
     except click.ClickException as error:
         error.show()

@@ -8,13 +8,14 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from ipaddress import ip_network
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 from uuid import UUID
 
 import click
 import orjson
 from pydantic import ValidationError
 
+from admin_api.kit.body import parse
 from gateway.billing.charges import END_TERMS, SET_TERMS, TERMS_OF
 from gateway.catalog.assets import LIST_ASSETS, Asset
 from gateway.catalog.authentication import Authentication
@@ -86,7 +87,7 @@ def show_command(slug_or_id: str) -> None:
 @publisher.command("create")
 @click.option("--file", "source", type=click.File("rb"), required=True, help="JSON of a CreatePublisherRequest, or -.")
 @click.option("--organization", type=click.UUID, required=True, help="The organization that owns it.")
-def create_command(source: TextIO, organization: UUID) -> None:
+def create_command(source: BinaryIO, organization: UUID) -> None:
     """Create a publisher from a JSON file, with the same checks as the API."""
     request = _request(source.read())
 
@@ -317,15 +318,20 @@ def _amount(text: str, asset: Asset, option: str) -> int:
     return amount
 
 
-def _request(text: str | bytes) -> CreatePublisherRequest:
+def _request(text: bytes) -> CreatePublisherRequest:
     try:
-        return CreatePublisherRequest.model_validate(orjson.loads(text))
-    except orjson.JSONDecodeError as error:
-        raise click.ClickException(f"the file is not JSON: {error}") from None
+        return CreatePublisherRequest.model_validate(parse(text))  # as strict as a request's body
+    except InvalidRequest as error:
+        raise click.ClickException(_of_a_file(error)) from None
     except ValidationError as error:
         # Without the input: it may be a credential.
         faults = (f"{'.'.join(map(str, fault['loc']))}: {_words(fault)}" for fault in error.errors(include_input=False))
         raise click.ClickException("\n".join(faults)) from None
+
+
+def _of_a_file(error: InvalidRequest) -> str:
+    """Return why a file is refused, of which the API would say that it is no acceptable body."""
+    return str(error.detail).replace("The body is not acceptable JSON", "the file is not JSON that the API takes", 1)
 
 
 def _words(fault: Mapping[str, Any]) -> str:

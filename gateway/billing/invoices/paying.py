@@ -33,6 +33,7 @@ from gateway.payments.stripe.intake import (
     bring_up_to_date,
     look_after,
 )
+from gateway.request_body import LINES, UNSTORABLE
 
 log = logging.getLogger(__name__)
 
@@ -380,7 +381,8 @@ async def _note_failure(connection: Connection, event: Event, intent: Intent) ->
 
 
 def _short(text: object) -> str | None:
-    return text.replace("\0", "")[:500] if isinstance(text, str) else None
+    """Return a text of Stripe's as it can be stored and shown: without control characters, on one line."""
+    return LINES.sub(" ", UNSTORABLE.sub(" ", text))[:500] if isinstance(text, str) else None
 
 
 async def attempts(connection: Connection, invoice_id: UUID) -> list[Attempt]:

@@ -21,6 +21,7 @@ from gateway.catalog.openapi.references import References
 from gateway.catalog.openapi.refused import DocumentRefused, pointer
 from gateway.catalog.openapi.schemas import TYPES, SchemaWriter
 from gateway.catalog.vocabulary import MAX_ENDPOINTS, MAX_TEXT, HttpMethod, ParamType
+from gateway.request_body import UNSTORABLE
 
 MAX_SKIPPED = 100
 MAX_WRITTEN = 16_384
@@ -30,7 +31,6 @@ NOT_SOLD = ("head", "options", "trace", "query")
 # Of header parameters these are ignored (OpenAPI 3.1, "Parameter Object"): they are said elsewhere.
 UNSAID_HEADERS = frozenset({"accept", "content-type", "authorization"})
 _VERSION = re.compile(r"3\.[0-9]{1,2}\.[0-9]{1,3}(?:-.{1,40})?", re.ASCII)
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _VARIABLE = re.compile(r"\{([^{}/]{1,64})\}")
 
 
@@ -286,5 +286,5 @@ class _Operation:
 
 def prose(text: str) -> str:
     """Return documentation as it can be stored: no control characters, cut where it is too long."""
-    clean = _CONTROL.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n")).strip()
+    clean = UNSTORABLE.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n")).strip()
     return clean if len(clean) <= MAX_TEXT else clean[: MAX_TEXT - 1] + "…"

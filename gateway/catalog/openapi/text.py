@@ -17,6 +17,7 @@ from typing import Any, NoReturn, cast
 import yaml
 
 from gateway.catalog.openapi.refused import DocumentRefused, pointer
+from gateway.request_body import UNSTORABLE
 
 MAX_DOCUMENT = 2_000_000
 """Bytes of a document. Larger ones are generated, and describe more than a publisher may have endpoints."""
@@ -31,8 +32,9 @@ _WORDS: dict[str, bool | None] = {
     "": None, "~": None, "null": None, "Null": None, "NULL": None,
     "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
 }  # fmt: skip
-# Text that no database column takes.
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+# Prose, which may have been pasted from anywhere: it is stored without its control characters (importing.py).
+_PROSE = frozenset({"description", "summary"})
+_HALF = re.compile("[\x00\ud800-\udfff]")
 
 
 def read_document(raw: bytes) -> dict[str, Any]:
@@ -208,17 +210,22 @@ def _check(root: Any) -> None:
             raise DocumentRefused(f"has more than {MAX_NODES} values, or more than {MAX_DEPTH} levels")
         if isinstance(value, float) and not math.isfinite(value):
             raise DocumentRefused("has a number that is too large")
-        if isinstance(value, str):
-            _storable(value)
-        elif isinstance(value, dict | list) and id(cast("Any", value)) not in seen:
+        if isinstance(value, str) and _HALF.search(value):
+            raise DocumentRefused("has a text with NUL or half a character")
+        if isinstance(value, dict | list) and id(cast("Any", value)) not in seen:
             seen.add(id(cast("Any", value)))
             children = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
-            for name in children:
+            for name, child in children.items():
                 _storable(name)
+                if isinstance(child, str) and name not in _PROSE:
+                    _storable(child)
             below = list(children.values()) if children else list(cast("list[Any]", value))
+            for child in () if children else below:
+                if isinstance(child, str):
+                    _storable(child)
             waiting.extend((child, depth + 1) for child in below)
 
 
 def _storable(text: str) -> None:
-    if _UNSTORABLE.search(text):
-        raise DocumentRefused("has a text with NUL or half a character")
+    if UNSTORABLE.search(text):
+        raise DocumentRefused("has a name or a text with a control character or half a character")

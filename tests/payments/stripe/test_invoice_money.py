@@ -360,3 +360,18 @@ async def _found(bill: Bill, status: str) -> None:
                 bill.id,
             )
             await asyncio.sleep(0.1)
+
+
+async def test_stripes_words_are_stored_without_control_characters(stage: Stage) -> None:
+    (bill,) = await billed(stage, 1)
+    intent = await bill.begin()
+    assert intent is not None
+    it = stage.stripe.store[intent]
+    stage.stripe._event(
+        "payment_intent.payment_failed",
+        {**it, "last_payment_error": {"code": "card_declined\x1b[2J", "message": "No.\nPaid\x9b31m"}},
+    )
+    await stage.hears()
+    history = await stage.get(bill.agent, f"/billing/invoices/{bill.id}/payments")
+    (failed,) = [one for one in history["payments"] if one["status"] == "failed"]
+    assert (failed["failure_code"], failed["failure_message"]) == ("card_declined [2J", "No. Paid 31m")
