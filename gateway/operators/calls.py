@@ -18,6 +18,10 @@ from gateway.errors import InvalidRequest, NotFound
 from gateway.ledger.receipts import is_archived
 from gateway.operators.subjects import ID
 
+FOREIGN = (
+    "No call has this request id, and this gateway gives none of its form: take X-Request-Id of the answer, not of the"
+    " request."
+)
 NOTHING = (
     "Nothing is recorded of a call with this request id. A call that was refused, or free and not counted, leaves only"
     " a line in the access log."
@@ -166,13 +170,20 @@ async def find_call(connection: Connection, request_id: str) -> Call:
     end, payment = await END_OF.first(connection, exchange_id), await PAYMENT_OF.first(connection, exchange_id)
     counted = await COUNTED.all(connection, exchange_id)
     if not movements and end is None and payment is None and not counted:
-        raise NotFound(ARCHIVED if await is_archived(connection, exchange_id) else NOTHING)
+        raise NotFound(ARCHIVED if await is_archived(connection, exchange_id) else _nothing(exchange_id))
     decisions = [
         {"decision": one.decision, "verdict": one.verdict, "by": one.actor, "note": one.note}
         for one in await DECISIONS.all(connection, exchange_id)
     ]
     state = "open" if end is None else "refunded" if end.outcome == "refunded" else "settled"
     return Call(exchange_id, _began(exchange_id), state, movements, end, payment, counted, decisions)
+
+
+def _nothing(request_id: UUID) -> str:
+    """Return why a call is not found: ids of this gateway tell when they were given, others are somebody else's."""
+    if request_id.version != 7:
+        return FOREIGN
+    return f"{NOTHING} The id was given at {_began(request_id):%Y-%m-%d %H:%M:%S} UTC: look there for it."
 
 
 def _began(exchange_id: UUID) -> datetime:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -41,6 +42,22 @@ async def test_one_call_is_found_by_its_request_id(desk: Desk, world: World, con
     await desk.call("GET", f"/calls/{headers['X-Request-Id']}", expect=404)
     await desk.call("GET", "/calls/not-an-id", expect=400)
     await desk.call("GET", f"/calls/{request_id}", buyer.key, expect=401)
+
+
+async def test_of_a_refused_call_it_is_said_when_it_was_and_where_to_look(desk: Desk, world: World) -> None:
+    shop, poor = await world.publisher(PRICE), await world.agent()
+    for slug, expected in ((shop.slug, 402), ("no-such-shop-at-all", 404)):
+        refused = await desk.gateway.client.get(f"/publishers/{slug}/x", headers=poor.headers)
+        assert refused.status_code == expected
+        request_id = refused.headers["x-request-id"]
+        told = (await desk.call("GET", f"/calls/{request_id}", expect=404)).json()["detail"]
+        day = datetime.fromtimestamp((UUID(request_id).int >> 80) / 1000, UTC)
+        assert f"{day:%Y-%m-%d %H:%M:%S} UTC" in told
+        assert "access log" in told
+        status, said = await desk.command("find", "call", request_id)
+        assert (status, "access log" in said) == (1, True)
+    foreign = (await desk.call("GET", f"/calls/{uuid4()}", expect=404)).json()["detail"]
+    assert "not of the request" in foreign
 
 
 async def test_a_call_that_was_given_back_and_a_hold_say_so(desk: Desk, world: World) -> None:
