@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 
 from gateway.billing.prepaid_credits import Ending
 from gateway.billing.x402_passthrough import RETURNED
@@ -377,20 +378,23 @@ def cost_headers(exchange: Exchange, *, refunded: bool) -> HeaderPairs:
     amount = 0 if refunded else exchange.quote.amount
     back = exchange.quote.amount if refunded else 0
     headers = [
-        (b"x-cost", format_amount(amount, decimals).encode()),
-        (b"x-cost-asset", price.asset.symbol.encode()),
+        *_cost(amount, decimals, price.asset.symbol),
         *balance_fields(price, charge.available + back),
         *(exchange.allowance.fields(back) if exchange.allowance is not None else ()),
     ]
     if not refunded:
-        parts = [
-            f"{name}={format_amount(part, decimals)}"
-            for name, part in (
-                ("deposit", charge.deposit),
-                ("promotional", charge.promotional),
-                ("funded", charge.funded),
-            )
-            if part
-        ]
-        headers.append((b"x-cost-drawn", ", ".join(parts).encode()))
+        headers.append(_drawn(charge.deposit, charge.promotional, charge.funded, decimals))
     return headers
+
+
+# Prices repeat, so their texts are kept; what is left of a balance does not.
+@lru_cache(maxsize=4096)
+def _cost(amount: int, decimals: int, symbol: str) -> HeaderPairs:
+    return [(b"x-cost", format_amount(amount, decimals).encode()), (b"x-cost-asset", symbol.encode())]
+
+
+@lru_cache(maxsize=4096)
+def _drawn(deposit: int, promotional: int, funded: int, decimals: int) -> tuple[bytes, bytes]:
+    parts = {"deposit": deposit, "promotional": promotional, "funded": funded}
+    texts = [f"{name}={format_amount(part, decimals)}" for name, part in parts.items() if part]
+    return b"x-cost-drawn", ", ".join(texts).encode()

@@ -207,9 +207,13 @@ class Exchange:
         Where its path may name several endpoints that differ in it, nothing is promised: no spelling of a path makes an
         answer free.
         """
-        own, candidates = self.sold.delivery.refunds, self.candidates
-        chosen = [own if one is None or one.refunds is None else one.refunds for one in candidates] or [own]
-        return chosen[0] if all(one == chosen[0] for one in chosen[1:]) else NO_REFUNDS
+        own, chosen = self.sold.delivery.refunds, None
+        for endpoint in self.candidates:
+            refunds = own if endpoint is None or endpoint.refunds is None else endpoint.refunds
+            if chosen is not None and refunds != chosen:
+                return NO_REFUNDS
+            chosen = refunds
+        return own if chosen is None else chosen
 
     def mark(self, stage: str) -> None:
         """Note that a stage ended now, for the latency-by-stage metric."""
