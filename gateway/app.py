@@ -76,11 +76,12 @@ from gateway.proxy.browsers import answer_preflight, preflight
 from gateway.proxy.buying import Buyer
 from gateway.proxy.exchange import Exchange, Receive, Scope, Send
 from gateway.proxy.intake import PREFIX
-from gateway.proxy.live import Live
+from gateway.proxy.live import Live, ending_connection
 from gateway.proxy.onchain.rail import OnchainRail
 from gateway.proxy.pipeline import Pipeline, Truncated
 from gateway.proxy.websocket import SocketPipeline, refuse_socket
 from gateway.pulse import Pulse
+from gateway.service_manager import say_ready
 from gateway.services import Services
 from gateway.settings import Settings
 from gateway.suspensions import SuspendedWallets
@@ -104,7 +105,6 @@ OperationsDoor = Callable[[Services], AbstractAsyncContextManager[None]]
 # Below the 5 s after which common servers close idle connections: a call on a closing one could not be repeated.
 UPSTREAM_IDLE_SECONDS = 4.0
 COLLECT_AFTER = 50_000
-SAME_STOP_SECONDS = 1.0
 CUT_SECONDS = 1.0  # how long calls that were cut off may take to settle their money
 EXPIRE_SECONDS = 30.0
 USAGE_SECONDS = 60.0
@@ -412,7 +412,7 @@ class Gateway:
         self._worker: Worker | None = None
         self._pipeline: Pipeline | None = None
         self._sockets: SocketPipeline | None = None
-        self._draining_since: float | None = None
+        self._leaving = False
         self._admin: Application | None = None
         self._pulse = Pulse(settings.server.hang)
 
@@ -420,6 +420,8 @@ class Gateway:
         """Route by the first bytes of the path: the pipeline, or the admin API."""
         kind = scope["type"]
         if kind == "http":
+            if self._leaving:
+                send = ending_connection(scope, send)
             if scope["path"][:1] != "/":
                 scope = origin_form(scope)
             if scope["method"] == "OPTIONS" and self.settings.proxy.cors:
@@ -452,28 +454,32 @@ class Gateway:
         self._worker.mind(self._pipeline.live)
         self._worker.watch(self._sockets)
         self._pipeline.loop_lag.watch()
-        on_stop(self.drain)
+        # At most half of the drain: what begins at the end of the farewell has the other half.
+        on_stop(self, min(self.settings.server.farewell, self.settings.server.drain / 2))
         self._admin = self._make_admin(services)
         if self._operations is not None:
             await self._doors.enter_async_context(self._operations(services))
         spare_from_collection()
         self._pulse.start()
+        say_ready()
+
+    def say_farewell(self) -> None:
+        """End connections with their next answers; calls in flight are cut off when the time of the drain is up."""
+        if self._pipeline is not None and self._sockets is not None:
+            self._leaving = self._sockets.places.closed = True
+            self._pipeline.live.end_connections()
+            asyncio.get_running_loop().call_later(self.settings.server.drain, self._pipeline.live.cut)
 
     def drain(self) -> None:
-        """Begin to stop: connections end now, calls in flight may take `server.drain` seconds and are cut off then.
-
-        Asked again, cut them off at once. Within SAME_STOP seconds it is the same request to stop, which reaches a
-        worker twice where both its parent and whoever stops a group of processes pass it on.
-        """
-        if self._pipeline is None or self._sockets is None:
-            return
-        if self._draining_since is None:
-            self._draining_since = time.monotonic()
+        """End WebSocket connections."""
+        if self._sockets is not None:
             self._sockets.restart()
-            asyncio.get_running_loop().call_later(self.settings.server.drain, self._pipeline.live.cut)
-        elif time.monotonic() - self._draining_since >= SAME_STOP_SECONDS:
-            self._sockets.live.cut()
-            self._pipeline.live.cut()
+
+    def cut(self) -> None:
+        """End every call now."""
+        for pipeline in (self._sockets, self._pipeline):
+            if pipeline is not None:
+                pipeline.live.cut()
 
     async def stop(self) -> None:
         """Stop the worker. The server has waited for its calls; what is still there is cut off."""

@@ -5,7 +5,8 @@ of the request still waited for it hangs for ever, because the end waits behind 
 further request waits for its turn. A byte behind the last request of a connection has that one answered 400, when it
 is paid. WebSockets are compressed whenever the client offers to, and messages bounded only when unpacked: a few
 kilobytes become a gigabyte; their bound counts characters, goes on collecting when it is exceeded, and ten whole ones
-wait beside it. The application is not told how a client closed, and the end waits for the next ping.
+wait beside it. The application is not told how a client closed, and the end waits for the next ping. When the server
+stops, a connection is closed although its first request has arrived.
 All of it is mended by classes put in hypercorn's place; nothing else about it is changed.
 """
 
@@ -21,7 +22,7 @@ from typing import Any, cast
 
 import h11 as h11_library
 from hypercorn import protocol
-from hypercorn.asyncio import tcp_server
+from hypercorn.asyncio import run, tcp_server
 from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.config import Config
 from hypercorn.events import Closed, RawData
@@ -40,6 +41,8 @@ from gateway.upstreams.pieces import Pieces, size_of
 Message = dict[str, Any]
 Sending = Callable[[Any], Awaitable[None]]
 ENDS = frozenset({"http.disconnect", "websocket.disconnect"})
+# When the server stops: how long a connection waits for a request that is on its way.
+LAST_REQUEST_SECONDS = 0.25
 
 
 class Inbox:
@@ -109,6 +112,17 @@ class Tasks(TaskGroup):
 
         await super().spawn_app(application, config, scope, send)
         return inbox.put
+
+
+class PatientServer(tcp_server.TCPServer):
+    """Closes an idle connection, when the server stops, only after what has arrived on it was read."""
+
+    async def _idle_timeout(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.context.terminated.wait(), self.config.keep_alive_timeout)
+            await asyncio.sleep(LAST_REQUEST_SECONDS)  # a request ends this task
+            await asyncio.sleep(LAST_REQUEST_SECONDS)  # the loop may have stood still during the first
+        await asyncio.shield(self._initiate_server_close())
 
 
 class Over:
@@ -251,6 +265,7 @@ class FrankStream(WSStream):
 def install() -> None:
     """Replace hypercorn's classes in this process."""
     _replace(tcp_server, TaskGroup=Tasks)
+    _replace(run, TCPServer=PatientServer)
     _replace(protocol, H11Protocol=EndingH11)
     _replace(h11, WSStream=FrankStream)
     _replace(h2, WSStream=FrankStream)

@@ -15,15 +15,19 @@ from gateway.settings import Settings
 NO_OPERATOR = "off, TOLLWAY_SECRETS_OPERATOR_TOKENS and TOLLWAY_SECRETS_OPERATOR_TOKEN are empty"
 
 
-def introduce(settings: Settings, version: str, environ: Mapping[str, str] | None = None) -> list[str]:
-    """Return what is said at start: version, address, workers, then a line for each rail. Raises SettingsError."""
+def introduce(settings: Settings, version: str, inherited: str | None = None) -> list[str]:
+    """Return what is said at start: version, address, workers, then a line for each rail. Raises SettingsError.
+
+    `inherited` is the address of a socket that was handed over.
+    """
     server = settings.server
     scheme = "https" if server.tls_certificate else "http"
     host = f"[{server.host}]" if ":" in server.host else server.host
+    listens = f"{scheme}://{inherited or f'{host}:{server.port}'}"
     return [
-        f"version {version}, listens at {scheme}://{host}:{server.port} as {settings.public_url},"
-        f" {server.workers} worker{'s' * (server.workers > 1)} of {server.kind}",
-        *rails(settings, environ),
+        f"version {version}, listens at {listens}{' (a socket that was handed over)' if inherited else ''}"
+        f" as {settings.public_url}, {server.workers} worker{'s' * (server.workers > 1)} of {server.kind}",
+        *rails(settings),
     ]
 
 

@@ -9,6 +9,7 @@ import click
 
 from gateway.cli import servers
 from gateway.cli.context import settings_for_cli
+from gateway.cli.inherited import address_of, take_listener
 from gateway.cli.main import version
 from gateway.cli.preflight import require
 from gateway.cli.rails import introduce
@@ -21,8 +22,10 @@ log = logging.getLogger(__name__)
 def serve() -> int:
     """Run the gateway on TOLLWAY_SERVER (granian, tollway, uvicorn or hypercorn) with TOLLWAY_WORKERS processes.
 
-    Says first what it serves: its version, address and rails. SIGTERM lets calls in flight finish within
-    TOLLWAY_SERVER_DRAIN seconds.
+    Says first what it serves: its version, address and rails. On SIGTERM it serves on for TOLLWAY_SERVER_FAREWELL
+    seconds, ending connections, and lets calls in flight finish within TOLLWAY_SERVER_DRAIN seconds.
+
+    Listens on the socket that systemd or another process hands over (LISTEN_FDS), else opens one.
     """
     settings = settings_for_cli()
     # TOLLWAY_DEV_APP: another application, for tests of the servers themselves.
@@ -33,6 +36,8 @@ def serve() -> int:
         setup_logging(settings.logging)
         for note in notes:
             log.warning("%s", note)
-        for line in introduce(settings, version()):
+    listener = take_listener()
+    if not other:
+        for line in introduce(settings, version(), address_of(listener) if listener else None):
             log.info("%s", line)
-    return servers.run(settings, other or servers.APPLICATION)
+    return servers.run(settings, other or servers.APPLICATION, listener)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from types import FrameType
 
+from gateway.cli.inherited import Listener
 from gateway.cli.watchdog import watched
 from gateway.devservices.processes import ServiceError, require_port
 from gateway.settings import Settings
@@ -31,18 +32,21 @@ CUT_SECONDS = 3.0
 UNLIMITED_REQUESTS = 2**31
 
 
-def run(settings: Settings, target: str = APPLICATION) -> int:
-    """Serve `target` until SIGTERM or SIGINT and return the exit status. Raises ServiceError when it cannot listen."""
-    host, port = settings.server.host, settings.server.port
-    # Asked first: a server that sets SO_REUSEPORT would silently share the port with another gateway.
-    require_port(port, host)
+def run(settings: Settings, target: str = APPLICATION, listener: Listener | None = None) -> int:
+    """Serve `target` until SIGTERM or SIGINT and return the exit status. Raises ServiceError when it cannot listen.
+
+    It listens on `listener` where that was handed over.
+    """
+    if listener is None:
+        # Asked first: a server that sets SO_REUSEPORT would silently share the port with another gateway.
+        require_port(settings.server.port, settings.server.host)
     if operations_port := settings.server.operations_port:
         names = ("TOLLWAY_SERVER_OPERATIONS_PORT", "TOLLWAY_SERVER_OPERATIONS_HOST")
         require_port(operations_port, settings.server.operations_host, *names)
     check_certificate(settings)
     has_parent = settings.server.kind == "granian" or settings.server.workers > 1
     with shared_metrics(settings.server.workers), watched(settings.server.hang if has_parent else 0):
-        return SERVERS[settings.server.kind](settings, target)
+        return SERVERS[settings.server.kind](settings, target, listener)
 
 
 def check_certificate(settings: Settings) -> None:
@@ -83,16 +87,16 @@ def shared_metrics(workers: int) -> Generator[None]:
             shutil.rmtree(directory, ignore_errors=True)
 
 
-def _granian(settings: Settings, target: str) -> int:
+def _granian(settings: Settings, target: str, listener: Listener | None) -> int:
     from granian.constants import HTTPModes, Interfaces, Loops, SSLProtocols
     from granian.http import HTTP1Settings
     from granian.log import LogLevels
-    from granian.server import Server
 
-    from gateway.cli import granian_loop
+    from gateway.cli.granian_listener import InheritingServer
+    from gateway.cli.heedful_loop import install_in_granian
 
-    granian_loop.install()
-    server = Server(
+    install_in_granian()
+    server = InheritingServer(
         target,
         address=settings.server.host,
         port=settings.server.port,
@@ -114,6 +118,7 @@ def _granian(settings: Settings, target: str) -> int:
         ssl_key=Path(settings.server.tls_key) if settings.server.tls_key else None,
         ssl_protocol_min=SSLProtocols.tls12,
     )
+    server.listener = listener
     # A forked worker inherits the parent's handlers, which in it do nothing: a SIGTERM before it has its own would be
     # lost, and the end would take the whole drain. With the default action it just ends; it has served nobody yet.
     os.register_at_fork(after_in_child=_default_signals)
@@ -122,7 +127,7 @@ def _granian(settings: Settings, target: str) -> int:
     return 0
 
 
-def _uvicorn(settings: Settings, target: str) -> int:
+def _uvicorn(settings: Settings, target: str, listener: Listener | None) -> int:
     import uvicorn
     from uvicorn.config import STARTUP_FAILURE
     from uvicorn.supervisors import Multiprocess
@@ -155,7 +160,7 @@ def _uvicorn(settings: Settings, target: str) -> int:
         ssl_keyfile=settings.server.tls_key or None,
     )
     if settings.server.workers > 1:
-        parent = Multiprocess(config, sockets=[config.bind_socket()])
+        parent = Multiprocess(config, sockets=[listener or config.bind_socket()])
         pass_on_again()
         parent.run()
         # uvicorn itself exits 0 when its workers could not start.
@@ -164,27 +169,22 @@ def _uvicorn(settings: Settings, target: str) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _done)
     server = uvicorn.Server(config)
-    server.run()
+    server.run(sockets=[listener] if listener else None)
     return 0 if server.started else 1
 
 
-def _hypercorn(settings: Settings, target: str) -> int:
+def _hypercorn(settings: Settings, target: str, listener: Listener | None) -> int:
     from hypercorn.config import Config
-    from hypercorn.run import run as serve_alone
 
-    from gateway.cli import hypercorn_http2, hypercorn_protocol, prefork
+    from gateway.cli import prefork
 
-    hypercorn_http2.install()
-    hypercorn_protocol.install()
     config = Config()
     config.application_path = target
     host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
-    config.bind = [f"{host}:{settings.server.port}"]
+    config.bind = [f"fd://{listener.detach()}" if listener else f"{host}:{settings.server.port}"]
     config.certfile = settings.server.tls_certificate or None
     config.keyfile = settings.server.tls_key or None
-    # 0 means in this process.
-    config.workers = 0 if settings.server.workers == 1 else settings.server.workers
-    config.worker_class = "uvloop"
+    config.workers = settings.server.workers
     config.backlog = BACKLOG
     config.accesslog = None
     # A logger instead of a name: hypercorn would give it a handler of its own, past the redacting one.
@@ -198,15 +198,15 @@ def _hypercorn(settings: Settings, target: str) -> int:
     config.graceful_timeout = settings.server.drain + CUT_SECONDS
     config.websocket_max_message_size = settings.websocket.max_message
     config.websocket_ping_interval = settings.websocket.ping_interval
-    return prefork.run(config) if config.workers else serve_alone(config)
+    return prefork.run(config)
 
 
-def _tollway(settings: Settings, target: str) -> int:
+def _tollway(settings: Settings, target: str, listener: Listener | None) -> int:
     from gateway.cli import workers
     from gateway.server import worker
 
     try:
-        listener = worker.bind(settings.server.host, settings.server.port)
+        listener = listener or worker.bind(settings.server.host, settings.server.port)
     except OSError as error:
         raise ServiceError(f"cannot listen on {settings.server.host}: {error.strerror or error}") from None
     with listener:
@@ -252,7 +252,7 @@ def _whole(seconds: float) -> int:
     return max(1, math.ceil(seconds))
 
 
-SERVERS: dict[str, Callable[[Settings, str], int]] = {
+SERVERS: dict[str, Callable[[Settings, str, Listener | None], int]] = {
     "tollway": _tollway,
     "granian": _granian,
     "uvicorn": _uvicorn,

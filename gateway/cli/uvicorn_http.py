@@ -2,7 +2,8 @@
 
 What uvicorn leaves open and a paid proxy cannot: a head of any size and as slow as its sender likes; trailer fields
 that join the header fields; a body behind an Upgrade that is not taken, which would be read as the next request; chunks
-for HTTP/1.0, whose readers take them for content; the rest of an upload whose answer is out, which it reads for ever.
+for HTTP/1.0, whose readers take them for content; the rest of an upload whose answer is out, which it reads for ever;
+a request that has arrived when its connection is closed at the end, and was not read yet.
 What does not live here: how the server is started (servers.py) and what the application refuses (proxy/framing.py).
 """
 
@@ -16,6 +17,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 # Bytes of a head, whole requests in one read included; the application's own bounds are below it.
 MAX_HEAD = 256 * 1024
+# At the end: how long a connection waits for a request that is on its way, and how long for the loop to have read it.
+LAST_REQUEST_SECONDS, LAST_READ_SECONDS = 0.25, 0.05
 
 
 class PlainCycle(RequestResponseCycle):
@@ -89,11 +92,23 @@ class StrictProtocol(HttpToolsProtocol):
         super().on_message_complete()
         self._in_head, self._head_bytes = True, 0
 
+    def shutdown(self) -> None:
+        """End with the answer that is on its way, or after a last request (the server calls it when it stops)."""
+        if self.cycle and not self.cycle.response_complete:
+            super().shutdown()
+        else:
+            # Twice, because the loop may have stood still during the first, and must have read what came meanwhile.
+            self.loop.call_later(LAST_REQUEST_SECONDS, self.loop.call_later, LAST_READ_SECONDS, self._end)
+
     def on_response_complete(self) -> None:
         """End the connection of an upload that was answered before its end: the rest would be read for ever."""
         if self.cycle.more_body and not self.transport.is_closing():
             self.transport.close()
         super().on_response_complete()
+
+    def _end(self) -> None:
+        if self in self.connections:  # no WebSocket has taken it over
+            super().shutdown()
 
     def _has_body(self) -> bool:
         return any(

@@ -33,10 +33,11 @@ def run(number: int, serve: Callable[..., int | None], *arguments: object) -> in
 
     workers = [made() for _ in range(number)]
     asked: list[int] = []
+    told: set[int | None] = set()
 
     def stop(received: int, _frame: object) -> None:
         asked.append(received)
-        _terminate(workers)
+        told.update(_terminate(workers))
 
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, stop)
@@ -48,7 +49,9 @@ def run(number: int, serve: Callable[..., int | None], *arguments: object) -> in
         if asked or not _replace_killed(workers, ended, made, time.monotonic() - began):
             break
         began = time.monotonic()
-    _terminate(workers)  # asked while some of them did not exist yet; or one cannot serve, which who runs us shall see
+    # Some did not exist yet when we were asked to stop, or one cannot serve and the service ends. No worker is told
+    # twice: it would take that for a second request to stop, and cut off its calls.
+    _terminate([worker for worker in workers if worker.pid not in told])
     for worker in workers:
         worker.join()
     return 0 if asked else 1
@@ -78,7 +81,9 @@ def _replace_killed(
     return True
 
 
-def _terminate(workers: list[SpawnProcess]) -> None:
-    for worker in workers:
-        if worker.pid is not None and worker.is_alive():
-            worker.terminate()
+def _terminate(workers: Sequence[SpawnProcess]) -> list[int]:
+    """Ask those that run to stop, and return their pids."""
+    running = [(worker.pid, worker) for worker in workers if worker.pid is not None and worker.is_alive()]
+    for _, worker in running:
+        worker.terminate()
+    return [pid for pid, _ in running]

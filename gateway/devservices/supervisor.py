@@ -268,6 +268,7 @@ def _gateway_environment(begin: Startup, port: int, database: str, redis: str) -
         "TOLLWAY_SECRET_KEYS": begin.settings.secrets.keys or kept_secret(begin.data / "secret.keys", _new_secret_keys),
         # Whoever tries the gateway out sees money leave at once. What is set is kept.
         **{f"TOLLWAY_PAYOUTS_{name.upper()}": "0" for name in NO_WAITING if name not in chosen},
+        **({} if "farewell" in begin.settings.server.model_fields_set else {"TOLLWAY_SERVER_FAREWELL": "0"}),
         # The demo upstream listens on loopback, which the egress guard otherwise refuses.
         "TOLLWAY_PROXY_ALLOW_ADDRESSES": ",".join(dict.fromkeys(allowed)),
     }

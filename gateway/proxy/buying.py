@@ -39,7 +39,7 @@ from gateway.payments.x402.purchase import (
 )
 from gateway.proxy.body import read_whole
 from gateway.proxy.destination import Destination
-from gateway.proxy.exchange import Exchange, HeaderPairs
+from gateway.proxy.exchange import Exchange, HeaderPairs, nobody
 from gateway.proxy.live import Live
 from gateway.proxy.meter import Meter
 from gateway.proxy.onchain.presented import presents
@@ -251,12 +251,8 @@ async def to_its_end(exchange: Exchange, live: Live, work: Coroutine[Any, Any, N
                 await asyncio.gather(task, return_exceptions=True)
                 raise
             current.uncancel()
-            exchange.send = _nobody
+            exchange.send = nobody
     task.result()
-
-
-async def _nobody(_message: object) -> None:
-    """Send to a caller who has left."""
 
 
 def _priced(exchange: Exchange) -> AssetPrice:

@@ -21,7 +21,7 @@ from gateway.faults import ARMED, act
 from gateway.proxy.answer_fields import Kind, classify, with_public_urls, without_secrets
 from gateway.proxy.balances import balance_fields
 from gateway.proxy.dates import http_date
-from gateway.proxy.exchange import Exchange, HeaderPairs, Message
+from gateway.proxy.exchange import Exchange, HeaderPairs, Message, nobody
 from gateway.proxy.forward import VIA, connection_options
 from gateway.proxy.held import HeldCall
 from gateway.proxy.problems import limit_fields
@@ -99,7 +99,7 @@ async def _send_head(exchange: Exchange, headers: HeaderPairs) -> bool:
         await exchange.send(start)
     except OSError:
         exchange.head_sent = False
-        exchange.send = _nobody
+        exchange.send = nobody
     return exchange.head_sent
 
 
@@ -129,7 +129,7 @@ async def _watched(
             wait = None if patience is None else patience / 2
             await asyncio.wait((pumping, gone), timeout=wait, return_when=asyncio.FIRST_COMPLETED)
         if patience is None and not pumping.done():
-            exchange.send = _nobody
+            exchange.send = nobody
             return await pumping
         if pumping.done():
             return pumping.result()
@@ -216,7 +216,7 @@ class _Metered:
             await act()
 
     async def _pass_on(self, piece: bytes, *, more: bool) -> None:
-        if self._exchange.send is _nobody:
+        if self._exchange.send is nobody:
             self._ending = "client_gone"
         if self._ending != "delivered":
             return
@@ -294,7 +294,7 @@ class _Recorder:
                 if not more:
                     await _send_trailers(self._exchange)
         except TimeoutError:
-            self._exchange.send = _nobody
+            self._exchange.send = nobody
             self._cut = True
         except OSError:
             pass
@@ -303,10 +303,6 @@ class _Recorder:
         """Send the head unless it has gone out."""
         if not self._exchange.head_sent and await _send_head(self._exchange, self._headers) and ARMED == "deliver.head":
             await act()
-
-
-async def _nobody(_message: object) -> None:
-    """Send to a caller who has left."""
 
 
 async def _disconnected(exchange: Exchange) -> None:

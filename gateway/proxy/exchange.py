@@ -232,3 +232,7 @@ class Exchange:
         if self.publisher is None:
             raise RuntimeError("match has not run")
         return self.publisher
+
+
+async def nobody(_message: Message) -> None:
+    """Send to a caller who has left."""

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol
+from typing import Any
 
-
-class Call(Protocol):
-    """What is known of a call here (see Exchange)."""
-
-    handed: float
-    stalled: bool
+from gateway.proxy.exchange import Exchange, Message, Scope, Send, nobody
 
 
 class Live:
@@ -19,7 +14,7 @@ class Live:
     __slots__ = ("calls", "cutting")
 
     def __init__(self) -> None:
-        self.calls: dict[Call, asyncio.Task[Any] | None] = {}
+        self.calls: dict[Exchange, asyncio.Task[Any] | None] = {}
         self.cutting = False
 
     def cut(self) -> None:
@@ -39,9 +34,28 @@ class Live:
                 call.stalled = True
                 task.cancel()
 
+    def end_connections(self) -> None:
+        """Have the answers that have not begun say that their connections end."""
+        for call in self.calls:
+            if not call.head_sent and call.send is not nobody:
+                call.send = ending_connection(call.scope, call.send)
+
     async def finished(self, seconds: float) -> bool:
         """Wait for the calls that there are, and return whether all have ended in time."""
         tasks = [task for task in self.calls.values() if task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
         return not self.calls
+
+
+def ending_connection(scope: Scope, send: Send) -> Send:
+    """Return a way to send an answer that says that its connection ends; in HTTP/2 answers do not say so."""
+    if scope["http_version"].startswith("2"):
+        return send
+
+    async def send_last(message: Message) -> None:
+        if message["type"] == "http.response.start" and all(name != b"connection" for name, _ in message["headers"]):
+            message["headers"] = [*message["headers"], (b"connection", b"close")]
+        await send(message)
+
+    return send_last

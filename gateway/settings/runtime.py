@@ -56,6 +56,13 @@ class ServerSettings(Section):
         default=75.0, description="How long a connection may be idle, or take to send the head of a request"
     )
     drain: Seconds = Field(default=30.0, description="How long calls in flight may finish after SIGTERM")
+    # Clients that drop connections after 5 s without a call, as httpx does, then never lose one to a restart.
+    farewell: float = Field(
+        default=5.0,
+        ge=0,
+        le=3_600,
+        description="How long after SIGTERM it still serves, ending connections; at most half of `drain`",
+    )
     hang: float = Field(
         default=20.0,
         ge=0,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cli.granian_loop import HeedfulLoop
+from gateway.cli.heedful_loop import HeedfulLoop
 from tests.support.dev import Program, in_sessions, start_program, tollway
 from tests.support.leaks import SECRET_KEYS
 from tests.support.servers import EACH

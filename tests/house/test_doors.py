@@ -65,6 +65,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     "socket": (
         "gateway/upstreams/egress.py",
         "gateway/cli/operations_door.py",  # listens only
+        "gateway/cli/inherited.py",  # listens only
+        "gateway/service_manager.py",  # one datagram to systemd's socket
         "gateway/devservices",
         "gateway/proxy/cut.py",
         "gateway/proxy/unfinished.py",

@@ -102,22 +102,8 @@ class RunningGateway:
 async def start_gateway(services: Services, database_url: str, **settings: str) -> RunningGateway:
     """Start `tollway serve`; keyword arguments are environment names without TOLLWAY_ (SERVER="uvicorn")."""
     port = free_port()
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("TOLLWAY_")},
-        "TOLLWAY_PORT": str(port),
-        "TOLLWAY_DATABASE_URL": database_url,
-        "TOLLWAY_REDIS_URL": services.redis_url,
-        "TOLLWAY_SECRET_KEYS": SECRET_KEYS,
-        "TOLLWAY_PROXY_ALLOW_ADDRESSES": "127.0.0.0/8",
-        "TOLLWAY_PROXY_WAIT": "60",  # a busy machine is none of their business
-        "TOLLWAY_REDIS_COMMAND_TIMEOUT": "5",
-        "TOLLWAY_LIMITS_PER_KEY": "1000000",
-        "TOLLWAY_LIMITS_PER_ADDRESS": "1000000",
-        "TOLLWAY_LIMITS_GUESSES": "1000000",
-        "TOLLWAY_LIMITS_REGISTRATIONS": "1000000",
-        **{f"TOLLWAY_{name}": value for name, value in settings.items()},
-    }
-    log = Path(tempfile.mkstemp(prefix="tw-gateway-", suffix=".log")[1])
+    environment = gateway_environment(services, database_url, port, **settings)
+    log = new_log()
     process = await asyncio.to_thread(_start, environment, log)
     authority = settings.get("SERVER_TLS_CERTIFICATE")
     url = f"https://localhost:{port}" if authority else f"http://127.0.0.1:{port}"
@@ -130,6 +116,31 @@ async def start_gateway(services: Services, database_url: str, **settings: str) 
     await _until_ready(running)
     _running[url] = running
     return running
+
+
+def gateway_environment(services: Services, database_url: str, port: int, **settings: str) -> dict[str, str]:
+    """Return the environment of a gateway in tests; keyword arguments are as for `start_gateway`."""
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("TOLLWAY_")},
+        "TOLLWAY_PORT": str(port),
+        "TOLLWAY_DATABASE_URL": database_url,
+        "TOLLWAY_REDIS_URL": services.redis_url,
+        "TOLLWAY_SECRET_KEYS": SECRET_KEYS,
+        "TOLLWAY_PROXY_ALLOW_ADDRESSES": "127.0.0.0/8",
+        "TOLLWAY_PROXY_WAIT": "60",  # a busy machine is none of their business
+        "TOLLWAY_REDIS_COMMAND_TIMEOUT": "5",
+        "TOLLWAY_SERVER_FAREWELL": "0",  # it has tests of its own
+        "TOLLWAY_LIMITS_PER_KEY": "1000000",
+        "TOLLWAY_LIMITS_PER_ADDRESS": "1000000",
+        "TOLLWAY_LIMITS_GUESSES": "1000000",
+        "TOLLWAY_LIMITS_REGISTRATIONS": "1000000",
+        **{f"TOLLWAY_{name}": value for name, value in settings.items()},
+    }
+
+
+def new_log() -> Path:
+    """Return a fresh file for what a gateway prints."""
+    return Path(tempfile.mkstemp(prefix="tw-gateway-", suffix=".log")[1])
 
 
 async def _refuses_without_secrets(answer: httpx.Response) -> None:

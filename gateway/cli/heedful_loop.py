@@ -1,7 +1,9 @@
-"""The event loop of granian's workers: uvloop, with signals that count also while the loop does not run.
+"""uvloop with signals as Python has them: for servers that set their handlers with `loop.add_signal_handler`.
 
-granian runs a worker's loop twice, for the start of the application and to serve. uvloop forgets a signal that comes
-between the two: the worker served on, and the service ended only after the whole drain, by force.
+uvloop reads such signals from a pipe of its own. Two things follow that workers cannot do with. granian runs a worker's
+loop twice, for the start of the application and to serve, and a signal between the two is forgotten: the worker served
+on, and the service ended only after the whole drain, by force. And nobody can come before the server's handler, as
+gateway/drain.py must.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ from collections.abc import Callable
 from typing import Any
 
 import uvloop
-from granian import loops
 
 
 class HeedfulLoop(uvloop.Loop):
@@ -29,8 +30,10 @@ class HeedfulLoop(uvloop.Loop):
         signal.siginterrupt(sig, False)
 
 
-def install() -> None:
-    """Have workers use it."""
+def install_in_granian() -> None:
+    """Have granian's workers use it."""
+    from granian import loops
+
     loops.register("uvloop")(_made)
 
 
