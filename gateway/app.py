@@ -454,7 +454,6 @@ class Gateway:
         self._worker.mind(self._pipeline.live)
         self._worker.watch(self._sockets)
         self._pipeline.loop_lag.watch()
-        # At most half of the drain: what begins at the end of the farewell has the other half.
         on_stop(self, min(self.settings.server.farewell, self.settings.server.drain / 2))
         self._admin = self._make_admin(services)
         if self._operations is not None:

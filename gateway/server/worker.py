@@ -2,7 +2,7 @@
 
 On SIGTERM or SIGINT it stops accepting, ends connections with the answers on them and idle ones a moment later, waits
 for calls in flight as long as it may, and ends the application last. What does not live here: several workers
-(cli/prefork.py), and what the application does about the signal itself (gateway/drain.py).
+(cli/workers.py), and what the application does about the signal itself (gateway/drain.py).
 """
 
 from __future__ import annotations

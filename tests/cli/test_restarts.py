@@ -25,8 +25,8 @@ PAUSE = 0.02  # between the calls of one client: a steady load, not all that the
 BODY = b'{"question": "as long as it is"}'
 # The default, and the others in the slow suite.
 KINDS = [
-    pytest.param(kind, workers, marks=[] if (kind, workers) == ("granian", "2") else pytest.mark.slow)
-    for kind in ("granian", "uvicorn", "hypercorn")
+    pytest.param(kind, workers, marks=[] if (kind, workers) == ("granian", "1") else pytest.mark.slow)
+    for kind in ("granian", "tollway", "uvicorn", "hypercorn")
     for workers in ("1", "2")
 ]
 
