@@ -59,7 +59,7 @@ FIRST = (
     "docs/test_quick_starts.py", "journeys/test_who_pays.py", "admin_api/test_store_browser.py",
     "journeys/test_publisher_fields.py", "journeys/test_exactly_once.py", "journeys/test_paid_call.py",
     "cli/test_secrets.py", "faults/test_crashes.py", "proxy/test_websocket.py", "proxy/test_http2.py",
-    "payments/buying/test_owners.py", "scale/test_pooler.py", "scale/test_two_hosts.py", "telemetry/test_sampler.py",
+    "payments/buying/test_owners.py", "proxy/test_hanging_workers.py", "proxy/test_websocket_memory.py", "scale/test_pooler.py", "scale/test_two_hosts.py", "telemetry/test_sampler.py",
 )  # fmt: skip
 
 _numbers = count(1)

@@ -119,6 +119,7 @@ async def test_without_a_credential(fuzzer: Fuzzer) -> None:
     assert outcome.statuses.keys() == every_operation().keys()
 
 
+@pytest.mark.slow
 async def test_with_an_agents_key(fuzzer: Fuzzer, agent: Agent) -> None:
     outcome = await fuzzer.run(*SPARED, key=agent.key, phases="examples,coverage,fuzzing,stateful")
     assert outcome.clean, outcome.report
@@ -126,6 +127,7 @@ async def test_with_an_agents_key(fuzzer: Fuzzer, agent: Agent) -> None:
     assert every_operation().keys() - spared - succeeded(outcome) <= MAY_FAIL.keys()
 
 
+@pytest.mark.slow
 async def test_with_a_key_of_an_organization(fuzzer: Fuzzer, gateway: RunningGateway, agent: Agent) -> None:
     """The last: it revokes keys, its own among them, and deletes publishers."""
     path = f"/organizations/{agent.organization_id}/api-keys"

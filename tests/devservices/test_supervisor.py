@@ -152,6 +152,7 @@ def test_data_of_another_user_is_left_as_it_is(data: Path) -> None:
     assert [path.name for path in data.iterdir()] == ["lock"]
 
 
+@pytest.mark.slow
 async def test_after_kill_9_the_next_start_cleans_up_and_has_the_data(data: Path) -> None:
     program = start_program("dev", data)
     program.line("ready ")
@@ -164,6 +165,7 @@ async def test_after_kill_9_the_next_start_cleans_up_and_has_the_data(data: Path
         assert still_running(list(document["pids"].values())) == []
 
 
+@pytest.mark.slow
 async def test_a_postgres_killed_with_its_supervisor_recovers_what_was_committed(data: Path) -> None:
     program = start_program("dev", data)
     program.line("ready ")

@@ -26,7 +26,7 @@ from tests.support.stores import temporary_stores
 from tests.support.upstream import RecordingUpstream
 from tests.support.world import Agent, Shop, World
 
-pytestmark = pytest.mark.skipif(not LIBRARIES, reason=MISSING)
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not LIBRARIES, reason=MISSING)]
 HOUR, PRICE, FUNDS = 3_600, 10_000, 10**9
 DEAD_AFTER = "6"
 

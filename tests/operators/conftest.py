@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from tests.support.gateway import ROOT, RunningGateway, start_gateway
+from tests.support import forking
+from tests.support.gateway import RunningGateway, start_gateway
 from tests.support.services import Services
 
 ALICE, BOB = "alice-token-of-some-length", "bob-token-of-a-good-length"
@@ -50,12 +50,8 @@ class Desk:
 
     async def command(self, *arguments: str) -> tuple[int, str]:
         """Run `tollway …` against the gateway's database; return its exit status and what it said."""
-        program = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "gateway.cli.main", *arguments,
-            cwd=ROOT, env=self.gateway.environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-        )  # fmt: skip
-        said, _ = await program.communicate()
-        return program.returncode or 0, said.decode()
+        done = await asyncio.to_thread(forking.run, *arguments, env=self.gateway.environment, merged=True)
+        return done.returncode, done.stdout
 
 
 @pytest_asyncio.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
@@ -13,7 +12,8 @@ import pytest_asyncio
 
 from gateway.database.pool import Connection
 from tests.operators.conftest import ALICE, BOB, OPERATORS, Desk
-from tests.support.gateway import ROOT, RunningGateway, start_gateway
+from tests.support import forking
+from tests.support.gateway import RunningGateway, start_gateway
 from tests.support.services import Services
 from tests.support.world import Agent, Shop, World
 
@@ -51,13 +51,9 @@ async def decide(desk: Desk, approval: Any, word: str, token: str, expect: int) 
 
 async def command(desk: Desk, user: str, *arguments: str) -> tuple[int, str]:
     """Run a command as this user of the machine."""
-    program = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "gateway.cli.main", *arguments, cwd=ROOT,
-        env={**desk.gateway.environment, "LOGNAME": user}, stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    said, _ = await program.communicate()
-    return program.returncode or 0, said.decode()
+    env = {**desk.gateway.environment, "LOGNAME": user}
+    done = await asyncio.to_thread(forking.run, *arguments, env=env, merged=True)
+    return done.returncode, done.stdout
 
 
 async def test_an_approval_with_a_key_answers_alike_when_repeated(desk: Desk, world: World) -> None:

@@ -48,6 +48,7 @@ async def until_live(gateway: RunningGateway, *statuses: int) -> None:
                 await asyncio.sleep(0.02)
 
 
+@pytest.mark.slow
 async def test_a_frozen_worker_is_replaced_and_its_calls_are_refunded(
     server: str, services: Services, database_url: str, world: World, upstream: RecordingUpstream
 ) -> None:
@@ -106,6 +107,7 @@ async def test_a_worker_whose_loop_is_blocked_is_replaced_and_says_where(
         await gateway.kill()
 
 
+@pytest.mark.slow
 async def test_a_lone_worker_that_hangs_ends_the_gateway(server: str, services: Services, database_url: str) -> None:
     """Whoever runs it (a container's restart policy, a service manager) starts it again."""
     gateway = await start_gateway(
@@ -121,6 +123,7 @@ async def test_a_lone_worker_that_hangs_ends_the_gateway(server: str, services: 
         await gateway.kill()
 
 
+@pytest.mark.slow
 async def test_a_gateway_that_was_paused_as_a_whole_goes_on(services: Services, database_url: str) -> None:
     gateway = await start_gateway(services, database_url, WORKERS="2", SERVER_HANG="2")
     try:

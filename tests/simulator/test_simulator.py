@@ -54,6 +54,7 @@ def test_a_short_run_keeps_every_rule(server: str) -> None:
     assert seen.keys() >= KINDS, f"nothing was learnt about {KINDS - seen.keys()}"
 
 
+@pytest.mark.slow
 def test_a_thief_is_paid_what_money_has_paid_and_no_more(server: str) -> None:
     seen: Counter[str] = Counter()
     for seed in range(1, MOST_SEEDS + 1):
@@ -65,7 +66,7 @@ def test_a_thief_is_paid_what_money_has_paid_and_no_more(server: str) -> None:
     assert seen.keys() >= {"payout", "payout_back", "capture", "refund"}
 
 
-@pytest.mark.parametrize("theme", ["standstills", "tiers"])
+@pytest.mark.parametrize("theme", ["standstills", pytest.param("tiers", marks=pytest.mark.slow)])
 def test_one_seed_is_one_history(server: str, theme: str) -> None:
     plan = make_plan(6, 25, theme)
     assert simulate(server, plan).history == simulate(server, plan).history

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.devservices.processes import free_port, start_time
+from tests.support import forking
 
 ROOT = Path(__file__).resolve().parents[2]
 TRIVIAL_APP = "tests.support.slow_app:application"
@@ -29,8 +30,7 @@ def environment(**changes: str) -> dict[str, str]:
 
 def tollway(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
-    command = [sys.executable, "-m", "gateway.cli.main", *arguments]
-    return subprocess.run(command, env=environment(**env), capture_output=True, text=True, check=False, timeout=300)
+    return forking.run(*arguments, env=environment(**env))
 
 
 @dataclass

@@ -1,7 +1,7 @@
-"""Gateway processes without the second that importing costs each: forked from one that has imported everything.
+"""Gateways and commands without the second that importing costs each: forked from a process that has imported everything.
 
-What runs in them is `tollway serve` with the environment it is given, as from the command line. Who needs a start from
-nothing, because something is read when it is imported, says so in `fresh`.
+What runs in them is `tollway serve`, or another command, with the environment it is given, as from the command line. Who
+needs a start from nothing, because something is read when it is imported, says so in `fresh`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -79,11 +80,19 @@ class Nursery:
         self._listener.start()
         atexit.register(self._close)
 
-    def start(self, environment: dict[str, str], log: Path) -> Forked:
-        """Fork a gateway that prints into a file."""
+    def start(
+        self,
+        environment: Mapping[str, str],
+        log: Path,
+        arguments: tuple[str, ...] = ("serve",),
+        errors: Path | None = None,
+    ) -> Forked:
+        """Fork a command that prints into a file, or into two."""
         assert self._process.stdin is not None
         with self._lock:
-            order = {"environment": environment, "log": str(log)}
+            order = {
+                "environment": dict(environment), "log": str(log), "errors": str(errors or log), "arguments": arguments,
+            }  # fmt: skip
             self._process.stdin.write(json.dumps(order).encode() + b"\n")
             self._process.stdin.flush()
             return self._started.get(timeout=120)
@@ -108,13 +117,40 @@ class Nursery:
 
 
 _nursery: list[Nursery] = []
+_making = threading.Lock()
 
 
 def start(environment: dict[str, str], log: Path) -> Forked:
     """Fork a gateway; the first one waits until everything is imported."""
-    if not _nursery:
-        _nursery.append(Nursery())
-    return _nursery[0].start(environment, log)
+    return _the_nursery().start(environment, log)
+
+
+def run(
+    *arguments: str, env: Mapping[str, str], merged: bool = False, timeout: float = 300
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end. `merged`: what it says on standard error is in its output."""
+    if sys.platform != "linux" or "TOLLWAY_FAULT" in env or "LD_PRELOAD" in env:
+        command = [sys.executable, "-m", "gateway.cli.main", *arguments]
+        errors = subprocess.STDOUT if merged else subprocess.PIPE
+        return subprocess.run(
+            command, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True, check=False, timeout=timeout
+        )  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="tw-command-") as folder:
+        said, errors_said = Path(folder) / "said", Path(folder) / "errors"
+        program = _the_nursery().start(env, said, arguments, said if merged else errors_said)
+        try:
+            status = program.wait(timeout)
+        finally:
+            program.kill()
+        complained = errors_said.read_text() if errors_said.exists() else ""
+        return subprocess.CompletedProcess(arguments, status, said.read_text(), complained)
+
+
+def _the_nursery() -> Nursery:
+    with _making:
+        if not _nursery:
+            _nursery.append(Nursery())
+    return _nursery[0]
 
 
 # --- In the process that forks ---
@@ -127,8 +163,9 @@ IMPORTED = (
 
 
 def main() -> None:
-    """Import everything, then fork a gateway for each line of standard input and say on standard output how each ended."""
-    for name in IMPORTED:
+    """Import everything, then fork a command for each line of standard input and say on standard output how each ended."""
+    commands = importlib.import_module("gateway.cli.main").COMMANDS
+    for name in (*IMPORTED, *(place.partition(":")[0] for place, _ in commands.values())):
         importlib.import_module(name)
     awake, waker = os.pipe()
     os.set_blocking(waker, False)
@@ -148,7 +185,23 @@ def main() -> None:
             *lines, waiting = (waiting + piece).split(b"\n")
             for line in lines:
                 if _forked(json.loads(line), awake, waker):
-                    importlib.import_module("gateway.cli.main").main()
+                    _be_the_program()
+
+
+def _be_the_program() -> None:
+    program = importlib.import_module("gateway.cli.main").main
+    if sys.argv[1] == "serve":
+        program()
+    try:
+        program()
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1 if end.code else 0
+        if isinstance(end.code, str):
+            sys.stderr.write(f"{end.code}\n")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # what was imported need not be taken down piece by piece
 
 
 def _forked(order: dict[str, Any], *pipes: int) -> bool:
@@ -162,15 +215,16 @@ def _forked(order: dict[str, Any], *pipes: int) -> bool:
     os.setsid()
     for pipe in pipes:
         os.close(pipe)
-    log = os.open(order["log"], os.O_WRONLY | os.O_APPEND)
     nothing = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((nothing, 0), (log, 1), (log, 2)):
+    printed, complained = (
+        os.open(order[name], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600) for name in ("log", "errors")
+    )
+    for target, source in enumerate((nothing, printed, complained)):
         os.dup2(source, target)
-    os.close(log)
-    os.close(nothing)
+        os.close(source)
     os.environ.clear()
     os.environ.update(order["environment"])
-    sys.argv = ["tollway", "serve"]
+    sys.argv = ["tollway", *order["arguments"]]
     return True
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -12,7 +11,8 @@ import httpx
 
 from gateway.catalog.assets import asset_id
 from gateway.database.pool import Connection
-from tests.support.gateway import ROOT, RunningGateway
+from tests.support import forking
+from tests.support.gateway import RunningGateway
 from tests.support.stripe_server import Object, StripeServer
 from tests.support.world import USDC, Agent, Shop, World
 
@@ -41,13 +41,9 @@ class Stage:
 
     async def tollway(self, *arguments: str, expect: int = 0) -> str:
         """Run the command line on this gateway and return what it prints."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "gateway.cli.main", *arguments, cwd=ROOT, env=self.gateway.environment,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-        )  # fmt: skip
-        output, _ = await process.communicate()
-        assert process.returncode == expect, output.decode()
-        return output.decode()
+        done = await asyncio.to_thread(forking.run, *arguments, env=self.gateway.environment, merged=True)
+        assert done.returncode == expect, done.stdout
+        return done.stdout
 
     async def post(self, agent: Agent, path: str, body: Any) -> httpx.Response:
         return await self.gateway.client.post(path, json=body, headers=agent.headers)
