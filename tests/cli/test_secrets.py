@@ -166,7 +166,8 @@ def test_every_sealed_column_is_rotated() -> None:
     """Whoever seals something new must teach gateway/jobs/rotate.py to rotate it, and name the caller here.
 
     Session ids are sealed for callers to bring back, and stored nowhere: under an old key they are lost sessions.
-    What is kept of an OAuth consent under way is over within minutes.
+    What is kept of an OAuth consent under way is over within minutes. An operation's answer is kept for its
+    Idempotency-Key for TOLLWAY_IDEMPOTENCY_LIFETIME: without its key, a repetition is told so and moves nothing.
     """
     sealing = {
         str(path.relative_to(ROOT))
@@ -175,7 +176,7 @@ def test_every_sealed_column_is_rotated() -> None:
         if re.search(r"(?<!ledger)\.seal\(", path.read_text())  # ledger.seal closes a month
     }
     assert sealing == {
-        "gateway/catalog/publishers.py", "gateway/identity/oauth_providers.py", "gateway/jobs/rotate.py",
+        "admin_api/kit/once.py", "gateway/catalog/publishers.py", "gateway/identity/oauth_providers.py", "gateway/jobs/rotate.py",
         "gateway/proxy/mcp/session_ids.py", "gateway/upstreams/auth/consent.py",
         "gateway/webhooks/endpoints.py",
     }  # fmt: skip
