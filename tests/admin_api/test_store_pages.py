@@ -164,7 +164,7 @@ async def test_an_mcp_servers_page_says_what_its_tools_cost_and_where_clients_co
         price_per_call="9", price_per_get="8", price_per_execution="0.02",
         endpoints=[
             {"method": "POST", "path": "/forecast", "price": "0.05", "description": "The weather"},
-            {"method": "GET", "path": "/not-a-tool", "price": "7"},
+            {"method": "GET", "path": "/not-a-tool"},
             {"method": "POST", "path": "/reset", "is_protected": True, "protection_reason": "No."},
         ],
     )  # fmt: skip
@@ -177,7 +177,7 @@ async def test_an_mcp_servers_page_says_what_its_tools_cost_and_where_clients_co
     assert "from 0.02 USDC per call" in page
     assert "POST /forecast" in page
     assert "Other tools can be called too: POST 0.02 USDC per call." in page
-    assert not re.search("not-a-tool|/reset|mcp\\.example\\.com|9 USDC|8 USDC|7 USDC", page)
+    assert not re.search("not-a-tool|/reset|mcp\\.example\\.com|9 USDC|8 USDC", page)
     shown = (await get(api, f"/publishers/{slug}")).json()["data"]
     assert (shown["integration_type"], shown.get("mcp_endpoint")) == ("mcp", None)
     document = (await get(api, f"/publishers/{slug}/openapi.json")).json()
