@@ -39,17 +39,16 @@ for call = 1, #ARGV[2] do
   for c = first, last do
     local key, arg = KEYS[c], 4 * c
     local interval, tolerance, cost = tonumber(ARGV[arg - 1]), tonumber(ARGV[arg]), tonumber(ARGV[arg + 1])
-    local base = tat[key]
+    local base, need = tat[key], interval * math.max(cost, 1)
     before[c] = base
     if base < now then
       base = now
     elseif base > now + tolerance then
       -- The clock went back, or the policy was made stricter: forget the excess, or the caller stays locked out for
-      -- as long as the step was.
-      base = now + tolerance
+      -- as long as the step was. This call still passes: a step of the clock refuses nobody.
+      base = now + tolerance - need
       before[c], tat[key], dirty[key] = base, base, base
     end
-    local need = interval * math.max(cost, 1)
     local fits = base + need - now <= tolerance
     if fits and cost > 0 then
       base = base + need

@@ -50,9 +50,10 @@ class LocalGcra:
         """Consume for one check if it fits. Returns the arrival time before it, and the decision."""
         interval, tolerance = self._share(check)
         key = check.key
-        before = min(self._arrivals.get(key, 0), now + tolerance)
+        before, need = self._arrivals.get(key, 0), interval * max(check.cost, 1)
+        if before > now + tolerance:  # the clock went back: this call passes
+            before = now + tolerance - need
         base = max(before, now)
-        need = interval * max(check.cost, 1)
         fits = base + need - now <= tolerance
         if fits and check.cost > 0:
             base += need

@@ -19,8 +19,10 @@ class Bucket:
         tried, counts = dict(self.tat), list[int]()
         for check in call.checks:
             policy = check.policy
-            base = min(max(tried.get(check.key, 0), now), now + policy.tolerance)
-            fits = base + policy.interval * max(check.cost, 1) - now <= policy.tolerance
+            base, need = max(tried.get(check.key, 0), now), policy.interval * max(check.cost, 1)
+            if base > now + policy.tolerance:  # the clock went back: this call passes
+                base = now + policy.tolerance - need
+            fits = base + need - now <= policy.tolerance
             tried[check.key] = base + policy.interval * check.cost if fits else base
             counts += [0 if fits else -1, tried[check.key] - now]
         if min(counts[::2]) < 0:
