@@ -17,11 +17,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from admin_api.kit.problems import problem_response
 from gateway.audit.origin import Origin, acting
 from gateway.database.pool import LOST
+from gateway.dates import http_date
 from gateway.errors import InternalError, PayloadTooLarge, Problem, RequestTimeout, Unavailable
 from gateway.identity.clients import networks, whole_address
 from gateway.ids import uuid7
 from gateway.proxy.browsers import opens, readable
-from gateway.proxy.dates import http_date
 from gateway.proxy.framing import CLOSE, check_head
 from gateway.proxy.unread import end_answer, may_come
 from gateway.telemetry.logging import of

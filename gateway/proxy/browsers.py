@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import re
 
+from gateway.dates import http_date
 from gateway.errors import Problem
-from gateway.proxy.dates import http_date
 from gateway.proxy.exchange import Exchange, HeaderPairs, Message, Scope, Send
 from gateway.proxy.framing import check_head
 

@@ -17,10 +17,10 @@ from functools import lru_cache
 
 from gateway.billing.prepaid_credits import Ending
 from gateway.billing.x402_passthrough import RETURNED
+from gateway.dates import http_date
 from gateway.faults import ARMED, act
 from gateway.proxy.answer_fields import Kind, classify, with_public_urls, without_secrets
 from gateway.proxy.balances import balance_fields
-from gateway.proxy.dates import http_date
 from gateway.proxy.exchange import Exchange, HeaderPairs, Message, nobody
 from gateway.proxy.forward import VIA, connection_options
 from gateway.proxy.held import HeldCall

@@ -6,18 +6,13 @@ the paid path and the admin API. What does not live here: sizes (intake.py) and 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from functools import lru_cache
-from ipaddress import IPv6Address
 
 from gateway.errors import InvalidRequest, MethodNotAllowed
+from gateway.hosts import host_fault
 from gateway.proxy.exchange import Scope
 
 VERSIONS = frozenset({"1.1", "2", "1.0", "1", "3"})  # granian calls 1.0 "1"
-HOST = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|(?:[0-9A-Za-z._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?")
-MAX_PORT = 65_535
-LONGEST_KNOWN = 255
 FIELDS = frozenset({b"host", b"content-length", b"transfer-encoding"})
 CLOSE: Mapping[str, str] = {"Connection": "close"}
 
@@ -44,10 +39,8 @@ def check_framing(scope: Scope, fields: Mapping[bytes, bytes]) -> None:
     if not host:  # granian adds an empty one where there is none
         if version == "1.1":
             raise InvalidRequest("The request has no Host field.", headers=CLOSE)
-    elif len(host) <= LONGEST_KNOWN:
-        _check_known_host(host)
-    else:
-        _check_host(host)
+    elif fault := host_fault(host):
+        raise InvalidRequest(fault, headers=CLOSE)
     coding = fields.get(b"transfer-encoding")
     if coding is None:
         return
@@ -57,29 +50,6 @@ def check_framing(scope: Scope, fields: Mapping[bytes, bytes]) -> None:
         raise InvalidRequest("Only the transfer coding `chunked` is accepted.", headers=CLOSE)
     if b"content-length" in fields:
         raise InvalidRequest("Content-Length and Transfer-Encoding exclude each other.", headers=CLOSE)
-
-
-def _check_host(host: bytes) -> None:
-    """Refuse what names no host, or no port (RFC 9110 section 7.2); a port may be empty (RFC 3986 section 3.2.3)."""
-    parts = HOST.fullmatch(host)
-    if parts is None or (parts[1] and not _is_ipv6(parts[1])):
-        raise InvalidRequest("The Host field is not a host and port.", headers=CLOSE)
-    if parts[2] and not 0 < int(parts[2]) <= MAX_PORT:
-        raise InvalidRequest("The port in the Host field is not one of 1 to 65535.", headers=CLOSE)
-
-
-@lru_cache(maxsize=1024)
-def _check_known_host(host: bytes) -> None:
-    """Check a host once: most calls name the same. What is refused is not remembered."""
-    _check_host(host)
-
-
-def _is_ipv6(address: bytes) -> bool:
-    try:
-        IPv6Address(address.decode())
-    except ValueError:
-        return False
-    return True
 
 
 def repeated(name: bytes) -> InvalidRequest:

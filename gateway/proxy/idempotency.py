@@ -14,12 +14,12 @@ from collections.abc import Callable, Coroutine
 from uuid import UUID
 
 from gateway.database.pool import LOST
+from gateway.dates import http_date
 from gateway.errors import AnswerNotKept, CallRunning, InvalidRequest, KeyReused, Unavailable
 from gateway.faults import ARMED, act
 from gateway.ledger.answers import Answers, Claim, StoredAnswer
 from gateway.ledger.group_commit import GroupCommit
 from gateway.proxy.body import next_message
-from gateway.proxy.dates import http_date
 from gateway.proxy.exchange import Exchange, HeaderPairs, Keyed
 from gateway.proxy.problems import limit_fields
 from gateway.proxy.settle import settlement_of

@@ -12,11 +12,11 @@ from typing import Any
 
 from gateway.catalog.assets import Asset
 from gateway.catalog.snapshot import AssetPrice
+from gateway.dates import http_date
 from gateway.errors import InternalError, Problem
 from gateway.json_text import json_text
 from gateway.limits.policy import headers as limit_headers
 from gateway.proxy.browsers import let_page_read
-from gateway.proxy.dates import http_date
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.quote import prepaid_price
 from gateway.proxy.unread import end_answer, may_come

@@ -11,8 +11,8 @@ import contextlib
 import hashlib
 from collections.abc import Sequence
 
+from gateway.dates import http_date
 from gateway.faults import ARMED, act
-from gateway.proxy.dates import http_date
 from gateway.proxy.exchange import Exchange, HeaderPairs, Message
 from gateway.proxy.problems import limit_fields
 from gateway.proxy.query_answer import TYPES, Summary, Writer

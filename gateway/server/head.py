@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import IPv6Address
 
 from gateway.errors import (
     ExpectationFailed,
@@ -19,6 +18,7 @@ from gateway.errors import (
     InvalidTarget,
     MethodNotAllowed,
 )
+from gateway.hosts import NO_HOST, host_fault
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -28,8 +28,7 @@ LINE = re.compile(rb"(" + TOKEN + rb"{1,%d}) ([\x21-\x7e]++) HTTP/([0-9])\.([0-9
 FIELD = re.compile(rb"^(" + TOKEN + rb"++):[ \t]*+([\t\x20-\x7e\x80-\xff]*+)\r\n", re.M)
 NO_TEXT = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])")
 ABSOLUTE = re.compile(rb"https?://([^/?]*+)(.*+)", re.I)
-HOST = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|(?:[0-9A-Za-z._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?")
-MAX_HOST, MAX_PORT = 300, 65_535
+MAX_HOST = 300
 MAX_USUAL = 64  # longer lists of options are read anew each time: what is kept of them must be small
 # Of up to 18 digits, without leading zeros, which some readers take for octal.
 LENGTH = re.compile(rb"0|[1-9][0-9]{0,17}")
@@ -99,22 +98,11 @@ def check_beginning(data: bytes | bytearray, begin: int) -> None:
         raise InvalidRequest("The request does not begin with a method.")
 
 
-@lru_cache(4096)
 def check_host(host: bytes) -> None:
-    """Refuse what names no host, or no port (RFC 9110 section 7.2); a port may be empty (RFC 3986 section 3.2.3)."""
-    parts = HOST.fullmatch(host) if len(host) <= MAX_HOST else None
-    if parts is None or (parts[1] and not _is_ipv6(parts[1])):
-        raise InvalidRequest("The Host field is not a host and port.")
-    if parts[2] and not 0 < int(parts[2]) <= MAX_PORT:
-        raise InvalidRequest("The port in the Host field is not one of 1 to 65535.")
-
-
-def _is_ipv6(address: bytes) -> bool:
-    try:
-        IPv6Address(address.decode())
-    except ValueError:
-        return False
-    return True
+    """Refuse what names no host, or no port. Raises InvalidRequest."""
+    fault = host_fault(host) if len(host) <= MAX_HOST else NO_HOST
+    if fault is not None:
+        raise InvalidRequest(fault)
 
 
 def _read_framing(head: Head) -> None:
@@ -146,7 +134,7 @@ def _read_framing(head: Head) -> None:
 def _check_host(head: Head, found: dict[bytes, bytes]) -> None:
     host = found.get(b"host")
     if host:
-        check_host(host[: MAX_HOST + 1])
+        check_host(host)
     elif head.http_1_1 or host is not None:
         raise InvalidRequest("The request has no Host field, or an empty one.")
 
@@ -191,6 +179,6 @@ def _check_target(head: Head) -> None:
     absolute = ABSOLUTE.fullmatch(target)
     if absolute is None:
         raise InvalidTarget("The target must be a path that begins with '/', or a whole http or https URL.")
-    check_host(absolute[1][: MAX_HOST + 1])
+    check_host(absolute[1])
     # It counts, and what the field says does not (RFC 9112 section 3.2.2).
     head.fields = [(name, absolute[1] if name == b"host" else value) for name, value in head.fields]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from email.utils import formatdate
-from functools import lru_cache
 from http import HTTPStatus
 
+from gateway.dates import http_date
 from gateway.errors import Problem
 from gateway.ids import uuid7
 from gateway.json_text import json_text
@@ -37,9 +35,4 @@ def problem_parts(problem: Problem) -> tuple[list[tuple[bytes, bytes]], bytes]:
 
 def date_field() -> tuple[bytes, bytes]:
     """Return the Date of now."""
-    return b"date", _date(int(time.time()))
-
-
-@lru_cache(2)
-def _date(second: int) -> bytes:
-    return formatdate(second, usegmt=True).encode()
+    return b"date", http_date()

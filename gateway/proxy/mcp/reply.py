@@ -13,9 +13,9 @@ from typing import Any
 
 import orjson
 
+from gateway.dates import http_date
 from gateway.errors import SessionLost
 from gateway.json_text import json_text
-from gateway.proxy.dates import http_date
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.exchange import Message as ServerMessage
 from gateway.proxy.problems import limit_fields
