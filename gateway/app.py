@@ -9,13 +9,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import re
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import timedelta
 from ipaddress import ip_network
-from urllib.parse import unquote
 from uuid import UUID
 
 from gateway.audit.verify import Anchorer
@@ -75,10 +73,10 @@ from gateway.plans import load_plans
 from gateway.proxy.browsers import answer_preflight, preflight
 from gateway.proxy.buying import Buyer
 from gateway.proxy.exchange import Exchange, Receive, Scope, Send
-from gateway.proxy.intake import PREFIX
 from gateway.proxy.live import Live, ending_connection
 from gateway.proxy.onchain.rail import OnchainRail
 from gateway.proxy.pipeline import Pipeline, Truncated
+from gateway.proxy.targets import is_paid_path, origin_form
 from gateway.proxy.websocket import SocketPipeline, refuse_socket
 from gateway.pulse import Pulse
 from gateway.service_manager import say_ready
@@ -118,12 +116,6 @@ PURCHASE_SECONDS = 2.0
 ANCHOR_SECONDS = 60.0
 ALERT_SECONDS = 5.0
 SUSPENSION_SECONDS = 1.0
-ABSOLUTE = re.compile(rb"https?://([^/?#]+)(/.*)?", re.I | re.S)
-# What stands below /publishers/<slug> and is ours: exactly these methods and paths, everything else is the upstream's.
-STORE = {
-    *((path, method) for path in (b"", b"/logo", b"/openapi.json") for method in ("GET", "HEAD")),
-    (b"/estimate", "POST"),
-}
 
 
 def build_services(settings: Settings) -> Services:
@@ -454,6 +446,7 @@ class Gateway:
         self._worker.mind(self._pipeline.live)
         self._worker.watch(self._sockets)
         self._pipeline.loop_lag.watch()
+        # At most half of the drain: what begins at the end of the farewell has the other half.
         on_stop(self, min(self.settings.server.farewell, self.settings.server.drain / 2))
         self._admin = self._make_admin(services)
         if self._operations is not None:
@@ -511,25 +504,3 @@ class Gateway:
         await receive()
         await self.stop()
         await send({"type": "lifespan.shutdown.complete"})
-
-
-def origin_form(scope: Scope) -> Scope:
-    """Return a request in absolute form as if it had come in origin form; its authority replaces Host (RFC 9112 3.2.2).
-
-    Granian and uvicorn have done so by now. What is no such request is returned as it is.
-    """
-    found = ABSOLUTE.fullmatch(scope.get("raw_path") or b"")
-    if found is None:
-        return scope
-    path = found[2] or b"/"
-    fields = [(name, found[1] if name == b"host" else value) for name, value in scope["headers"]]
-    return {**scope, "raw_path": path, "path": unquote(path), "headers": fields}
-
-
-def is_paid_path(scope: Scope) -> bool:
-    """Return whether a request is a publisher call rather than a look at the store."""
-    path: bytes = scope.get("raw_path") or scope["path"].encode()
-    if not path.startswith(PREFIX):
-        return False
-    slug, slash, rest = path[len(PREFIX) :].partition(b"/")
-    return bool(slug) and slug != b"suggest" and (slash + rest, scope["method"]) not in STORE

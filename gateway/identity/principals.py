@@ -90,6 +90,10 @@ class KeyRecord:
     suspension: dict[str, str] | None
     frozen: dict[str, str] | None
 
+    def knows(self, secret: bytes) -> bool:
+        """Return whether a secret is this key's; how long that takes tells nothing."""
+        return hmac.compare_digest(hashlib.sha256(secret).digest(), self.secret_hash)
+
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
@@ -184,7 +188,7 @@ class Identities:
         record = entry.record
         if record is None or record.expires_at is not None:
             return None
-        if not hmac.compare_digest(hashlib.sha256(match[2]).digest(), record.secret_hash):
+        if not record.knows(match[2]):
             return None
         self.hits += 1
         self._used.add(record.key_id)
@@ -212,8 +216,7 @@ class Identities:
         else:
             self.hits += 1
         record = entry.record
-        digest = hashlib.sha256(secret.encode()).digest()
-        if record is None or entry.principal is None or not hmac.compare_digest(digest, record.secret_hash):
+        if record is None or entry.principal is None or not record.knows(secret.encode()):
             raise refused_key()
         if record.expires_at is not None and record.expires_at <= datetime.now(UTC):
             raise refused_key()

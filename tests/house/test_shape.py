@@ -15,7 +15,7 @@ MAX_FILE = 450
 MAX_TEST_FILE = 500
 # Longer files, each with its reason and a bound of its own.
 LONGER = {
-    "gateway/app.py": (535, "every part of a worker and its lifetime, in the order of both"),
+    "gateway/app.py": (530, "every part of a worker and its lifetime, in the order of both"),
     "gateway/telemetry/metrics.py": (520, "every metric of a worker with its labels, in one list"),
     "gateway/upstreams/http/connection.py": (470, "one state machine, whose states share everything"),
     "tests/proxy/test_websocket.py": (520, "the life of one connection, on three servers"),
