@@ -21,6 +21,7 @@ from typing import Any
 import click
 import uvloop
 
+from benchmarks.ledger import proven
 from benchmarks.options import Listed
 from benchmarks.seeding import PRICE, World, prepare
 from benchmarks.stack import Services, directory, services
@@ -29,7 +30,6 @@ from gateway.ids import floor_at, uuid7
 from gateway.ledger.entries import Charge, Settlement
 from gateway.ledger.exchanges import START_WORKER
 from gateway.ledger.group_commit import GroupCommit
-from gateway.ledger.proof import verify
 from gateway.settings import DatabaseSettings
 
 HEAD = " size  PG us a batch  PG us a charge  Python us a charge  WAL B a charge"
@@ -123,11 +123,9 @@ async def _measure(stores: Services, sizes: list[int], rounds: int, charges: int
             fixed, each = fitted([(size, min(r[part] for r in results)) for size, results in seen.items()])
             print(f"{name}: {fixed:.0f} us a batch + {each:.1f} us a charge")
         await bench.stop()
-        report = await verify(connection)
+        return await proven(connection)
     finally:
         await connection.close()
-    print(f"ledger: {'sound' if report.sound else report.violations}, {report.transfers} transfers")
-    return report.sound
 
 
 @click.command()

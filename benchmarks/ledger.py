@@ -112,9 +112,14 @@ async def _measure(stores: Services, callers: Sequence[int], wallets: Sequence[i
             for size in callers:
                 print((await bench.measure(connection, number, size, seconds)).line(number, size))
         await bench.stop()
-        report = await verify(connection)
+        return await proven(connection)
     finally:
         await connection.close()
+
+
+async def proven(connection: Connection) -> bool:
+    """Say whether the ledger is sound after what was measured, and return it."""
+    report = await verify(connection)
     print(f"ledger: {'sound' if report.sound else report.violations}, {report.transfers} transfers")
     return report.sound
 

@@ -14,7 +14,6 @@ import orjson
 from gateway.catalog.assets import Asset
 from gateway.database.pool import Connection, Database
 from gateway.errors import Conflict, InvalidRequest
-from gateway.identity.organizations import default_of
 from gateway.ledger.corrections import (
     FIND_BY_REFERENCE,
     FIND_CORRECTION,
@@ -26,8 +25,7 @@ from gateway.ledger.corrections import (
 )
 from gateway.ledger.wallets import Wallet
 from gateway.operators.approvals import Approval, FourEyes, Wanted, alone_or_asked
-from gateway.operators.trail import write_down
-from gateway.operators.wallets import find_wallet
+from gateway.operators.wallets import find_wallet, tell_owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +150,6 @@ def differs(earlier: Correction) -> Conflict:
 async def _note(
     connection: Connection, wallet: Wallet, correction: Correction, operator: str, approved_by: str | None
 ) -> None:
-    home = await default_of(connection, wallet.owner_id)
     told: dict[str, object] = {
         "wallet": wallet.address,
         "correction_id": correction.id,
@@ -162,5 +159,4 @@ async def _note(
         "reason": correction.reason,
         "reference": correction.reference,
     }
-    owners = [home.id] if home else []
-    await write_down(connection, "wallet.correct", operator, owners, wallet.owner_id, told, approved_by=approved_by)
+    await tell_owner(connection, "wallet.correct", operator, wallet, told, approved_by=approved_by)

@@ -10,12 +10,10 @@ import orjson
 from gateway.catalog.assets import Asset
 from gateway.database.pool import Connection
 from gateway.database.statement import Statement
-from gateway.identity.organizations import default_of
 from gateway.ids import uuid7
 from gateway.ledger.wallets import Granted, Wallet, grant
 from gateway.operators.approvals import Approval, FourEyes, Wanted, alone_or_asked
-from gateway.operators.trail import write_down
-from gateway.operators.wallets import find_wallet
+from gateway.operators.wallets import find_wallet, tell_owner
 
 SOURCE = "admin_grant"
 
@@ -83,8 +81,6 @@ async def book(
         description=request.note,
     )
     if granted.verdict == "granted":
-        home = await default_of(connection, wallet.owner_id)
         told = {"wallet": wallet.address, "amount_atomic": str(request.amount), "reference": request.reference}
-        owners = [home.id] if home else []
-        await write_down(connection, "wallet.grant", operator, owners, wallet.owner_id, told, approved_by=approved_by)
+        await tell_owner(connection, "wallet.grant", operator, wallet, told, approved_by=approved_by)
     return granted

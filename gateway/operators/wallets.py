@@ -1,7 +1,8 @@
-"""The prepaid wallet that an operator names: by its address, its account's id, or its agent's name."""
+"""The prepaid wallet that an operator names, by its address, its account's id or its agent's name, and its owner."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from uuid import UUID
 
 from gateway.billing.credits import wallet_of
@@ -9,8 +10,10 @@ from gateway.catalog.assets import Asset
 from gateway.database.pool import Connection
 from gateway.errors import NotFound
 from gateway.identity.accounts import FIND_ACCOUNT, FIND_AGENT
+from gateway.identity.organizations import default_of
 from gateway.ledger.wallets import FIND_BY_ADDRESS, Wallet
 from gateway.operators.subjects import ID, PREPAID
+from gateway.operators.trail import write_down
 
 
 async def find_wallet(connection: Connection, name: str, asset: Asset) -> Wallet:
@@ -24,3 +27,18 @@ async def find_wallet(connection: Connection, name: str, asset: Asset) -> Wallet
     if account_id is None or await FIND_ACCOUNT.first(connection, account_id) is None:
         raise NotFound(f"No wallet or agent is called {name}.")
     return await wallet_of(connection, account_id, asset.id)
+
+
+async def tell_owner(
+    connection: Connection,
+    action: str,
+    operator: str,
+    wallet: Wallet,
+    told: Mapping[str, object],
+    *,
+    approved_by: str | None,
+) -> None:
+    """Record what an operator did to a wallet, last in its transaction: for its owner and for the platform."""
+    home = await default_of(connection, wallet.owner_id)
+    owners = [home.id] if home else []
+    await write_down(connection, action, operator, owners, wallet.owner_id, told, approved_by=approved_by)
