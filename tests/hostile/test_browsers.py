@@ -94,8 +94,8 @@ async def test_a_page_reads_answers_and_refusals_and_the_upstream_decides_nothin
     ):
         answer = await ask(wired.port, raw)
         if b"gzip" in raw and (server == "tollway" or not answer.all("x-request-id")):
-            assert answer.status == 400
-            continue  # the server itself refused it
+            assert answer.status in (400, 501), answer
+            continue  # the server itself refused it; h11 says 501 to a coding that it does not know
         assert answer.status == status, answer
         assert_readable(answer)
     without = await ask(wired.port, market.ask("GET", "/told", shop=market.scripted))

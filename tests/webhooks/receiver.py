@@ -107,6 +107,7 @@ class Tarpit:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open += 1
         self.most = max(self.most, self.open)
+        await reader.read(65_536)  # an answer before its request would be refused
         gone = asyncio.create_task(self._read_all(reader))
         free = asyncio.create_task(self.released.wait())
         try:
