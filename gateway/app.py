@@ -441,8 +441,6 @@ class Gateway:
         onchain = OnchainRail.build(services)
         self._pipeline = Pipeline.build(services, onchain, _buyer(services))
         self._sockets = SocketPipeline.build(services, onchain)
-        if self.settings.server.kind == "granian":
-            self._sockets.bound_messages()
         self._worker.mind(self._pipeline.live)
         self._worker.watch(self._sockets)
         self._pipeline.loop_lag.watch()

@@ -1,4 +1,4 @@
-"""The Date field of answers (RFC 9110 section 6.6.1): ours where no upstream set one, since only granian adds it."""
+"""The Date field of answers (RFC 9110 section 6.6.1): ours where no upstream set one: no server adds it."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 First the farewell: the worker goes on serving, and each answer says `Connection: close`, so that clients which use
 their connection in that time open the next one, and none of them meets a closing door. Then the server's own handler of
 the signal is called: it stops accepting, closes idle connections and waits for calls in flight. Each does so in its own
-way, and none within a limit that settles money: granian kills the worker, uvicorn and hypercorn cancel its tasks. So
-the application cuts calls off itself, a little earlier. What does not live here: what each step does (app.py).
+way, and none within a limit that settles money: at their limit servers kill the worker or cancel its tasks. So the
+application cuts calls off itself, a little earlier. What does not live here: what each step does (app.py).
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class _Stop:
             self._drain(tell_server)
 
     def _drain(self, tell_server: Callable[[], None]) -> None:
-        """Hand over to the server, once: a granian worker (2.8) that is told a third time stands still."""
+        """Hand over to the server, once: to some servers a second signal means to drop everything."""
         if not self._draining:
             self._draining = True
             self._worker.drain()

@@ -117,8 +117,8 @@ class StrictRoute(APIRoute):
             ours = StrictRequest(request.scope, request.receive)
             if takes_body:
                 # Kept by the request, and read here because FastAPI wraps what goes wrong in an exception that its own
-                # frame holds on to: such a ring keeps `receive` until the garbage collection, and granian keeps a
-                # connection with an unread body for as long.
+                # frame holds on to: such a ring keeps `receive`, and with it the connection, until
+                # the garbage collection.
                 await ours.body()
             return await once.finish(ours, handler)
 

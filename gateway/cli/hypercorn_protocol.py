@@ -1,4 +1,4 @@
-"""Hypercorn's connections, made like those of the gateway's other servers.
+"""Hypercorn's connections, made like those of our own server.
 
 What hypercorn (0.18) leaves open and a paid proxy cannot: a connection whose application has answered while ten pieces
 of the request still waited for it hangs for ever, because the end waits behind them; so does one that is lost while a
@@ -7,7 +7,8 @@ is paid. WebSockets are compressed whenever the client offers to, and messages b
 kilobytes become a gigabyte; their bound counts characters, goes on collecting when it is exceeded, and ten whole ones
 wait beside it. The application is not told how a client closed, and the end waits for the next ping. When the server
 stops, a connection is closed although its first request has arrived.
-All of it is mended by classes put in hypercorn's place; nothing else about it is changed.
+All of it is mended by classes put in the place of hypercorn's, which has no setting for that; nothing else about it is
+changed.
 """
 
 from __future__ import annotations

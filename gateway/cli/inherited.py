@@ -45,7 +45,7 @@ def take_listener() -> Listener | None:
     listener.set_inheritable(False)
     # As the servers set it where they listen themselves; connections take it over.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # A connection is accepted with its first bytes: granian, when it stops, closes those that it has read nothing of.
+    # A connection is accepted with its first bytes: a server that stops leaves the others to whoever comes next.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER_SECONDS)
     return listener
 

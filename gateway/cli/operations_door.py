@@ -1,7 +1,7 @@
 """The operators' own port: metrics and the operators' API, away from the public one.
 
 Each worker listens there, with SO_REUSEPORT, and answers for all: their metrics add up, and everything else is in the
-database. The listener is a small uvicorn inside the worker, whatever server the public port has. What does not live
+database. The listener is our own server, inside the worker, whatever server the public port has. What does not live
 here: which operations these are (admin_api/app.py).
 """
 
@@ -10,62 +10,48 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncGenerator, Generator
-
-import uvicorn
+from collections.abc import AsyncGenerator
 
 from admin_api.app import build_operations
-from gateway.cli.uvicorn_http import StrictProtocol
+from gateway.server.asgi import Asgi
+from gateway.server.connection import Service
+from gateway.server.worker import keep_time, limits
 from gateway.services import Services
 
 BACKLOG = 128
 END_SECONDS = 1  # for answers that are under way when the worker ends
 
 
-class _Server(uvicorn.Server):
-    """Leaves the signals to the server of the public port."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        """Capture none."""
-        yield
-
-
 @contextlib.asynccontextmanager
 async def operations_door(services: Services) -> AsyncGenerator[None]:
     """Listen meanwhile. Raises OSError when that is not possible."""
-    settings = services.settings.server
-    config = uvicorn.Config(
-        build_operations(services),
-        http=StrictProtocol,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=END_SECONDS,
-    )
-    server, listener = _Server(config), _listen(settings.operations_host, settings.operations_port)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    settings, loop = services.settings.server, asyncio.get_running_loop()
+    asgi = Asgi(build_operations(services))
+    service = Service(limits(services.settings), asgi.open, loop.time)
+    listener = _bind(settings.operations_host, settings.operations_port)
+    server = await loop.create_server(service.connect, sock=listener, backlog=BACKLOG)
+    clock = loop.create_task(keep_time(service, settings.keep_alive))
     try:
         yield
     finally:
-        server.should_exit = True
-        await serving
-        listener.close()
+        service.draining = True
+        server.close()
+        service.end_idle()
+        if asgi.tasks:
+            await asyncio.wait(asgi.tasks, timeout=END_SECONDS)
+        for task in asgi.tasks:
+            task.cancel()
+        service.abort()
+        clock.cancel()
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+def _bind(host: str, port: int) -> socket.socket:
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind((host, port))
     except OSError:
-        listener.close()
+        bound.close()
         raise
-    return listener
+    return bound

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 @click.command()
 def serve() -> int:
-    """Run the gateway on TOLLWAY_SERVER (granian, tollway, uvicorn or hypercorn) with TOLLWAY_WORKERS processes.
+    """Run the gateway on TOLLWAY_SERVER (tollway, or hypercorn for HTTP/2) with TOLLWAY_WORKERS processes.
 
     Says first what it serves: its version, address and rails. On SIGTERM it serves on for TOLLWAY_SERVER_FAREWELL
     seconds, ending connections, and lets calls in flight finish within TOLLWAY_SERVER_DRAIN seconds.

@@ -1,7 +1,6 @@
 """Ends workers whose event loop hangs, so that their server puts others in their place.
 
-A thread of the process that runs the workers. No server does this for all of them: uvicorn's parent pings a thread of
-its workers, which answers while the loop hangs, and the others' parents only see a worker that has died.
+A thread of the process that runs the workers (workers.py), which by itself only sees a worker that has died.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 
 
 class ClientGone(Exception):
-    """The request did not come to its end: the caller left, or (granian) sent a body with broken framing."""
+    """The request did not come to its end: the caller left, or sent a body with broken framing."""
 
 
 def cut_short() -> InvalidRequest:

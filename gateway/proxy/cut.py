@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Collection
 from pathlib import Path
 
 from gateway.proxy.exchange import Scope
@@ -23,8 +22,8 @@ Ends = tuple[str, int, int]  # the caller's address and port, and ours
 
 def cut_connection(scope: Scope) -> bool:
     """Reset the connection of an HTTP/1 request; return whether it was found. One of HTTP/2 serves others as well."""
-    ends = ends_of(scope)
-    connection = find_connections([ends]).get(ends) if ends is not None else None
+    ends = _ends_of(scope)
+    connection = None if ends is None else _find_connection(ends)
     if connection is None:
         return False
     with connection:
@@ -36,7 +35,7 @@ def cut_connection(scope: Scope) -> bool:
     return True
 
 
-def ends_of(scope: Scope) -> Ends | None:
+def _ends_of(scope: Scope) -> Ends | None:
     """Return what names the connection of an HTTP/1 request, None when it cannot be named."""
     client, server = scope.get("client"), scope.get("server")
     if not (client and server and client[1] and server[1]) or scope.get("http_version", "1.1")[0] != "1":
@@ -44,22 +43,19 @@ def ends_of(scope: Scope) -> Ends | None:
     return str(client[0]), int(client[1]), int(server[1])
 
 
-def find_connections(wanted: Collection[Ends]) -> dict[Ends, socket.socket]:
-    """Return duplicates of the sockets that are found. Close them: an open one hides the end from its caller."""
-    found: dict[Ends, socket.socket] = {}
+def _find_connection(wanted: Ends) -> socket.socket | None:
+    """Return a duplicate of the socket, if it is found. Close it: an open one hides the end from its caller."""
     for name in os.listdir(FILES) if FILES.is_dir() else ():
-        ends = _ends_at(int(name))
-        if ends is None or ends not in wanted:
+        if _ends_at(int(name)) != wanted:
             continue
         try:
             duplicate = socket.socket(fileno=os.dup(int(name)))
         except OSError:  # gone meanwhile
             continue
-        if ends in found or _ends(duplicate) != ends:
-            duplicate.close()
-        else:
-            found[ends] = duplicate
-    return found
+        if _ends(duplicate) == wanted:
+            return duplicate
+        duplicate.close()
+    return None
 
 
 def _ends_at(number: int) -> Ends | None:

@@ -12,7 +12,7 @@ from gateway.errors import InvalidRequest, MethodNotAllowed
 from gateway.hosts import host_fault
 from gateway.proxy.exchange import Scope
 
-VERSIONS = frozenset({"1.1", "2", "1.0", "1", "3"})  # granian calls 1.0 "1"
+VERSIONS = frozenset({"1.1", "2", "1.0", "1", "3"})  # some ASGI servers call 1.0 "1"
 FIELDS = frozenset({b"host", b"content-length", b"transfer-encoding"})
 CLOSE: Mapping[str, str] = {"Connection": "close"}
 
@@ -36,7 +36,7 @@ def check_framing(scope: Scope, fields: Mapping[bytes, bytes]) -> None:
     if version not in VERSIONS:
         raise InvalidRequest("This version of HTTP is not spoken here: use 1.1.", headers=CLOSE)
     host = fields.get(b"host")
-    if not host:  # granian adds an empty one where there is none
+    if not host:  # some ASGI servers add an empty one where there is none
         if version == "1.1":
             raise InvalidRequest("The request has no Host field.", headers=CLOSE)
     elif fault := host_fault(host):

@@ -1,6 +1,6 @@
 """Waiting for the caller's next message for a while only, or beside something else, without losing it.
 
-A `receive` that is cancelled may take what it had with it (granian's ends in another thread). So it goes on in a task,
+A `receive` that is cancelled may take what it had with it (ASGI promises nothing about that). So it goes on in a task,
 and whoever receives next gets its message. Made only for calls that have to wait: a task costs more than a message.
 """
 

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 NORMAL, GOING_AWAY, TOO_BIG, INTERNAL, RESTART = 1000, 1001, 1009, 1011, 1012
 NO_CODE, ABNORMAL = 1005, 1006
-# What servers raise when their caller has gone: uvicorn an OSError, granian a RuntimeError, hypercorn nothing.
+# What ASGI servers raise when their caller has gone: an OSError by the specification, some a RuntimeError.
 GONE = (OSError, RuntimeError)
 
 
@@ -65,7 +65,6 @@ class Relay:
         self._asked = self._active  # when the upstream was last pinged
         self._giving = 0.0  # since when the caller has not taken a message, 0 when it waits for one
         self._passing = 0.0  # the same for the upstream
-        self.arrived = 0  # whole messages of the caller
 
     async def run(self) -> Ending:
         """Relay until the end, tell both sides, and return. The upstream's connection is closed by then."""
@@ -86,11 +85,7 @@ class Relay:
         if not self._ended.done():
             self._ended.set_result(end)
 
-    def when_ended(self, act: Callable[[], object]) -> None:
-        """Call back when the end is decided."""
-        self._ended.add_done_callback(lambda _ended: act())
-
-    def too_large(self) -> None:
+    def _too_large(self) -> None:
         """End the connection because a message of the caller has more than the allowed bytes."""
         told = Closed(TOO_BIG, f"a message may have at most {self._bounds.max_message} bytes")
         self.end(End("delivered", told, Closed(GOING_AWAY, "the client sent too large a message")))
@@ -123,9 +118,8 @@ class Relay:
             content: str | bytes = message["bytes"] if text is None else text
             size = size_of(content)
             if size > self._bounds.max_message:
-                self.too_large()
+                self._too_large()
                 return
-            self.arrived += 1
             self.exchange.bytes_in += size
             self._active = self._passing = self._clock()
             try:
@@ -202,7 +196,7 @@ class Relay:
     # --- The end ---
 
     async def _tell(self, end: End, up: asyncio.Task[None], down: asyncio.Task[None]) -> None:
-        up.cancel()  # granian sends no Close frame while somebody waits for a message
+        up.cancel()  # some ASGI servers send no Close frame while the application waits for a message
         await asyncio.gather(up, return_exceptions=True)
         if self._giving:
             down.cancel()  # nor does anything get past a message that the caller does not take

@@ -19,7 +19,7 @@ STORE = {
 def origin_form(scope: Scope) -> Scope:
     """Return a request in absolute form as if it had come in origin form; its authority replaces Host (RFC 9112 3.2.2).
 
-    Granian and uvicorn have done so by now. What is no such request is returned as it is.
+    Our own server has done so by now, hypercorn has not. What is no such request is returned as it is.
     """
     found = ABSOLUTE.fullmatch(scope.get("raw_path") or b"")
     if found is None:

@@ -1,7 +1,7 @@
 """What is left of a request body when its answer is known: read on and forgotten.
 
 A server that closes over unread bytes resets the connection, and the caller never reads why it was refused. (Seen on
-granian and hypercorn: most 402 answers to uploads of 1 MB were lost.) Guards the paid path and the admin API.
+hypercorn: most 402 answers to uploads of 1 MB were lost.) Guards the paid path and the admin API.
 """
 
 from __future__ import annotations

@@ -42,7 +42,6 @@ from gateway.proxy.pipeline import Pipeline, Truncated
 from gateway.proxy.problems import answer_problem
 from gateway.proxy.relay import Bounds, Relay, both
 from gateway.proxy.settle import settle
-from gateway.proxy.unfinished import Unfinished
 from gateway.settings import WebSocketSettings
 from gateway.suspensions import SUSPENDED_PUBLISHERS
 from gateway.upstreams.http.errors import UpstreamError
@@ -67,7 +66,6 @@ class Places:
     held: Counter[str] = field(default_factory=Counter[str])
     relays: set[Relay] = field(default_factory=set[Relay])
     closed: bool = False  # the worker stops
-    unfinished: Unfinished | None = None  # where the server does not bound messages itself
     changes: tuple[int, int, int] = (-1, -1, -1)  # of keys, publishers and wallets at the last look for suspended ones
 
     def take(self, who: str, settings: WebSocketSettings) -> None:
@@ -239,10 +237,6 @@ class SocketPipeline(Pipeline):
             return self.services.suspended_wallets.find(address_in(principal)) is not None
         return await self.services.identities.suspended(principal.key_id)
 
-    def bound_messages(self) -> None:
-        """Bound unfinished messages of callers, for a server that does not."""
-        self.places.unfinished = Unfinished(self.services.settings.websocket.max_message)
-
     def restart(self) -> None:
         """End every connection because this process stops, and take no new one."""
         self.places.closed = True
@@ -275,8 +269,6 @@ class SocketPipeline(Pipeline):
         exchange.head_sent, exchange.answered = True, 101
         self.places.relays.add(relay)
         try:
-            if self.places.unfinished is not None:
-                self.places.unfinished.watch(relay, exchange.scope)
             await caller.accept(upstream.subprotocol, accept_headers(exchange, upstream))
             if ARMED == "deliver.head":
                 await act()
@@ -287,8 +279,6 @@ class SocketPipeline(Pipeline):
             return "client_gone"
         finally:
             self.places.relays.discard(relay)
-            if self.places.unfinished is not None:
-                self.places.unfinished.leave(relay)
             await upstream.aclose()
 
     def _bounds(self, exchange: Exchange) -> Bounds:
@@ -309,7 +299,7 @@ class Caller:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: HeaderPairs = scope["headers"]
-        offered: list[str] = list(scope.get("subprotocols") or ())  # uvicorn leaves them out of the headers
+        offered: list[str] = list(scope.get("subprotocols") or ())  # not every server leaves them in the headers
         self.protocols = [", ".join(offered).encode("latin-1")] if offered else []
         self.receive, self.raw_send = receive, send
         self._denial = DENIAL in (scope.get("extensions") or {})
@@ -328,7 +318,7 @@ class Caller:
         return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(self, message: Message) -> None:
-        """Send an HTTP answer instead of the upgrade, in one piece: granian takes no more."""
+        """Send an HTTP answer instead of the upgrade, in one piece: not every ASGI server takes more."""
         if message["type"] == "http.response.start":
             self._start = message
             return
@@ -353,7 +343,7 @@ def _answered(to: Destination) -> None:
 
 
 def accept_headers(exchange: Exchange, upstream: UpstreamSocket) -> HeaderPairs:
-    """Return the fields of the 101: the upstream's end-to-end ones, the cost and what is left. granian sends none."""
+    """Return the fields of the 101: the upstream's end-to-end ones, the cost and what is left."""
     return [
         pair
         for pair in response_headers(exchange, upstream.answer, refunded=False)

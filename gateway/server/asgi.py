@@ -29,15 +29,15 @@ ASGI = {"version": "3.0", "spec_version": "2.3"}  # from 2.4 on, sending to a cl
 class Asgi:
     """Hands requests on to an application."""
 
-    def __init__(self, application: Application, sockets: Callable[[Asgi, Request], Handler]) -> None:
+    def __init__(self, application: Application, sockets: Callable[[Asgi, Request], Handler] | None = None) -> None:
         self.application = application
         self.tasks: set[asyncio.Task[None]] = set()
-        self._sockets = sockets  # opens those that ask for a WebSocket
+        self._sockets = sockets  # opens those that ask for a WebSocket; without it they are requests like others
         self._create_task = asyncio.get_running_loop().create_task
 
     def open(self, request: Request) -> Handler:
         """Begin to answer a request."""
-        if request.head.websocket:
+        if request.head.websocket and self._sockets is not None:
             return self._sockets(self, request)
         call = HttpCall(self, request)
         self.run(call.run())

@@ -35,7 +35,7 @@ LAST_REQUEST_SECONDS, LAST_READ_SECONDS = 0.25, 0.05
 # The application cuts off what is still running after the drain and settles its money; only then does this worker.
 CUT_SECONDS = 3.0
 HEAD_SLACK = 1_024
-FAILED = 3
+FAILED = 1
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -84,7 +84,7 @@ class Worker:
             ssl_handshake_timeout=HANDSHAKE_SECONDS if tls else None,
             ssl_shutdown_timeout=SHUTDOWN_SECONDS if tls else None,
         )
-        clock = loop.create_task(_keep_time(service, settings.server.keep_alive))
+        clock = loop.create_task(keep_time(service, settings.server.keep_alive))
         await self._stopping.wait()
         service.draining = True
         server.close()
@@ -178,7 +178,8 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-async def _keep_time(service: Service, idle: float) -> None:
+async def keep_time(service: Service, idle: float) -> None:
+    """Have every connection look at the time, for as long as this runs."""
     while True:
         await asyncio.sleep(min(LOOK_SECONDS, idle / 4))
         service.expire()

@@ -48,7 +48,7 @@ class ServerSettings(Section):
         default=0, ge=0, le=65_535, description="Port for metrics and operators alone; 0: on `port`, as all else"
     )
     workers: int = Field(default=1, ge=1, le=256)
-    kind: Literal["granian", "tollway", "uvicorn", "hypercorn"] = "granian"
+    kind: Literal["tollway", "hypercorn"] = "tollway"
     public_url: str = Field(default="", description="Base URL that callers see; default http://host:port")
     data: Path = Field(default=Path(".tollway"), description="Development data, and where the CLI looks for dev.json")
     # Longer than the idle timeout of common load balancers (60 s): they close first and never meet a closing door.

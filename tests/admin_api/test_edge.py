@@ -133,7 +133,7 @@ async def hasty(database_url: str) -> AsyncIterator[Api]:
     ],
 )
 async def test_nothing_holds_a_request_whose_body_never_came(hasty: Api, path: str, length: bytes, status: int) -> None:
-    """Not even until the next garbage collection: granian keeps the connection open for as long."""
+    """Not even until the next garbage collection: some servers keep the connection open for as long."""
     receive, statuses = Silent(), list[int]()
     held, answered = weakref.ref(receive), receive.answered
 

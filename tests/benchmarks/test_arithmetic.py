@@ -37,7 +37,7 @@ def row(case: Case, *rates: int, door: str = "", cpu: float = 50.0, postgres: fl
 
 
 def prepaid(connections: int = 64, **more: object) -> Case:
-    return replace(Case("prepaid", "granian", connections=connections, agents=MANY), **more)
+    return replace(Case("prepaid", "tollway", connections=connections, agents=MANY), **more)
 
 
 def test_a_ratio_is_the_median_of_the_ratios_within_a_round() -> None:
@@ -48,20 +48,20 @@ def test_a_ratio_is_the_median_of_the_ratios_within_a_round() -> None:
 
 def test_a_row_is_compared_with_the_same_traffic_only() -> None:
     bare, nginx, two, sketch = Case("bare"), Case("nginx"), Case("nginx", workers=2), Case("sketch")
-    unpriced = Case("unpriced", "granian", agents=MANY)
-    cases = [bare, replace(bare, connections=16), nginx, two, unpriced, replace(unpriced, server="uvicorn"),
+    unpriced = Case("unpriced", "tollway", agents=MANY)
+    cases = [bare, replace(bare, connections=16), nginx, two, unpriced, replace(unpriced, server="hypercorn"),
              replace(unpriced, load=0.5), replace(unpriced, shape="large"), replace(unpriced, repeats=True),
              replace(unpriced, raised=True), sketch, replace(sketch, repeats=True), Case("express")]  # fmt: skip
     rows = [row(case, 100) for case in cases]
-    mine, other = row(prepaid(), 50), row(prepaid(), 40, door="granian" + OTHER)
+    mine, other = row(prepaid(), 50), row(prepaid(), 40, door="tollway" + OTHER)
     found = bases(mine, [*rows, mine, other])
     assert {kind: (base.case, base.door) for kind, base in found.items()} == {
         "bare": (bare, "bare"),
         "sketch": (sketch, "sketch"),
         "express": (Case("express"), "express"),
         "nginx": (nginx, "nginx"),
-        "unpriced": (unpriced, "granian"),
-        "other": (mine.case, "granian" + OTHER),
+        "unpriced": (unpriced, "tollway"),
+        "other": (mine.case, "tollway" + OTHER),
     }
     assert bases(row(prepaid(workers=2), 50), rows)["nginx"].case == two
 
@@ -71,14 +71,14 @@ def test_figures_of_a_row_with_anything_but_good_answers_are_no_figures(wrong: d
     bad = row(prepaid(16), 100, **wrong)
     assert not bad.valid
     assert bad.doubt
-    found = {goal.what: goal for goal in goals(Results([bad, row(Case("express"), 10)], {}), "granian", MANY)}
+    found = {goal.what: goal for goal in goals(Results([bad, row(Case("express"), 10)], {}), "tollway", MANY)}
     assert found["gateway's CPU per prepaid call, 16 connections"].reached is None
 
 
 def test_goals_are_reached_or_not_or_were_not_looked_at() -> None:
     rows = [
         row(prepaid(64), 450, cpu=46.0, postgres=20.0), row(Case("express"), 100), row(Case("sketch"), 1000),
-        row(Case("unpriced", "granian", agents=MANY), 500, cpu=32.0), row(Case("nginx"), 10_000),
+        row(Case("unpriced", "tollway", agents=MANY), 500, cpu=32.0), row(Case("nginx"), 10_000),
         row(prepaid(64, raised=True), 450), row(prepaid(64, raised=True, publishers=1000), 470),
         row(prepaid(256, load=0.5), 90, p50_ms=2.0, p99_ms=7.1), row(Case("bare", connections=256, load=0.5), 90),
     ]  # fmt: skip
@@ -92,7 +92,7 @@ def test_goals_are_reached_or_not_or_were_not_looked_at() -> None:
                            "ratio_to": {"fastapi": 6.0}}]},
         "startup": {},
     }  # fmt: skip
-    verdicts = {goal.what: goal.reached for goal in goals(Results(rows, found), "granian", MANY)}
+    verdicts = {goal.what: goal.reached for goal in goals(Results(rows, found), "tollway", MANY)}
     assert {what: verdict for what, verdict in verdicts.items() if verdict is not None} == {
         "unpriced against the sketch, 64 connections": True,
         "prepaid against Express http-proxy, 64 connections": True,
@@ -128,7 +128,7 @@ def test_what_is_scarce_is_named() -> None:
 
 def test_a_report_says_why_a_goal_is_not_reached_and_is_not_valid_when_a_row_of_ours_is_not() -> None:
     rows = [row(prepaid(), 300, cpu=61.0), row(Case("express"), 100, bad_status=1)]
-    options = {"server": "granian", "agents": MANY, "command": "x"}
+    options = {"server": "tollway", "agents": MANY, "command": "x"}
     machine = dict.fromkeys(("memory_mib", "file_system", "load_before", "load_after", "softirqs_apart")) | {
         "cores": 2, "cpu": "a processor", "kernel": "6", "python": "CPython 3", "commit": "abc",
     }  # fmt: skip
@@ -147,7 +147,7 @@ def test_a_report_says_why_a_goal_is_not_reached_and_is_not_valid_when_a_row_of_
 
 def test_a_ledger_that_was_not_grown_to_the_end_reaches_nothing() -> None:
     found = {"growth": {"steps": [{"rows": 1000, "ratio": 1.0}]}}
-    grown = next(goal for goal in goals(Results([], found), "granian", MANY) if "ledger rows" in goal.what)
+    grown = next(goal for goal in goals(Results([], found), "tollway", MANY) if "ledger rows" in goal.what)
     assert grown.reached is None
     assert grown.cells()[2:] == ("1 x up to 1,000 rows", "not measured"), "but what there is, is said"
 
@@ -162,30 +162,29 @@ def test_plans_name_every_case_once_and_start_each_door_once() -> None:
     for name, plan in PLANS.items():
         cases = plan.cases()
         assert len({(case.connections, case.name) for case in cases}) == len(cases), name
-    sweep = Sweep(("nginx", "express", "unpriced", "prepaid"), workers=(2,), agents=(5, 1), servers=("granian",))
+    sweep = Sweep(("nginx", "express", "unpriced", "prepaid"), workers=(2,), agents=(5, 1), servers=("tollway",))
     assert [(case.door, case.kind, case.agents) for case in Plan([sweep], 1, 1.0).cases()] == [
-        ("nginx x2", "nginx", 0), ("granian raised x2", "unpriced", 5), ("granian raised x2", "prepaid", 5),
-        ("granian raised x2", "prepaid", 1),
+        ("nginx x2", "nginx", 0), ("tollway raised x2", "unpriced", 5), ("tollway raised x2", "prepaid", 5),
+        ("tollway raised x2", "prepaid", 1),
     ]  # fmt: skip
 
 
 def test_few_agents_have_a_door_with_raised_limits_and_many_have_productions() -> None:
     assert [read_door(case.door) for case in (
         prepaid(), prepaid(workers=2), prepaid(agents=1), prepaid(spread="zipf"), prepaid(raised=True, workers=3),
-        Case("unpriced", "uvicorn", agents=7), Case("nginx", workers=2), Case("nginx", raised=True),
+        Case("unpriced", "hypercorn", agents=7), Case("nginx", workers=2), Case("nginx", raised=True),
     )] == [
-        ("granian", False, 1), ("granian", False, 2), ("granian", True, 1), ("granian", True, 1), ("granian", True, 3),
-        ("uvicorn", True, 1), ("nginx", False, 2), ("nginx", False, 1),
+        ("tollway", False, 1), ("tollway", False, 2), ("tollway", True, 1), ("tollway", True, 1), ("tollway", True, 3),
+        ("hypercorn", True, 1), ("nginx", False, 2), ("nginx", False, 1),
     ]  # fmt: skip
     assert "limits raised" in prepaid(agents=1).name
     assert "limits raised" not in prepaid().name
 
 
 def test_a_plan_can_be_measured_on_other_servers() -> None:
-    assert {case.server for case in PLANS["goals"].cases()} == {"", "tollway", DEFAULT_SERVER}
-    assert next(case.server for case in PLANS["goals"].cases() if case.server) == "tollway", "the goals are the first's"
-    cases = PLANS["goals"].on(("uvicorn", "hypercorn")).cases()
-    assert {case.server for case in cases} == {"", "uvicorn", "hypercorn"}
+    assert {case.server for case in PLANS["goals"].cases()} == {"", DEFAULT_SERVER}
+    cases = PLANS["goals"].on(("hypercorn", "tollway")).cases()
+    assert {case.server for case in cases} == {"", "hypercorn", "tollway"}
     assert DEFAULT_SERVER in SERVERS
 
 
@@ -274,7 +273,7 @@ def test_shares_of_perf_are_summed_by_object_and_addresses_have_no_name() -> Non
 
 
 def test_of_every_goal_it_is_known_what_limits_it_and_the_documentation_has_it_too() -> None:
-    every = [goal.what for goal in goals(Results([], {}), "granian", MANY)]
+    every = [goal.what for goal in goals(Results([], {}), "tollway", MANY)]
     assert all(limit_of(what).design for what in every)
     assert {limit for what in every for limit in (limit_of(what),)} == set(LIMITS), "no words about what is no goal"
     page = " ".join((Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text().split())

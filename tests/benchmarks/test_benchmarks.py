@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-OPTIONS = ("--quick", "--connections", "3", "--servers", "granian", "--seconds", "0.3", "--name", "smoke")
+OPTIONS = ("--quick", "--connections", "3", "--servers", "tollway", "--seconds", "0.3", "--name", "smoke")
 pytestmark = pytest.mark.usefixtures("load_generator")
 
 
@@ -51,7 +51,7 @@ def test_a_tiny_run_writes_a_valid_report(tmp_path: Path) -> None:
     assert report["machine"]["cpu"]
     assert report["machine"]["commit"]
     text = (tmp_path / "smoke.md").read_text()
-    assert "prepaid, granian, one agent" in text
+    assert "prepaid, tollway, one agent" in text
     assert str(tmp_path) not in text
     assert str(ROOT) not in text + json.dumps(report)
 

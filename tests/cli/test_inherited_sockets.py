@@ -27,7 +27,7 @@ from tests.support.socket_keeper import start_on
 
 SERVE = (sys.executable, "-m", "gateway.cli.main", "serve")
 PATIENCE = 90
-SERVERS = [(kind, workers) for kind in ("granian", "tollway", "uvicorn", "hypercorn") for workers in (1, 2)]
+SERVERS = [(kind, workers) for kind in ("tollway", "hypercorn") for workers in (1, 2)]
 UNITS = ("tollway.socket", "tollway.service", "tollway@.service")
 
 

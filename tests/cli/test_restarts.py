@@ -23,10 +23,10 @@ FUNDS = 100_000_000
 PATIENCE = 60
 PAUSE = 0.02  # between the calls of one client: a steady load, not all that the machine can bear
 BODY = b'{"question": "as long as it is"}'
-# The default, and the others in the slow suite.
+# The default with one worker, and the rest in the slow suite.
 KINDS = [
-    pytest.param(kind, workers, marks=[] if (kind, workers) == ("granian", "1") else pytest.mark.slow)
-    for kind in ("granian", "tollway", "uvicorn", "hypercorn")
+    pytest.param(kind, workers, marks=[] if (kind, workers) == ("tollway", "1") else pytest.mark.slow)
+    for kind in ("tollway", "hypercorn")
     for workers in ("1", "2")
 ]
 

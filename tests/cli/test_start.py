@@ -67,7 +67,7 @@ async def test_a_database_newer_than_the_program_is_refused(services: Services) 
 
 def test_the_start_says_what_is_served_and_which_rails_are_off(services: Services) -> None:
     printed = serve(services, "postgresql://tollway:pw@127.0.0.1:1/tollway")
-    assert re.search(r"version \S+, listens at http://127.0.0.1:0 .* 1 worker of granian", printed)
+    assert re.search(r"version \S+, listens at http://127.0.0.1:0 .* 1 worker of tollway", printed)
     assert "rail prepaid balance: on" in printed
     assert "rail card: off, TOLLWAY_STRIPE_SECRET_KEY is empty" in printed
     assert "rail eip155:8453: off, TOLLWAY_CHAIN_8453_RPC and TOLLWAY_CHAIN_SIGNER_KEY are not set" in printed

@@ -39,7 +39,7 @@ async def upstream() -> AsyncIterator[RecordingUpstream]:
 async def gateway(
     services: Services, database_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[RunningGateway]:
-    server = os.environ.get("TOLLWAY_FUZZ_SERVER", "granian")
+    server = os.environ.get("TOLLWAY_FUZZ_SERVER", "tollway")
     letters = str(tmp_path_factory.mktemp("mail"))
     running = await start_gateway(
         services, database_url, SERVER=server, SECRETS_OPERATOR_TOKEN=OPERATOR_TOKEN, SMTP_FOLDER=letters

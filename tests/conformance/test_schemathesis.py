@@ -3,7 +3,7 @@
 Checked per answer: no server error, a declared status and media type, a body that fits its schema, rejection of bodies
 that do not fit theirs, 405 with Allow for other methods, 401 where a credential is needed. Seed and size are fixed, but
 for who explores further: TOLLWAY_FUZZ_SEED=7 TOLLWAY_FUZZ_EXAMPLES=100 pytest tests/conformance/test_schemathesis.py
-(TOLLWAY_FUZZ_SERVER=uvicorn takes another server).
+(TOLLWAY_FUZZ_SERVER=hypercorn takes another server).
 """
 
 from __future__ import annotations

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from tests.hostile.servers import (
-    BARE_QUESTION_MARK_KEPT,
-    ORDER_KEPT,
-)
 from tests.hostile.shops import Market
 from tests.hostile.talk import seen_by
 from tests.hostile.wire import ask, request
@@ -107,18 +103,14 @@ async def test_the_publishers_own_fields_cannot_be_doubled(
 
 
 async def test_order_duplicates_and_bytes_of_fields_are_kept(
-    wired: RunningGateway, server: str, market: Market, upstream: RecordingUpstream
+    wired: RunningGateway, market: Market, upstream: RecordingUpstream
 ) -> None:
     sent = [
         ("x-b", "2"), ("x-a", "1"), ("x-b", "\xe9\xff\xf0"), ("x-c", "a\tb"), ("x-empty", ""), ("x-b", 'q"\\,;='), ("x-d", "x" * 4_000),
     ]  # fmt: skip
     seen = await seen_by(upstream, wired, market.ask("GET", "/x", *(f"{name}: {value}" for name, value in sent)))
     arrived = [(name, value) for name, value in seen.headers if name in dict(sent)]
-    if server in ORDER_KEPT:
-        assert arrived == sent
-    else:
-        assert sorted(arrived) == sorted(sent)
-        assert seen.all("x-b") == [value for name, value in sent if name == "x-b"]
+    assert arrived == sent
 
 
 async def test_request_trailers_are_no_fields(
@@ -161,8 +153,7 @@ async def test_path_and_query_arrive_as_they_were_sent(
     assert (answer.status, [seen.target for seen in upstream.requests]) == (200, ["/base/v2" + below])
 
 
-async def test_a_bare_question_mark(
-    wired: RunningGateway, server: str, market: Market, upstream: RecordingUpstream
-) -> None:
+async def test_a_bare_question_mark_is_lost(wired: RunningGateway, market: Market, upstream: RecordingUpstream) -> None:
+    """ASGI does not tell an empty query from none."""
     seen = await seen_by(upstream, wired, market.ask("GET", "/x?"))
-    assert seen.target == ("/x?" if server in BARE_QUESTION_MARK_KEPT else "/x")
+    assert seen.target == "/x"

@@ -20,6 +20,7 @@ HASH = re.compile(r"^    --hash=sha256:[0-9a-f]{64}(?: \\)?$")
 WITHOUT_IMPORT = {
     "asyncpg-stubs": "types, read by basedpyright",
     "basedpyright": "make lint",
+    "granian": "a program that tests/server runs",
     "hatchling": "the build backend",
     "import-linter": "make lint",
     "pytest-asyncio": "a plugin of pytest",

@@ -38,7 +38,6 @@ DOORS: dict[str, tuple[str, ...]] = {
         "gateway/catalog/authentication.py",  # says of a publisher's key whether it is one, and signs nothing
     ),
     "fastapi": ("admin_api",),
-    "granian": ("gateway/cli",),
     "hiredis": ("gateway/limits",),
     "httptools": ("gateway/upstreams/http", "gateway/devservices"),
     "h11": ("gateway/cli",),
@@ -52,7 +51,6 @@ DOORS: dict[str, tuple[str, ...]] = {
     "sqlglot": ("pricing/sql",),
     "stripe": ("gateway/payments/stripe",),
     "starlette": ("admin_api",),
-    "uvicorn": ("gateway/cli",),
     "uvloop": ("gateway/devservices", "gateway/cli", "gateway/server"),
     # Publishers' OpenAPI documents; its parser only, none of its loaders.
     "yaml": ("gateway/catalog/openapi",),
@@ -69,7 +67,6 @@ DOORS: dict[str, tuple[str, ...]] = {
         "gateway/service_manager.py",  # one datagram to systemd's socket
         "gateway/devservices",
         "gateway/proxy/cut.py",
-        "gateway/proxy/unfinished.py",
         # Listens, and resets connections of callers.
         "gateway/server",
     ),

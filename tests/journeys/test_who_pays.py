@@ -23,7 +23,7 @@ from tests.journeys.scenes import CLIENT_SECONDS, KILLED, SCENES, SHOPS, Seen, S
 from tests.journeys.tool_scenes import PLAYS
 from tests.support.gateway import RunningGateway, start_gateway
 from tests.support.mcp_server import ScriptedMcpServer
-from tests.support.servers import EACH, SERVERS
+from tests.support.servers import DEFAULT, EACH, SERVERS
 from tests.support.services import Services
 from tests.support.sockets import SocketUpstream
 from tests.support.world import Shop, World
@@ -174,9 +174,9 @@ async def test_a_row_of_a_gateway_that_ends(
     fault = {"SERVER_DRAIN": "1"} if KILLED[name] == "stop" else {}
     if KILLED[name] in POINTS:
         fault = {"FAULT": f"{KILLED[name]}:kill"}
-    # uvicorn writes in the call that sends: what was sent before the kill has left, which granian's threads leave open.
-    doomed = await start_gateway(services, database_url, SERVER="uvicorn", MONEY_DEAD_AFTER="2", **fault)
-    stage = await staged(doomed, world, upstream, shops["uvicorn"][name], odd_mcp)
+    # Our server writes in the call that sends: what was sent before the kill has left.
+    doomed = await start_gateway(services, database_url, MONEY_DEAD_AFTER="2", **fault)
+    stage = await staged(doomed, world, upstream, shops[DEFAULT][name], odd_mcp)
     found = await SCENES[name](stage)
     await doomed.kill()
     stage.gateway = await start_gateway(services, database_url, MONEY_DEAD_AFTER="2")

@@ -34,7 +34,7 @@ async def gateway(services: Services, database_url: str, mailbox: Mailbox) -> As
 
 @pytest_asyncio.fixture(scope="module")
 async def other(services: Services, database_url: str, mailbox: Mailbox) -> AsyncIterator[RunningGateway]:
-    running = await start_gateway(services, database_url, **smtp(mailbox), SERVER="uvicorn")
+    running = await start_gateway(services, database_url, **smtp(mailbox))
     yield running
     await running.stop()
 

@@ -65,8 +65,7 @@ async def test_a_frozen_worker_is_replaced_and_its_calls_are_refunded(
                 await asyncio.sleep(0.02)
         frozen = min(workers(gateway.process.pid))
         os.kill(frozen, signal.SIGSTOP)
-        if server != "uvicorn":  # its parent notices a stopped process by itself, about as soon
-            await until_live(gateway, 503)
+        await until_live(gateway, 503)
         await replaced(gateway.process.pid, frozen, 2)
         await until_live(gateway, 200)
         for task in open_calls:

@@ -123,13 +123,10 @@ async def test_a_connection_is_paid_once_and_carries_messages_both_ways(till: Ti
     assert sockets.last.received == ["text", "grüße ☃", b"\x00\xff", "", b""]
 
 
-async def test_the_answer_says_what_the_connection_costs_where_the_server_lets_us(till: Till, server: str) -> None:
+async def test_the_answer_says_what_the_connection_costs(till: Till) -> None:
     async with till.open() as socket:
         assert socket.response is not None
         headers = socket.response.headers
-    if server == "granian":  # it takes no fields for a 101
-        assert not headers.get_all("X-Cost")
-        return
     assert headers.get_all("X-Cost") == ["0.01"], "and never the upstream's word for it"
     assert headers["X-Balance"] == "0.99"
     assert headers["X-Upstream"] == "here"
@@ -429,13 +426,12 @@ async def test_an_upstream_that_does_not_read_stops_its_caller_and_is_left(till:
 
 @pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1001, "leaving"), (3000, "library"), (4321, "mine é")])
 async def test_the_callers_close_reaches_the_upstream(
-    till: Till, sockets: SocketUpstream, server: str, code: int, reason: str
+    till: Till, sockets: SocketUpstream, code: int, reason: str
 ) -> None:
     async with till.open() as socket:
         await socket.close(code, reason)
     await asyncio.wait_for(sockets.last.ended.wait(), 60)
-    # granian does not tell the application the reason.
-    assert (sockets.last.code, sockets.last.reason) == (code, "" if server == "granian" else reason)
+    assert (sockets.last.code, sockets.last.reason) == (code, reason)
     assert await till.end() == ("settled", "delivered")
 
 

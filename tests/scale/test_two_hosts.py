@@ -50,7 +50,7 @@ async def hosts(services: Services, database_url: str, connection: Connection) -
     async with Switch(database_url) as news:
         one = await start_gateway(services, database_url)
         other = await start_gateway(
-            services, database_url, DATABASE_DIRECT_URL=news.url, SERVER="uvicorn", WORKERS="2", DATABASE_POOL="3"
+            services, database_url, DATABASE_DIRECT_URL=news.url, WORKERS="2", DATABASE_POOL="3"
         )  # fmt: skip
         yield Hosts(one, other, news)
         await one.stop()

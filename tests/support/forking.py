@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import importlib
 import json
+import multiprocessing
 import os
 import select
 import signal
@@ -21,18 +22,16 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
+from prometheus_client import values
+
+from gateway.cli import workers
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def fresh(environment: Mapping[str, str]) -> bool:
-    """Return whether a gateway must import for itself: fault points and metrics of several workers are read then,
-    and libraries loaded."""
-    return (
-        "TOLLWAY_FAULT" in environment
-        or "LD_PRELOAD" in environment
-        or environment.get("TOLLWAY_WORKERS", "1") != "1"
-        or sys.platform != "linux"
-    )
+    """Return whether a gateway must import for itself: fault points are read then, and libraries loaded."""
+    return "TOLLWAY_FAULT" in environment or "LD_PRELOAD" in environment or sys.platform != "linux"
 
 
 class Forked:
@@ -158,7 +157,7 @@ def _the_nursery() -> Nursery:
 
 IMPORTED = (
     "admin_api.app", "gateway.app", "gateway.cli.hypercorn_http2", "gateway.cli.hypercorn_protocol", "gateway.cli.serve",
-    "gateway.cli.uvicorn_http", "gateway.server.worker", "granian.server", "hypercorn.run", "uvicorn",
+    "gateway.cli.prefork", "gateway.server.worker", "hypercorn.run",
 )  # fmt: skip
 
 
@@ -188,7 +187,26 @@ def main() -> None:
                     _be_the_program()
 
 
+class ForkedWorkers:
+    """In place of the context in which gateway/cli/workers.py starts processes: they are forked, as the gateway was."""
+
+    def __init__(self, _method: str) -> None:
+        self._context = multiprocessing.get_context("fork")
+
+    def Process(self, target: Any, args: tuple[Any, ...]) -> Any:
+        return self._context.Process(target=_be_the_worker, args=(target, args))
+
+
+def _be_the_worker(target: Any, args: tuple[Any, ...]) -> None:
+    """Make ready what a process of its own reads when it begins: signals, and whether metrics are shared."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    values.ValueClass = values.get_value_class()
+    target(*args)
+
+
 def _be_the_program() -> None:
+    workers.get_context = ForkedWorkers
     program = importlib.import_module("gateway.cli.main").main
     if sys.argv[1] == "serve":
         program()

@@ -13,7 +13,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -99,12 +101,19 @@ class RunningGateway:
         assert not leaked, f"the gateway has printed secrets: {leaked[:5]}"
 
 
-async def start_gateway(services: Services, database_url: str, **settings: str) -> RunningGateway:
-    """Start `tollway serve`; keyword arguments are environment names without TOLLWAY_ (SERVER="uvicorn")."""
+async def start_gateway(
+    services: Services, database_url: str, *, module: Sequence[str] = (), **settings: str
+) -> RunningGateway:
+    """Start `tollway serve`; keyword arguments are environment names without TOLLWAY_ (SERVER="hypercorn").
+
+    `module`: another server that runs the application, as a Python module and its arguments but for `--port`.
+    """
     port = free_port()
     environment = gateway_environment(services, database_url, port, **settings)
     log = new_log()
-    process = await asyncio.to_thread(_start, environment, log)
+    command = [*module, "--port", str(port)] if module else ["gateway.cli.main", "serve"]
+    forked = not module and not forking.fresh(environment)
+    process = await asyncio.to_thread(forking.start if forked else partial(_start, command), environment, log)
     authority = settings.get("SERVER_TLS_CERTIFICATE")
     url = f"https://localhost:{port}" if authority else f"http://127.0.0.1:{port}"
     limits = httpx.Limits(max_connections=400, max_keepalive_connections=400)
@@ -150,12 +159,10 @@ async def _refuses_without_secrets(answer: httpx.Response) -> None:
         assert not leaked, f"{answer.request.method} {answer.request.url.path} was refused with {leaked}"
 
 
-def _start(environment: dict[str, str], log: Path) -> forking.Forked | subprocess.Popen[bytes]:
-    if not forking.fresh(environment):
-        return forking.start(environment, log)
+def _start(command: Sequence[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
     with log.open("wb") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "gateway.cli.main", "serve"],
+            [sys.executable, "-m", *command],
             cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The servers below the gateway, for tests that hold on each: our own and the default always, the others with `slow`.
+"""The servers below the gateway, for tests that hold on each: our own, the default, always; hypercorn with `slow`.
 
 A test is parametrized by EACH. Fixtures that start a gateway per server start those that the selected tests need; a
 module whose tests name a server themselves lists it in NAMES.
@@ -11,10 +11,10 @@ from types import ModuleType
 
 import pytest
 
-PLAIN = ("tollway", "granian")
-SERVERS = (*PLAIN, "uvicorn", "hypercorn")
+PLAIN = ("tollway",)
+SERVERS = (*PLAIN, "hypercorn")
 EACH = [pytest.param(name, marks=() if name in PLAIN else pytest.mark.slow) for name in SERVERS]
-DEFAULT = "granian"
+DEFAULT = "tollway"
 NAMES = "NAMES_SERVERS"
 
 

@@ -1,4 +1,4 @@
-"""All wire tests once more on uvloop, which granian and uvicorn run: its transports differ in detail from asyncio's."""
+"""All wire tests once more on uvloop, on which gateways run: its transports differ in detail from asyncio's."""
 
 from __future__ import annotations
 
