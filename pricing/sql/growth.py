@@ -28,6 +28,7 @@ _ESCAPES = frozenset(
 )
 _MULTIPLYING = (exp.Replace, exp.RegexpReplace, exp.Format, exp.ArrayToString, exp.ConcatWs)
 _ESCAPING = (exp.Encode,)
+_PADDING = (exp.DType.CHAR, exp.DType.NCHAR, exp.DType.BPCHAR, exp.DType.BIT)
 
 Sizes = Mapping[str, int]
 
@@ -109,6 +110,8 @@ def _size(node: exp.Expr | None, sizes: Sizes, column: int) -> int:
 def _made(node: exp.Expr, parts: list[int]) -> int:
     """Return what a node makes of its parts' sizes."""
     name = folded(str(node.this)) if isinstance(node, exp.Anonymous) else ""
+    if isinstance(node, exp.Cast):
+        return max(NUMBER, sum(parts), _padded(node.to))
     if isinstance(node, exp.Repeat):
         return parts[0] * _number(node.args.get("times"))
     if isinstance(node, exp.Pad):
@@ -119,6 +122,19 @@ def _made(node: exp.Expr, parts: list[int]) -> int:
     if isinstance(node, _ESCAPING) or name in _ESCAPES:
         return ESCAPED * sum(parts)
     return max(NUMBER, sum(parts))
+
+
+def _padded(kind: exp.DataType) -> int:
+    """Return the size to which a cast fills a value up: that of char(n) and bit(n)."""
+    return max(
+        (
+            4 * _number(length.this)
+            for part in kind.find_all(exp.DataType)
+            if part.this in _PADDING
+            for length in part.find_all(exp.DataTypeParam)
+        ),
+        default=0,
+    )
 
 
 def _number(node: Any) -> int:

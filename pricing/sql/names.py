@@ -63,6 +63,10 @@ class Scope:
             scope = scope.outer
         return False
 
+    def is_partial(self) -> bool:
+        """Return whether a source is a relation that has columns which are not on sale."""
+        return any(source.relation is not None and not source.relation.whole for source in self.sources.values())
+
     def whole_row(self, name: str) -> bool:
         """Return whether an unqualified name is a row of something that the query itself made."""
         source = self.find(name)
@@ -154,6 +158,9 @@ class Names:
             self._item(node, tables, scope)
             return
         self._item(node.this, tables, scope)
+        if node.args.get("method") and scope.is_partial():
+            # The server compares all columns of the same name, those that are not on sale included.
+            raise QueryRefused("star", "Join with USING and name the columns: NATURAL would use some not on sale.")
         condition = node.args.get("on")
         if condition is not None:
             self._expressions(condition, tables, scope)
@@ -218,6 +225,9 @@ class Names:
             scope.add(name or table, Source((*listed, *columns[len(listed) :])))
             return
         relation = self._relation(node, table)
+        if listed and not relation.whole:
+            # The server gives the names to all columns in order, those that are not on sale included.
+            raise QueryRefused("not_sold", f"Rename columns of {table[:80]!r} in the select list, not in FROM.")
         columns = (*listed, *relation.columns[len(listed) :])
         scope.add(name or table, Source(columns, relation, whole_row=False))
 
@@ -239,7 +249,8 @@ class Names:
         """A function in FROM: its columns are those that its alias lists, else the alias or its own name."""
         name, listed = _alias(node)
         name = name or function
-        columns = listed or (name, *_RESULT_COLUMNS.get(function, ()))
+        own = _RESULT_COLUMNS.get(function, (name,))
+        columns = (*listed, *own[len(listed) :])
         numbered = node.args.get("offset")
         extra = (name_of(numbered) if isinstance(numbered, exp.Identifier) else "ordinality",) if numbered else ()
         scope.add(name, Source((*columns, *extra)))
@@ -262,7 +273,7 @@ class Names:
         """Resolve every column below a node, and nested queries in their own scope."""
         for found in _walk(node):
             if isinstance(found, exp.Column):
-                _check_column(found, scope, outputs=outputs)
+                _check_column(found, scope, outputs=outputs and _is_key(found, node))
             elif isinstance(found, _QUERIES):
                 self.query(found, tables, scope)
 
@@ -282,7 +293,7 @@ class Names:
 
     def _expand(self, node: exp.Select, scope: Scope) -> None:
         """Write out the columns on sale where a star stands for a relation that has others."""
-        if all(source.relation is None or source.relation.whole for source in scope.sources.values()):
+        if not scope.is_partial():
             return
         written: list[exp.Expr] = []
         for item in node.expressions:
@@ -303,6 +314,8 @@ class Names:
         node.set("expressions", written)
 
 
+_SORTING = (exp.Ordered, exp.Paren)
+_GROUPING = (exp.Cube, exp.Rollup, exp.GroupingSets, exp.Tuple, exp.Paren)
 _QUERIES = (exp.Select, exp.SetOperation, exp.Subquery, exp.Values)
 # Functions in FROM whose columns have names of their own beside the alias.
 _KEY_VALUE = dict.fromkeys(("json_each", "jsonb_each", "json_each_text", "jsonb_each_text"), ("key", "value"))
@@ -325,6 +338,18 @@ def _is_star(item: exp.Expr, scope: Scope) -> bool:
     if scope.find(name_of(item.args.get("table"))) is None:
         raise _no_source(name_of(item.args.get("table")))
     return True
+
+
+def _is_key(column: exp.Column, clause: exp.Expr) -> bool:
+    """Return whether a column is a whole key of ORDER BY or GROUP BY: only there do names of outputs count.
+
+    Inside an expression the server takes the name for a column or, where there is none, for the row of a table.
+    """
+    kinds = _GROUPING if isinstance(clause, exp.Group) else _SORTING
+    above = column.parent
+    while above is not clause and isinstance(above, kinds):
+        above = above.parent
+    return above is clause
 
 
 def _walk(node: exp.Expr) -> Iterator[exp.Expr]:

@@ -103,6 +103,9 @@ SELECT regexp_replace(name, '\s+', ' ', 'g'), split_part(name, ' ', 1) FROM comp
 SELECT json_array_length(to_json(tags)) FROM companies LIMIT 1
 SELECT string_agg(DISTINCT country, ', ' ORDER BY country) FROM companies
 SELECT ticker, employees FROM companies ORDER BY employees DESC LIMIT $1
+SELECT country AS k, form AS f, count(*) FROM companies JOIN filings USING (company_id) GROUP BY GROUPING SETS ((k, f), ROLLUP (k), ()) ORDER BY k DESC NULLS LAST, (f)
+SELECT e.k, e.value FROM companies, jsonb_each(profile) AS e (k) LIMIT 3
+SELECT 1 AS c FROM companies c ORDER BY c LIMIT 1
 """.strip().splitlines()
 
 # Refused before anything reaches a database, with the code that the refusal carries.
@@ -293,6 +296,14 @@ REFUSED = (
     ("unknown_function", "SELECT binary_upgrade_create_empty_extension()"),
     ("unknown_column", "SELECT count(secret -> 'x') FROM companies"),
     ("unknown_function", "SELECT count(pg_sleep(1) -> 'x') FROM companies"),
+    # The server gives names, or a meaning, to columns that are not on sale, to whole rows and to functions.
+    ("not_sold", "SELECT p.x FROM partial AS p (x)"),
+    ("star", "SELECT count(*) FROM partial p NATURAL JOIN partial q"),
+    ("unknown_column", "SELECT 1 AS c FROM companies c ORDER BY lower(c::text)"),
+    ("unknown_column", "SELECT 1 AS c FROM companies c ORDER BY (c, 1)"),
+    ("unknown_column", "SELECT 1 AS c FROM companies c ORDER BY rank() OVER (ORDER BY c)"),
+    ("unknown_column", "SELECT 1 AS c FROM companies c GROUP BY upper(c::text)"),
+    ("unknown_column", "SELECT peek.peek FROM jsonb_array_elements_text('[1]') AS peek"),
     # Several statements, hidden from a reader who takes one of these for a string, a comment or a name.
     ("several_statements", "SELECT 1; TRUNCATE prices"),
     ("several_statements", "SELECT 'a;b'; ROLLBACK"),

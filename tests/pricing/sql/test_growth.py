@@ -41,11 +41,15 @@ TOO_LARGE = {
     "array_to_string": f"SELECT array_to_string(string_to_array({X}, NULL), {X})",
     "format": f"SELECT format('%1$s%1$s%1$s%1$s%1$s%1$s%1$s%1$s%1$s', repeat({X}, 400))",
     "in an IN": f"SELECT 1 FROM companies WHERE name IN (SELECT repeat({X}, 10000))",
+    "padded by a cast": "SELECT length('x'::char(5000000) || 'y'::char(5000000))",
+    "padded bits": "SELECT '1'::bit(80000000)",
+    "padded in an array": "SELECT '{x}'::char(9000000)[]",
     "in LIMIT": f"SELECT 1 FROM companies LIMIT length(repeat({X}, 10000))",
 }
 FINE = [
     f"SELECT {X} || {X}",
     "SELECT lpad(extract(month FROM day)::text, 2, '0') || '-' || rpad('x', 10000) FROM prices",
+    "SELECT ticker::char(3), '1'::bit(8), employees::numeric(10, 2), name::varchar(10000) FROM companies",
     "SELECT replace(replace(replace(name, 'a', 'bb'), 'b', ''), ',', ' and ') FROM companies",
     "SELECT regexp_replace(f.body, '[^a-z]+', ' ', 'g') FROM filings f",
     "SELECT format('%s (%s)', name, ticker) FROM companies",
