@@ -43,8 +43,8 @@ from admin_api.resources import (
     oauth_providers,
     openapi_import,
     operations,
-    operator,
     operator_approvals,
+    operator_exchanges,
     operator_search,
     operator_suspensions,
     operator_wallets,
@@ -80,7 +80,7 @@ offset out of range. Every answer has `X-Request-Id`."""
 
 # What operators do: all of it needs an operator's token.
 OPERATOR_ROUTERS = (
-    operator.router,
+    operator_exchanges.router,
     operator_search.router,
     operator_suspensions.router,
     operator_wallets.router,

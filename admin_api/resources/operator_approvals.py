@@ -17,7 +17,7 @@ from admin_api.kit.once import Once
 from admin_api.kit.problems import refusals
 from admin_api.resources.operator import EXTENSION, Operator
 from gateway.operators import approvals
-from gateway.operators.approvals import Approval
+from gateway.operators.approvals import Approval, Kind
 from gateway.operators.approving import approve
 from gateway.request_body import RequestBody
 
@@ -30,7 +30,7 @@ class MoneyApproval(Answer):
     """A request to move money, and what became of it; `subject` is a wallet, or a call by its request id."""
 
     id: UUID
-    kind: Literal["correction", "refund", "grant"]
+    kind: Kind
     subject: str
     reference: str
     amount_atomic: str

@@ -11,9 +11,10 @@ import click
 from gateway.cli.approvals import waiting
 from gateway.cli.context import on_database, operator_name
 from gateway.database.pool import Database
-from gateway.ledger.resolutions import Debt, Decision, UnendedExchange, debts, resolve, unended
+from gateway.ledger.resolutions import Debt, Decision, UnendedExchange, debts, unended
 from gateway.operators.approvals import Approval, FourEyes
 from gateway.operators.refunds import CallRefund, refund_call
+from gateway.operators.resolving import resolve_exchange
 from gateway.settings import Settings
 
 
@@ -97,10 +98,17 @@ def resolve_command(exchange_id: UUID, decision: Decision, note: str | None) -> 
     `tollway exchanges debts` show it.
     """  # fmt: skip
 
-    async def work(database: Database, settings: Settings) -> str:
-        grace = timedelta(days=settings.money.refund_grace_days)
-        return await resolve(
-            database, exchange_id, decision, actor=f"cli:{getpass.getuser()}", note=note, grace=grace
-        )  # fmt: skip
+    async def work(database: Database, settings: Settings) -> str | Approval:
+        return await resolve_exchange(
+            database,
+            exchange_id,
+            decision,
+            operator=operator_name(),
+            actor=f"cli:{getpass.getuser()}",
+            note=note,
+            grace=timedelta(days=settings.money.refund_grace_days),
+            rule=FourEyes.of(settings.money),
+        )
 
-    click.echo(on_database(work))
+    done = on_database(work)
+    click.echo(waiting(done) if isinstance(done, Approval) else done)

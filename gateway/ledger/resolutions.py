@@ -12,13 +12,15 @@ from typing import Literal
 from uuid import UUID
 
 from gateway.audit.entries import record
-from gateway.database.pool import Connection, Database
+from gateway.database.pool import Connection
 from gateway.database.statement import Command, Statement
 from gateway.errors import NotFound
 from gateway.ledger.entries import SETTLE, Settlement, settlement_columns
 from gateway.ledger.exchanges import END_HOLD, refund
 
 Decision = Literal["refund", "keep", "forgive"]
+NOT_OPEN = "No open exchange has this id."
+NO_DEBT = "No call with this id was delivered on trust and not paid."
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,9 @@ FORGIVE = Statement(
     str,
     scalar=True,
 )
+FIND_DEBT = Statement(
+    "SELECT amount::text FROM chain.payment WHERE id = $1 AND state = 'failed' AND deferred", str, scalar=True
+)
 GIVE_BACK = Statement("SELECT chain.give_back($1, 'operator', NULL)", str, scalar=True)
 SUBMIT = Command("SELECT chain.submit($1, NULL, NULL)")
 NOTE_RESOLUTION = Command(
@@ -170,26 +175,37 @@ async def debts(connection: Connection, *, limit: int = 100) -> list[Debt]:
     return await FIND_DEBTS.all(connection, limit)
 
 
+async def at_stake(connection: Connection, exchange_id: UUID, decision: Decision) -> int:
+    """Return the most that a decision can move or write off, in atomic units. Raises NotFound as `resolve` does."""
+    if decision == "forgive":
+        debt = await FIND_DEBT.first(connection, exchange_id)
+        if debt is None:
+            raise NotFound(NO_DEBT)
+        return int(debt)
+    rows = await unended(connection, dead_after=timedelta(0), exchange_id=exchange_id)
+    if not rows:
+        raise NotFound(NOT_OPEN)
+    return sum(row.amount for row in rows)
+
+
 async def resolve(
-    database: Database, exchange_id: UUID, decision: Decision, *, actor: str, note: str | None, grace: timedelta
+    connection: Connection, exchange_id: UUID, decision: Decision, *, actor: str, note: str | None, grace: timedelta
 ) -> str:
-    """End an open exchange and write the audit line, in one transaction. Returns what the ledger did.
+    """End an open exchange and write the audit line, in the caller's transaction. Returns what the ledger did.
 
     `refund` gives the money back, `keep` settles the charge (a hold is captured whole, a payment submitted); `forgive`
     is for a debt. Raises NotFound when no money moved for this id or the exchange has an end, or there is no debt.
     """
-    async with database.transaction() as connection:
-        if decision == "forgive":
-            forgiven = await FORGIVE.first(connection, exchange_id)
-            if forgiven is None:
-                raise NotFound("No call with this id was delivered on trust and not paid.")
-            await _note(connection, exchange_id, decision, forgiven, actor, note)
-            return forgiven
+    if decision == "forgive":
+        verdict = await FORGIVE.first(connection, exchange_id)
+        if verdict is None:
+            raise NotFound(NO_DEBT)
+    else:
         found = await unended(connection, dead_after=timedelta(0), exchange_id=exchange_id)
         if not found:
-            raise NotFound("No open exchange has this id.")
+            raise NotFound(NOT_OPEN)
         verdict = await _end(connection, found[0], decision, grace)
-        await _note(connection, exchange_id, decision, verdict, actor, note)
+    await _note(connection, exchange_id, decision, verdict, actor, note)
     return verdict
 
 

@@ -1,7 +1,7 @@
 """Four eyes: requests to move money above a bound wait for another operator, and expire.
 
-What one operator has moved alone lately counts against the bound, grants, refunds and corrections together, so that it
-is not passed in parts. Here requests are made, found and decided about; what an approval does is approving.py's.
+What one operator has moved alone lately counts against the bound, every kind of act together, so that it is not passed
+in parts. Here requests are made, found and decided about; what an approval does is approving.py's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gateway.ids import uuid7
 from gateway.operators.trail import write_down
 from gateway.settings import MoneySettings
 
-Kind = Literal["correction", "refund", "grant"]
+Kind = Literal["correction", "refund", "grant", "resolution"]
 State = Literal["pending", "approved", "declined", "expired"]
 
 

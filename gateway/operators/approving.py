@@ -10,7 +10,7 @@ from uuid import UUID
 
 from gateway.catalog.assets import Asset
 from gateway.database.pool import Connection, Database
-from gateway.operators import correcting, granting, refunds
+from gateway.operators import correcting, granting, refunds, resolving
 from gateway.operators.approvals import DECIDE, FIND_APPROVAL, Approval, demand_another, note_approval, pending_for
 from gateway.operators.wallets import find_wallet
 
@@ -36,6 +36,9 @@ async def _apply(connection: Connection, approval: Approval, operator: str, asse
         await refunds.book(
             connection, call, operator=asked_by, approved_by=operator, reason=approval.reason, grace=grace
         )  # fmt: skip
+        return
+    if approval.kind == "resolution":
+        await resolving.apply_approved(connection, approval, operator=operator, grace=grace)
         return
     wallet = await find_wallet(connection, approval.subject, asset)
     if approval.kind == "grant":

@@ -247,7 +247,8 @@ async def test_an_operator_ends_an_open_free_call(
     assert round(row.since.timestamp() * 1000) == free.exchange_id.int >> 80
     database = Database(DatabaseSettings(url=database_url))
     await database.start()
-    await resolve(database, free.exchange_id, decision, actor="test", note=None, grace=GRACE)
+    async with database.transaction() as own:
+        await resolve(own, free.exchange_id, decision, actor="test", note=None, grace=GRACE)
     await database.stop()
     assert await standing(connection, calls(agent, shop)) == left
     assert await unended(connection, dead_after=GRACE, exchange_id=free.exchange_id) == []

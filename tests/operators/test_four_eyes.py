@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 import pytest_asyncio
 
@@ -220,6 +221,49 @@ async def test_a_refund_waits_too(desk: Desk, world: World) -> None:
     assert (await world.balance(buyer), await world.earned(shop)) == (100_000, 0)
     done = (await desk.call("POST", f"{path}/refund", expect=200, json={"reason": "empty"})).json()["data"]
     assert done["repeated"] is True
+
+
+async def hanging(desk: Desk, world: World, price: int) -> tuple[Agent, Shop, str, asyncio.Task[Any]]:
+    """Begin a call that does not end, and return its exchange once it is charged."""
+    shop, buyer = await world.publisher(price), await world.agent(funds=100_000)
+    url = f"{desk.gateway.url}/publishers/{shop.slug}/hang"
+    call = asyncio.create_task(httpx.AsyncClient(timeout=120).get(url, headers=buyer.headers))
+    while await world.balance(buyer) == 100_000:
+        await asyncio.sleep(0.02)
+    exchange = await world.connection.fetchval(
+        "SELECT cause_id FROM ledger.transfer WHERE wallet_id = $1 AND kind = 'charge'", buyer.wallet_id
+    )
+    return buyer, shop, str(exchange), call
+
+
+@pytest.mark.parametrize(("decision", "left"), [("refund", 100_000), ("keep", 40_000)])
+async def test_a_decision_about_an_open_exchange_waits_too(desk: Desk, world: World, decision: str, left: int) -> None:
+    buyer, shop, exchange, call = await hanging(desk, world, 60_000)
+    path, other = f"/exchanges/{exchange}/resolve", "keep" if decision == "refund" else "refund"
+    waits = (await desk.call("POST", path, expect=202, json={"decision": decision})).json()["data"]
+    assert (waits["verdict"], waits["approval"]["kind"], waits["approval"]["amount_atomic"]) == (
+        "waits", "resolution", "60000"
+    )  # fmt: skip
+    await desk.call("POST", path, expect=409, json={"decision": other})
+    status, said = await command(desk, "alice", "exchanges", "resolve", exchange, decision)
+    assert (status, said.startswith("nothing moved yet")) == (0, True), said
+    assert [row["exchange_id"] for row in (await desk.call("GET", "/exchanges")).json()["data"]] == [exchange]
+    await decide(desk, waits["approval"], "approve", ALICE, 403)
+    await decide(desk, waits["approval"], "approve", BOB, 200)
+    assert (await world.balance(buyer), await world.earned(shop)) == (left, 100_000 - left)
+    assert (await desk.call("GET", "/exchanges")).json()["data"] == []
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+
+
+async def test_decisions_count_with_what_else_is_moved(desk: Desk, world: World) -> None:
+    buyer, _, exchange, call = await hanging(desk, world, 20_000)
+    status, said = await command(desk, "alice", "exchanges", "resolve", exchange, "refund", "--note", "never arrived")
+    assert (status, said) == (0, "refunded\n"), said
+    await ask(desk, buyer, BOUND - 20_000 + 1, expect=202)
+    await ask(desk, buyer, BOUND - 20_000, expect=201)
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
 
 
 async def test_all_of_it_is_audited(desk: Desk, world: World) -> None:

@@ -212,7 +212,8 @@ async def operator(town: Town, op: Operation) -> None:
         if rows:
             row = rows[op.manner % len(rows)]
             town.resolved[str(row.exchange_id)].add(decision)
-            await resolve(database, row.exchange_id, decision, actor="simulator", note=None, grace=town.grace)
+            async with database.transaction() as connection:
+                await resolve(connection, row.exchange_id, decision, actor="simulator", note=None, grace=town.grace)
 
     await once(process, work())
 
