@@ -7,6 +7,7 @@ from math import prod
 
 from sqlglot import exp
 
+from pricing.sql.functions import ROWS
 from pricing.sql.lexer import folded
 
 MOST = 1_000_000
@@ -26,10 +27,22 @@ def most_groups(tree: exp.Expr) -> int | None:
     if not isinstance(tree, exp.Select):
         return None
     keys = _keys(tree)
+    if tree.args.get("group") and makes_rows(tree):
+        return None
     bounds = [_values(_meant(key, tree)) for key in keys]
     if not keys or any(one is None for one in bounds):
         return None
     return min(prod(one for one in bounds if one is not None), MOST)
+
+
+def makes_rows(tree: exp.Select) -> bool:
+    """Return whether an output is a function that makes several rows of each, such as unnest()."""
+    return any(
+        folded(node.sql("postgres").partition("(")[0]) in ROWS
+        for item in tree.expressions
+        for node in item.find_all(exp.Func)
+        if node.parent_select is tree
+    )
 
 
 def _keys(tree: exp.Select) -> list[exp.Expr]:

@@ -17,7 +17,7 @@ from sqlglot.errors import SqlglotError
 
 from pricing.sql.catalogue import OnSale, Relation
 from pricing.sql.functions import BOUNDED, COLLECTING, FUNCTIONS, MAX_LENGTH, MAX_SERIES, SESSION_WORDS, WORDS
-from pricing.sql.groups import most_groups
+from pricing.sql.groups import makes_rows, most_groups
 from pricing.sql.growth import check_growth
 from pricing.sql.guard import QueryRefused, guard
 from pricing.sql.lexer import Kind, Token, folded, tokens
@@ -289,18 +289,24 @@ def _limit(tree: exp.Expr) -> int | None:
     clause = tree.args.get("limit")
     if clause is None:
         return None
+    options = clause.args.get("limit_options")
+    if options is not None and options.args.get("with_ties"):
+        return None  # as many as are equal to the last
     return _integer(clause.args.get("expression") or clause.args.get("count"))
 
 
 def _is_one_row(tree: exp.Expr) -> bool:
     if not isinstance(tree, exp.Select) or tree.args.get("group") or tree.args.get("having"):
         return False
-    return any(
-        isinstance(node, exp.AggFunc) and not isinstance(node.parent, exp.Window)
-        for item in tree.expressions
-        for node in item.find_all(exp.AggFunc)
-        if node.parent_select is tree
-    )
+    calls = [node for item in tree.expressions for node in item.find_all(exp.Func) if node.parent_select is tree]
+    return any(isinstance(node, exp.AggFunc) and not _is_over_a_window(node) for node in calls) and not makes_rows(tree)
+
+
+def _is_over_a_window(node: exp.Expr) -> bool:
+    above = node.parent
+    while isinstance(above, exp.Filter | exp.WithinGroup):
+        above = above.parent
+    return isinstance(above, exp.Window)
 
 
 def _shown(kind: type[exp.Expr]) -> str:

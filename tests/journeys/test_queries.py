@@ -102,6 +102,30 @@ async def test_an_answer_is_metered_by_what_it_carries(gateway: RunningGateway, 
         assert (answer["metered_rows"], answer["cost"], answer["truncated"]) == (metered, cost, None), query
 
 
+@pytest.mark.parametrize(
+    ("query", "rows"),
+    [
+        ("SELECT unnest(array_agg(sector_id)) AS x FROM sectors", "SELECT count(*) FROM demo.sectors"),
+        (
+            "SELECT sum(sector_id) FILTER (WHERE sector_id > 1) OVER (ORDER BY sector_id) AS x FROM sectors",
+            "SELECT count(*) FROM demo.sectors",
+        ),
+        (
+            "SELECT ticker FROM companies ORDER BY country FETCH FIRST 3 ROWS WITH TIES",
+            "SELECT count(*) FROM demo.companies WHERE country = (SELECT min(country) FROM demo.companies)",
+        ),
+    ],
+)
+async def test_an_answer_is_whole_where_its_text_only_seems_to_bound_it(
+    gateway: RunningGateway, market: Market, shop: Shop, agent: Agent, query: str, rows: str
+) -> None:
+    answer = await ask(gateway, shop, agent, query)
+    assert answer.status_code == 200, answer.text
+    document = answer.json()
+    assert document["truncated"] is None
+    assert document["row_count"] == len(document["rows"]) == await market.owner.fetchval(rows) > 4
+
+
 async def test_what_is_not_sold_costs_nothing(gateway: RunningGateway, world: World, shop: Shop, agent: Agent) -> None:
     for query, code in (
         ("DELETE FROM companies", "not_a_query"),

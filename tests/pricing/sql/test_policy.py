@@ -114,6 +114,13 @@ def test_columns_that_are_not_on_sale_are_not_in_a_star() -> None:
         ("SELECT string_agg(ticker, ',') FROM companies", None, True, True, 0),
         ("SELECT jsonb_object_agg(ticker, name) FROM companies", None, True, True, 0),
         ("SELECT ARRAY(SELECT ticker FROM companies)", None, False, True, 0),
+        ("SELECT unnest(array_agg(ticker)) FROM companies", None, False, True, 0),
+        ("SELECT generate_series(1, count(*)) FROM companies", None, False, False, 0),
+        ("SELECT jsonb_array_elements(jsonb_agg(ticker)) FROM companies", None, False, True, 0),
+        ("SELECT regexp_split_to_table(max(name), ' ') FROM companies", None, False, False, 0),
+        ("SELECT sum(volume) FILTER (WHERE close > 1) OVER (ORDER BY day) FROM prices", None, False, False, 0),
+        ("SELECT sum(volume) FILTER (WHERE close > 1) FROM prices", None, True, False, 0),
+        ("SELECT ticker FROM companies ORDER BY country FETCH FIRST 3 ROWS WITH TIES", None, False, False, 0),
         ("(SELECT ticker FROM companies) LIMIT 2", 2, False, False, 0),
         ("SELECT ticker FROM companies UNION SELECT name FROM sectors LIMIT 4", 4, False, False, 0),
     ],
@@ -133,3 +140,8 @@ def test_no_log_holds_a_query(caplog: pytest.LogCaptureFixture) -> None:
             with pytest.raises(QueryRefused):
                 check(query, ON_SALE)
     assert "secret" not in caplog.text
+
+
+def test_rows_that_a_group_makes_have_no_bound_by_its_keys() -> None:
+    assert check("SELECT employees > 9, count(*) FROM companies GROUP BY 1", ON_SALE).groups == 3
+    assert check("SELECT employees > 9, unnest(array_agg(ticker)) FROM companies GROUP BY 1", ON_SALE).groups is None
