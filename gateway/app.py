@@ -30,7 +30,7 @@ from gateway.catalog.snapshot import Catalog
 from gateway.database.migrate import MigrationError, require_current
 from gateway.database.pool import LOST, Database
 from gateway.drain import on_stop
-from gateway.errors import NotFound, Unavailable
+from gateway.errors import NotFound, Overloaded, Unavailable
 from gateway.identity import people, sessions
 from gateway.identity.connections import forget_flows
 from gateway.identity.organization_plans import PlanBook
@@ -79,6 +79,7 @@ from gateway.proxy.pipeline import Pipeline, Truncated
 from gateway.proxy.targets import is_paid_path, origin_form
 from gateway.proxy.websocket import SocketPipeline, refuse_socket
 from gateway.pulse import Pulse
+from gateway.server.head import Head
 from gateway.service_manager import say_ready
 from gateway.services import Services
 from gateway.settings import Settings
@@ -431,6 +432,18 @@ class Gateway:
             await self._sockets.serve_socket(scope, receive, send)
         else:
             await refuse_socket(scope, receive, send, NotFound("WebSockets are served below /publishers/{slug}/ only."))
+
+    def shed(self, head: Head) -> Overloaded | None:
+        """Return the refusal of a call for which there is no room: our own server asks before it makes a request of it.
+
+        What pages send, and what comes at the end, goes the usual way: it is answered with more fields.
+        """
+        if self._pipeline is None or self._leaving or not self._pipeline.crowded:
+            return None
+        scope: Scope = {"raw_path": head.origin_form[0], "method": head.method.decode("ascii")}
+        if head.websocket or not is_paid_path(scope) or any(name == b"origin" for name, _ in head.fields):
+            return None
+        return self._pipeline.shed()
 
     async def start(self) -> None:
         """Build and start the worker."""

@@ -28,6 +28,15 @@ class Admission:
         self.shedder = Shedder(target)
         self._calls = calls
 
+    def is_full(self, inside: int) -> bool:
+        """Say whether a call would be refused now, with so many inside. Nothing is noted."""
+        return inside >= self._calls or self.shedder.is_full
+
+    def refuse(self, inside: int, now: float) -> Reason:
+        """Note that a call is refused because this is full; return why."""
+        self.shedder.refuse(now)
+        return "calls" if inside >= self._calls else "wait"
+
     def enter(self, call: object, inside: int, now: float) -> Reason | None:
         """Admit a call, with so many inside; or return why not."""
         if inside >= self._calls:

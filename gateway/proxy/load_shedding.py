@@ -43,12 +43,20 @@ class Shedder:
         """Return whether nobody has been late lately, so that a call that need not wait need not be noted."""
         return self._above_since is None and self._limit == math.inf
 
+    @property
+    def is_full(self) -> bool:
+        """Return whether new calls are refused."""
+        return len(self._queue) >= self._limit
+
+    def refuse(self, now: float) -> None:
+        """Note that a call is refused."""
+        if self.is_full:
+            self._refused = now
+
     def full(self, now: float) -> bool:
         """Return whether new calls are refused; then one is being refused."""
-        if len(self._queue) < self._limit:
-            return False
-        self._refused = now
-        return True
+        self.refuse(now)
+        return self.is_full
 
     def enter(self, call: object, now: float) -> bool:
         """Put a call in the queue, and return whether it was admitted."""

@@ -127,6 +127,15 @@ class Pipeline:
             buyer,
         )
 
+    @property
+    def crowded(self) -> bool:
+        """Return whether a call that begins now is refused."""
+        return self.admission.is_full(len(self.live.calls))
+
+    def shed(self) -> Overloaded:
+        """Return the refusal of a call of which nothing was made, where it is crowded."""
+        return self._too_many(self.admission.refuse(len(self.live.calls), perf_counter()))
+
     async def serve(self, exchange: Exchange) -> None:
         """Walk one call to its booked end and answer it. Raises only Truncated, and cancellation."""
         exchange.lag = self.loop_lag.lag

@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import unquote
 
-from gateway.errors import InternalError
+from gateway.errors import InternalError, Problem
 from gateway.server.head import Fields
 from gateway.server.problems import problem_parts
 from gateway.server.request import Request
-from gateway.server.seam import Handler
+from gateway.server.seam import Handler, Shed
 
 log = logging.getLogger(__name__)
 
@@ -29,14 +29,24 @@ ASGI = {"version": "3.0", "spec_version": "2.3"}  # from 2.4 on, sending to a cl
 class Asgi:
     """Hands requests on to an application."""
 
-    def __init__(self, application: Application, sockets: Callable[[Asgi, Request], Handler] | None = None) -> None:
+    def __init__(
+        self,
+        application: Application,
+        sockets: Callable[[Asgi, Request], Handler] | None = None,
+        shed: Shed | None = None,
+    ) -> None:
         self.application = application
         self.tasks: set[asyncio.Task[None]] = set()
         self._sockets = sockets  # opens those that ask for a WebSocket; without it they are requests like others
+        self._shed = shed
         self._create_task = asyncio.get_running_loop().create_task
 
     def open(self, request: Request) -> Handler:
         """Begin to answer a request."""
+        problem = None if self._shed is None else self._shed(request.head)
+        if problem is not None:
+            refuse(request, problem)
+            return NOBODY
         if request.head.websocket and self._sockets is not None:
             return self._sockets(self, request)
         call = HttpCall(self, request)
@@ -48,6 +58,28 @@ class Asgi:
         task: asyncio.Task[None] = self._create_task(call)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+
+
+class Nobody:
+    """Stands where nobody answers a request any more."""
+
+    def body_came(self) -> None:
+        """Do nothing."""
+
+    def gone(self) -> None:
+        """Do nothing."""
+
+
+NOBODY = Nobody()
+
+
+def refuse(request: Request, problem: Problem) -> None:
+    """Answer a request without the application. The rest of its body is not waited for."""
+    fields, body = problem_parts(problem)
+    fields.append((b"content-length", b"%d" % len(body)))
+    if not request.body_ended:
+        fields.append((b"connection", b"close"))
+    request.respond(problem.status, fields, body, end=True)
 
 
 class HttpCall:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from gateway.errors import Problem
+    from gateway.server.head import Head
     from gateway.server.request import Request
 
 Address = tuple[str, int]
@@ -47,6 +49,8 @@ class Upgraded(Protocol):
 
 
 Open = Callable[["Request"], Handler]
+# Says why a request is refused before anybody begins to answer it, from its head alone; None where it is not.
+Shed = Callable[["Head"], "Problem | None"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,8 @@ class Worker:
         if not await lifespan.start():
             return FAILED
         sockets = Sockets(settings.websocket.max_message, settings.websocket.ping_interval)
-        asgi = Asgi(application, sockets.open)
+        # An application that can say from a head alone that it has no room for a request, is asked that first.
+        asgi = Asgi(application, sockets.open, getattr(application, "shed", None))
         service = Service(limits(settings), asgi.open, loop.time)
         tls = tls_context(settings)
         server = await loop.create_server(

@@ -62,11 +62,17 @@ async def test_above_its_number_of_calls_a_worker_turns_away_and_takes_no_money(
         for method, content in (("GET", b""), ("POST", b"x" * 100_000)):
             answer = await gateway.client.request(method, path, headers=keyed, content=content)
             assert turned_away(answer)
+        paged = await gateway.client.get(path, headers={**agent.headers, "Origin": "https://page.example"})
+        assert turned_away(paged)
+        assert paged.headers["access-control-allow-origin"] == "*"
+        asked = {"Origin": "https://page.example", "Access-Control-Request-Method": "PUT"}
+        assert (await gateway.client.options(path, headers=asked)).status_code == 204
         assert (await gateway.client.get("/health/live")).status_code == 200, "what is no call is not turned away"
+        assert (await gateway.client.get(f"/publishers/{shop.slug}")).status_code == 200, "nor is a look at the store"
         assert upstream.calls == 3
         upstream.released.set()
         assert [answer.status_code for answer in await asyncio.gather(*inside)] == [200] * 3
-        assert await counted(gateway, "calls") == 2
+        assert await counted(gateway, "calls") == 3
         assert (await gateway.client.post(path, headers=keyed, content=b"y")).status_code == 200, "its key is free"
         assert await world.balance(agent) == 96 * PRICE
     finally:

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from gateway.server.asgi import Asgi
 from gateway.server.connection import Service
-from gateway.server.seam import Limits
+from gateway.server.seam import Limits, Shed
 from gateway.server.websocket import Sockets
 from gateway.server.worker import bind
 from tests.hostile.wire import Wire
@@ -34,6 +34,7 @@ class Stage:
     bodies: list[bytes] = field(default_factory=list)
     handlers: dict[str, Handle] = field(default_factory=dict)
     wires: list[Wire] = field(default_factory=list)
+    shed: Shed = field(default=lambda _head: None)
 
     async def open(self) -> Wire:
         self.wires.append(await Wire.open(self.port))
@@ -83,7 +84,7 @@ async def on_stage() -> AsyncIterator[Stage]:
     """Run a server in the running loop, whose time passes for it when a test says so."""
     made = Stage()
     loop = asyncio.get_running_loop()
-    made.asgi = Asgi(made.application, Sockets(MAX_MESSAGE, ping_interval=20.0).open)
+    made.asgi = Asgi(made.application, Sockets(MAX_MESSAGE, ping_interval=20.0).open, lambda head: made.shed(head))
     made.service = Service(Limits(HEAD, TARGET, idle=10.0), made.asgi.open, loop.time)
     with bind("127.0.0.1", 0) as listener:
         server = await loop.create_server(made.service.connect, sock=listener)
