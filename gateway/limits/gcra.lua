@@ -44,9 +44,9 @@ for call = 1, #ARGV[2] do
     if base < now then
       base = now
     elseif base > now + tolerance then
-      -- The clock went back, or the policy was made stricter: forget the excess, or the caller stays locked out for
-      -- as long as the step was. This call still passes: a step of the clock refuses nobody.
-      base = now + tolerance - need
+      -- The clock went back, or the policy was made stricter: nobody knows what is used. Begin anew, or the caller is
+      -- refused for as long as the step was. Counting the bucket as full would refuse calls that come at once.
+      base = now
       before[c], tat[key], dirty[key] = base, base, base
     end
     local fits = base + need - now <= tolerance

@@ -51,8 +51,8 @@ class LocalGcra:
         interval, tolerance = self._share(check)
         key = check.key
         before, need = self._arrivals.get(key, 0), interval * max(check.cost, 1)
-        if before > now + tolerance:  # the clock went back: this call passes
-            before = now + tolerance - need
+        if before > now + tolerance:  # the clock went back: nobody knows what is used
+            before = now
         base = max(before, now)
         fits = base + need - now <= tolerance
         if fits and check.cost > 0:

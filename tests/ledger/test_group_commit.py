@@ -268,6 +268,13 @@ async def test_the_proof_finds_what_was_tampered_with(world: World, connection: 
     }
 
 
+async def up_for(connection: Connection, time: timedelta) -> None:
+    """Wait until the database is up for so long: before, a silent worker means nothing."""
+    async with asyncio.timeout(60):
+        while await connection.fetchval("SELECT pg_postmaster_start_time() >= now() - $1::interval", time):
+            await asyncio.sleep(0.1)
+
+
 async def test_a_worker_taken_for_dead_can_charge_nothing_until_it_registers_again(
     database_url: str, ledger: GroupCommit, world: World, connection: Connection
 ) -> None:
@@ -277,6 +284,7 @@ async def test_a_worker_taken_for_dead_can_charge_nothing_until_it_registers_aga
     dead_after = timedelta(seconds=5)
     heartbeat = Heartbeat(database, ledger, [], dead_after=dead_after)
     await heartbeat.start()
+    await up_for(connection, dead_after)
     first = charge_of(agent, shop, 100)
     assert (await ledger.charge(first)).paid
     await connection.execute(
@@ -301,6 +309,7 @@ async def test_a_worker_that_is_charging_is_not_fenced(database_url: str, world:
     database = Database(DatabaseSettings(url=database_url))
     await database.start()
     reconciler = Reconciler(database, timedelta(days=7), timedelta(seconds=5), lambda: True)
+    await up_for(connection, timedelta(seconds=5))
     async with charging.transaction():
         verdicts = await post(charging, [charge_of(agent, shop, 100)], worker, [])
         assert await reconciler.run() == 0

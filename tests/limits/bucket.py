@@ -20,8 +20,8 @@ class Bucket:
         for check in call.checks:
             policy = check.policy
             base, need = max(tried.get(check.key, 0), now), policy.interval * max(check.cost, 1)
-            if base > now + policy.tolerance:  # the clock went back: this call passes
-                base = now + policy.tolerance - need
+            if base > now + policy.tolerance:  # the clock went back: nobody knows what is used
+                base = now
             fits = base + need - now <= policy.tolerance
             tried[check.key] = base + policy.interval * check.cost if fits else base
             counts += [0 if fits else -1, tried[check.key] - now]
