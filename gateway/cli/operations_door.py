@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncGenerator
 
 from admin_api.app import build_operations
 from gateway.server.asgi import Asgi
 from gateway.server.connection import Service
-from gateway.server.worker import keep_time, limits
+from gateway.server.worker import bind, keep_time, limits
 from gateway.services import Services
 
 BACKLOG = 128
@@ -28,7 +27,7 @@ async def operations_door(services: Services) -> AsyncGenerator[None]:
     settings, loop = services.settings.server, asyncio.get_running_loop()
     asgi = Asgi(build_operations(services))
     service = Service(limits(services.settings), asgi.open, loop.time)
-    listener = _bind(settings.operations_host, settings.operations_port)
+    listener = bind(settings.operations_host, settings.operations_port, shared=True)
     server = await loop.create_server(service.connect, sock=listener, backlog=BACKLOG)
     clock = loop.create_task(keep_time(service, settings.keep_alive))
     try:
@@ -43,15 +42,3 @@ async def operations_door(services: Services) -> AsyncGenerator[None]:
             task.cancel()
         service.abort()
         clock.cancel()
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        bound.bind((host, port))
-    except OSError:
-        bound.close()
-        raise
-    return bound

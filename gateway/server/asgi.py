@@ -45,7 +45,7 @@ class Asgi:
         """Begin to answer a request."""
         problem = None if self._shed is None else self._shed(request.head)
         if problem is not None:
-            refuse(request, problem)
+            refuse(request, problem, closes=not request.body_ended)  # the rest of its body is not waited for
             return NOBODY
         if request.head.websocket and self._sockets is not None:
             return self._sockets(self, request)
@@ -73,11 +73,11 @@ class Nobody:
 NOBODY = Nobody()
 
 
-def refuse(request: Request, problem: Problem) -> None:
-    """Answer a request without the application. The rest of its body is not waited for."""
+def refuse(request: Request, problem: Problem, *, closes: bool) -> None:
+    """Answer a request without the application, and end the connection after it where it `closes`."""
     fields, body = problem_parts(problem)
     fields.append((b"content-length", b"%d" % len(body)))
-    if not request.body_ended:
+    if closes:
         fields.append((b"connection", b"close"))
     request.respond(problem.status, fields, body, end=True)
 

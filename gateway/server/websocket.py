@@ -20,9 +20,8 @@ from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import LocalProtocolError, generate_accept_token
 
 from gateway.errors import InternalError, InvalidRequest, Problem, UpgradeRequired
-from gateway.server.asgi import Asgi, Message, Scope, http_scope, room
+from gateway.server.asgi import Asgi, Message, Scope, http_scope, refuse, room
 from gateway.server.head import Fields
-from gateway.server.problems import problem_parts
 from gateway.server.request import Request, head_of
 from gateway.server.seam import Handler
 from gateway.upstreams.pieces import Pieces
@@ -54,8 +53,7 @@ class Sockets:
         try:
             key = handshake_key(request.head.fields)
         except Problem as problem:
-            fields, body = problem_parts(problem)
-            request.respond(problem.status, [*fields, (b"connection", b"close")], body, end=True)
+            refuse(request, problem, closes=True)
             return call
         asgi.run(call.run(key))
         return call
@@ -114,8 +112,7 @@ class SocketCall:
         elif request.responded:
             request.cut()
         elif not request.lost:
-            fields, body = problem_parts(InternalError("Something failed on our side."))
-            request.respond(500, [*fields, (b"connection", b"close")], body, end=True)
+            refuse(request, InternalError("Something failed on our side."), closes=True)
 
     def _scope(self) -> Scope:
         scope = http_scope(self._request)
