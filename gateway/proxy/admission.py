@@ -34,7 +34,7 @@ class Admission:
 
     def refuse(self, inside: int, now: float) -> Reason:
         """Note that a call is refused because this is full; return why."""
-        self.shedder.refuse(now)
+        self.shedder.full(now)
         return "calls" if inside >= self._calls else "wait"
 
     def enter(self, call: object, inside: int, now: float) -> Reason | None:

@@ -48,15 +48,12 @@ class Shedder:
         """Return whether new calls are refused."""
         return len(self._queue) >= self._limit
 
-    def refuse(self, now: float) -> None:
-        """Note that a call is refused."""
-        if self.is_full:
-            self._refused = now
-
     def full(self, now: float) -> bool:
         """Return whether new calls are refused; then one is being refused."""
-        self.refuse(now)
-        return self.is_full
+        full = self.is_full
+        if full:
+            self._refused = now
+        return full
 
     def enter(self, call: object, now: float) -> bool:
         """Put a call in the queue, and return whether it was admitted."""
