@@ -37,12 +37,13 @@ def most_groups(tree: exp.Expr) -> int | None:
 
 def makes_rows(tree: exp.Select) -> bool:
     """Return whether an output is a function that makes several rows of each, such as unnest()."""
-    return any(
-        folded(node.sql("postgres").partition("(")[0]) in ROWS
-        for item in tree.expressions
-        for node in item.find_all(exp.Func)
-        if node.parent_select is tree
-    )
+    return any(folded(node.sql("postgres").partition("(")[0]) in ROWS for node in calls_in(tree))
+
+
+def calls_in(tree: exp.Select) -> Iterator[exp.Func]:
+    """Yield the function calls in the outputs of a query, without those of queries nested in it."""
+    for item in tree.expressions:
+        yield from (node for node in item.find_all(exp.Func) if node.parent_select is tree)
 
 
 def _keys(tree: exp.Select) -> list[exp.Expr]:

@@ -17,7 +17,7 @@ from sqlglot.errors import SqlglotError
 
 from pricing.sql.catalogue import OnSale, Relation
 from pricing.sql.functions import BOUNDED, COLLECTING, FUNCTIONS, MAX_LENGTH, MAX_SERIES, SESSION_WORDS, WORDS
-from pricing.sql.groups import makes_rows, most_groups
+from pricing.sql.groups import calls_in, makes_rows, most_groups
 from pricing.sql.growth import check_growth
 from pricing.sql.guard import QueryRefused, guard
 from pricing.sql.lexer import Kind, Token, folded, tokens
@@ -298,8 +298,8 @@ def _limit(tree: exp.Expr) -> int | None:
 def _is_one_row(tree: exp.Expr) -> bool:
     if not isinstance(tree, exp.Select) or tree.args.get("group") or tree.args.get("having"):
         return False
-    calls = [node for item in tree.expressions for node in item.find_all(exp.Func) if node.parent_select is tree]
-    return any(isinstance(node, exp.AggFunc) and not _is_over_a_window(node) for node in calls) and not makes_rows(tree)
+    folds = any(isinstance(node, exp.AggFunc) and not _is_over_a_window(node) for node in calls_in(tree))
+    return folds and not makes_rows(tree)
 
 
 def _is_over_a_window(node: exp.Expr) -> bool:
