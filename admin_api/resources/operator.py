@@ -1,4 +1,4 @@
-"""Who an operator is, over HTTP: what every operation under /operator needs. Extensions.
+"""Operators over HTTP: every operation under /operator needs one of their tokens. Extensions.
 
 Guarded by the operators' tokens (settings.secrets), not by an organization's keys: an operator stands above all
 tenants. Without a token configured these paths answer 501.

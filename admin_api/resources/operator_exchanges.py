@@ -1,4 +1,4 @@
-"""What operators decide about exchanges without an end, and debts that they forgive. Extensions."""
+"""Operators decide about exchanges without an end, and forgive debts. Extensions."""
 
 from __future__ import annotations
 

@@ -41,12 +41,12 @@ async def resolve_exchange(
 
 async def apply_approved(connection: Connection, approval: Approval, *, operator: str, grace: timedelta) -> None:
     """Do what an approval stands for, in the caller's transaction. Raises NotFound where it has an end by now."""
-    asked = orjson.loads(approval.request)
+    request = orjson.loads(approval.request)
     await resolve(
         connection,
         UUID(approval.subject),
-        asked["decision"],
+        request["decision"],
         actor=f"{approval.asked_by}, approved by {operator}",
-        note=asked["note"],
+        note=request["note"],
         grace=grace,
     )

@@ -43,16 +43,16 @@ def _ends_of(scope: Scope) -> Ends | None:
     return str(client[0]), int(client[1]), int(server[1])
 
 
-def _find_connection(wanted: Ends) -> socket.socket | None:
+def _find_connection(ends: Ends) -> socket.socket | None:
     """Return a duplicate of the socket, if it is found. Close it: an open one hides the end from its caller."""
     for name in os.listdir(FILES) if FILES.is_dir() else ():
-        if _ends_at(int(name)) != wanted:
+        if _ends_at(int(name)) != ends:
             continue
         try:
             duplicate = socket.socket(fileno=os.dup(int(name)))
         except OSError:  # gone meanwhile
             continue
-        if _ends(duplicate) == wanted:
+        if _ends(duplicate) == ends:
             return duplicate
         duplicate.close()
     return None
