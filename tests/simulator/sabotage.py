@@ -61,6 +61,19 @@ def in_database(function: str, before: str, after: str) -> Sabotage:
     return apply
 
 
+def all_of(*bugs: Sabotage) -> Sabotage:
+    """Return one bug that stands in several places: a rule that several functions keep."""
+
+    @contextlib.contextmanager
+    def apply(town: Town) -> Iterator[None]:
+        with contextlib.ExitStack() as planted:
+            for bug in bugs:
+                planted.enter_context(bug(town))
+            yield
+
+    return apply
+
+
 def in_code(owner: Any, name: str, make: Callable[[Any], Any]) -> Sabotage:
     """Return a bug in Python: an attribute replaced by what `make` makes of it."""
 
@@ -128,7 +141,15 @@ BUGS: dict[str, Bug] = {
         in_database("refund", "IF p_only_open THEN", "IF false THEN"), "hang-ups"
     ),
     "lots are drawn in the order of their age": Bug(
-        in_database("draw", "ORDER BY a.purpose, a.expires_at NULLS LAST, a.id", "ORDER BY a.id")
+        all_of(
+            *(
+                in_database(function, "ORDER BY a.purpose, a.expires_at NULLS LAST, a.id", "ORDER BY a.id")
+                for function in ("draw", "post_charge", "post_charges_unfenced")
+            )
+        )
+    ),
+    "a batch draws on deposits for other publishers": Bug(
+        in_database("post_charges_unfenced", "AND l.purpose <> 'deposit'", "")
     ),
     "a batch spends expired money": Bug(
         in_database("post_charges_unfenced", "AND (a.expires_at IS NULL OR a.expires_at > now())", ""), "expiry"

@@ -1,11 +1,12 @@
--- A batch of charges in simple statements instead of one large one: starting that took PostgreSQL longer than what it did.
--- A charge that fits into the lot that is drawn first is posted together with the others of its batch; a charge that does
--- not is posted alone, after them and in order of arrival, and no longer makes the others of its batch go alone as well.
+-- Charges share a few simple statements instead of one large one, which took PostgreSQL longer to start than to carry out.
+-- A charge that fits into the lot that is drawn first is posted together with the others of its batch. One that does not
+-- fit is posted alone, after them and in order of arrival; the others of its batch no longer go alone as well.
 --
--- Both functions are planned once per session and always by index: the planner believes that reading a table of a few
--- thousand accounts is as cheap as looking up ten of them, and that a plan for each length of an array is worth making.
+-- Both functions use generic plans that look rows up by index. Left to itself the planner makes a plan for each length of
+-- an array, and reads a whole table of a few thousand accounts because it believes that to be as cheap as ten lookups.
 
--- Charge one exchange, exactly, as before. The common case is tried first: one lot pays for everything.
+-- Charge one exchange exactly, with the verdicts of before. The common case, one lot that pays for everything, is tried
+-- first.
 CREATE OR REPLACE FUNCTION ledger.post_charge(
     p_exchange uuid, p_wallet bigint, p_publisher uuid, p_account bigint, p_amount numeric, p_fee numeric,
     p_worker integer, OUT verdict text, OUT available numeric, OUT deposit numeric, OUT promotional numeric,
