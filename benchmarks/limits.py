@@ -44,10 +44,9 @@ LIMITS = (
     Limit(
         ("PostgreSQL's CPU per prepaid call",),
         "prepaid",
-        "A batch of charges costs PostgreSQL about 0.7 ms whatever it holds, and 17 us for each charge in it. Few"
+        "A batch of charges costs PostgreSQL about 0.3 ms whatever it holds, and 15 us for each charge in it. Few"
         " calls that wait at the same time share the fixed part: some 7 at 16 connections, some 25 at 64.",
-        "A profile of the function that posts charges (partitions, triggers, array parameters, cached plans), and then"
-        " a smaller fixed part; or one durable row per batch that is posted to the ledger later.",
+        "A smaller fixed part; or one durable row per batch that is posted to the ledger later.",
     ),
     Limit(
         ("added latency p50 at half load", "added latency p99 at half load"),
