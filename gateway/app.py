@@ -18,6 +18,7 @@ from uuid import UUID
 
 from gateway.audit.verify import Anchorer
 from gateway.billing.card_deposits import Cards
+from gateway.billing.card_refunds import CardRefunds
 from gateway.billing.deposits import Deposits
 from gateway.billing.invoices.paying import InvoicePayments
 from gateway.billing.payment_methods import PaymentMethods
@@ -170,6 +171,7 @@ def build_services(settings: Settings) -> Services:
         stripe=door,
         stripe_events=stripe_events,
         cards=cards,
+        card_refunds=CardRefunds(database, door, cards),
         invoice_payments=invoice_payments,
         payment_methods=PaymentMethods(database, door, plans),
         buying=open_wallet(database, grace),
@@ -348,6 +350,7 @@ class Worker:
 
     async def _tend_cards(self) -> None:
         await self.services.cards.reconcile()
+        await self.services.card_refunds.send_due()
         await self.services.invoice_payments.reconcile()
         await self.services.payment_methods.detach()
 

@@ -36,6 +36,8 @@ POINTS: dict[str, str] = {
     "purchase.promised": "a purchase is on disk, its upstream has not heard of a payment",
     "purchase.answered": "the upstream has answered a call that was paid, nothing of that is noted",
     "purchase.noted": "what the upstream said of its payment is noted, the caller has nothing",
+    "deposit_refund.ordered": "a refund to a card is ordered, Stripe has not heard of it",
+    "deposit_refund.sent": "Stripe has made a refund, nothing of it is booked",
     "chain.reserved": "an authorization is claimed, nothing is submitted",
     "chain.submitted": "a payment is pending for the relayer",
     "chain.planned": "the relayer has chosen what to send, nothing is signed",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.billing.card_deposits import Cards
+from gateway.billing.card_refunds import CardRefunds
 from gateway.billing.deposits import Deposits
 from gateway.billing.invoices.paying import InvoicePayments
 from gateway.billing.payment_methods import PaymentMethods
@@ -75,6 +76,7 @@ class Services:
     stripe: StripeDoor
     stripe_events: Intake
     cards: Cards
+    card_refunds: CardRefunds
     invoice_payments: InvoicePayments
     payment_methods: PaymentMethods
     buying: BuyingWallet | None

@@ -27,7 +27,7 @@ ApprovalId = Annotated[UUID, Path(alias="id")]
 
 
 class MoneyApproval(Answer):
-    """A request to move money, and what became of it; `subject` is a wallet, or a call by its request id."""
+    """A request to move money, and what became of it; `subject` is a wallet, a call by its request id, or a deposit."""
 
     id: UUID
     kind: Kind

@@ -19,6 +19,7 @@ from gateway.billing.card_rows import (
     BOOK_FEE,
     BY_INTENT,
     BY_SESSION,
+    CLOSE_ORDER,
     COUNT,
     COUNT_OPEN,
     DEBTORS,
@@ -190,22 +191,6 @@ class Cards:
             due = await DUE.all(connection, timedelta(seconds=self._settings.stripe.recheck), 50)
         await look_after("deposit", due, self.check)
 
-    async def give_back(self, deposit: Deposit, cents: int) -> str:
-        """Give a part of a deposit back to its card; returns the refund's id. Raises StripeRefused, or Conflict.
-
-        How often that was done before is in the key: asked for twice at once it is done once, and then again if wanted,
-        also where the first one did not reach its card. Its booking is `check`'s.
-        """
-        if deposit.intent_id is None:
-            raise StripeRefused(None, "nothing was paid")
-        # Whoever books a dispute or a failure holds this lock. One that nobody has heard of yet, Stripe refuses.
-        async with self._database.transaction() as connection:
-            await LOCK_VERSION.one(connection, deposit.id)
-            demand_refundable(await FIND.one(connection, deposit.id))
-        return await self._door.refund(
-            deposit.intent_id, cents, f"deposit-refund-{deposit.id}-{deposit.refunds}-{cents}"
-        )
-
     async def _open(self, deposit: Deposit) -> Deposit:
         """Open the page of a deposit, or find the one that was opened: the key is the deposit's. Raises Unavailable."""
         try:
@@ -282,6 +267,8 @@ class Cards:
             for fee in payment.all_fees:
                 await BOOK_FEE.one(connection, fee.id, deposit.asset_id, fee.cents, deposit.id)
             for refund in payment.refunds:
+                if refund.order is not None:
+                    await CLOSE_ORDER.run(connection, deposit.id, refund.order, refund.id)
                 told += await _refunded(connection, deposit, refund)
             for dispute in payment.disputes:
                 told += await _disputed(connection, deposit, dispute)

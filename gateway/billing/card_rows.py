@@ -111,6 +111,11 @@ SINCE = Statement(
                CASE WHEN i.returned_cause IS NULL THEN i.state ELSE 'won after all' END
           FROM card.dispute i WHERE i.deposit_id = $1
          UNION ALL
+        SELECT 'refund', o.id::text, card.atomic(w.asset_id, o.cents), 0, o.ordered_at,
+               CASE WHEN o.refused IS NULL THEN 'ordered, not yet sent' ELSE 'refused by Stripe: ' || o.refused END
+          FROM card.refund_order o JOIN card.deposit d ON d.id = o.deposit_id JOIN ledger.wallet w ON w.id = d.wallet_id
+         WHERE o.deposit_id = $1 AND o.refund_id IS NULL
+         UNION ALL
         SELECT 'fee', f.id, f.amount, 0, f.booked_at, 'paid to Stripe' FROM card.fee f WHERE f.subject = $1) x
      ORDER BY x.at, x.id
     """,
@@ -148,6 +153,13 @@ PAY = Command("SELECT card.pay($1)")
 SUSPEND = Command("SELECT card.suspend($1, $2, $3)")
 GIVE_BACK = Statement("SELECT card.give_back($1, $2, $3)", str, scalar=True)
 TAKE_AGAIN = Statement("SELECT card.take_again($1)", str, scalar=True)
+# An operator's order has arrived at Stripe, whatever we heard of that before.
+CLOSE_ORDER = Command(
+    """
+    UPDATE card.refund_order SET refund_id = $3, refused = NULL
+     WHERE id::text = $2 AND deposit_id = $1 AND refund_id IS NULL
+    """
+)
 FREEZE = Statement("SELECT card.freeze($1, $2, $3)", str, scalar=True)
 WIN = Statement("SELECT card.win($1)", str, scalar=True)
 LOSE = Statement("SELECT card.lose($1)", str, scalar=True)

@@ -5,21 +5,22 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
-from typing import TypeVar, get_args
+from typing import get_args
 from uuid import UUID
 
 import click
 
-from gateway.audit.entries import record
-from gateway.billing.card_deposits import Cards, demand_refundable
-from gateway.billing.card_rows import FIND, FIND_LAST, REFUNDABLE, SINCE, Became, Deposit, State
-from gateway.cli.context import on_database
+from gateway.billing.card_deposits import Cards
+from gateway.billing.card_refunds import CardRefunds, RefundOrder
+from gateway.billing.card_rows import FIND, FIND_LAST, SINCE, Became, Deposit, State
+from gateway.cli.approvals import waiting
+from gateway.cli.context import on_database, operator_name
 from gateway.database.pool import Database
-from gateway.errors import Problem
+from gateway.errors import Problem, Unavailable
+from gateway.operators.approvals import Approval, FourEyes
+from gateway.operators.deposit_refunds import dollars, refund_deposit
 from gateway.payments.stripe.client import StripeDoor, StripeRefused
 from gateway.settings import Settings
-
-Result = TypeVar("Result")
 
 
 @click.group()
@@ -34,11 +35,11 @@ def deposits() -> None:
 def list_command(state: str | None, failed_later: bool, limit: int) -> None:
     """List deposits, newest first. `suspense` is money that is not what was asked for: give it back."""
 
-    async def work(database: Database, _cards: Cards) -> list[Deposit]:
+    async def work(database: Database, _settings: Settings) -> list[Deposit]:
         async with database.acquire() as connection:
             return await FIND_LAST.all(connection, state, failed_later, limit)
 
-    for deposit in _run(work):
+    for deposit in on_database(work):
         click.echo(_line(deposit))
 
 
@@ -47,11 +48,11 @@ def list_command(state: str | None, failed_later: bool, limit: int) -> None:
 def show_command(deposit_id: UUID) -> int:
     """Show one deposit, and what became of it since. Exit status 1 when there is none."""
 
-    async def work(database: Database, _cards: Cards) -> tuple[Deposit | None, list[Became]]:
+    async def work(database: Database, _settings: Settings) -> tuple[Deposit | None, list[Became]]:
         async with database.acquire() as connection:
             return await FIND.first(connection, deposit_id), await SINCE.all(connection, deposit_id)
 
-    found, since = _run(work)
+    found, since = on_database(work)
     if found is None:
         click.echo("No deposit has this id.", err=True)
         return 1
@@ -60,8 +61,8 @@ def show_command(deposit_id: UUID) -> int:
         click.echo(f"  receipt  {found.receipt_url}")
     cent = found.amount // found.cents
     for one in since:
-        owed = f", {_dollars(one.owed // cent)} of it spent before" if one.owed else ""
-        amount = _dollars(one.amount // cent)
+        owed = f", {dollars(one.owed // cent)} of it spent before" if one.owed else ""
+        amount = dollars(one.amount // cent)
         click.echo(f"  {one.at:%Y-%m-%d %H:%M}  {one.what}  {one.id}  {amount}  {one.state}{owed}")
     return 0
 
@@ -77,50 +78,49 @@ def refund_command(deposit_id: UUID, amount: str | None, spent_too: bool) -> Non
     --spent-too. Nothing goes back while a dispute of it is open, nor after a dispute was lost or its payment failed.
     """
 
-    async def work(database: Database, cards: Cards) -> str:
+    cents = None if amount is None else _cents(amount)
+
+    async def work(database: Database, settings: Settings, door: StripeDoor) -> str:
+        cards = Cards(database, door, settings)
         with contextlib.suppress(StripeRefused):  # Stripe refuses the refund too, and says why
             await cards.check(deposit_id)  # a dispute may have begun of which no event has arrived
-        async with database.acquire() as connection:
-            deposit = await FIND.first(connection, deposit_id)
-            if deposit is None or deposit.paid_cents is None:
-                raise click.ClickException("no deposit that was paid has this id")
-            demand_refundable(deposit)
-            most = deposit.left_cents if spent_too else await REFUNDABLE.one(connection, deposit_id)
-        cents = most if amount is None else _cents(amount)
-        if not 0 < cents <= most:
-            why = f" here ({deposit.reason}); look at Stripe" if deposit.reason else ""
-            spent = " and leave nothing owed (--spent-too gives back more)" if most < deposit.left_cents else ""
-            raise click.ClickException(f"{_dollars(most)} of it can be given back{spent}{why}")
-        try:
-            refund = await cards.give_back(deposit, cents)
-        except StripeRefused as error:
-            raise click.ClickException(f"Stripe refuses: {error.reason}; nothing was given back") from None
-        async with database.transaction() as connection:
-            details = {"refund": refund, "cents": cents}
-            await record(connection, "deposit.give_back", deposit.organization_id, deposit_id, details=details)
-        with contextlib.suppress(Problem, StripeRefused):  # its event, or the gateway's job, books it then
-            await cards.check(deposit_id)
-        return f"gave {_dollars(cents)} of {deposit_id} back to its card: {refund}"
+        rule = FourEyes.of(settings.money)
+        ordered = await refund_deposit(
+            database, deposit_id, cents, spent_too=spent_too, operator=operator_name(), rule=rule
+        )
+        if isinstance(ordered, Approval):
+            return waiting(ordered)
+        return await _send(CardRefunds(database, door, cards), cards, ordered)
 
-    click.echo(_run(work))
+    click.echo(_at_stripe(work))
+
+
+async def _send(refunds: CardRefunds, cards: Cards, ordered: RefundOrder) -> str:
+    """Send what is ordered, and return what to tell the operator."""
+    amount = dollars(ordered.cents)
+    try:
+        refund = await refunds.send(ordered)
+    except StripeRefused as error:
+        raise click.ClickException(f"Stripe refuses: {error.reason}; nothing was given back") from None
+    except Unavailable as problem:
+        return f"{amount} of {ordered.deposit_id} will go back to its card: {problem.detail} The gateway sends it then."
+    with contextlib.suppress(Problem, StripeRefused):  # its event, or the gateway's job, books it then
+        await cards.check(ordered.deposit_id)
+    return f"gave {amount} of {ordered.deposit_id} back to its card: {refund}"
 
 
 def _line(deposit: Deposit) -> str:
-    back = f", {_dollars(deposit.refunded_cents)} given back" if deposit.refunded_cents else ""
+    back = f", {dollars(deposit.refunded_cents)} given back" if deposit.refunded_cents else ""
     reason = f": {deposit.reason}" if deposit.reason else ""
-    paid = "" if deposit.paid_cents is None else f", paid {_dollars(deposit.paid_cents)}"
+    paid = "" if deposit.paid_cents is None else f", paid {dollars(deposit.paid_cents)}"
     if deposit.failed_at is not None:
         back = f", failed after it was credited ({deposit.failed_at:%Y-%m-%d %H:%M})"
     elif deposit.dispute is not None:
         back += ", dispute lost" if deposit.dispute == "lost" else ", in dispute"
     return (
-        f"{deposit.id}  {deposit.created_at:%Y-%m-%d %H:%M}  {deposit.wallet_address}  {_dollars(deposit.cents)}"
+        f"{deposit.id}  {deposit.created_at:%Y-%m-%d %H:%M}  {deposit.wallet_address}  {dollars(deposit.cents)}"
         f"{paid}{back}  {deposit.state}{reason}  {deposit.intent_id or deposit.session_id or ''}"
     )
-
-
-def _dollars(cents: int) -> str:
-    return f"{'-' if cents < 0 else ''}${abs(cents) // 100}.{abs(cents) % 100:02}"
 
 
 def _cents(text: str) -> int:
@@ -133,14 +133,14 @@ def _cents(text: str) -> int:
     return int(value)
 
 
-def _run(work: Callable[[Database, Cards], Awaitable[Result]]) -> Result:
-    async def with_cards(database: Database, settings: Settings) -> Result:
+def _at_stripe(work: Callable[[Database, Settings, StripeDoor], Awaitable[str]]) -> str:
+    async def with_door(database: Database, settings: Settings) -> str:
         door = StripeDoor(settings.stripe)
         try:
-            return await work(database, Cards(database, door, settings))
+            return await work(database, settings, door)
         except Problem as problem:
             raise click.ClickException(problem.detail) from None
         finally:
             await door.aclose()
 
-    return on_database(with_cards)
+    return on_database(with_door)

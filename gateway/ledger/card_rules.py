@@ -61,6 +61,15 @@ CARD_RULES: dict[str, Statement[Violation]] = {
         """,
         Violation,
     ),
+    "a refund that an operator ordered is the one that was ordered": Statement(
+        """
+        SELECT format('order %s of %s cents of deposit %s: refund %s of %s cents of deposit %s', o.id, o.cents,
+                      o.deposit_id, r.id, r.cents, r.deposit_id) AS detail
+          FROM card.refund_order o JOIN card.refund r ON r.id = o.refund_id
+         WHERE (r.deposit_id, r.cents) <> (o.deposit_id, o.cents) LIMIT 20
+        """,
+        Violation,
+    ),
     "disputes froze what they say, and ended in exactly that": Statement(
         """
         SELECT format('dispute %s: %s, frozen %s, won %s, lost %s, owed %s', x.id, x.state, f.amount, e.won, e.lost,

@@ -18,7 +18,7 @@ from gateway.ids import uuid7
 from gateway.operators.trail import write_down
 from gateway.settings import MoneySettings
 
-Kind = Literal["correction", "refund", "grant", "resolution"]
+Kind = Literal["correction", "refund", "grant", "resolution", "deposit_refund"]
 State = Literal["pending", "approved", "declined", "expired"]
 
 
@@ -52,7 +52,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """A request and what became of it; `subject` is a wallet or a call, `amount` atomic units."""
+    """A request and what became of it; `subject` is a wallet, a call or a deposit, `amount` atomic units."""
 
     id: UUID
     kind: Kind

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from gateway.catalog.assets import Asset
 from gateway.database.pool import Connection, Database
-from gateway.operators import correcting, granting, refunds, resolving
+from gateway.operators import correcting, deposit_refunds, granting, refunds, resolving
 from gateway.operators.approvals import DECIDE, FIND_APPROVAL, Approval, demand_another, note_approval, pending_for
 from gateway.operators.wallets import find_wallet
 
@@ -39,6 +39,9 @@ async def _apply(connection: Connection, approval: Approval, operator: str, asse
         return
     if approval.kind == "resolution":
         await resolving.apply_approved(connection, approval, operator=operator, grace=grace)
+        return
+    if approval.kind == "deposit_refund":
+        await deposit_refunds.apply_approved(connection, approval, operator=operator)
         return
     wallet = await find_wallet(connection, approval.subject, asset)
     if approval.kind == "grant":

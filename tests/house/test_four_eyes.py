@@ -28,10 +28,10 @@ COUNTED = {
     "refund_call": "refund",
     "exchanges resolve": "resolution",
     "resolve_exchange": "resolution",
+    "deposits refund": "deposit_refund",
 }
 # Acts that move money and do not count, with what bounds them instead: docs/operators.md says so too.
 UNCOUNTED = {
-    "deposits refund": "a gap: to the card that paid, at most what it brought, with --spent-too what was spent",
     "payouts cancel": "back into the earnings that it came from",
     "purchases fund": "books what a transaction on the chain has done",
     "purchases withdraw": "books what a transaction on the chain has done",

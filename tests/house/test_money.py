@@ -101,6 +101,7 @@ NO_AMOUNT: dict[str, str] = {
     "ledger.penalty.charge_id": "the id of the charge that it was taken for",
     "card.refund.deposit_id": "whose it is",
     "card.dispute.deposit_id": "whose it is",
+    "card.refund_order.deposit_id": "whose it is",
 }
 
 

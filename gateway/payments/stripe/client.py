@@ -10,11 +10,13 @@ import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import UUID
 
 import stripe
 
 from gateway.errors import RailNotAvailable, Unavailable
 from gateway.payments.stripe.facts import (
+    ORDERED_BY,
     CheckoutSession,
     Intent,
     MethodFacts,
@@ -164,9 +166,14 @@ class StripeDoor:
             self._marks[intent_id] = found.metadata
         return self._marks[intent_id]
 
-    async def refund(self, intent_id: str, cents: int, key: str) -> str:
-        """Give a part of a payment back to its card and return the refund's id. Raises StripeRefused."""
-        given = {"payment_intent": intent_id, "amount": cents}
+    async def refund(self, intent_id: str, cents: int, key: str, *, order: UUID | None = None) -> str:
+        """Give a part of a payment back to its card, and return the refund's id. Raises StripeRefused.
+
+        The refund names the `order` that it carries out.
+        """
+        given: dict[str, Any] = {"payment_intent": intent_id, "amount": cents}
+        if order is not None:
+            given["metadata"] = {ORDERED_BY: str(order)}
         async with self._asking() as client:
             made = await client.v1.refunds.create_async(_any(given), {"idempotency_key": key})
             return made.id

@@ -16,6 +16,8 @@ FROZEN_BY = frozenset({"needs_response", "under_review", "appeal_needs_response"
 """States of a dispute in which its money is away and a bank still decides. An inquiry (`warning_…`) takes none yet."""
 UNDONE = frozenset({"failed", "canceled"})
 """States of a refund whose money came back to us."""
+ORDERED_BY = "tollway_refund_order"
+"""The metadata of a refund that names the order of an operator of this gateway."""
 _WITHOUT_MONEY = frozenset({"requires_payment_method", "canceled"})
 
 
@@ -64,12 +66,13 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class RefundFacts:
-    """A refund of a payment, as it stands now."""
+    """A refund of a payment, as it stands now; `order` is what it says of who ordered it."""
 
     id: str
     cents: int
     status: str
     fees: tuple[Fee, ...]
+    order: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +228,9 @@ def _is_in(currency: str, dispute: Mapping[str, Any]) -> bool:
 
 
 def _refund(it: Mapping[str, Any]) -> RefundFacts:
-    return RefundFacts(it["id"], it["amount"], it.get("status") or "pending", fees_of([it.get("balance_transaction")]))
+    marks: Mapping[str, str] = it.get("metadata") or {}
+    fees = fees_of([it.get("balance_transaction")])
+    return RefundFacts(it["id"], it["amount"], it.get("status") or "pending", fees, marks.get(ORDERED_BY))
 
 
 def _dispute(it: Mapping[str, Any]) -> DisputeFacts:
