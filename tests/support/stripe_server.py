@@ -83,10 +83,6 @@ class StripeServer(RecordingUpstream):
         """Return every object of a kind (`checkout.session`, `refund` …), oldest first."""
         return [one for one in self.store.values() if one["object"] == kind]
 
-    def forget_keys(self) -> None:
-        """Forget what idempotency keys were used for, as Stripe does after a day."""
-        self._kept.clear()
-
     # What people do at Stripe's pages, and banks behind them.
 
     def pay(self, session_id: str, *, cents: int | None = None, waits: bool = False) -> Object:
