@@ -1,91 +1,131 @@
-"""How many groups a GROUP BY can make at most, where its text says so: a planner guesses hundreds for a CASE."""
+"""What the text of a query says about the number of its rows: a LIMIT, one row of an aggregate, the groups of a key.
+
+A planner guesses hundreds of groups for a CASE; its text has three.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import prod
 
-from sqlglot import exp
+import postgast.pg_query_pb2 as pg
+from google.protobuf.message import Message
 
-from pricing.sql.functions import ROWS
-from pricing.sql.lexer import folded
+from pricing.sql.functions import AGGREGATE, COLLECTING, ROWS
+from pricing.sql.tree import function_of, held, inside, integer, strings, text_of, walk
 
 MOST = 1_000_000
 # Parts of a date with a fixed number of values; second and week may have one more than one would think.
 _PARTS = {
-    "month": 12, "quarter": 4, "day": 31, "dow": 7, "isodow": 7, "dayofweek": 7, "hour": 24, "minute": 60, "week": 53,
-    "doy": 366, "dayofyear": 366,
+    "month": 12, "quarter": 4, "day": 31, "dow": 7, "isodow": 7, "hour": 24, "minute": 60, "week": 53, "doy": 366,
 }  # fmt: skip
-_TRUTHS = (
-    exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Is, exp.Not, exp.And, exp.Or, exp.Between, exp.In, exp.Like,
-    exp.ILike, exp.Exists, exp.Boolean,
-)  # fmt: skip
+_COMPARISONS = frozenset({"=", "<>", "<", ">", "<=", ">=", "~~", "~~*", "!~~", "!~~*"})
 
 
-def most_groups(tree: exp.Expr) -> int | None:
+def constant_limit(query: pg.SelectStmt) -> int | None:
+    """Return the constant row bound of a query; None without one."""
+    if query.limit_option == pg.LIMIT_OPTION_WITH_TIES:
+        return None  # as many as are equal to the last
+    return integer(inside(query.limit_count))
+
+
+def is_one_row(query: pg.SelectStmt) -> bool:
+    """Return whether a query is an aggregate without GROUP BY: exactly one row."""
+    if not query.target_list or query.group_clause or query.HasField("having_clause"):
+        return False
+    calls = list(_calls(query))
+    folds = any(function_of(call) in AGGREGATE and not call.HasField("over") for call in calls)
+    return folds and not _makes_rows(calls)
+
+
+def is_collecting(parts: Iterable[Message]) -> bool:
+    """Return whether many rows are carried in one value somewhere among the parts of a query."""
+    return any(
+        function_of(part) in COLLECTING
+        if isinstance(part, pg.FuncCall)
+        else isinstance(part, pg.SubLink) and part.sub_link_type == pg.ARRAY_SUBLINK
+        for part in parts
+    )
+
+
+def most_groups(query: pg.SelectStmt) -> int | None:
     """Return a bound on the rows of a query by its GROUP BY or DISTINCT, None where the text gives none."""
-    if not isinstance(tree, exp.Select):
+    keys = _keys(query)
+    if query.group_clause and _makes_rows(_calls(query)):
         return None
-    keys = _keys(tree)
-    if tree.args.get("group") and makes_rows(tree):
+    bounds = [_values(_meant(key, query)) for key in keys]
+    if not keys or any(bound is None for bound in bounds):
         return None
-    bounds = [_values(_meant(key, tree)) for key in keys]
-    if not keys or any(one is None for one in bounds):
-        return None
-    return min(prod(one for one in bounds if one is not None), MOST)
+    return min(prod(bound for bound in bounds if bound is not None), MOST)
 
 
-def makes_rows(tree: exp.Select) -> bool:
+def _makes_rows(calls: Iterable[pg.FuncCall]) -> bool:
     """Return whether an output is a function that makes several rows of each, such as unnest()."""
-    return any(folded(node.sql("postgres").partition("(")[0]) in ROWS for node in calls_in(tree))
+    return any(function_of(call) in ROWS for call in calls)
 
 
-def calls_in(tree: exp.Select) -> Iterator[exp.Func]:
+def _calls(query: pg.SelectStmt) -> Iterator[pg.FuncCall]:
     """Yield the function calls in the outputs of a query, without those of queries nested in it."""
-    for item in tree.expressions:
-        yield from (node for node in item.find_all(exp.Func) if node.parent_select is tree)
+    for target in held(query.target_list):
+        yield from (part for part in walk(target, into_queries=False) if isinstance(part, pg.FuncCall))
 
 
-def _keys(tree: exp.Select) -> list[exp.Expr]:
-    group = tree.args.get("group")
-    if isinstance(group, exp.Group):
-        plain = not any(value for part, value in group.args.items() if part != "expressions")
-        return list(group.expressions) if plain else []
-    distinct = tree.args.get("distinct")
-    return list(tree.expressions) if isinstance(distinct, exp.Distinct) and not distinct.args.get("on") else []
+def _keys(query: pg.SelectStmt) -> list[Message]:
+    keys = held(query.group_clause)
+    if keys:
+        return [] if any(isinstance(key, pg.GroupingSet) for key in keys) else keys
+    if query.distinct_clause and not held(query.distinct_clause):  # DISTINCT ON has expressions there
+        return held(query.target_list)
+    return []
 
 
-def _meant(key: exp.Expr, tree: exp.Select) -> exp.Expr:
-    """Return the output that a position or an alias in GROUP BY stands for."""
-    outputs = tree.expressions
-    if isinstance(key, exp.Literal) and not key.is_string and key.name.isdigit() and 0 < int(key.name) <= len(outputs):
-        key = outputs[int(key.name) - 1]
-    elif isinstance(key, exp.Column) and not key.args.get("table"):
-        key = next((one for one in outputs if isinstance(one, exp.Alias) and one.alias == key.name), key)
-    return key.this if isinstance(key, exp.Alias) else key
+def _meant(key: Message, query: pg.SelectStmt) -> Message | None:
+    """Return the expression that a position or an output's name in GROUP BY stands for."""
+    outputs = [target for target in held(query.target_list) if isinstance(target, pg.ResTarget)]
+    number = integer(key)
+    if number is not None and 0 < number <= len(outputs):
+        return inside(outputs[number - 1].val)
+    if isinstance(key, pg.ResTarget):
+        return inside(key.val)
+    if isinstance(key, pg.ColumnRef) and len(key.fields) == 1:
+        name = strings(key.fields)[-1:]
+        return next((inside(target.val) for target in outputs if (target.name,) == name), key)
+    return key
 
 
-def _values(node: exp.Expr) -> int | None:
+def _values(expression: Message | None) -> int | None:
     """Return how many values an expression can have, null included."""
-    node = node.unnest()
-    if isinstance(node, exp.Literal | exp.Null):
+    if isinstance(expression, pg.A_Const):
         return 1
-    if isinstance(node, exp.Case):
-        branches = list(_branches(node))
-        return sum(one or 0 for one in branches) + 1 if None not in branches else None
-    if isinstance(node, _TRUTHS):
+    if isinstance(expression, pg.CaseExpr):
+        whens = [when for when in held(expression.args) if isinstance(when, pg.CaseWhen)]
+        branches = [_values(inside(when.result)) for when in whens]
+        if expression.HasField("defresult"):
+            branches.append(_values(inside(expression.defresult)))
+        return sum(branch or 0 for branch in branches) + 1 if None not in branches else None
+    if _is_truth(expression):
         return 3
-    if isinstance(node, exp.Extract):
-        known = _PARTS.get(folded(node.name))
-        return None if known is None else known + 1
-    if isinstance(node, exp.Anonymous | exp.WidthBucket) and "width_bucket" in node.sql("postgres").lower()[:13]:
-        last = list(node.iter_expressions())[-1]
-        return int(last.name) + 3 if isinstance(last, exp.Literal) and last.name.isdigit() else None
+    if isinstance(expression, pg.FuncCall):
+        return _results(expression)
     return None
 
 
-def _branches(node: exp.Case) -> Iterator[int | None]:
-    for branch in node.args.get("ifs", []):
-        yield _values(branch.args["true"])
-    if node.args.get("default") is not None:
-        yield _values(node.args["default"])
+def _is_truth(expression: Message | None) -> bool:
+    if isinstance(expression, pg.A_Expr):
+        if expression.kind == pg.AEXPR_OP:
+            return strings(expression.name)[-1] in _COMPARISONS
+        return expression.kind != pg.AEXPR_NULLIF
+    if isinstance(expression, pg.SubLink):
+        return expression.sub_link_type in (pg.EXISTS_SUBLINK, pg.ANY_SUBLINK, pg.ALL_SUBLINK)
+    return isinstance(expression, pg.BoolExpr | pg.NullTest | pg.BooleanTest)
+
+
+def _results(call: pg.FuncCall) -> int | None:
+    arguments = held(call.args)
+    if function_of(call) in ("extract", "date_part") and arguments:
+        known = _PARTS.get((text_of(arguments[0]) or "").lower())
+        return None if known is None else known + 1
+    if function_of(call) == "width_bucket" and len(arguments) == 4:
+        buckets = integer(arguments[3])
+        return None if buckets is None else buckets + 3
+    return None

@@ -7,154 +7,140 @@ when the query runs, in bounded time, and are metered.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, cast
+import re
+from collections.abc import Iterable, Mapping
 
-from sqlglot import exp
+import postgast.pg_query_pb2 as pg
+from google.protobuf.message import Message
 
 from pricing.sql.guard import QueryRefused
-from pricing.sql.lexer import folded
+from pricing.sql.tree import children, function_of, held, inside, integer, place_of, strings
 
 MAX_MADE = 16_777_216
 COLUMN = 64
+PARAMETER = 65_536
 NUMBER = 32
 ESCAPED = 8
 """What escaping, encoding or indenting may make of one byte."""
 
-QUERIES = (exp.Select, exp.SetOperation, exp.Subquery, exp.Values)
-_MULTIPLIES = frozenset({"array_to_string", "format", "concat_ws", "ts_headline", "regexp_replace", "replace"})
-_ESCAPES = frozenset(
-    {"jsonb_pretty", "to_json", "to_jsonb", "quote_literal", "quote_nullable", "quote_ident", "encode"}
-)
-_MULTIPLYING = (exp.Replace, exp.RegexpReplace, exp.Format, exp.ArrayToString, exp.ConcatWs)
-_ESCAPING = (exp.Encode,)
-_PADDING = (exp.DType.CHAR, exp.DType.NCHAR, exp.DType.BPCHAR, exp.DType.BIT)
+_MULTIPLY = frozenset({"array_to_string", "format", "concat_ws", "ts_headline"})
+_REPLACE = frozenset({"regexp_replace", "replace"})
+_ESCAPE = frozenset({"jsonb_pretty", "to_json", "to_jsonb", "quote_literal", "quote_nullable", "quote_ident", "encode"})
+_PAD = frozenset({"bpchar", "bit"})
+_EXPONENT = re.compile(r"[eE]\+?([0-9]+)")
 
 Sizes = Mapping[str, int]
 
 
-def check_growth(tree: exp.Expr) -> None:
+def check_growth(query: pg.SelectStmt) -> None:
     """Raise QueryRefused when some value may become larger than MAX_MADE bytes."""
-    try:
-        _query(tree, {}, COLUMN)
-    except RecursionError:
-        raise QueryRefused("too_deep", "The query is nested too deeply.") from None
+    _query(query, {}, COLUMN)
 
 
-def _query(node: exp.Expr, known: Sizes, outer: int) -> int:
+def _query(query: pg.SelectStmt, known: Sizes, outer: int) -> int:
     """Return the size of the largest output of a query. `known` are CTEs, `outer` what outer columns may hold."""
     sizes = dict(known)
-    for cte in _parts(node.args.get("with_"), "expressions"):
-        sizes[folded(cte.alias)] = _query(cte.this, sizes, outer)
-    if isinstance(node, exp.SetOperation):
-        return max(_query(node.this, sizes, outer), _query(node.expression, sizes, outer))
-    if isinstance(node, exp.Subquery):
-        return _query(node.this, sizes, outer)
-    if isinstance(node, exp.Values):
-        return max((_size(one, sizes, outer) for one in node.expressions), default=NUMBER)
-    return _select(node, sizes, outer) if isinstance(node, exp.Select) else _size(node, sizes, outer)
-
-
-def _select(node: exp.Expr, sizes: Sizes, outer: int) -> int:
-    column = outer
-    for source in _sources(node):
-        column = max(column, _source(source, sizes, column))
+    for cte in held(query.with_clause.ctes):
+        inner = inside(cte.ctequery) if isinstance(cte, pg.CommonTableExpr) else None
+        if isinstance(cte, pg.CommonTableExpr) and isinstance(inner, pg.SelectStmt):
+            sizes[cte.ctename] = _query(inner, sizes, outer)
     largest = NUMBER
-    for name, value in node.args.items():
-        for part in _expressions(value):
-            if name == "from_" or isinstance(part, exp.With | exp.Lateral):
-                continue
-            size = _size(part.args.get("on") if isinstance(part, exp.Join) else part, sizes, column)
-            if name == "expressions":
-                largest = max(largest, size)
+    column = outer
+    if query.HasField("larg"):
+        largest = max(_query(query.larg, sizes, outer), _query(query.rarg, sizes, outer))
+    for item in held(query.from_clause):
+        column = max(column, _source(item, sizes, column))
+    for part in (*held(query.target_list), *held(query.values_lists)):
+        largest = max(largest, _size(part, sizes, column))
+    rest = (query.distinct_clause, query.group_clause, query.window_clause, query.sort_clause)
+    for part in (query.where_clause, query.having_clause, query.limit_count, query.limit_offset, *_all(rest)):
+        _size(inside(part), sizes, column)
     return largest
 
 
-def _sources(node: exp.Expr) -> Iterator[exp.Expr]:
-    first = node.args.get("from_")
-    if isinstance(first, exp.From):
-        yield first.this
-        yield from (join.this for join in _parts(first.this, "joins"))
-    yield from (join.this for join in _parts(node, "joins"))
-    yield from _parts(node, "laterals")
+def _all(lists: Iterable[Iterable[pg.Node]]) -> list[pg.Node]:
+    return [node for nodes in lists for node in nodes]
 
 
-def _source(node: exp.Expr, sizes: Sizes, column: int) -> int:
-    if isinstance(node, exp.Table):
-        name = folded(node.name)
-        inner = node.this if not isinstance(node.this, exp.Identifier) else None
-        return _size(inner, sizes, column) if inner is not None else sizes.get(name, COLUMN)
-    if isinstance(node, exp.Lateral):
-        return _source(node.this, sizes, column)
-    return _query(node, sizes, column) if isinstance(node, QUERIES) else _size(node, sizes, column)
+def _source(item: Message | None, sizes: Sizes, column: int) -> int:
+    if isinstance(item, pg.RangeVar):
+        return COLUMN if item.schemaname else sizes.get(item.relname, COLUMN)
+    if isinstance(item, pg.RangeTableSample):
+        _parts(item, sizes, column)
+        return COLUMN
+    if isinstance(item, pg.JoinExpr):
+        left = _source(inside(item.larg), sizes, column)
+        both = max(left, _source(inside(item.rarg), sizes, max(column, left)))
+        _size(inside(item.quals), sizes, max(column, both))
+        return both
+    return _size(item, sizes, column)
 
 
-def _size(node: exp.Expr | None, sizes: Sizes, column: int) -> int:
+def _size(message: Message | None, sizes: Sizes, column: int) -> int:
     """Return an upper bound for a value. Raises QueryRefused when it is too large."""
-    if node is None:
+    if message is None or isinstance(message, pg.TypeName | pg.String | pg.Alias | pg.ColumnDef):
         return 0
-    if isinstance(node, QUERIES):
-        return _query(node, sizes, column)
-    if isinstance(node, exp.Literal):
-        return len(node.name.encode()) if node.is_string else NUMBER
-    if isinstance(node, exp.Column | exp.Star):
+    if isinstance(message, pg.SelectStmt):
+        return _query(message, sizes, column)
+    if isinstance(message, pg.A_Const):
+        return _constant(message)
+    if isinstance(message, pg.ColumnRef):
         return column
-    if isinstance(node, exp.DataType | exp.Identifier):
-        return 0
-    size = _made(node, [_size(part, sizes, column) for part in _children(node)])
+    if isinstance(message, pg.ParamRef):
+        return PARAMETER
+    size = _made(message, _parts(message, sizes, column))
     if size > MAX_MADE:
-        raise QueryRefused("too_large", f"A value could grow to more than {MAX_MADE} bytes: make it from less.")
+        text = f"A value could grow to more than {MAX_MADE} bytes: make it from less."
+        raise QueryRefused("too_large", text, place_of(message))
     return size
 
 
-def _made(node: exp.Expr, parts: list[int]) -> int:
-    """Return what a node makes of its parts' sizes."""
-    name = folded(str(node.this)) if isinstance(node, exp.Anonymous) else ""
-    if isinstance(node, exp.Cast):
-        return max(NUMBER, sum(parts), _padded(node.to))
-    if isinstance(node, exp.Repeat):
-        return parts[0] * _number(node.args.get("times"))
-    if isinstance(node, exp.Pad):
-        return max(parts[0], 4 * _number(node.args.get("expression")))
-    if isinstance(node, _MULTIPLYING) or name in _MULTIPLIES:
-        first, rest = (parts[0], parts[1:]) if parts else (0, [])
-        return max(1, first) * max(1, sum(rest)) if rest else first
-    if isinstance(node, _ESCAPING) or name in _ESCAPES:
-        return ESCAPED * sum(parts)
-    return max(NUMBER, sum(parts))
+def _parts(message: Message, sizes: Sizes, column: int) -> list[int]:
+    """Return the sizes of what a value is made of; the arguments of a call, with its other parts looked at."""
+    if not isinstance(message, pg.FuncCall):
+        return [_size(part, sizes, column) for part in children(message)]
+    arguments = [_size(part, sizes, column) for part in held(message.args)]
+    others = [*held(message.agg_order), inside(message.agg_filter), message.over if message.HasField("over") else None]
+    for part in others:
+        _size(part, sizes, column)
+    return arguments or [_size(part, sizes, column) for part in held(message.agg_order)]
 
 
-def _padded(kind: exp.DataType) -> int:
+def _constant(constant: pg.A_Const) -> int:
+    kind = constant.WhichOneof("val")
+    if kind == "sval":
+        return len(constant.sval.sval.encode())
+    if kind == "bsval":
+        return 4 * len(constant.bsval.bsval)
+    if kind == "fval":
+        exponent = _EXPONENT.search(constant.fval.fval)
+        return max(NUMBER, len(constant.fval.fval) + (min(int(exponent[1][:9]), MAX_MADE) if exponent else 0))
+    return NUMBER
+
+
+def _made(message: Message, parts: list[int]) -> int:
+    """Return what a form makes of its parts' sizes."""
+    if isinstance(message, pg.TypeCast):
+        return max(NUMBER, sum(parts), _padded(message.type_name))
+    if not isinstance(message, pg.FuncCall):
+        return max(NUMBER, sum(parts))
+    name = function_of(message)
+    arguments = held(message.args)
+    if name == "repeat":
+        return parts[0] * max(0, integer(arguments[1]) or 0)
+    if name in ("lpad", "rpad"):
+        return max(parts[0], 4 * (integer(arguments[1]) or 0))
+    if name in _REPLACE and len(parts) > 2:
+        return (parts[0] + 1) * (parts[2] + 1)
+    if name == "concat_ws" and not message.func_variadic:
+        return sum(parts) + len(parts) * parts[0]
+    if name in _MULTIPLY:
+        return max(1, parts[0]) * max(1, sum(parts[1:])) if len(parts) > 1 else sum(parts)
+    return (ESCAPED if name in _ESCAPE else 1) * max(NUMBER, sum(parts))
+
+
+def _padded(kind: pg.TypeName) -> int:
     """Return the size to which a cast fills a value up: that of char(n) and bit(n)."""
-    return max(
-        (
-            4 * _number(length.this)
-            for part in kind.find_all(exp.DataType)
-            if part.this in _PADDING
-            for length in part.find_all(exp.DataTypeParam)
-        ),
-        default=0,
-    )
-
-
-def _number(node: Any) -> int:
-    return int(node.name) if isinstance(node, exp.Literal) and node.name.isdigit() else MAX_MADE
-
-
-def _children(node: exp.Expr) -> Iterator[exp.Expr]:
-    for value in node.args.values():
-        yield from _expressions(value)
-
-
-def _expressions(value: object) -> Iterator[exp.Expr]:
-    if isinstance(value, exp.Expr):
-        yield value
-    elif isinstance(value, list):
-        for one in cast("list[object]", value):
-            if isinstance(one, exp.Expr):
-                yield one
-
-
-def _parts(node: exp.Expr | None, name: str) -> Iterator[exp.Expr]:
-    if node is not None:
-        yield from _expressions(node.args.get(name))
+    if strings(kind.names)[-1] not in _PAD:
+        return 0
+    return max((4 * (integer(length) or MAX_MADE) for length in held(kind.typmods)), default=0)

@@ -1,8 +1,8 @@
 """The first fence: bounds on a query's text, before any parser and long before the database sees it.
 
-Each bound stands against something that was measured: parsers that end the process on deep nesting, a server that
-lexes nested comments in quadratic time without an interrupt, megabytes of select list. What does not live here: what
-a query means (policy.py).
+Each bound stands against something that was measured: a parser that ends the process on deep nesting (tree.py), a
+server that lexes nested comments in quadratic time without an interrupt, megabytes of select list. What does not live
+here: what a query means (policy.py).
 """
 
 from __future__ import annotations
@@ -21,15 +21,33 @@ MAX_RUN = 200
 _OPEN = frozenset("([")
 _CLOSE = {")": "(", "]": "["}
 _SET_OPERATORS = frozenset({"union", "intersect", "except"})
-_CHAINING = frozenset({"and", "or", "not", "is", "in", "like", "ilike", "between", "collate", "case", "when"})
+_CHAINING = frozenset(
+    {"and", "or", "not", "is", "in", "like", "ilike", "between", "collate", "case", "when", "at", "operator", "similar"}
+    | {"join", "overlaps", "isnull", "notnull"}
+)
+
+
+MAX_NESTING = 300
+"""Open brackets, operators and joins before one place of the text, and set operations: about the depth of the tree."""
 
 
 class QueryRefused(ValueError):
-    """A query that is not sold. `code` is a stable word for programs, the message says what to change."""
+    """A query that is not sold. `code` is a stable word for programs, the message says what to change.
 
-    def __init__(self, code: str, message: str) -> None:
+    `place` is where in the text, in bytes, the fault stands; the message names it once `placed` has read the text.
+    """
+
+    def __init__(self, code: str, message: str, place: int | None = None) -> None:
         super().__init__(message)
         self.code = code
+        self.place = place
+
+    def placed(self, query: str) -> QueryRefused:
+        """Return the refusal with the place of its fault in the message, counted in characters from 1."""
+        if self.place is None:
+            return self
+        character = len(query.encode()[: self.place].decode(errors="ignore")) + 1
+        return QueryRefused(self.code, f"{self} It stands at character {character}.")
 
 
 def guard(query: str) -> list[Token]:
@@ -43,9 +61,9 @@ def guard(query: str) -> list[Token]:
                 bounds.comment(token)
                 continue
             bounds.count(token)
-            if token.kind is Kind.STRING and kept and kept[-1].kind is Kind.STRING:
-                # The server reads the second by the rules of the first; readers differ on that.
-                raise QueryRefused("syntax", "Two strings follow each other: join them with ||.")
+            if kept and _is_escaped_part(kept[-1], token):
+                # The server reads the second by the rules of the first: its end may be another than this lexer's.
+                raise QueryRefused("syntax", "Two strings with backslashes follow each other: join them with ||.")
             kept.append(token)
     except Unreadable as error:
         raise QueryRefused("syntax", f"The query cannot be read: {error}.") from None
@@ -57,6 +75,11 @@ def guard(query: str) -> list[Token]:
     if any(token.text == ";" and token.kind is Kind.PUNCTUATION for token in kept):
         raise QueryRefused("several_statements", "Send one statement per call.")
     return kept
+
+
+def _is_escaped_part(before: Token, token: Token) -> bool:
+    both = before.kind is Kind.STRING and token.kind is Kind.STRING
+    return both and before.text[0] in "eE" and "\\" in token.text
 
 
 def _characters(query: str) -> None:
@@ -78,6 +101,7 @@ class _Bounds:
         self._open: list[str] = []
         self._runs: list[int] = [0]
         self._tokens = self._selects = self._arms = self._comments = 0
+        self._before = ""
 
     def comment(self, token: Token) -> None:
         self._comments += max(1, token.text.count("/*"))
@@ -91,7 +115,8 @@ class _Bounds:
         if token.kind is Kind.PUNCTUATION:
             self._punctuation(token.text)
         elif token.kind is Kind.OPERATOR:
-            self._chain()
+            # The server takes signs at the end of an operator for operators of their own: `+-+-1` are four.
+            self._chain(1 + len(token.text[1:]) - len(token.text[1:].rstrip("+-")))
         elif token.kind is Kind.NAME:
             if not token.text.isprintable():
                 # The server takes a no-break space for a letter, other readers for a space.
@@ -99,6 +124,7 @@ class _Bounds:
             self._word(folded(token.text))
         elif token.kind is Kind.QUOTED_NAME:
             _check_name(token.text)
+        self._before = folded(token.text)
 
     def finish(self) -> None:
         if self._open:
@@ -110,6 +136,7 @@ class _Bounds:
             self._runs.append(0)
             if len(self._open) > MAX_DEPTH:
                 raise QueryRefused("too_deep", f"Brackets may be nested {MAX_DEPTH} deep.")
+            self._nest()
         elif text in _CLOSE:
             if not self._open or self._open.pop() != _CLOSE[text]:
                 raise QueryRefused("syntax", f"A {text} closes nothing.")
@@ -122,7 +149,8 @@ class _Bounds:
     def _word(self, word: str) -> None:
         if word == "select":
             self._selects += 1
-            self._runs[-1] = 0
+            if self._before not in (".", "as"):  # there it is a name
+                self._runs[-1] = 0
             if self._selects > MAX_SELECTS:
                 raise QueryRefused("too_complex", f"A query may have {MAX_SELECTS} SELECTs.")
         elif word in _SET_OPERATORS:
@@ -132,10 +160,15 @@ class _Bounds:
         elif word in _CHAINING:
             self._chain()
 
-    def _chain(self) -> None:
-        self._runs[-1] += 1
+    def _chain(self, operators: int = 1) -> None:
+        self._runs[-1] += operators
         if self._runs[-1] > MAX_RUN:
             raise QueryRefused("too_complex", f"An expression may chain {MAX_RUN} operators; use IN or a join.")
+        self._nest()
+
+    def _nest(self) -> None:
+        if sum(self._runs) + len(self._open) + self._arms > MAX_NESTING:
+            raise QueryRefused("too_deep", f"Brackets and operators may be nested {MAX_NESTING} deep together.")
 
 
 def _check_name(text: str) -> None:

@@ -39,7 +39,11 @@ class Unreadable(ValueError):
 
 _SPACE = re.compile(r"[ \t\n\r\f\v]+")
 _NAME = re.compile(r"[A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_$\u0080-\U0010ffff]*")
-_NUMBER = re.compile(r"(?:0[xX][0-9A-Fa-f]+|(?:[0-9]+(?:\.(?!\.)[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)")
+_DIGITS = r"[0-9](?:_?[0-9])*"
+_NUMBER = re.compile(
+    r"(?:0[xX](?:_?[0-9A-Fa-f])+|0[oO](?:_?[0-7])+|0[bB](?:_?[01])+"
+    rf"|(?:{_DIGITS}(?:\.(?!\.)(?:{_DIGITS})?)?|\.{_DIGITS})(?:[eE][+-]?{_DIGITS})?)"
+)
 _PARAMETER = re.compile(r"\$[0-9]+")
 _DOLLAR = re.compile(r"\$(?:[A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_\u0080-\U0010ffff]*)?\$")
 _LINE_COMMENT = re.compile(r"--[^\r\n]*")
@@ -87,7 +91,7 @@ def _comment(text: str, position: int) -> Token | None:
 
 
 def _word(text: str, position: int) -> Token | None:
-    """Return a name, or the string that a one-letter prefix introduces (E'', B'', X'', N'')."""
+    """Return a name, or the string or name that a prefix introduces (E'', B'', X'', N'', U&'', U&"")."""
     match = _NAME.match(text, position)
     if match is None:
         return None
@@ -97,8 +101,9 @@ def _word(text: str, position: int) -> Token | None:
         if body is None:
             raise Unreadable("a string is not closed")
         return Token(Kind.STRING, name + body[0])
-    if name in ("u", "U") and text.startswith("&", after) and text[after + 1 : after + 2] in ("'", '"'):
-        raise Unreadable("U& strings and names are not accepted: write the characters themselves")
+    if name in ("u", "U") and text.startswith(("&'", '&"'), after):
+        rest = _rest(text, after + 1)
+        return Token(rest.kind, f"{name}&{rest.text}")
     return Token(Kind.NAME, name)
 
 

@@ -3,91 +3,20 @@
 Resolves names by the server's scoping rules, and refuses what it cannot trace. That is what stops functional notation
 (`c.json_agg` calls json_agg(c)), whole rows and columns that are not on sale, tables hidden behind a CTE of the same
 name that is out of scope, and system columns. Relations get their schema written in front, so that the text that runs
-does not depend on a search path.
+does not depend on a search path. The forms of the tree were checked before (forms.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import cast
+from collections.abc import Iterable, Iterator
 
-from sqlglot import exp
+import postgast.pg_query_pb2 as pg
+from google.protobuf.message import Message
 
 from pricing.sql.catalogue import OnSale, Relation
 from pricing.sql.guard import QueryRefused
-from pricing.sql.lexer import folded
-
-Columns = tuple[str, ...]
-Tables = Mapping[str, Columns]
-
-
-@dataclass(slots=True)
-class Source:
-    """One item of FROM: its columns, and the relation when it is one on sale."""
-
-    columns: Columns
-    relation: Relation | None = None
-    whole_row: bool = True
-
-
-@dataclass(slots=True)
-class Scope:
-    """The sources that expressions of one SELECT see; `outer` is the enclosing one."""
-
-    outer: Scope | None
-    sources: dict[str, Source] = field(default_factory=dict[str, Source])
-    outputs: frozenset[str] = frozenset()
-
-    def add(self, name: str, source: Source) -> None:
-        """Put a source in sight. One without a name cannot be referred to, only its columns can."""
-        if name in self.sources:
-            raise QueryRefused("ambiguous", f"{name[:80]!r} stands twice in FROM: give one an alias.")
-        self.sources[name or f"({len(self.sources)})"] = source
-
-    def find(self, name: str) -> Source | None:
-        """Return the source of a name, from the inside out."""
-        scope: Scope | None = self
-        while scope is not None:
-            if name in scope.sources:
-                return scope.sources[name]
-            scope = scope.outer
-        return None
-
-    def has_column(self, name: str) -> bool:
-        """Return whether an unqualified name is a column that is in sight."""
-        scope: Scope | None = self
-        while scope is not None:
-            if any(name in source.columns for source in scope.sources.values()):
-                return True
-            scope = scope.outer
-        return False
-
-    def is_partial(self) -> bool:
-        """Return whether a source is a relation that has columns which are not on sale."""
-        return any(source.relation is not None and not source.relation.whole for source in self.sources.values())
-
-    def whole_row(self, name: str) -> bool:
-        """Return whether an unqualified name is a row of something that the query itself made."""
-        source = self.find(name)
-        return source is not None and source.whole_row
-
-
-def name_of(identifier: exp.Expr | str | None) -> str:
-    """Return a name as the server reads it."""
-    if isinstance(identifier, exp.Identifier):
-        return identifier.name if identifier.args.get("quoted") else folded(identifier.name)
-    return folded(str(identifier)) if identifier else ""
-
-
-def parts(node: exp.Expr, name: str) -> list[exp.Expr]:
-    """Return an argument of a node as a list, whether it holds one part, several or none."""
-    value = node.args.get(name)
-    return [
-        item
-        for item in cast("list[object]", value if isinstance(value, list) else [value])
-        if isinstance(item, exp.Expr)
-    ]
+from pricing.sql.scopes import Columns, Scope, Source, Tables, no_column, no_source, renamed
+from pricing.sql.tree import children, function_of, held, implied_name, inside, place_of, strings
 
 
 class Names:
@@ -97,339 +26,310 @@ class Names:
         self._on_sale = on_sale
         self.relations: dict[tuple[str, str], Relation] = {}
 
-    def query(self, node: exp.Expr, tables: Tables, outer: Scope | None) -> Columns:
-        """Resolve a query expression and return its output columns."""
-        tables = self._with(node, tables, outer)
-        if isinstance(node, exp.Select):
-            return self._select(node, tables, outer)
-        if isinstance(node, exp.SetOperation):
-            columns = self.query(node.left, tables, outer)
-            self.query(node.right, tables, outer)
-            self._modifiers(node, tables, Scope(outer, {}, frozenset(columns)))
-            return columns
-        if isinstance(node, exp.Subquery):
-            return self._subquery(node, tables, outer)
-        if isinstance(node, exp.Values):
-            return self._values(node, tables, outer)
-        raise QueryRefused("not_a_query", "Only SELECT, VALUES and their combinations are sold.")
+    def query(self, query: pg.SelectStmt, tables: Tables, outer: Scope | None) -> Columns:
+        """Resolve a query and return its output columns."""
+        return self._body(query, self._with(query, tables, outer), outer)
 
-    def _with(self, node: exp.Expr, tables: Tables, outer: Scope | None) -> Tables:
-        clause = node.args.get("with_")
-        if clause is None:
-            return tables
+    def _body(
+        self, query: pg.SelectStmt, tables: Tables, outer: Scope | None, name: str = "", listed: Columns = ()
+    ) -> Columns:
+        """Resolve a query whose WITH is resolved; one that calls itself by `name` may do so in its right part."""
+        if query.HasField("larg"):
+            columns = self.query(query.larg, tables, outer)
+            if name and tables.get(name) is None:
+                tables = {**tables, name: renamed(listed, columns)}
+            self.query(query.rarg, tables, outer)
+            self._modifiers(query, tables, Scope(outer, {}, frozenset(columns)))
+            return columns
+        if query.values_lists:
+            return self._values(query, tables, outer)
+        return self._select(query, tables, outer)
+
+    def _with(self, query: pg.SelectStmt, tables: Tables, outer: Scope | None) -> Tables:
+        expressions = [cte for cte in held(query.with_clause.ctes) if isinstance(cte, pg.CommonTableExpr)]
         known = dict(tables)
-        for cte in cast("list[exp.CTE]", clause.expressions):
-            name, listed = _alias(cte)
-            inner = known
-            if clause.args.get("recursive"):
-                inner = {**known, name: listed or _first_outputs(cte.this)}
-            columns = self.query(cte.this, inner, outer)
-            known[name] = (*listed, *columns[len(listed) :])
+        if query.with_clause.recursive:
+            # Each of them may read the later ones too, which are not known yet.
+            known.update((cte.ctename, None) for cte in expressions)
+        for cte in expressions:
+            inner = inside(cte.ctequery)
+            if not isinstance(inner, pg.SelectStmt):
+                raise QueryRefused("not_a_query", "Only SELECT and VALUES are sold, in WITH too.", place_of(cte))
+            listed = strings(cte.aliascolnames)
+            columns = self._body(
+                inner,
+                self._with(inner, known, outer),
+                outer,
+                cte.ctename if query.with_clause.recursive else "",
+                listed,
+            )
+            known[cte.ctename] = renamed(listed, columns)
         return known
 
-    def _select(self, node: exp.Select, tables: Tables, outer: Scope | None) -> Columns:
+    def _select(self, query: pg.SelectStmt, tables: Tables, outer: Scope | None) -> Columns:
         scope = Scope(outer)
-        from_ = node.args.get("from_")
-        if from_ is not None:
-            self._item(from_.this, tables, scope)
-        for item in [*node.args.get("laterals", []), *node.args.get("joins", [])]:
-            self._join(item, tables, scope)
-        self._expand(node, scope)
-        outputs = tuple(output for item in node.expressions for output in self._outputs(item, scope))
+        for item in held(query.from_clause):
+            self._item(item, tables, scope)
+        _expand(query, scope)
+        targets = [target for target in held(query.target_list) if isinstance(target, pg.ResTarget)]
+        outputs = tuple(output for target in targets for output in _outputs(target, scope))
         scope.outputs = frozenset(outputs)
-        for item in node.expressions:
-            if not _is_star(item, scope):
-                self._expressions(item, tables, scope)
-        for part in ("where", "having", "distinct", "windows"):
-            self._part(node, part, tables, scope)
-        self._modifiers(node, tables, scope)
+        for target in targets:
+            if _star_of(target) is None:
+                self._expressions(inside(target.val), tables, scope)
+        for part in (query.where_clause, query.having_clause, *query.window_clause):
+            self._expressions(inside(part), tables, scope)
+        self._keys(query.distinct_clause, tables, scope)
+        self._keys(query.group_clause, tables, scope, rows=True)
+        self._modifiers(query, tables, scope)
         return outputs
 
-    def _modifiers(self, node: exp.Expr, tables: Tables, scope: Scope) -> None:
-        for part in ("group", "order", "limit", "offset"):
-            self._part(node, part, tables, scope, outputs=part in ("group", "order"))
+    def _modifiers(self, query: pg.SelectStmt, tables: Tables, scope: Scope) -> None:
+        self._keys(query.sort_clause, tables, scope)
+        for part in (query.limit_count, query.limit_offset):
+            self._expressions(inside(part), tables, scope)
 
-    def _part(self, node: exp.Expr, part: str, tables: Tables, scope: Scope, *, outputs: bool = False) -> None:
-        for item in parts(node, part):
-            self._expressions(item, tables, scope, outputs=outputs)
+    def _keys(self, nodes: Iterable[pg.Node], tables: Tables, scope: Scope, *, rows: bool = False) -> None:
+        """Resolve keys of ORDER BY, GROUP BY or DISTINCT ON: only as a whole key does the name of an output count.
 
-    def _join(self, node: exp.Expr, tables: Tables, scope: Scope) -> None:
-        if not isinstance(node, exp.Join):
-            self._item(node, tables, scope)
-            return
-        self._item(node.this, tables, scope)
-        if node.args.get("method") and scope.is_partial():
+        Inside an expression the server takes the name for a column or, where there is none, for the row of a table.
+        With `rows` a row in brackets is a list of keys.
+        """
+        for key in held(nodes):
+            if isinstance(key, pg.SortBy):
+                self._keys([key.node], tables, scope)
+            elif isinstance(key, pg.GroupingSet):
+                self._keys(key.content, tables, scope, rows=rows)
+            elif rows and isinstance(key, pg.RowExpr) and key.row_format == pg.COERCE_IMPLICIT_CAST:
+                self._keys(key.args, tables, scope, rows=rows)
+            elif isinstance(key, pg.ColumnRef):
+                _check_column(key, scope, outputs=True)
+            else:
+                self._expressions(key, tables, scope)
+
+    def _item(self, item: Message, tables: Tables, scope: Scope) -> None:
+        """Put one item of FROM in sight."""
+        if isinstance(item, pg.RangeVar):
+            self._table(item, tables, scope)
+        elif isinstance(item, pg.RangeTableSample):
+            self._item(inside(item.relation) or item, tables, scope)
+            for part in (*item.args, item.repeatable):
+                self._expressions(inside(part), tables, Scope(scope.outer))
+        elif isinstance(item, pg.RangeSubselect):
+            query = inside(item.subquery)
+            if not isinstance(query, pg.SelectStmt):
+                raise QueryRefused("from_item", "This kind of item in FROM is not sold.", place_of(item))
+            columns = self.query(query, tables, scope if item.lateral else scope.outer)
+            scope.add(item.alias.aliasname, Source(renamed(strings(item.alias.colnames), columns)))
+        elif isinstance(item, pg.RangeFunction):
+            self._functions(item, tables, scope)
+        elif isinstance(item, pg.JoinExpr):
+            self._join(item, tables, scope)
+        else:
+            raise QueryRefused("from_item", "This kind of item in FROM is not sold.", place_of(item))
+
+    def _join(self, join: pg.JoinExpr, tables: Tables, scope: Scope) -> None:
+        if join.HasField("alias"):
+            # With an alias only the columns of what is joined are in sight, together.
+            inner = Scope(scope.outer)
+            self._joined(join, tables, inner)
+            columns = tuple(column for source in inner.sources.values() for column in source.columns)
+            listed = strings(join.alias.colnames)
+            if listed and inner.is_partial():
+                raise _renames(join.alias.aliasname, None)
+            scope.add(join.alias.aliasname, Source(renamed(listed, columns), whole_row=False))
+        else:
+            self._joined(join, tables, scope)
+
+    def _joined(self, join: pg.JoinExpr, tables: Tables, scope: Scope) -> None:
+        before = set(scope.sources)
+        for side in (join.larg, join.rarg):
+            self._item(inside(side) or side, tables, scope)
+        both = Scope(scope.outer, {name: source for name, source in scope.sources.items() if name not in before})
+        if join.is_natural and both.is_partial():
             # The server compares all columns of the same name, those that are not on sale included.
             raise QueryRefused("star", "Join with USING and name the columns: NATURAL would use some not on sale.")
-        condition = node.args.get("on")
-        if condition is not None:
-            self._expressions(condition, tables, scope)
-        for column in node.args.get("using", []):
-            name = name_of(column if isinstance(column, exp.Identifier) else column.this)
-            if not any(name in source.columns for source in scope.sources.values()):
-                raise _no_column(name)
+        self._expressions(inside(join.quals), tables, both)
+        using = strings(join.using_clause)
+        for name in using:
+            if not any(name in source.columns for source in both.sources.values()):
+                raise no_column(name, None)
+        if join.HasField("join_using_alias"):
+            scope.add(join.join_using_alias.aliasname, Source(using, whole_row=False))
 
-    def _item(self, node: exp.Expr, tables: Tables, scope: Scope) -> None:
-        """Add one item of FROM, and what is joined to it inside its own brackets, to the scope."""
-        if isinstance(node, exp.Lateral):
-            self._lateral(node, tables, scope)
-        elif isinstance(node, exp.Table):
-            self._table(node, tables, scope)
-        elif isinstance(node, exp.Unnest):
-            for argument in node.expressions:
-                self._expressions(argument, tables, scope)
-            self._function(node, "unnest", scope)
-        elif isinstance(node, exp.Subquery) and isinstance(node.this, exp.Table):
-            self._bracketed(node, tables, scope)
-        elif isinstance(node, exp.Subquery | exp.Values):
-            name, listed = _alias(node)
-            columns = self.query(node, tables, _outside(scope))
-            scope.add(name, Source((*listed, *columns[len(listed) :])))
-        else:
-            raise QueryRefused("from_item", "This kind of item in FROM is not sold.")
-        for join in node.args.get("joins", []):
-            self._join(join, tables, scope)
-
-    def _bracketed(self, node: exp.Subquery, tables: Tables, scope: Scope) -> None:
-        """`FROM (a JOIN b …)`: without an alias its tables are in sight, with one only their columns together."""
-        name, listed = _alias(node)
-        if not name:
-            self._item(node.this, tables, scope)
+    def _table(self, item: pg.RangeVar, tables: Tables, scope: Scope) -> None:
+        listed = strings(item.alias.colnames)
+        place = place_of(item)
+        if item.catalogname:
+            raise QueryRefused("unknown_relation", "Name a table by its schema and name only.", place)
+        if not item.schemaname and item.relname in tables:
+            columns = tables[item.relname]
+            if columns is None:
+                raise QueryRefused("not_sold", f"{item.relname[:80]!r} stands later in WITH: put it first.", place)
+            scope.add(item.alias.aliasname or item.relname, Source(renamed(listed, columns)))
             return
-        inner = Scope(scope.outer)
-        self._item(node.this, tables, inner)
-        columns = tuple(column for source in inner.sources.values() for column in source.columns)
-        scope.add(name, Source((*listed, *columns[len(listed) :]), whole_row=False))
-
-    def _lateral(self, node: exp.Lateral, tables: Tables, scope: Scope) -> None:
-        if isinstance(node.this, exp.Subquery):
-            name, listed = _alias(node)
-            columns = self.query(node.this, tables, scope)
-            scope.add(name, Source((*listed, *columns[len(listed) :])))
-            return
-        self._expressions(node.this, tables, scope)
-        self._function(node, _function_name(node.this), scope)
-
-    def _table(self, node: exp.Table, tables: Tables, scope: Scope) -> None:
-        name, listed = _alias(node)
-        if not isinstance(node.this, exp.Identifier):
-            for argument in node.this.iter_expressions():
-                self._expressions(argument, tables, scope)
-            self._function(node, _function_name(node.this), scope)
-            return
-        table = name_of(node.this)
-        if node.args.get("catalog"):
-            raise QueryRefused("unknown_relation", "Name a table by its schema and name only.")
-        if not node.args.get("db") and table in tables:
-            columns = tables[table]
-            scope.add(name or table, Source((*listed, *columns[len(listed) :])))
-            return
-        relation = self._relation(node, table)
-        if listed and not relation.whole:
-            # The server gives the names to all columns in order, those that are not on sale included.
-            raise QueryRefused("not_sold", f"Rename columns of {table[:80]!r} in the select list, not in FROM.")
-        columns = (*listed, *relation.columns[len(listed) :])
-        scope.add(name or table, Source(columns, relation, whole_row=False))
-
-    def _relation(self, node: exp.Table, table: str) -> Relation:
-        schema = name_of(node.args["db"]) if node.args.get("db") else None
-        relation = self._on_sale.find(table, schema)
+        relation = self._on_sale.find(item.relname, item.schemaname or None)
         if relation is None:
-            shown = f"{schema}.{table}" if schema else table
-            raise QueryRefused("unknown_relation", f"There is no table {shown[:80]!r} on sale here.")
+            shown = f"{item.schemaname}.{item.relname}" if item.schemaname else item.relname
+            raise QueryRefused("unknown_relation", f"There is no table {shown[:80]!r} on sale here.", place)
         self.relations[relation.schema, relation.name] = relation
-        node.set("this", exp.to_identifier(relation.name, quoted=True))
-        node.set("db", exp.to_identifier(relation.schema, quoted=True))
-        if not node.alias:
-            # A column may be written `schema.table.column` or `table.column`: the alias keeps the latter true.
-            node.set("alias", exp.TableAlias(this=exp.to_identifier(relation.name, quoted=True)))
-        return relation
+        item.schemaname = relation.schema
+        if listed and not relation.whole:
+            raise _renames(item.relname, place)
+        columns = renamed(listed, relation.columns)
+        scope.add(item.alias.aliasname or item.relname, Source(columns, relation, whole_row=False))
 
-    def _function(self, node: exp.Expr, function: str, scope: Scope) -> None:
-        """A function in FROM: its columns are those that its alias lists, else the alias or its own name."""
-        name, listed = _alias(node)
-        name = name or function
-        own = _RESULT_COLUMNS.get(function, (name,))
-        columns = (*listed, *own[len(listed) :])
-        numbered = node.args.get("offset")
-        extra = (name_of(numbered) if isinstance(numbered, exp.Identifier) else "ordinality",) if numbered else ()
-        scope.add(name, Source((*columns, *extra)))
+    def _functions(self, item: pg.RangeFunction, tables: Tables, scope: Scope) -> None:
+        """Functions in FROM: each gives the columns that are defined for it, its own, or one of its name."""
+        calls = [held(entry.items) for entry in held(item.functions) if isinstance(entry, pg.List)]
+        columns: list[str] = []
+        first = guessed = ""
+        for call, *definitions in calls:
+            self._expressions(call, tables, scope)
+            name = implied_name(call)
+            first = first or name
+            defined = item.coldeflist if len(calls) == 1 else ()
+            listed = [
+                part.colname
+                for entry in (*definitions, *held(defined))
+                for part in (held(entry.items) if isinstance(entry, pg.List) else [entry])
+                if isinstance(part, pg.ColumnDef)
+            ]
+            alone = item.alias.aliasname if len(calls) == 1 and item.alias.aliasname else name
+            own = _columns_of(call, alone)
+            guessed = own[0] if implied_name(call) == "unnest" and len(own) == 1 else guessed
+            columns += listed or own
+        if item.ordinality:
+            columns.append("ordinality")
+        names = renamed(strings(item.alias.colnames), tuple(columns))
+        scope.add(item.alias.aliasname or first, Source(names, guessed="" if item.alias.colnames else guessed))
 
-    def _subquery(self, node: exp.Subquery, tables: Tables, outer: Scope | None) -> Columns:
-        columns = self.query(node.this, tables, outer)
-        self._modifiers(node, tables, Scope(outer, {}, frozenset(columns)))
-        return columns
-
-    def _values(self, node: exp.Values, tables: Tables, outer: Scope | None) -> Columns:
+    def _values(self, query: pg.SelectStmt, tables: Tables, outer: Scope | None) -> Columns:
         scope = Scope(outer)
         width = 0
-        for row in node.expressions:
+        for row in held(query.values_lists):
             self._expressions(row, tables, scope)
-            width = max(width, len(row.expressions))
-        self._modifiers(node, tables, scope)
-        return tuple(f"column{number}" for number in range(1, width + 1))
+            width = max(width, len(row.items) if isinstance(row, pg.List) else 0)
+        columns = tuple(f"column{number}" for number in range(1, width + 1))
+        scope.outputs = frozenset(columns)
+        self._modifiers(query, tables, scope)
+        return columns
 
-    def _expressions(self, node: exp.Expr, tables: Tables, scope: Scope, *, outputs: bool = False) -> None:
-        """Resolve every column below a node, and nested queries in their own scope."""
-        for found in _walk(node):
-            if isinstance(found, exp.Column):
-                _check_column(found, scope, outputs=outputs and _is_key(found, node))
-            elif isinstance(found, _QUERIES):
-                self.query(found, tables, scope)
-
-    def _outputs(self, item: exp.Expr, scope: Scope) -> Iterator[str]:
-        if isinstance(item, exp.Star):
-            for source in scope.sources.values():
-                yield from source.columns
-        elif isinstance(item, exp.Column) and isinstance(item.this, exp.Star):
-            source = scope.find(name_of(item.args.get("table")))
-            yield from source.columns if source else ()
-        elif isinstance(item, exp.Alias):
-            yield name_of(item.args["alias"])
-        elif isinstance(item, exp.Column):
-            yield name_of(item.this)
-        else:
-            yield _implied_name(item)
-
-    def _expand(self, node: exp.Select, scope: Scope) -> None:
-        """Write out the columns on sale where a star stands for a relation that has others."""
-        if not scope.is_partial():
-            return
-        written: list[exp.Expr] = []
-        for item in node.expressions:
-            table = item.args.get("table") if isinstance(item, exp.Column) and isinstance(item.this, exp.Star) else None
-            if table is None and not isinstance(item, exp.Star):
-                written.append(item)
-                continue
-            if any(join.args.get("using") or join.args.get("method") for join in node.args.get("joins", [])):
-                raise QueryRefused("star", "Name the columns: with USING or NATURAL a star cannot be written out.")
-            names = [name_of(table)] if table is not None else list(scope.sources)
-            for name in names:
-                source = scope.sources.get(name)
-                if source is None:
-                    raise _no_source(name)
-                written += [
-                    exp.column(exp.to_identifier(one, quoted=True), table=_quoted(name)) for one in source.columns
-                ]
-        node.set("expressions", written)
+    def _expressions(self, expression: Message | None, tables: Tables, scope: Scope) -> None:
+        """Resolve every column in an expression, and nested queries in their own scope."""
+        waiting = [] if expression is None else [expression]
+        while waiting:
+            part = waiting.pop()
+            if isinstance(part, pg.ColumnRef):
+                _check_column(part, scope, outputs=False)
+            elif isinstance(part, pg.SelectStmt):
+                self.query(part, tables, scope)
+            else:
+                waiting += reversed(children(part))
 
 
-_SORTING = (exp.Ordered, exp.Paren)
-_GROUPING = (exp.Cube, exp.Rollup, exp.GroupingSets, exp.Tuple, exp.Paren)
-_QUERIES = (exp.Select, exp.SetOperation, exp.Subquery, exp.Values)
-# Functions in FROM whose columns have names of their own beside the alias.
-_KEY_VALUE = dict.fromkeys(("json_each", "jsonb_each", "json_each_text", "jsonb_each_text"), ("key", "value"))
-_VALUE = dict.fromkeys(
-    (
-        "json_array_elements",
-        "jsonb_array_elements",
-        "json_array_elements_text",
-        "jsonb_array_elements_text",
-    ),
-    ("value",),
-)
-_RESULT_COLUMNS: dict[str, Columns] = {**_KEY_VALUE, **_VALUE}
+# Functions in FROM whose columns have names of their own.
+_PAIRS = ("json_each", "jsonb_each", "json_each_text", "jsonb_each_text")
+_ELEMENTS = (
+    "json_array_elements", "jsonb_array_elements", "json_array_elements_text", "jsonb_array_elements_text",
+)  # fmt: skip
 
 
-def _is_star(item: exp.Expr, scope: Scope) -> bool:
-    """Return whether an output is `t.*`, which is a list of columns only there. Raises for an unknown `t`."""
-    if not (isinstance(item, exp.Column) and isinstance(item.this, exp.Star)):
-        return False
-    if scope.find(name_of(item.args.get("table"))) is None:
-        raise _no_source(name_of(item.args.get("table")))
-    return True
+def _columns_of(call: Message, alone: str) -> Columns:
+    if not isinstance(call, pg.FuncCall):
+        return (alone,)
+    name = function_of(call)
+    if name in _PAIRS:
+        return ("key", "value")
+    if name in _ELEMENTS:
+        return ("value",)
+    return ("unnest",) * len(call.args) if name == "unnest" and len(call.args) > 1 else (alone,)
 
 
-def _is_key(column: exp.Column, clause: exp.Expr) -> bool:
-    """Return whether a column is a whole key of ORDER BY or GROUP BY: only there do names of outputs count.
-
-    Inside an expression the server takes the name for a column or, where there is none, for the row of a table.
-    """
-    kinds = _GROUPING if isinstance(clause, exp.Group) else _SORTING
-    above = column.parent
-    while above is not clause and isinstance(above, kinds):
-        above = above.parent
-    return above is clause
+def _star_of(target: pg.ResTarget) -> tuple[str, ...] | None:
+    """Return the names before the star of an output such as `t.*`; None for an output that is no star."""
+    value = inside(target.val)
+    if isinstance(value, pg.ColumnRef) and any(isinstance(part, pg.A_Star) for part in held(value.fields)):
+        return strings(value.fields)
+    return None
 
 
-def _walk(node: exp.Expr) -> Iterator[exp.Expr]:
-    """Yield a node and what is below it, but not what is below a nested query or a column."""
-    waiting = [node]
-    while waiting:
-        found = waiting.pop()
-        yield found
-        if not isinstance(found, (*_QUERIES, exp.Column)):
-            waiting.extend(found.iter_expressions())
+def _starred(names: tuple[str, ...], scope: Scope, place: int | None) -> Source:
+    source = scope.find(names[-1])
+    if source is None or len(names) > 2 or (len(names) == 2 and not _is_of_schema(source, names[0])):
+        raise no_source(".".join(names), place)
+    return source
 
 
-def _outside(scope: Scope) -> Scope | None:
-    """A plain subquery in FROM does not see its neighbours."""
-    return scope.outer
+def _outputs(target: pg.ResTarget, scope: Scope) -> Iterator[str]:
+    star = _star_of(target)
+    if star is None:
+        yield target.name or implied_name(inside(target.val))
+    elif star:
+        yield from _starred(star, scope, place_of(target)).columns
+    else:
+        for source in scope.sources.values():
+            yield from source.columns
 
 
-def _quoted(name: str) -> exp.Identifier:
-    return exp.to_identifier(name, quoted=True)
-
-
-def _alias(node: exp.Expr) -> tuple[str, Columns]:
-    alias = node.args.get("alias")
-    if alias is None:
-        return "", ()
-    return name_of(alias.this), tuple(name_of(column) for column in parts(alias, "columns"))
-
-
-def _function_name(node: exp.Expr) -> str:
-    if isinstance(node, exp.Anonymous):
-        return folded(str(node.this))
-    return folded(node.sql("postgres").partition("(")[0])
-
-
-def _first_outputs(node: exp.Expr) -> Columns:
-    while isinstance(node, exp.SetOperation | exp.Subquery):
-        node = node.this
-    return tuple(name_of(item.args.get("alias") or item.this) for item in node.expressions)
-
-
-def _implied_name(item: exp.Expr) -> str:
-    """The server names an output after its function or the type it is cast to; others cannot be referred to."""
-    if isinstance(item, exp.Cast):
-        inner = item.this
-        return name_of(inner.this) if isinstance(inner, exp.Column) else folded(item.to.sql("postgres"))
-    if isinstance(item, exp.Window | exp.Filter | exp.WithinGroup):
-        return _implied_name(item.this)
-    if isinstance(item, exp.Func):
-        return _function_name(item)
-    return "?column?"
-
-
-def _check_column(column: exp.Column, scope: Scope, *, outputs: bool) -> None:
-    table = column.args.get("table")
-    if isinstance(column.this, exp.Star):
-        raise QueryRefused("whole_row", "Name the columns: a whole row is no value here.")
-    name = name_of(column.this)
-    if table is None:
-        if not (scope.has_column(name) or (outputs and name in scope.outputs) or scope.whole_row(name)):
-            raise _no_column(name)
+def _expand(query: pg.SelectStmt, scope: Scope) -> None:
+    """Write out the columns on sale where a star stands for a relation that has others."""
+    if not scope.is_partial():
         return
-    source = scope.find(name_of(table))
-    if source is None:
-        raise _no_source(name_of(table))
-    schema = column.args.get("db")
-    if column.args.get("catalog") or (schema is not None and not _is_schema_of(source, schema)):
-        raise _no_source(name_of(table))
-    if schema is not None:
-        column.set("db", None)
-    if name not in source.columns:
-        raise _no_column(f"{name_of(table)}.{name}")
+    written: list[pg.Node] = []
+    for node in query.target_list:
+        target = inside(node)
+        star = _star_of(target) if isinstance(target, pg.ResTarget) else None
+        if star is None:
+            written.append(node)
+            continue
+        if any(isinstance(item, pg.JoinExpr) and _merges(item) for item in held(query.from_clause)):
+            raise QueryRefused("star", "Name the columns: with USING or NATURAL a star cannot be written out.")
+        if star:
+            _starred(star, scope, place_of(node))
+        for name in star[-1:] or list(scope.sources):
+            if name.startswith("("):
+                raise QueryRefused("star", "Give every part of FROM a name, so that the star can be written out.")
+            source = scope.find(name)
+            written += [_output(name, column) for column in (source.columns if source else ())]
+    del query.target_list[:]
+    query.target_list.extend(written)
 
 
-def _is_schema_of(source: Source, schema: exp.Expr) -> bool:
-    return source.relation is not None and source.relation.schema == name_of(schema)
+def _merges(join: pg.JoinExpr) -> bool:
+    """Return whether columns are merged somewhere in a join, so that a star has fewer than its sources have."""
+    sides = (inside(join.larg), inside(join.rarg))
+    own = join.is_natural or bool(join.using_clause) or join.HasField("alias")
+    return own or any(isinstance(side, pg.JoinExpr) and _merges(side) for side in sides)
 
 
-def _no_column(name: str) -> QueryRefused:
-    return QueryRefused("unknown_column", f"There is no column {name[:80]!r} on sale here.")
+def _output(source: str, column: str) -> pg.Node:
+    fields = [pg.Node(string=pg.String(sval=name)) for name in (source, column)]
+    reference = pg.Node(column_ref=pg.ColumnRef(fields=fields))
+    return pg.Node(res_target=pg.ResTarget(val=reference))
 
 
-def _no_source(name: str) -> QueryRefused:
-    return QueryRefused("unknown_relation", f"{name[:80]!r} is not in FROM.")
+def _check_column(column: pg.ColumnRef, scope: Scope, *, outputs: bool) -> None:
+    place = place_of(column)
+    names = strings(column.fields)
+    if len(names) < len(column.fields):
+        raise QueryRefused("whole_row", "Name the columns: a whole row is no value here.", place)
+    name = names[-1]
+    if len(names) == 1:
+        if not (scope.has_column(name) or (outputs and name in scope.outputs) or scope.whole_row(name)):
+            raise no_column(name, place)
+        return
+    source = scope.find(names[-2])
+    if source is None or len(names) > 3 or (len(names) == 3 and not _is_of_schema(source, names[0])):
+        raise no_source(".".join(names[:-1]), place)
+    if name not in source.columns or name == source.guessed:
+        raise no_column(".".join(names), place)
+
+
+def _is_of_schema(source: Source, schema: str) -> bool:
+    return source.relation is not None and source.relation.schema == schema
+
+
+def _renames(table: str, place: int | None) -> QueryRefused:
+    # The server gives the names to all columns in order, those that are not on sale included.
+    return QueryRefused("not_sold", f"Rename columns of {table[:80]!r} in the select list, not in FROM.", place)

@@ -7,15 +7,14 @@ they go to temporary files, which the role bounds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import cast
+from collections.abc import Iterable, Iterator, Mapping
 
-from sqlglot import exp
+import postgast.pg_query_pb2 as pg
+from google.protobuf.message import Message
 
-from pricing.sql.functions import COLLECTING
+from pricing.sql.functions import COLLECTING, words
 from pricing.sql.guard import QueryRefused
-from pricing.sql.lexer import folded
-from pricing.sql.names import name_of, parts
+from pricing.sql.tree import children, function_of, held, implied_name, inside, integer, strings, text_of
 
 Counts = Mapping[str, int]
 """How often the step before goes into each column of a source; ANY stands for columns whose names are not known."""
@@ -24,172 +23,178 @@ Sources = Mapping[str, Counts]
 MANY = 1_000
 ANY = "*"
 # Their result is no longer than their first argument, or a number.
-_FIRST_ALONE = (
-    exp.Substring, exp.Left, exp.Right, exp.SplitPart, exp.Trim, exp.Lower, exp.Upper, exp.Initcap, exp.Cast,
-    exp.Bracket, exp.JSONExtract, exp.JSONExtractScalar, exp.JSONBExtract, exp.JSONBExtractScalar, exp.Reverse,
-)  # fmt: skip
-_NUMBERS = (
-    exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Mod, exp.IntDiv, exp.Pow, exp.Neg, exp.Length, exp.StrPosition, exp.Not,
-    exp.And, exp.Or, exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Is, exp.In, exp.Between, exp.Like,
-    exp.ILike, exp.Exists, exp.Any, exp.All, exp.ArrayContainsAll, exp.ArrayContainedBy, exp.ArrayOverlaps,
-    exp.RegexpLike, exp.ArraySize, exp.Extract, exp.DataType,
-)  # fmt: skip
-_ONE_OF = (exp.Coalesce, exp.Greatest, exp.Least, exp.Nullif)
-_WRITES_INTO = (exp.Replace, exp.RegexpReplace)
+_FIRST_ALONE = words("substring substr left right split_part btrim ltrim rtrim lower upper initcap reverse trim_array")
+_PARTS_OF_FIRST = words("-> ->> #> #>> #-")
+_NUMBERS = words("length char_length character_length octet_length strpos position extract array_length cardinality")
+_ONE_OF = (pg.CoalesceExpr, pg.MinMaxExpr, pg.CaseExpr)
+_TRUTHS = (pg.BoolExpr, pg.NullTest, pg.BooleanTest)
 
 
-def check_recursion(tree: exp.Expr) -> None:
-    """Raise QueryRefused when a recursive part multiplies its own values."""
-    try:
-        for clause in tree.find_all(exp.With):
-            if clause.args.get("recursive"):
-                for cte in cast("list[exp.CTE]", clause.expressions):
-                    _check(cte)
-    except RecursionError:
-        raise QueryRefused("too_deep", "The query is nested too deeply.") from None
+def check_recursion(parts: Iterable[Message]) -> None:
+    """Raise QueryRefused when, among the parts of a query, a recursive one multiplies its own values."""
+    for clause in parts:
+        if isinstance(clause, pg.WithClause) and clause.recursive:
+            for cte in _expressions(clause):
+                _check(cte)
 
 
-def _check(cte: exp.CTE) -> None:
-    body = cte.this
-    while isinstance(body, exp.Subquery):
-        body = body.this
-    if not isinstance(body, exp.SetOperation):
+def _expressions(clause: pg.WithClause) -> list[pg.CommonTableExpr]:
+    return [cte for cte in held(clause.ctes) if isinstance(cte, pg.CommonTableExpr)]
+
+
+def _query_of(node: pg.Node) -> pg.SelectStmt:
+    query = inside(node)
+    return query if isinstance(query, pg.SelectStmt) else pg.SelectStmt()
+
+
+def _check(cte: pg.CommonTableExpr) -> None:
+    body = _query_of(cte.ctequery)
+    if not body.HasField("larg"):
         return
-    name = name_of(cte.args["alias"].this)
-    listed = [name_of(column) for column in parts(cte.args["alias"], "columns")]
-    first = [name for name, _ in _outputs(body.left, {}, {})]
-    columns = dict.fromkeys([*listed, *first[len(listed) :]], 1)
-    for _, count in _outputs(body.right, {name: columns}, {}):
+    listed = strings(cte.aliascolnames)
+    first = [name for name, _ in _outputs(body.larg, {}, {})]
+    columns = dict.fromkeys([*listed, *first[len(listed) :], ANY], 1)
+    for _, count in _outputs(body.rarg, {cte.ctename: columns}, {}):
         if count > 1:
             raise QueryRefused(
                 "too_large", "A recursive part may use its own value once in each column, not several times."
             )
 
 
-def _outputs(node: exp.Expr, known: Sources, outer: Sources) -> Iterator[tuple[str, int]]:
-    """Yield the outputs of a query by name. `known` are CTEs, `outer` the sources around it."""
-    known = _with(node, known, outer)
-    while isinstance(node, exp.Subquery):
-        node = node.this
-        known = _with(node, known, outer)
-    if isinstance(node, exp.SetOperation):
-        pairs = zip(_outputs(node.left, known, outer), _outputs(node.right, known, outer), strict=False)
-        yield from ((name, max(one, other)) for (name, one), (_, other) in pairs)
-    elif isinstance(node, exp.Values):
-        columns = zip(*(row.expressions for row in node.expressions), strict=False)
-        for number, column in enumerate(columns, 1):
-            yield f"column{number}", max(_count(one, outer) for one in column)
-    elif isinstance(node, exp.Select):
-        sources = dict(outer)
-        for source in _sources(node):
-            _add(source, known, sources)
-        yield from _selected(node, sources)
+def _outputs(query: pg.SelectStmt, known: Sources, outer: Sources) -> list[tuple[str, int]]:
+    """Return the outputs of a query by name. `known` are CTEs, `outer` the sources around it."""
+    if query.HasField("with_clause"):
+        known = dict(known)
+        for cte in _expressions(query.with_clause):
+            columns = _outputs(_query_of(cte.ctequery), known, outer)
+            known[cte.ctename] = _renamed(cte.aliascolnames, columns)
+    if query.HasField("larg"):
+        pairs = zip(_outputs(query.larg, known, outer), _outputs(query.rarg, known, outer), strict=False)
+        return [(name, max(count, other)) for (name, count), (_, other) in pairs]
+    if query.values_lists:
+        rows = [held(row.items) for row in held(query.values_lists) if isinstance(row, pg.List)]
+        columns = zip(*rows, strict=False)
+        return [
+            (f"column{number}", max(_count(value, known, outer) for value in column))
+            for number, column in enumerate(columns, 1)
+        ]
+    sources = dict(outer)
+    for item in held(query.from_clause):
+        _add(item, known, sources)
+    return [pair for target in held(query.target_list) for pair in _selected(target, known, sources)]
 
 
-def _with(node: exp.Expr, known: Sources, outer: Sources) -> Sources:
-    """Return the CTEs in sight, those of this query included."""
-    clause = node.args.get("with_")
-    if clause is None:
-        return known
-    found = dict(known)
-    for cte in cast("list[exp.CTE]", clause.expressions):
-        columns = list(_outputs(cte.this, found, outer))
-        found[name_of(cte.args["alias"].this)] = _renamed(cte, columns)
-    return found
-
-
-def _renamed(node: exp.Expr, columns: list[tuple[str, int]]) -> Counts:
+def _renamed(listed: Iterable[pg.Node], columns: list[tuple[str, int]]) -> Counts:
     """Return columns by the names that an alias lists for the first of them."""
-    alias = node.args.get("alias")
-    listed = [name_of(column) for column in parts(alias, "columns")] if alias is not None else []
-    names = [*listed, *(name for name, _ in columns[len(listed) :])]
+    first = strings(listed)
+    names = [*first, *(name for name, _ in columns[len(first) :])]
     return dict(zip(names, (count for _, count in columns), strict=False))
 
 
-def _sources(node: exp.Select) -> Iterator[exp.Expr]:
-    from_ = node.args.get("from_")
-    if from_ is not None:
-        yield from_.this
-        yield from (join.this for join in parts(from_.this, "joins"))
-    yield from (join.this for join in parts(node, "joins"))
-    yield from parts(node, "laterals")
-
-
-def _add(source: exp.Expr, known: Sources, sources: dict[str, Counts]) -> None:
+def _add(item: Message | None, known: Sources, sources: dict[str, Counts]) -> None:
     """Put a source's columns in sight; a table gives nothing of the step before, a function what went into it."""
-    alias = source.args.get("alias")
-    name = name_of(alias.this) if alias is not None else ""
-    if isinstance(source, exp.Table) and isinstance(source.this, exp.Identifier):
-        table = "" if source.args.get("db") else name_of(source.this)
-        found = _renamed(source, list(known.get(table, {}).items()))
-        name = name or name_of(source.this)
-    elif isinstance(source, exp.Subquery | exp.Values):
-        found = _renamed(source, list(_outputs(source, known, sources)))
-    elif isinstance(source, exp.Lateral) and isinstance(source.this, exp.Subquery):
-        found = _renamed(source, list(_outputs(source.this, known, sources)))
-    else:
-        found = {ANY: sum(_count(part, sources) for part in source.iter_expressions())}
-    sources[name or f"({len(sources)})"] = found
-
-
-def _selected(node: exp.Select, sources: Sources) -> Iterator[tuple[str, int]]:
-    for item in node.expressions:
-        if isinstance(item, exp.Star):
-            yield from (pair for source in sources.values() for pair in source.items())
-        elif isinstance(item, exp.Column) and isinstance(item.this, exp.Star):
-            yield from sources.get(name_of(item.args.get("table")), {}).items()
-        elif isinstance(item, exp.Alias):
-            yield name_of(item.args["alias"]), _count(item.this, sources)
+    if isinstance(item, pg.JoinExpr):
+        inner = dict(sources)
+        for side in (item.larg, item.rarg):
+            _add(inside(side), known, inner)
+        if item.HasField("alias"):
+            columns = [pair for name in inner.keys() - sources.keys() for pair in inner[name].items()]
+            most = max((count for _, count in columns), default=0)
+            sources[item.alias.aliasname] = {ANY: most}
         else:
-            yield name_of(item.this) if isinstance(item, exp.Column) else "?column?", _count(item, sources)
+            sources.update(inner)
+            if item.HasField("join_using_alias"):
+                sources[item.join_using_alias.aliasname] = {ANY: 1}
+    elif isinstance(item, pg.RangeVar):
+        of_step: Counts = known.get(item.relname, {}) if not item.schemaname else {}
+        sources[item.alias.aliasname or item.relname] = _renamed(item.alias.colnames, list(of_step.items()))
+    elif isinstance(item, pg.RangeSubselect):
+        columns = _outputs(_query_of(item.subquery), known, sources)
+        sources[item.alias.aliasname or f"({len(sources)})"] = _renamed(item.alias.colnames, columns)
+    elif isinstance(item, pg.RangeFunction):
+        calls = [call for entry in held(item.functions) if isinstance(entry, pg.List) for call in held(entry.items)[:1]]
+        name = item.alias.aliasname or (implied_name(calls[0]) if calls else f"({len(sources)})")
+        sources[name] = {ANY: max((_count(call, known, sources) for call in calls), default=0)}
 
 
-def _count(node: exp.Expr, sources: Sources) -> int:
+def _selected(target: Message, known: Sources, sources: Sources) -> Iterator[tuple[str, int]]:
+    value = inside(target.val) if isinstance(target, pg.ResTarget) else None
+    if not isinstance(target, pg.ResTarget) or value is None:
+        return
+    if isinstance(value, pg.ColumnRef) and len(strings(value.fields)) < len(value.fields):
+        table = strings(value.fields)[-1:]
+        for source in [sources.get(table[0], {})] if table else sources.values():
+            yield from source.items()
+    else:
+        yield target.name or implied_name(value), _count(value, known, sources)
+
+
+def _count(value: Message | None, known: Sources, sources: Sources) -> int:
     """Return how often the step before goes into a value."""
-    if isinstance(node, exp.Column):
-        table = node.args.get("table")
-        name = name_of(node.this)
-        seen = sources.values() if table is None else [sources.get(name_of(table), {})]
-        return max((source.get(name, source.get(ANY, 0)) for source in seen), default=0)
-    if isinstance(node, exp.Select | exp.SetOperation | exp.Values):
-        return max((count for _, count in _outputs(node, {}, sources)), default=0)
-    if isinstance(node, _NUMBERS):
+    if value is None or isinstance(value, pg.TypeName):
         return 0
-    if isinstance(node, exp.Window):
-        return _over_a_window(node, _count(node.this, sources))
-    return _joined(node, [_count(part, sources) for part in node.iter_expressions()])
-
-
-def _over_a_window(node: exp.Window, count: int) -> int:
-    """One row's value may hold those of all rows where a function collects them; others give one row's."""
-    name = folded(node.this.sql("postgres").partition("(")[0])
-    return MANY * count if name in COLLECTING - {"lag", "lead", "nth_value"} else count
-
-
-def _joined(node: exp.Expr, counts: list[int]) -> int:
-    if not counts:
+    if isinstance(value, pg.ColumnRef):
+        return _of_column(strings(value.fields), sources)
+    if isinstance(value, pg.SelectStmt):
+        return max((count for _, count in _outputs(value, known, sources)), default=0)
+    if isinstance(value, pg.A_Expr):
+        return _of_operator(value, known, sources)
+    if isinstance(value, pg.FuncCall):
+        return _of_call(value, [_count(part, known, sources) for part in held(value.args)])
+    if isinstance(value, _TRUTHS):
         return 0
-    if isinstance(node, _FIRST_ALONE):
+    if isinstance(value, pg.SubLink):
+        carries = value.sub_link_type in (pg.EXPR_SUBLINK, pg.ARRAY_SUBLINK)
+        return _count(inside(value.subselect), known, sources) if carries else 0
+    if isinstance(value, pg.CaseWhen):
+        return _count(inside(value.result), known, sources)
+    if isinstance(value, pg.A_Indirection):
+        return _count(inside(value.arg), known, sources)
+    counts = [_count(part, known, sources) for part in children(value)]
+    return max(counts, default=0) if isinstance(value, _ONE_OF) else sum(counts)
+
+
+def _of_column(names: tuple[str, ...], sources: Sources) -> int:
+    if not names:
+        return 0
+    seen = sources.values() if len(names) == 1 else [sources.get(names[-2], {})]
+    found = max((source.get(names[-1], source.get(ANY, 0)) for source in seen), default=0)
+    if len(names) == 1 and names[0] in sources:  # a whole row of that name
+        found = max(found, sum(sources[names[0]].values()))
+    return found
+
+
+def _of_operator(value: pg.A_Expr, known: Sources, sources: Sources) -> int:
+    left = _count(inside(value.lexpr), known, sources)
+    if value.kind == pg.AEXPR_NULLIF:
+        return left
+    operator = strings(value.name)[-1]
+    if value.kind != pg.AEXPR_OP or operator not in ("||", *_PARTS_OF_FIRST):
+        return 0
+    return left if operator in _PARTS_OF_FIRST else left + _count(inside(value.rexpr), known, sources)
+
+
+def _of_call(call: pg.FuncCall, counts: list[int]) -> int:
+    name = function_of(call)
+    if name in COLLECTING - {"lag", "lead", "nth_value"}:
+        return MANY * sum(counts)  # it may hold those of all rows
+    if not counts or name in _NUMBERS:
+        return 0
+    if name in _FIRST_ALONE:
         return counts[0]
-    if isinstance(node, exp.Case):
-        return max(counts)
-    if isinstance(node, exp.If):
-        return max(counts[1:], default=0)
-    if isinstance(node, _ONE_OF):
-        return max(counts)
-    if isinstance(node, exp.Repeat):
-        times = node.args.get("times")
-        return counts[0] * (int(times.name) if isinstance(times, exp.Literal) and times.name.isdigit() else MANY)
-    if isinstance(node, _WRITES_INTO) or folded(str(node.this)) == "format":
-        return MANY if any(counts[1:]) or (counts[0] and _lengthens(node)) else counts[0]
+    arguments = held(call.args)
+    if name == "repeat":
+        times = integer(arguments[1]) if len(arguments) > 1 else None
+        return counts[0] * (MANY if times is None else max(0, times))
+    if name in ("replace", "regexp_replace", "format", "array_to_string"):
+        return MANY if any(counts[1:]) or (counts[0] and _lengthens(name, arguments)) else counts[0]
     return sum(counts)
 
 
-def _lengthens(node: exp.Expr) -> bool:
+def _lengthens(name: str, arguments: list[Message]) -> bool:
     """Return whether a replacement may be longer than what it stands for."""
-    if isinstance(node, exp.Replace):
-        found, put = node.args.get("expression"), node.args.get("replacement")
-        old = len(found.name) if isinstance(found, exp.Literal) else 1
-        return put is not None and not (isinstance(put, exp.Literal) and len(put.name) <= max(1, old))
-    put = node.args.get("replacement")
-    return put is not None and not (isinstance(put, exp.Literal) and len(put.name) <= 1)
+    if len(arguments) < 3 or name not in ("replace", "regexp_replace"):
+        return False
+    found, put = text_of(arguments[1]), text_of(arguments[2])
+    shortest = len(found) if name == "replace" and found else 1
+    return put is None or len(put) > shortest

@@ -189,6 +189,7 @@ def _opening(search_path: Sequence[str], bounds: Bounds) -> str:
         SET LOCAL max_parallel_workers_per_gather = 0;
         SET LOCAL jit = off;
         SET LOCAL timezone = 'UTC';
+        SET LOCAL standard_conforming_strings = on;
         SET LOCAL datestyle = 'ISO';
         SET LOCAL intervalstyle = 'iso_8601';
         SET LOCAL bytea_output = 'hex';

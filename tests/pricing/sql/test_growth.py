@@ -44,6 +44,8 @@ TOO_LARGE = {
     "padded by a cast": "SELECT length('x'::char(5000000) || 'y'::char(5000000))",
     "padded bits": "SELECT '1'::bit(80000000)",
     "padded in an array": "SELECT '{x}'::char(9000000)[]",
+    "a parameter": "SELECT repeat($1, 10000)",
+    "a number with an exponent": "SELECT repeat(1e120000::text, 10000)",
     "in LIMIT": f"SELECT 1 FROM companies LIMIT length(repeat({X}, 10000))",
 }
 FINE = [

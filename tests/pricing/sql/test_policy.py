@@ -92,10 +92,8 @@ def test_quotes_and_comments_in_any_mixture_are_read_or_refused(text: str) -> No
 
 
 def test_columns_that_are_not_on_sale_are_not_in_a_star() -> None:
-    assert check("SELECT * FROM partial", ON_SALE).text == (
-        'SELECT "partial"."a", "partial"."b" FROM "demo"."partial" AS "partial"'
-    )
-    assert '"p"."a", "p"."b"' in check("SELECT p.*, 1 FROM partial p", ON_SALE).text
+    assert check("SELECT * FROM partial", ON_SALE).text == "SELECT partial.a, partial.b FROM demo.partial"
+    assert "p.a, p.b" in check("SELECT p.*, 1 FROM partial p", ON_SALE).text
     for query in ("SELECT secret FROM partial", "SELECT * FROM partial JOIN companies c USING (a)"):
         with pytest.raises(QueryRefused):
             check(query, ON_SALE)

@@ -38,6 +38,7 @@ GROWING = [
     recursive("SELECT u.y, n FROM r, concat(r.x, r.x) AS u (y)"),
     recursive("SELECT u, n FROM r CROSS JOIN LATERAL concat(r.x, r.x) AS u"),
     recursive("SELECT string_agg(x, '') OVER (), n FROM r"),
+    recursive("SELECT (SELECT string_agg(r.x || left(g::text, 0), '') FROM generate_series(1, 2) AS g), n FROM r"),
     recursive("SELECT array_to_string(array_agg(x) OVER (), ''), n FROM r"),
     "WITH a AS (WITH " + recursive("SELECT x || x, n FROM r").removeprefix("WITH ") + ") SELECT * FROM a",
     "SELECT (" + recursive("SELECT x || x, n FROM r", last="SELECT max(length(x)) FROM r") + ")",
