@@ -76,9 +76,11 @@ from gateway.proxy.buying import Buyer
 from gateway.proxy.exchange import Exchange, Receive, Scope, Send
 from gateway.proxy.live import Live, ending_connection
 from gateway.proxy.onchain.rail import OnchainRail
-from gateway.proxy.pipeline import Pipeline, Truncated
+from gateway.proxy.parts import Parts
+from gateway.proxy.pipeline import Pipeline
 from gateway.proxy.targets import is_paid_path, origin_form
-from gateway.proxy.websocket import SocketPipeline, refuse_socket
+from gateway.proxy.walk import Truncated
+from gateway.proxy.websocket import SocketDoor, refuse_socket
 from gateway.pulse import Pulse
 from gateway.server.head import Head
 from gateway.service_manager import say_ready
@@ -341,7 +343,7 @@ class Worker:
 
         self._runner.every(patience / 4, look, "stalled callers")
 
-    def watch(self, sockets: SocketPipeline) -> None:
+    def watch(self, sockets: SocketDoor) -> None:
         """End connections of those who are suspended, from now on."""
         self._runner.every(SUSPENSION_SECONDS, sockets.end_suspended, "suspended connections")
 
@@ -407,7 +409,7 @@ class Gateway:
         self._make_admin = admin
         self._worker: Worker | None = None
         self._pipeline: Pipeline | None = None
-        self._sockets: SocketPipeline | None = None
+        self._sockets: SocketDoor | None = None
         self._leaving = False
         self._admin: Application | None = None
         self._pulse = Pulse(settings.server.hang)
@@ -455,11 +457,12 @@ class Gateway:
         self._worker = Worker(services)
         await self._worker.start()
         onchain = OnchainRail.build(services)
-        self._pipeline = Pipeline.build(services, onchain, _buyer(services))
-        self._sockets = SocketPipeline.build(services, onchain)
-        self._worker.mind(self._pipeline.live)
+        self._pipeline = Pipeline(Parts.build(services, onchain, _buyer(services)))
+        socket_parts = Parts.build(services, onchain)
+        self._sockets = SocketDoor(socket_parts, Pipeline(socket_parts))
+        self._worker.mind(self._pipeline.parts.live)
         self._worker.watch(self._sockets)
-        self._pipeline.loop_lag.watch()
+        self._pipeline.parts.loop_lag.watch()
         # At most half of the drain: what begins at the end of the farewell has the other half.
         on_stop(self, min(self.settings.server.farewell, self.settings.server.drain / 2))
         self._admin = self._make_admin(services)
@@ -472,9 +475,9 @@ class Gateway:
     def say_farewell(self) -> None:
         """End connections with their next answers; calls in flight are cut off when the time of the drain is up."""
         if self._pipeline is not None and self._sockets is not None:
-            self._leaving = self._sockets.places.closed = True
-            self._pipeline.live.end_connections()
-            asyncio.get_running_loop().call_later(self.settings.server.drain, self._pipeline.live.cut)
+            self._leaving = self._sockets.parts.places.closed = True
+            self._pipeline.parts.live.end_connections()
+            asyncio.get_running_loop().call_later(self.settings.server.drain, self._pipeline.parts.live.cut)
 
     def drain(self) -> None:
         """End WebSocket connections."""
@@ -483,18 +486,18 @@ class Gateway:
 
     def cut(self) -> None:
         """End every call now."""
-        for pipeline in (self._sockets, self._pipeline):
-            if pipeline is not None:
-                pipeline.live.cut()
+        for door in (self._sockets, self._pipeline):
+            if door is not None:
+                door.parts.live.cut()
 
     async def stop(self) -> None:
         """Stop the worker. The server has waited for its calls; what is still there is cut off."""
-        for pipeline in (self._sockets, self._pipeline):
-            if pipeline is not None and not await pipeline.live.finished(CUT_SECONDS):
-                pipeline.live.cut()
-                await pipeline.live.finished(CUT_SECONDS)
+        for door in (self._sockets, self._pipeline):
+            if door is not None and not await door.parts.live.finished(CUT_SECONDS):
+                door.parts.live.cut()
+                await door.parts.live.finished(CUT_SECONDS)
         if self._pipeline is not None:
-            self._pipeline.loop_lag.stop()
+            self._pipeline.parts.loop_lag.stop()
         await self._doors.aclose()
         if self._worker is not None:
             await self._worker.stop()

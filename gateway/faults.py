@@ -1,7 +1,8 @@
 """Named points at which a development gateway can be made to die, hang or fail: how crash safety is proven.
 
 TOLLWAY_FAULT=<point>:kill|hang|error arms one point of this process; `tollway fault-points` lists them. Unarmed, a
-point costs one look at an empty name. What does not live here: the points themselves stand where the steps are.
+point costs one look at an empty name. A call's points are the effects of its walk, whatever its kind and its purse; the
+others stand where their steps are.
 """
 
 from __future__ import annotations
@@ -10,32 +11,41 @@ import asyncio
 import os
 import signal
 from collections.abc import Mapping
+from typing import Literal
 
+Effect = Literal[
+    "admit", "ahead", "authorize", "capture", "claim", "deliver", "examine", "forward", "head", "look", "pay", "piece",
+    "plan", "promise", "query", "ready", "refund", "reserve", "settle", "settlement", "store", "submit",
+]  # fmt: skip
+EFFECTS: dict[Effect, str] = {
+    "claim": "the Idempotency-Key, or the name of the payment that came along, is claimed; nothing is paid",
+    "admit": "the call has one of its publisher's places",
+    "plan": "a query is planned in its publisher's database, nothing of it has run",
+    "examine": "the chain was asked what a payment is worth, nothing is reserved",
+    "reserve": "a payment is reserved for the call",
+    "submit": "a payment is handed over for settlement",
+    "settlement": "a payment that somebody waits for is settled, or its time is up",
+    "authorize": "the price is charged, held or reserved; the publisher has not heard of the call",
+    "promise": "a purchase from a server that sells by itself is on disk, that server has heard of no payment",
+    "pay": "a server that sells by itself has answered a call that was paid, nothing of that is noted",
+    "forward": "the publisher's server has answered, the caller has nothing",
+    "ready": "a query's sandbox stands, nothing of it has run",
+    "query": "a query's rows are read, the caller has nothing but what was streamed",
+    "look": "what an answer costs was read of it, or its payment settled; the caller has nothing",
+    "ahead": "the payment of a connection is settled or submitted, its caller is not accepted",
+    "refund": "the money of a call that brings nothing is given back, the caller has not read of it",
+    "store": "the answer is stored with the end of its money, the caller does not have all of it",
+    "capture": "what a query cost is on its way to the ledger, the caller does not have all of its answer",
+    "head": "the head of the answer has gone out",
+    "piece": "the first part of a long answer to a query has gone out",
+    "deliver": "the caller has the answer, its settlement is not written",
+    "settle": "the settlement is noted, and may be on its way to the database",
+}
+"""What a call waits for, and what has been done after it. Each is a point `.before` and `.after` (proxy/effects.py)."""
 POINTS: dict[str, str] = {
-    "claim.after": "the Idempotency-Key is claimed, nothing is paid",
-    "authorize.before": "the price is known, nothing is paid",
-    "authorize.after": "the charge is posted, the upstream has not heard of the call",
-    "forward.after": "the upstream has answered, the caller has nothing",
-    "refund.after": "a failed call's charge is refunded, the caller has nothing",
-    "store.before": "the answer is complete, but not stored",
-    "store.after": "the answer is stored and settled, the caller does not have all of it",
-    "deliver.head": "the head of the answer has gone out",
-    "deliver.after": "the caller has the answer, its settlement is not written",
-    "settle.after": "the settlement is noted, and may be on its way to the database",
+    **{f"{effect}.before": f"not yet: {said}" for effect, said in EFFECTS.items()},
+    **{f"{effect}.after": said for effect, said in EFFECTS.items()},
     "operation.done": "an operation with an Idempotency-Key had its effect, its answer is not stored",
-    "query.held": "the most that a query may cost is held, its database has not heard of it",
-    "query.ready": "a query's sandbox stands, nothing of it has run",
-    "query.read": "a query's rows are read, the caller has nothing",
-    "query.streamed": "the first part of a long answer to a query has gone out",
-    "query.ended": "what a query cost is on its way to the ledger, the caller does not have all of its answer",
-    "query.delivered": "the caller has the answer to a query",
-    "x402.claimed": "a payment's name is claimed, nothing is reserved",
-    "x402.answered": "the answer is complete, the payment is not kept with it",
-    "x402.kept": "the answer is kept and its payment pending, the caller does not have all of it",
-    "x402.settled": "a payment that somebody waits for is settled, its call does not go on",
-    "purchase.promised": "a purchase is on disk, its upstream has not heard of a payment",
-    "purchase.answered": "the upstream has answered a call that was paid, nothing of that is noted",
-    "purchase.noted": "what the upstream said of its payment is noted, the caller has nothing",
     "deposit_refund.ordered": "a refund to a card is ordered, Stripe has not heard of it",
     "deposit_refund.sent": "Stripe has made a refund, nothing of it is booked",
     "chain.reserved": "an authorization is claimed, nothing is submitted",
@@ -84,7 +94,7 @@ ARMED, _ACTION = armed()
 
 async def act() -> None:
     """Do what the armed point is armed for. Call as `if ARMED == "<point>": await act()`."""
-    if ARMED == "deliver.head":
+    if ARMED == "head.after":
         await asyncio.sleep(0)  # our server writes a head alone one turn later, where no body has come until then
     if _ACTION == "kill":
         os.kill(os.getpid(), signal.SIGKILL)

@@ -10,17 +10,15 @@ paid for. What does not live here: which offer is taken (payments/x402/purchase.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from gateway.catalog.settlement import SETTINGS_DECIMALS
 from gateway.catalog.snapshot import AssetPrice, Publisher
 from gateway.errors import NotBought, PaymentNotTaken, Unavailable
-from gateway.faults import ARMED, act
 from gateway.payments.evm.encoding import parse_address
 from gateway.payments.evm.purchases import BuyingWallet, Purchase, Said, rail_of
 from gateway.payments.x402.digest import digest
@@ -37,10 +35,9 @@ from gateway.payments.x402.purchase import (
     read_settlement,
     terms_of,
 )
-from gateway.proxy.body import read_whole
 from gateway.proxy.destination import Destination
-from gateway.proxy.exchange import Exchange, HeaderPairs, nobody
-from gateway.proxy.live import Live
+from gateway.proxy.effects import perform
+from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.meter import Meter
 from gateway.proxy.onchain.presented import presents
 from gateway.proxy.quote import prepaid_price
@@ -54,7 +51,7 @@ from pricing.tariffs.x402_passthrough import PurchaseRate
 
 log = logging.getLogger(__name__)
 
-Ask: TypeAlias = Callable[[HeaderPairs], Awaitable[UpstreamResponse]]
+Ask: TypeAlias = Callable[[HeaderPairs], Coroutine[Any, Any, UpstreamResponse]]
 
 PAYMENT_REQUIRED = b"payment-required"
 SHOWN_OFFER = 6_144
@@ -86,15 +83,15 @@ class Buyer:
             return False
         return bool(self._kinds_of(publisher, price) and self._payees(publisher))
 
-    async def prepare(self, exchange: Exchange) -> None:
-        """Set what the call may cost, and read its body: it is sent twice. Raises as body.read_whole."""
+    def price(self, exchange: Exchange) -> AssetPrice:
+        """Set the most that the call may cost, and return in what it is paid."""
         price = prepaid_price(exchange.sold)
         if price is None or price.bought is None:
             raise RuntimeError("only what has a price is bought")
         exchange.asset_price, exchange.quote = price, price.bought.most
         exchange.meter = Meter(price.bought, Watch())
         exchange.meter.whole = True  # what it costs is known before its answer is passed on
-        await read_whole(exchange, self.services.settings.buying.max_body)
+        return price
 
     async def pay(self, exchange: Exchange, to: Destination, asked: UpstreamResponse, ask: Ask) -> UpstreamResponse:
         """Take up an offer of an upstream's 402 and return the answer that was bought.
@@ -104,21 +101,15 @@ class Buyer:
         chosen = await self._choose(exchange, to, asked)
         nonce, now = self.wallet.nonce(), int(time.time())
         terms = terms_of(chosen, self.wallet.address, nonce, now)
-        await self._promise(exchange, chosen, nonce, terms.valid_before)
-        if ARMED == "purchase.promised":
-            await act()
+        await perform("promise", self._promise(exchange, chosen, nonce, terms.valid_before))
         signed = terms_of(
             chosen, self.wallet.address, nonce, now, self.wallet.sign(digest(chosen.kind.separator, terms))
         )
-        answer = await ask([payment_field(chosen, signed)])
-        if ARMED == "purchase.answered":
-            await act()
+        answer = await perform("pay", ask([payment_field(chosen, signed)]))
         said = read_settlement(next((value for name in ANSWERS if (value := answer.field(name)) is not None), None))
         state = outcome(answer.status, said.success)
         self.services.metrics.purchase_ended(chosen.kind.network.id, state)
         self.services.ledger.spawn(self._note(exchange, state, said.transaction))
-        if ARMED == "purchase.noted":
-            await act()
         if answer.status == 402:
             await answer.aclose()
             raise PaymentNotTaken("The publisher's server did not take the gateway's payment; you were not charged.")
@@ -232,27 +223,6 @@ def charges(status: int, success: bool | None) -> bool:
 def scaled(amount: int, price: AssetPrice) -> int:
     """Return a setting's amount in atomic units of a price's asset."""
     return amount * 10**price.asset.decimals // 10**SETTINGS_DECIMALS
-
-
-async def to_its_end(exchange: Exchange, live: Live, work: Coroutine[Any, Any, None]) -> None:
-    """Do what must not stop half way, also when the server gives up on the caller. Only a stop of the gateway, or a
-    caller who does not take an answer that is there whole, ends it earlier.
-    """
-    task = asyncio.ensure_future(work)
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            current = asyncio.current_task()
-            if task.done() or current is None:
-                raise
-            if live.cutting or exchange.stalled:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-                raise
-            current.uncancel()
-            exchange.send = nobody
-    task.result()
 
 
 def _priced(exchange: Exchange) -> AssetPrice:

@@ -3,7 +3,7 @@
 Status, fields and body bytes go through as they came, less what is hop-by-hop and plus the cost of the call. A body
 that is here whole goes out at once; a longer one is streamed under backpressure while we watch for a caller that
 leaves, or takes nothing: it would make the upstream break off, and have most of the answer for nothing. The answer of a
-call with an Idempotency-Key is stored before its last piece goes out (idempotency.py); when its caller leaves early the
+call with an Idempotency-Key is kept before its last piece goes out (purses/); when its caller leaves early the
 rest is still read, so that asking again gets the answer that was paid for.
 """
 
@@ -12,69 +12,57 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
-from functools import lru_cache
 
 from gateway.billing.prepaid_credits import Ending
 from gateway.billing.x402_passthrough import RETURNED
 from gateway.dates import http_date
-from gateway.faults import ARMED, act
 from gateway.proxy.answer_fields import Kind, classify, with_public_urls, without_secrets
-from gateway.proxy.balances import balance_fields
+from gateway.proxy.effects import perform
 from gateway.proxy.exchange import Exchange, HeaderPairs, Message, nobody
 from gateway.proxy.forward import VIA, connection_options
-from gateway.proxy.held import HeldCall
 from gateway.proxy.problems import limit_fields
 from gateway.upstreams.http.errors import TotalTimeout, UpstreamError
 from gateway.upstreams.http.response import UpstreamResponse
-from pricing.money import format_amount
 
 # It has no content (RFC 9110 section 15.3.6); one that an upstream sends all the same is dropped.
 RESET_CONTENT = 205
 
 SANDBOX = (b"content-security-policy", b"sandbox allow-scripts allow-forms")
 
-Keep = Callable[[HeaderPairs, bytes | None], Awaitable[None]]
-
 
 async def deliver(
-    exchange: Exchange, answer: UpstreamResponse, *, refunded: bool, keep: Keep, limit: int, patience: float
+    exchange: Exchange, answer: UpstreamResponse, *, refunded: bool, limit: int, patience: float
 ) -> Ending:
     """Send the answer on and return how that ended: delivered, client_gone, client_stalled, total_timeout, broken_off.
 
-    `keep(headers, body)` stores the answer of a call with a key; bodies above `limit` bytes are stored as None. A
-    caller may take nothing for `patience` seconds.
+    The answer of a call with a key is kept with its money before all of it is out; bodies above `limit` bytes are kept
+    as None. A caller may take nothing for `patience` seconds.
     """
     headers = response_headers(exchange, answer, refunded=refunded)
     exchange.answered = answer.status
     body = whole_content(answer)
     if body is not None:
-        return await _at_once(exchange, headers, body, keep, limit)
+        exchange.gave_out(body)
+        if exchange.keyed is not None:
+            await exchange.purse.keep(exchange, headers, body if len(body) <= limit else None)
+            if exchange.purse.settles_in_keeping:
+                headers = response_headers(exchange, answer, refunded=exchange.outcome == "refunded")
+        return await send_at_once(exchange, headers, body)
     if exchange.keyed is not None:
-        return await _watched(exchange, answer, _Recorder(exchange, answer, headers, keep, limit, patience), None)
+        return await _watched(exchange, answer, _Recorder(exchange, answer, headers, limit, patience), None)
     if exchange.meter is not None and exchange.meter.reads:
         return await _watched(exchange, answer, _Metered(exchange, answer, headers, patience), None)
     exchange.handed = time.perf_counter()  # a connection with answers of earlier calls in it may not even take a head
-    there = await _send_head(exchange, headers)
+    there = await perform("head", _send_head(exchange, headers))
     exchange.handed = 0.0
     if not there:
         return "client_gone"
-    if ARMED == "deliver.head":
-        await act()
     return await _watched(exchange, answer, _Pump(exchange, answer), patience)
 
 
 def whole_content(answer: UpstreamResponse) -> bytes | None:
     """Return the content of an answer that is here whole; None while it is on its way."""
     return b"" if answer.status == RESET_CONTENT else answer.complete_body
-
-
-async def _at_once(exchange: Exchange, headers: HeaderPairs, body: bytes, keep: Keep, limit: int) -> Ending:
-    """Send an answer that is here whole."""
-    exchange.gave_out(body)
-    if exchange.keyed is not None:
-        await keep(headers, body if len(body) <= limit else None)
-    return await send_at_once(exchange, headers, body)
 
 
 async def send_at_once(exchange: Exchange, headers: HeaderPairs, body: bytes) -> Ending:
@@ -93,8 +81,8 @@ async def _send_head(exchange: Exchange, headers: HeaderPairs) -> bool:
     """Send the head and return whether the caller was there to take it."""
     exchange.head_sent = True
     start: Message = {"type": "http.response.start", "status": exchange.answered, "headers": headers}
-    if exchange.held is not None and _trails(exchange, exchange.held):
-        start["trailers"] = exchange.held.trails = True
+    if _has_trailers(exchange) and exchange.purse.announce_trailer(exchange):
+        start["trailers"] = True
     try:
         await exchange.send(start)
     except OSError:
@@ -103,16 +91,16 @@ async def _send_head(exchange: Exchange, headers: HeaderPairs) -> bool:
     return exchange.head_sent
 
 
-def _trails(exchange: Exchange, held: HeldCall) -> bool:
-    """Return whether the cost goes behind the body: its head does not know it, and the server can send trailers."""
-    return not (held.ended or held.meter.whole) and "http.response.trailers" in (exchange.scope.get("extensions") or {})
+def _has_trailers(exchange: Exchange) -> bool:
+    """Return whether the server can send fields behind the body."""
+    return "http.response.trailers" in (exchange.scope.get("extensions") or {})
 
 
 async def _send_trailers(exchange: Exchange) -> None:
     """Send what the head could not say, if it announced that."""
-    held = exchange.held
-    if held is not None and held.trails:
-        await exchange.send({"type": "http.response.trailers", "headers": held.trailer(), "more_trailers": False})
+    trailer = exchange.purse.trailer(exchange)
+    if trailer:
+        await exchange.send({"type": "http.response.trailers", "headers": trailer, "more_trailers": False})
 
 
 async def _watched(
@@ -209,11 +197,9 @@ class _Metered:
     async def _begin(self) -> None:
         try:
             async with asyncio.timeout(self._patience):
-                await _send_head(self._exchange, self._headers)
+                await perform("head", _send_head(self._exchange, self._headers))
         except TimeoutError:
             self._ending = "client_stalled"
-        if ARMED == "deliver.head":
-            await act()
 
     async def _pass_on(self, piece: bytes, *, more: bool) -> None:
         if self._exchange.send is nobody:
@@ -238,16 +224,10 @@ class _Recorder:
     """
 
     def __init__(
-        self,
-        exchange: Exchange,
-        answer: UpstreamResponse,
-        headers: HeaderPairs,
-        keep: Keep,
-        limit: int,
-        patience: float,
+        self, exchange: Exchange, answer: UpstreamResponse, headers: HeaderPairs, limit: int, patience: float
     ) -> None:
         self._exchange, self._answer, self._headers = exchange, answer, headers
-        self._keep, self._limit, self._patience = keep, limit, patience
+        self._limit, self._patience = limit, patience
         self._kept: bytearray | None = bytearray()
         self._cut = False
 
@@ -265,7 +245,7 @@ class _Recorder:
                 held = piece
         except TotalTimeout:
             self._exchange.ending = "total_timeout"
-            await self._keep(self._headers, None)
+            await self._exchange.purse.keep(self._exchange, self._headers, None)
             await self._begin()
             return "total_timeout"
         except UpstreamError:
@@ -273,7 +253,8 @@ class _Recorder:
             return "broken_off"
         if self._exchange.meter is not None:
             self._exchange.meter.end()
-        await self._keep(self._headers, None if self._kept is None else bytes(self._kept))
+        body = None if self._kept is None else bytes(self._kept)
+        await self._exchange.purse.keep(self._exchange, self._headers, body)
         await self._pass_on(held, more=False)
         return "client_stalled" if self._cut else "delivered"
 
@@ -301,8 +282,8 @@ class _Recorder:
 
     async def _begin(self) -> None:
         """Send the head unless it has gone out."""
-        if not self._exchange.head_sent and await _send_head(self._exchange, self._headers) and ARMED == "deliver.head":
-            await act()
+        if not self._exchange.head_sent:
+            await perform("head", _send_head(self._exchange, self._headers))
 
 
 async def _disconnected(exchange: Exchange) -> None:
@@ -313,7 +294,7 @@ async def _disconnected(exchange: Exchange) -> None:
 
 def response_headers(exchange: Exchange, answer: UpstreamResponse, *, refunded: bool) -> HeaderPairs:
     """Return the answer's fields: the upstream's end-to-end ones in order, then ours."""
-    listed, relays = connection_options(answer.headers), exchange.sold.relays and exchange.held is None
+    listed, purse = connection_options(answer.headers), exchange.purse
     if answer.status == RESET_CONTENT:
         listed |= {b"content-length", b"content-encoding"}
     elif answer.status in (204, 304):
@@ -326,7 +307,7 @@ def response_headers(exchange: Exchange, answer: UpstreamResponse, *, refunded: 
         if name in listed:
             continue
         if kind:  # few are special
-            if kind is Kind.DROPPED and not (relays and name in RETURNED):
+            if kind is Kind.DROPPED and not (purse.relays and name in RETURNED):
                 continue
             dated, located = dated or kind is Kind.DATE, located or kind is Kind.URL
         headers.append((name, value))
@@ -339,8 +320,8 @@ def response_headers(exchange: Exchange, answer: UpstreamResponse, *, refunded: 
         headers.append((b"content-length", b"0"))
     headers.append(VIA)
     headers.append((b"x-request-id", str(exchange.id).encode()))
-    headers.extend(cost_headers(exchange, refunded=refunded))
-    if exchange.payment is not None or relays:
+    headers.extend(purse.fields(exchange, refunded=refunded))
+    if purse.without_key:
         headers.extend(kept_from_caches(headers))
     headers.extend(limit_fields(exchange))
     return fenced(headers) if b"sec-fetch-site" in exchange.fields else headers
@@ -359,38 +340,3 @@ def kept_from_caches(headers: HeaderPairs) -> HeaderPairs:
     """Return what keeps an answer out of shared caches. Calls with an Authorization field need none (RFC 9111 3.5)."""
     said = b",".join(value for name, value in headers if name == b"cache-control").lower()
     return [] if b"private" in said or b"no-store" in said else [(b"cache-control", b"private")]
-
-
-def cost_headers(exchange: Exchange, *, refunded: bool) -> HeaderPairs:
-    """Return what the call cost and what is left, in decimals of the asset (docs/agents.md)."""
-    charge, price = exchange.charge, exchange.asset_price
-    if exchange.payment is not None:
-        return exchange.payment.fields(refunded=refunded)
-    if exchange.held is not None:
-        return exchange.held.fields(refunded=refunded)
-    if charge is None or price is None or not exchange.quote.amount:
-        return [(b"x-cost", b"0")]
-    decimals = price.asset.decimals
-    amount = 0 if refunded else exchange.quote.amount
-    back = exchange.quote.amount if refunded else 0
-    headers = [
-        *_cost(amount, decimals, price.asset.symbol),
-        *balance_fields(price, charge.available + back),
-        *(exchange.allowance.fields(back) if exchange.allowance is not None else ()),
-    ]
-    if not refunded:
-        headers.append(_drawn(charge.deposit, charge.promotional, charge.funded, decimals))
-    return headers
-
-
-# Prices repeat, so their texts are kept; what is left of a balance does not.
-@lru_cache(maxsize=4096)
-def _cost(amount: int, decimals: int, symbol: str) -> HeaderPairs:
-    return [(b"x-cost", format_amount(amount, decimals).encode()), (b"x-cost-asset", symbol.encode())]
-
-
-@lru_cache(maxsize=4096)
-def _drawn(deposit: int, promotional: int, funded: int, decimals: int) -> tuple[bytes, bytes]:
-    parts = {"deposit": deposit, "promotional": promotional, "funded": funded}
-    texts = [f"{name}={format_amount(part, decimals)}" for name, part in parts.items() if part]
-    return b"x-cost-drawn", ", ".join(texts).encode()

@@ -12,19 +12,16 @@ from uuid import UUID
 from gateway.catalog.delivery import Refunds
 from gateway.catalog.snapshot import AssetPrice, Publisher
 from gateway.ids import uuid7
+from gateway.proxy.purses.purse import UNPAID, Purse
 from pricing.quote import FREE, Quote
 
 if TYPE_CHECKING:
     from gateway.billing.prepaid_credits import Ending
     from gateway.catalog.endpoints import Endpoint
     from gateway.identity.principals import Principal
-    from gateway.ledger.exchanges import ChargeVerdict
     from gateway.limits.policy import Verdict
-    from gateway.proxy.allowance import Allowance
     from gateway.proxy.destination import Destination
-    from gateway.proxy.held import HeldCall
     from gateway.proxy.meter import Meter
-    from gateway.proxy.onchain.payment import CallPayment
     from gateway.proxy.pace import Pace
     from gateway.proxy.peeked import Peeked
     from gateway.settings import ProxySettings
@@ -58,7 +55,6 @@ class Exchange:
 
     __slots__ = (
         "ahead",
-        "allowance",
         "answered",
         "asset_price",
         "body_at",
@@ -70,12 +66,10 @@ class Exchange:
         "bytes_in",
         "bytes_out",
         "candidates",
-        "charge",
         "ending",
         "fields",
         "handed",
         "head_sent",
-        "held",
         "id",
         "judged",
         "keyed",
@@ -89,11 +83,11 @@ class Exchange:
         "own",
         "pace",
         "path",
-        "payment",
         "peeked",
         "place",
         "principal",
         "publisher",
+        "purse",
         "query",
         "quote",
         "read_body",
@@ -141,10 +135,7 @@ class Exchange:
         self.budget: Budget | None = None  # query: what a planned query may come to, in rows
         self.own: Authenticator | None = None  # admit: the caller's own token, where the publisher asks for it
         self.place: Turnstile | None = None  # admit: where the call holds one of the publisher's places
-        self.allowance: Allowance | None = None  # authorize: set when the caller's API key has a budget
-        self.charge: ChargeVerdict | None = None  # authorize: set when money moved
-        self.held: HeldCall | None = None  # authorize: set when the most that the call may cost is held
-        self.payment: CallPayment | None = None  # authorize: set when a payment on a chain is reserved for this call
+        self.purse: Purse = UNPAID  # claim: what pays the call
         self.to: Destination | None = None  # forward: where it was sent
         self.token: bytes | None = None  # forward: by which token it was let in there
         self.status: int | None = None  # forward: what the upstream answered
@@ -186,13 +177,8 @@ class Exchange:
             self.meter.feed(piece)
         if self.body_hasher is not None:
             self.body_hasher.update(piece)
-        elif self.charge is not None or self.payment is not None or self.held is not None:
+        elif self.purse.paid:
             self.body_hasher = hashlib.sha256(piece)
-
-    @property
-    def owes_settlement(self) -> bool:
-        """Return whether money moved for this exchange and its end has not been said yet."""
-        return self.charge is not None and self.outcome not in ("settled", "refunded")
 
     @property
     def refunded_statuses(self) -> frozenset[int]:

@@ -20,7 +20,6 @@ from gateway.proxy.body import ClientGone
 from gateway.proxy.callers_name import speak_for
 from gateway.proxy.destination import Destination
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.settle import settle
 from gateway.proxy.uploading import begin_upload, unless_gone
 from gateway.services import Services
 from gateway.upstreams.breaker import CLOSED
@@ -100,7 +99,7 @@ async def unanswered(exchange: Exchange, to: Destination, error: UpstreamError, 
     if isinstance(error, SILENCE) and not isinstance(error, AddressRefused):
         to.breaker.failed(exchange, monotonic(), provoked=not isinstance(error, ConnectError))
     ending, problem = _failure(error)
-    await settle(exchange, services.ledger, ending)
+    await exchange.purse.end(exchange, ending)
     return problem
 
 

@@ -142,7 +142,7 @@ def request_headers(
     if reads:
         dropped |= NOT_ASKED
     allowed = _allowed(publisher.passthrough, own)
-    relayed = _allowed(RELAYED, own, ours_too=True) if publisher.relays and exchange.meter is None else NOTHING
+    relayed = _allowed(RELAYED, own, ours_too=True) if exchange.purse.relays else NOTHING
     for pair in exchange.scope["headers"]:
         name = pair[0]
         if name not in allowed and not (everything and _passes(name, own)) and name not in relayed:

@@ -10,19 +10,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Callable, Coroutine
 from uuid import UUID
 
 from gateway.database.pool import LOST
 from gateway.dates import http_date
 from gateway.errors import AnswerNotKept, CallRunning, InvalidRequest, KeyReused, Unavailable
-from gateway.faults import ARMED, act
-from gateway.ledger.answers import Answers, Claim, StoredAnswer
+from gateway.ledger.answers import Answers, Claim
 from gateway.ledger.group_commit import GroupCommit
 from gateway.proxy.body import next_message
+from gateway.proxy.effects import perform
 from gateway.proxy.exchange import Exchange, HeaderPairs, Keyed
 from gateway.proxy.problems import limit_fields
-from gateway.proxy.settle import settlement_of
 
 FIELD = b"idempotency-key"
 KEY = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
@@ -34,6 +32,14 @@ NOT_KEPT = frozenset(
 RUNNING_SECONDS = "1"
 NOT_STORED = "The answer could not be stored, so it was not delivered. Try again with the same key, and pay once."
 SWITCHED = 101
+
+
+async def answered_before(exchange: Exchange, answers: Answers, ledger: GroupCommit) -> bool:
+    """Claim the call's key, if it has one; or answer the call from store, and return whether that was done."""
+    claim = await perform("claim", claim_key(exchange, answers, ledger))
+    if claim is not None:
+        await replay(exchange, claim)
+    return claim is not None
 
 
 async def claim_key(exchange: Exchange, answers: Answers, ledger: GroupCommit) -> Claim | None:
@@ -56,6 +62,7 @@ async def claim_key(exchange: Exchange, answers: Answers, ledger: GroupCommit) -
         raise
     if claim.verdict == "claimed" or claim.exchange_id == exchange.id:
         exchange.keyed = Keyed(principal.account_id, key)
+        exchange.keyed.request_hasher.update(exchange.read_body or b"")
         return None
     if claim.request_hash != request_hash:
         raise KeyReused("This Idempotency-Key was used for another request.", first_request_id=str(claim.exchange_id))
@@ -132,58 +139,6 @@ async def send_stored(exchange: Exchange, status: int, kept: HeaderPairs, body: 
     exchange.outcome = "replayed"
     await exchange.send({"type": "http.response.start", "status": status, "headers": headers})
     await exchange.send({"type": "http.response.body", "body": body})
-
-
-async def keep_answer(
-    exchange: Exchange, answers: Answers, ledger: GroupCommit, headers: HeaderPairs, body: bytes | None
-) -> None:
-    """Store the answer of a call that has a key and settle its exchange with it, durably, both or neither.
-
-    Raises Unavailable when that cannot be done, or not be known: then the caller must not have (all of) the answer.
-    """
-    if exchange.keyed is None:
-        return
-    if ARMED == "store.before":
-        await act()
-    try:
-        stored = await _store(exchange, answers, headers, body)
-    except Unavailable:
-        raise Unavailable(NOT_STORED) from None
-    if not stored:
-        raise Unavailable(NOT_STORED)
-    if exchange.owes_settlement:
-        exchange.outcome = "settled"
-        ledger.ended(exchange.id)
-    if ARMED == "store.after":
-        await act()
-
-
-async def _store(exchange: Exchange, answers: Answers, headers: HeaderPairs, body: bytes | None) -> bool:
-    """Store an answer and return whether its key was still this call's; what is due of a hold is captured with it."""
-    keyed, held = exchange.keyed, exchange.held
-    if keyed is None or held is None or held.ended:
-        return await _storing(exchange, answers, headers, body)()
-    answer = StoredAnswer(exchange.answered, kept_headers(headers), body, keyed.request_hasher.digest())
-    await held.keep(exchange, answer)
-    return True
-
-
-def keep_later(exchange: Exchange, answers: Answers, ledger: GroupCommit) -> None:
-    """Store without a body as soon as the database is back: what was delivered as it came cannot be taken back."""
-    ledger.owe("answer", exchange.id, _storing(exchange, answers, [], None))
-    exchange.keyed = None
-
-
-def _storing(
-    exchange: Exchange, answers: Answers, headers: HeaderPairs, body: bytes | None
-) -> Callable[[], Coroutine[None, None, bool]]:
-    """Return the work of storing, which may be repeated."""
-    keyed = exchange.keyed
-    if keyed is None:
-        raise RuntimeError("only the answer of a call with a key is stored")
-    settlement = settlement_of(exchange, exchange.ending) if exchange.owes_settlement else None
-    answer = StoredAnswer(exchange.answered, kept_headers(headers), body, keyed.request_hasher.digest())
-    return lambda: answers.store(keyed.owner_id, keyed.key, exchange.id, answer, settlement)
 
 
 def kept_headers(headers: HeaderPairs) -> HeaderPairs:

@@ -12,11 +12,11 @@ import hashlib
 from collections.abc import Sequence
 
 from gateway.dates import http_date
-from gateway.faults import ARMED, act
+from gateway.proxy.effects import perform
 from gateway.proxy.exchange import Exchange, HeaderPairs, Message
 from gateway.proxy.problems import limit_fields
+from gateway.proxy.purses.metered import MeteredPurse
 from gateway.proxy.query_answer import TYPES, Summary, Writer
-from gateway.proxy.query_money import Purse
 from gateway.proxy.query_request import Form
 from pricing.money import format_amount
 from pricing.quote import Quote
@@ -30,7 +30,7 @@ class Outlet:
     """Takes rows and, at the end, the summary. `buffer`, `keep`: bytes that are gathered, and kept for a key."""
 
     def __init__(
-        self, exchange: Exchange, purse: Purse, form: Form, *, buffer: int, keep: int, patience: float
+        self, exchange: Exchange, purse: MeteredPurse, form: Form, *, buffer: int, keep: int, patience: float
     ) -> None:
         self._exchange, self._purse = exchange, purse
         self._writer = Writer(form)
@@ -61,18 +61,14 @@ class Outlet:
         if exchange.head_sent:
             rest = b"".join(self._pieces) + last
             exchange.gave_out(rest)
-            await self._purse.take(quote, "delivered")
-            if ARMED == "query.ended":
-                await act()
+            await perform("capture", self._purse.take(exchange, quote, "delivered"))
             await self._send({"type": "http.response.body", "body": rest})
             return
         body = b"".join(self._pieces) + last
         exchange.gave_out(body)
         headers = [*self._head(), (b"content-length", str(len(body)).encode()), *_said_of(summary)]
         kept = (headers, body if len(body) <= self._keep else None)
-        said = await self._purse.take(quote, "delivered", kept)
-        if ARMED == "query.ended":
-            await act()
+        said = await perform("capture", self._purse.take(exchange, quote, "delivered", kept))
         await self._start([*headers, *said])
         with contextlib.suppress(OSError):
             await exchange.send({"type": "http.response.body", "body": body})
@@ -91,9 +87,7 @@ class Outlet:
         piece = b"".join(self._pieces)
         self._pieces.clear()
         exchange.gave_out(piece)
-        await self._send({"type": "http.response.body", "body": piece, "more_body": True})
-        if ARMED == "query.streamed":
-            await act()
+        await perform("piece", self._send({"type": "http.response.body", "body": piece, "more_body": True}))
 
     async def _start(self, headers: HeaderPairs) -> None:
         exchange = self._exchange

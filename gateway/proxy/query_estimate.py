@@ -9,7 +9,7 @@ from uuid import UUID
 from gateway.catalog.sales import Sale
 from gateway.catalog.snapshot import Publisher
 from gateway.errors import InvalidRequest
-from gateway.proxy.queries import planned_budget
+from gateway.proxy.kinds.query import planned_budget
 from gateway.proxy.query_run import checked_query, not_run
 from gateway.services import Services
 from gateway.upstreams.postgres.errors import DatabaseError

@@ -19,9 +19,10 @@ from gateway.errors import (
     UpstreamUnavailable,
     UpstreamUnreachable,
 )
+from gateway.proxy.exchange import Exchange
+from gateway.proxy.purses.metered import MeteredPurse
 from gateway.proxy.query_answer import Summary
 from gateway.proxy.query_delivery import Outlet
-from gateway.proxy.query_money import Purse
 from gateway.upstreams.postgres.errors import DatabaseBusy, DatabaseError, DatabaseUnreachable, QueryTimeout
 from gateway.upstreams.postgres.errors import QueryFailed as Refusal
 from gateway.upstreams.postgres.markets import Market, Markets, OpenQuery
@@ -43,7 +44,8 @@ class Run:
     `short_of_rows` and `short_of_size` say whether it is the money, not the gateway, that bounds them.
     """
 
-    purse: Purse
+    exchange: Exchange
+    purse: MeteredPurse
     outlet: Outlet
     allowed: bool = False
     bounds: Bounds = field(default_factory=Bounds)
@@ -64,7 +66,7 @@ class Run:
         self.bounds = replace(bounds, rows=rows + whole, size=size)
         self.folded = query.planned.folded
         self.outlet.name_columns(query.described.columns, query.described.types)
-        self.purse.exchange.rows = self.read
+        self.exchange.rows = self.read
         self.began = perf_counter()
         self.allowed = True
 
@@ -96,7 +98,7 @@ class Run:
     @property
     def cost(self) -> Quote:
         """Return what it costs by now."""
-        return self.purse.cost(self.metered)
+        return self.purse.at_most(self.purse.price.rows.quote(self.metered))
 
     async def answer(self) -> None:
         """Pay and send what was read. Raises Unavailable or CallerLeft."""

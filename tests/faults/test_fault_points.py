@@ -28,7 +28,7 @@ STEPS = {
     "refund.after": ("/status/503", True, False),
     "store.before": ("/x", True, False),
     "store.after": ("/x", True, True),
-    "deliver.head": ("/chunks?n=3&pause=30", True, False),
+    "head.after": ("/chunks?n=3&pause=30", True, False),
     "deliver.after": ("/x", True, True),
     "settle.after": ("/x", True, True),
 }
@@ -98,7 +98,7 @@ async def test_killed_at(
         await healed.stop()
 
 
-@pytest.mark.parametrize("point", [point for point in STEPS if point not in ("refund.after", "deliver.head")])
+@pytest.mark.parametrize("point", [point for point in STEPS if point not in ("refund.after", "head.after")])
 async def test_failing_at(
     point: str, services: Services, database_url: str, world: World, connection: Connection
 ) -> None:

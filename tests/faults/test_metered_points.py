@@ -33,7 +33,7 @@ BODY = {
     [
         ("authorize.after", False),
         ("forward.after", False),
-        ("deliver.head", False),
+        ("head.after", False),
         ("deliver.after", False),
         ("store.before", True),
         ("store.after", True),

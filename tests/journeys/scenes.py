@@ -460,7 +460,7 @@ async def _(stage: Stage) -> Seen | None:
     return await _killed(stage, "/ok")
 
 
-@row("killed-in-answer", kill="deliver.head")
+@row("killed-in-answer", kill="head.after")
 async def _(stage: Stage) -> Seen | None:
     return await _killed(stage, "/three")
 

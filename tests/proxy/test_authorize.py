@@ -5,6 +5,7 @@ between two months.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -23,10 +24,10 @@ from gateway.ledger.entries import Charge, Settlement
 from gateway.ledger.exchanges import ChargeVerdict
 from gateway.ledger.holds import Capture, Hold
 from gateway.proxy import tiers
-from gateway.proxy.authorize import WalletNumbers, authorize
 from gateway.proxy.exchange import Exchange
+from gateway.proxy.parts import Parts
+from gateway.proxy.purses.choice import choose
 from gateway.proxy.quote import quote
-from gateway.proxy.tiers import Usages
 from gateway.services import Services
 from gateway.settings import DatabaseSettings, SecretSettings, Settings
 from tests.support.gateway import SECRET_KEYS
@@ -91,10 +92,11 @@ async def test_a_budget_is_asked_again_for_what_an_earlier_call_is_just_giving_b
     ending = Capture(Settlement(earlier.exchange_id, "delivered", 200, 0, 0), PRICE, 0)
     ledger: Any = Behind(parts, ending if ends else None)
     exchange = await quoted(parts, agent, shop, budget)
-    paying = authorize(exchange, ledger, parts.holds, WalletNumbers(parts.database), Usages(parts.database))
+    purse = choose(exchange, Parts.build(replace(parts, ledger=ledger)))
+    paying = purse.authorize(exchange)
     if ends:
         await paying
-        assert exchange.charge is not None
+        assert purse.paid
         assert await world.balance(agent) == 98 * PRICE
     else:
         with pytest.raises(BudgetExceeded):
@@ -110,10 +112,10 @@ async def test_a_call_is_priced_and_counted_in_one_month_though_another_begins_m
     moments = [datetime(2031, 1, 31, 23, 59, 59, tzinfo=UTC)] * 3
     monkeypatch.setattr(tiers, "datetime", SimpleNamespace(now=lambda _zone: moments.pop() if moments else february))
     february = datetime(2031, 2, 1, tzinfo=UTC)
-    usages, costs = Usages(parts.database), list[int]()
+    worker, costs = Parts.build(parts), list[int]()
     for _ in range(6):
         exchange = await quoted(parts, agent, shop)
-        await authorize(exchange, parts.ledger, parts.holds, WalletNumbers(parts.database), usages)
+        await choose(exchange, worker).authorize(exchange)
         costs.append(exchange.quote.amount)
     assert costs == [10_000, 10_000, 4_000] * 2
     rows = await connection.fetch("SELECT period, value::int FROM ledger.counter WHERE subject = $1", shop.id)

@@ -109,7 +109,7 @@ async def test_killed_in_the_middle_the_charge_comes_back_and_the_upstream_is_le
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", ["authorize.after", "forward.after", "deliver.head"])
+@pytest.mark.parametrize("point", ["authorize.after", "forward.after", "head.after"])
 async def test_killed_at_a_step_the_charge_comes_back(
     services: Services, database_url: str, world: World, shop: Shop, connection: Connection, point: str
 ) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.pipeline import Truncated
+from gateway.proxy.walk import Truncated
 from tests.simulator.conductor import Conductor
 from tests.simulator.process import Process
 from tests.support.world import Agent, Shop

@@ -20,6 +20,7 @@ from gateway.jobs.expire import expire_lots, expire_stored_answers
 from gateway.jobs.heartbeat import Heartbeat
 from gateway.jobs.reconcile import Reconciler
 from gateway.limits.policy import Check, Policy, Verdict
+from gateway.proxy.parts import Parts
 from gateway.proxy.pipeline import Pipeline
 from gateway.settings import Settings
 from tests.simulator.conductor import Conductor
@@ -54,7 +55,7 @@ class Process:
         dead_after = timedelta(seconds=settings.money.dead_after)
         self.heartbeat = Heartbeat(services.database, services.ledger, services.box.key_ids, dead_after=dead_after)
         self.reconciler = Reconciler(services.database, self.grace, dead_after, self.heartbeat.may_judge)
-        self.pipeline = Pipeline.build(services)
+        self.pipeline = Pipeline(Parts.build(services))
 
     def __repr__(self) -> str:
         return self.name

@@ -16,10 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import gateway.proxy.allowance
-import gateway.proxy.authorize
-import gateway.proxy.idempotency
-import gateway.proxy.pipeline
-import gateway.proxy.settle
+import gateway.proxy.purses.charge
 import gateway.proxy.tiers
 from gateway.billing import prepaid_credits
 from gateway.database.pool import Connection
@@ -27,6 +24,8 @@ from gateway.errors import Unavailable
 from gateway.jobs.reconcile import Reconciler
 from gateway.ledger.group_commit import GroupCommit
 from gateway.ledger.holds import Holds
+from gateway.proxy.purses.charge import ChargePurse
+from gateway.proxy.purses.keyed import KeyedPurse
 from tests.simulator.town import Town
 
 Sabotage = Callable[[Town], contextlib.AbstractContextManager[None]]
@@ -102,24 +101,24 @@ async def _nothing(*_arguments: Any, **_options: Any) -> int:
 
 
 def _forgetful_keep(keep: Any) -> Any:
-    async def keep_answer(*arguments: Any) -> None:
+    async def keep_or_not(*arguments: Any) -> None:
         with contextlib.suppress(Unavailable):
             await keep(*arguments)
 
-    return keep_answer
+    return keep_or_not
 
 
-def _keyless_settle(settle: Any) -> Any:
+def _keyless_end(end: Any) -> Any:
     """Charge for what a call with a key delivered in part, although its key is given back."""
 
-    async def settle_as_without_key(exchange: Any, ledger: Any, ending: Any) -> bool:
+    async def end_as_without_key(purse: Any, exchange: Any, ending: Any) -> bool:
         keyed, exchange.keyed = exchange.keyed, None
         try:
-            return await settle(exchange, ledger, ending)
+            return await end(purse, exchange, ending)
         finally:
             exchange.keyed = keyed
 
-    return settle_as_without_key
+    return end_as_without_key
 
 
 def _unbounded(counter: Any) -> Any:
@@ -196,10 +195,10 @@ BUGS: dict[str, Bug] = {
     "the reconciler does nothing": Bug(in_code(Reconciler, "_end", lambda _end: _nothing), "deaths"),
     "what is owed is forgotten": Bug(in_code(GroupCommit, "owe", lambda _owe: lambda *_: None), "outages"),
     "an answer is delivered though it could not be stored": Bug(
-        in_code(gateway.proxy.pipeline, "keep_answer", _forgetful_keep), "stores"
+        in_code(KeyedPurse, "keep", _forgetful_keep), "stores"
     ),
     "a key is given back though its call was charged": Bug(
-        in_code(gateway.proxy.pipeline, "settle", _keyless_settle), "hang-ups"
+        in_code(ChargePurse, "end", _keyless_end), "hang-ups"
     ),
     "a batch sells more places than a step has": Bug(
         in_database("count_together", "OR c.value + u.amount > u.most", ""), "tiers"
@@ -224,7 +223,7 @@ BUGS: dict[str, Bug] = {
     ),
     "a budget looks at days alone": Bug(in_code(gateway.proxy.allowance, "decide", _first_counter), "budgets"),
     "a budget is not asked about the price of a call": Bug(
-        in_code(gateway.proxy.authorize, "allowance_of", lambda _: lambda *_: None), "budgets"
+        in_code(gateway.proxy.purses.charge, "allowance_of", lambda _: lambda *_: None), "budgets"
     ),
     "a captured hold counts whole": Bug(
         in_database("recount", "WHEN one.money THEN p_taken", "WHEN one.money AND p_taken = 0 THEN 0"), "budgets"

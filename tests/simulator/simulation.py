@@ -22,7 +22,7 @@ import gateway.jobs.clocks
 import gateway.jobs.heartbeat
 import gateway.proxy.allowance
 import gateway.proxy.failures
-import gateway.proxy.pipeline
+import gateway.proxy.kinds.http
 import gateway.proxy.tiers
 from gateway.catalog.assets import store_assets
 from gateway.database.migrate import migrate
@@ -243,7 +243,7 @@ def simulated_time(loop: SimulatedLoop, seed: int) -> Generator[None]:
         (gateway.ids, "os", SimpleNamespace(urandom=dice.randbytes)),
         (gateway.jobs.clocks, "time", clock),
         (gateway.jobs.heartbeat, "time", clock),
-        (gateway.proxy.pipeline, "monotonic", loop.time),
+        (gateway.proxy.kinds.http, "monotonic", loop.time),
         (gateway.proxy.failures, "monotonic", loop.time),
         (gateway.proxy.allowance, "datetime", calendar),
         (gateway.proxy.tiers, "datetime", calendar),

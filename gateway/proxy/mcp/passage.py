@@ -18,9 +18,9 @@ from gateway.proxy.destination import Destination, Destinations
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.failures import admit, unanswered
 from gateway.proxy.mcp.listing import priced_tools
-from gateway.proxy.mcp.purchase import refused
 from gateway.proxy.mcp.reply import JsonRpcReply
 from gateway.proxy.mcp.request import SESSION, VERSION, McpFields, ToolCall, check_agreement, without_ours
+from gateway.proxy.mcp.results import refused
 from gateway.proxy.mcp.session_ids import opened, sealed
 from gateway.proxy.mcp.upstream import McpServer
 from gateway.proxy.problems import send_whole
@@ -172,13 +172,8 @@ class Passage:
         return "delivered"
 
     async def _deliver(self, exchange: Exchange, answer: UpstreamResponse) -> Ending:
-        async def keep(_headers: HeaderPairs, _body: bytes | None) -> None:
-            """Keep nothing: what is free is asked for again."""
-
         settings = self.services.settings
         try:
-            return await deliver(
-                exchange, answer, refunded=False, keep=keep, limit=0, patience=settings.proxy.client_timeout
-            )
+            return await deliver(exchange, answer, refunded=False, limit=0, patience=settings.proxy.client_timeout)
         finally:
             await answer.aclose()

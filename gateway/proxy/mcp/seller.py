@@ -10,11 +10,12 @@ from typing import Literal
 from gateway.billing.prepaid_credits import Ending
 from gateway.errors import InvalidRequest
 from gateway.json_text import json_text
+from gateway.proxy.destination import Destinations
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.failures import admit, unanswered
+from gateway.proxy.mcp.line import ToolOrder
 from gateway.proxy.mcp.listing import Lists, priced_tools, resource_info, tool_info
 from gateway.proxy.mcp.passage import Passage
-from gateway.proxy.mcp.purchase import Purchases
 from gateway.proxy.mcp.reply import JsonRpcReply
 from gateway.proxy.mcp.request import (
     CALL,
@@ -62,27 +63,30 @@ class McpSeller:
     """Sells what MCP publishers have. One per worker."""
 
     services: Services
-    purchases: Purchases
+    destinations: Destinations
     passage: Passage
     sessions: Sessions
     lists: Lists
 
     @classmethod
-    def build(cls, services: Services, purchases: Purchases) -> McpSeller:
+    def build(cls, services: Services, destinations: Destinations) -> McpSeller:
         """Make the parts."""
         sessions = Sessions(services.settings.mcp.max_answer)
-        passage = Passage(services, purchases.destinations)
-        return cls(services, purchases, passage, sessions, Lists(sessions))
+        passage = Passage(services, destinations)
+        return cls(services, destinations, passage, sessions, Lists(sessions))
 
-    async def serve(self, exchange: Exchange) -> Ending | None:
-        """Take one request to its answer. None: there is nothing left to be settled. Raises Problem or ClientGone."""
+    async def serve(self, exchange: Exchange) -> ToolOrder | Ending | None:
+        """Take what is free to its answer, and return how that ended; or return the tool call that was ordered.
+
+        None: there is nothing left to be settled. Raises Problem or ClientGone.
+        """
         operation, most = operation_of(exchange), self.services.settings.mcp.max_message
         match operation:
             case "endpoint":
                 return await self._endpoint(exchange, most)
             case "tool":
                 call = await read_arguments(exchange, most)
-                return await self.purchases.buy(exchange, call, self._own_line(exchange))
+                return ToolOrder(call, self._own_line(exchange))
             case _:
                 return await self._list(exchange, operation)
 
@@ -93,7 +97,7 @@ class McpSeller:
 
     async def _list(self, exchange: Exchange, kind: Literal["tools", "resources"]) -> Ending:
         """Answer with what there is, as the contract shows it. Free."""
-        to = self.purchases.destinations.find(exchange.sold)
+        to = self.destinations.find(exchange.sold)
         await admit(exchange, to, self.services)
         server = McpServer(exchange, self.services.upstreams, to)
         try:
@@ -118,7 +122,7 @@ class McpSeller:
         await send_whole(exchange, 200, headers, body)
         return "delivered"
 
-    async def _endpoint(self, exchange: Exchange, most: int) -> Ending | None:
+    async def _endpoint(self, exchange: Exchange, most: int) -> ToolOrder | Ending | None:
         """Serve an MCP client."""
         if exchange.method != "POST":
             fields = read_fields(exchange)
@@ -138,4 +142,4 @@ class McpSeller:
         take_payment(exchange, message)
         if not fields.streams:
             raise InvalidRequest("Accept must name application/json and text/event-stream.")
-        return await self.purchases.buy(exchange, call, line, reply)
+        return ToolOrder(call, line, reply)

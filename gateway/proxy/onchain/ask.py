@@ -15,7 +15,6 @@ from gateway.payments.evm.encoding import parse_address, show_address
 from gateway.payments.x402 import v2
 from gateway.payments.x402.offer import Offer
 from gateway.payments.x402.required import required_body, typed_data
-from gateway.proxy.authorize import Shortfall
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.onchain.declined import Declined
 from gateway.proxy.onchain.offers import Sale, resource_of
@@ -29,6 +28,7 @@ from gateway.proxy.problems import (
     promised_member,
     send_whole,
 )
+from gateway.proxy.purses.wallets import Shortfall
 from gateway.services import Services
 
 AGENT_WALLET = b"x-agent-wallet"

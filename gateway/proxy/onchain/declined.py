@@ -5,7 +5,7 @@ from __future__ import annotations
 from gateway.payments.examine import refused
 from gateway.payments.x402.answers import Settlement
 from gateway.payments.x402.reasons import PaymentRefused
-from gateway.proxy.authorize import Shortfall
+from gateway.proxy.purses.wallets import Shortfall
 
 
 class Declined(Shortfall):

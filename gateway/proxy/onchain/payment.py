@@ -12,19 +12,17 @@ from uuid import UUID
 
 import orjson
 
-from gateway.billing import x402_per_request
-from gateway.billing.prepaid_credits import Ending
 from gateway.database.pool import LOST
 from gateway.errors import Unavailable
-from gateway.faults import ARMED, act
 from gateway.payments.calls import GIVE_BACK, Deliveries, Delivery
 from gateway.payments.evm.settlements import Status
 from gateway.payments.x402 import v1, v2
 from gateway.payments.x402.answers import Settlement
+from gateway.proxy.effects import perform
 from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.idempotency import kept_headers
 from gateway.proxy.onchain.offers import Sale
-from gateway.proxy.settle import settlement_of
+from gateway.proxy.settlement import settlement_of
 from gateway.services import Services
 from gateway.settings import SettlementPolicy
 from pricing.money import format_amount
@@ -63,14 +61,14 @@ class CallPayment:
     async def submit(self) -> None:
         """Hand the payment over for settlement. Raises Unavailable."""
         due = self.due
-        await self.services.settlements.submit(self.id, amount=due and due.amount, fee=due and due.fee)
+        submitting = self.services.settlements.submit(self.id, amount=due and due.amount, fee=due and due.fee)
+        await perform("submit", submitting)
         self.submitted = True
 
     async def wait(self) -> Status:
         """Wait for the settlement and return its status; it may not have ended when the time is up."""
-        self.status = await self.services.settlements.wait(self.id, self.services.settings.x402.wait)
-        if ARMED == "x402.settled" and self.status.state == "confirmed":
-            await act()
+        waiting = self.services.settlements.wait(self.id, self.services.settings.x402.wait)
+        self.status = await perform("settlement", waiting)
         return self.status
 
     async def keep(
@@ -80,9 +78,9 @@ class CallPayment:
 
         Raises Unavailable when that cannot be done, or not be known: then the caller must not have all of the answer.
         """
-        delivery = self._answer(exchange, headers, body, reason)
-        if ARMED == "x402.answered":
-            await act()
+        await perform("store", self._keep(exchange, self._answer(exchange, headers, body, reason)))
+
+    async def _keep(self, exchange: Exchange, delivery: Delivery) -> None:
         if await self.deliveries.keep(delivery) == "cancelled":
             raise Unavailable(NOT_KEPT)
         self.ended = self.submitted = True
@@ -91,8 +89,6 @@ class CallPayment:
             relay.wake()
         self._count("kept")
         exchange.outcome = "settled"
-        if ARMED == "x402.kept":
-            await act()
 
     def keep_later(self, exchange: Exchange) -> None:
         """Keep it without an answer as soon as the database is back: what was delivered as it came is paid for."""
@@ -106,21 +102,6 @@ class CallPayment:
             self.services.ledger.ended(self.id)
 
         self.services.ledger.owe("keeping", self.id, work)
-
-    async def end(self, exchange: Exchange, ending: Ending) -> bool:
-        """End the payment by the rule, if it has no end yet, and return whether it was given back."""
-        if not self.ended:
-            decision = x402_per_request.settle(
-                ending,
-                exchange.status,
-                answered=exchange.head_sent,
-                submitted=self.submitted,
-                refunded=exchange.refunds.statuses,
-                judged=exchange.judged,
-            )
-            # What the rule keeps was kept with its answer (`keep`); an answer that was not kept has not arrived whole.
-            await self.give_back(exchange, decision.reason)
-        return exchange.outcome == "refunded"
 
     async def give_back(self, exchange: Exchange, reason: str) -> str:
         """Let the authorization go, or send its money back. Returns what happened (calls.GivenBack)."""
@@ -136,7 +117,7 @@ class CallPayment:
             return verdict
 
         try:
-            verdict = await work()
+            verdict = await perform("refund", work())
         except (*LOST, Unavailable):
             self.services.ledger.owe("giving back", self.id, work)
             verdict = "waiting"

@@ -31,7 +31,7 @@ STEPS = {
                      "x402.kept", "deliver.after"],
     "before_response": ["x402.claimed", "chain.reserved", "forward.after", "x402.answered", "x402.kept", *RELAYER,
                         "x402.settled", "deliver.after", "settle.after"],
-    "deferred": ["chain.reserved", "forward.after", "x402.answered", "x402.kept", "chain.sent", "deliver.head",
+    "deferred": ["chain.reserved", "forward.after", "x402.answered", "x402.kept", "chain.sent", "head.after",
                  "deliver.after"],
 }  # fmt: skip
 CASES = [(policy, point) for policy, points in STEPS.items() for point in points]
@@ -80,7 +80,7 @@ async def test_killed_at(
     upstream: RecordingUpstream, connection: Connection,
 ) -> None:  # fmt: skip
     shop = await world.publisher(PRICE, SEPOLIA_USDC, gateway_fee_percent="10", x402_settlement=policy)
-    path = f"/publishers/{shop.slug}/" + ("chunks?n=3&pause=30" if point == "deliver.head" else "x")
+    path = f"/publishers/{shop.slug}/" + ("chunks?n=3&pause=30" if point == "head.after" else "x")
     upstream.forget()
     doomed = await start_gateway(services, database_url, **chained(chain, FAULT=f"{point}:kill"))
     buyer = Buyer(doomed.url, chain, await chain.wallet(10 * PRICE))
