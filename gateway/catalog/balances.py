@@ -1,6 +1,6 @@
 """What a publisher asks of the balances that pay its calls: the least to call at all, and where to warn.
 
-Pure. Asked before a paid call (proxy/authorize.py) and told after it (proxy/balances.py).
+Pure. Asked before a paid call (proxy/purses/wallets.py) and told after it (proxy/balances.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a publisher charges where the price is known after the call: `pay_per_use` billing, and `per_byte` prices.
 
 Pure: the fields as requests have them, the rules between them, and the compiled form of the hot path. Amounts are
-decimals of every accepted asset. The formulas are in pricing/tariffs, what happens to the money in proxy/held.py.
+decimals of every accepted asset. The formulas are in pricing/tariffs, what happens to the money: proxy/purses/hold.py.
 """
 
 from __future__ import annotations

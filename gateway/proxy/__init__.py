@@ -1,4 +1,4 @@
-"""The paid path: one Exchange through ten plain steps. Start with `pipeline.py`; each step has its own file.
+"""The paid path: one walk for every call. Start with `walk.py`; each step has its own file.
 
 No router and no middleware stack stands on this path. What does not live here: prices (pricing/), money (ledger/),
 connections (upstreams/).

@@ -5,7 +5,7 @@
 
 The agent pays for what was delivered, by the rule of every call. What the platform paid is the chain's to say
 (payments/evm/purchases.py). From the signature on the call goes on to its end though its caller leaves: it is being
-paid for. What does not live here: which offer is taken (payments/x402/purchase.py) and the price (pricing/tariffs).
+paid for (purses/bought.py). What does not live here: which offer is taken (payments/x402/purchase.py), the price.
 """
 
 from __future__ import annotations

@@ -35,34 +35,36 @@ SWITCHED = 101
 
 
 async def answered_before(exchange: Exchange, answers: Answers, ledger: GroupCommit) -> bool:
-    """Claim the call's key, if it has one; or answer the call from store, and return whether that was done."""
-    claim = await perform("claim", claim_key(exchange, answers, ledger))
+    """Claim the call's key, if it has one and a known caller; or answer the call from store: then return True.
+
+    Raises InvalidRequest, KeyReused, CallRunning or Unavailable, and as `replay`.
+    """
+    raw, principal = exchange.fields.get(FIELD), exchange.principal
+    if raw is None or principal is None:
+        return False
+    if not KEY.fullmatch(raw):
+        raise InvalidRequest("Idempotency-Key must be 1 to 255 visible ASCII characters.")
+    keyed = Keyed(principal.account_id, raw.decode("ascii"))
+    claim = await perform("claim", _claim_key(exchange, keyed, answers, ledger))
     if claim is not None:
         await replay(exchange, claim)
     return claim is not None
 
 
-async def claim_key(exchange: Exchange, answers: Answers, ledger: GroupCommit) -> Claim | None:
-    """Claim the call's key if it has one and a known caller. Return the stored answer of a finished call, else None.
+async def _claim_key(exchange: Exchange, keyed: Keyed, answers: Answers, ledger: GroupCommit) -> Claim | None:
+    """Claim a key for the call. Return the stored answer of a finished call, else None.
 
-    Raises InvalidRequest, KeyReused, CallRunning or Unavailable; then nothing has happened.
+    Raises KeyReused, CallRunning or Unavailable; then nothing has happened.
     """
-    raw = exchange.fields.get(FIELD)
-    principal = exchange.principal
-    if raw is None or principal is None:
-        return None
-    if not KEY.fullmatch(raw):
-        raise InvalidRequest("Idempotency-Key must be 1 to 255 visible ASCII characters.")
-    key = raw.decode("ascii")
     request_hash = fingerprint(exchange)
     try:
-        claim = await answers.claim(principal.account_id, key, request_hash, exchange.id, ledger.worker_id)
+        claim = await answers.claim(keyed.owner_id, keyed.key, request_hash, exchange.id, ledger.worker_id)
     except (Unavailable, asyncio.CancelledError):
-        give_back_in_doubt(Keyed(principal.account_id, key), exchange.id, answers, ledger)
+        give_back_in_doubt(keyed, exchange.id, answers, ledger)
         raise
     if claim.verdict == "claimed" or claim.exchange_id == exchange.id:
-        exchange.keyed = Keyed(principal.account_id, key)
-        exchange.keyed.request_hasher.update(exchange.read_body or b"")
+        keyed.request_hasher.update(exchange.read_body or b"")
+        exchange.keyed = keyed
         return None
     if claim.request_hash != request_hash:
         raise KeyReused("This Idempotency-Key was used for another request.", first_request_id=str(claim.exchange_id))

@@ -1,8 +1,8 @@
 """Messages between an accepted caller and an upstream's WebSocket, both ways, until one of them or the gateway ends it.
 
 Lives here: backpressure, the bounds on size, silence and life, and who is told what at the end. Not here: admission,
-money (websocket.py) and frames (upstreams/websocket.py, the server's own on the caller's side). Prevents a connection
-from outliving either side: whatever ends one direction ends both.
+money (kinds/socket.py) and frames (upstreams/websocket.py, the server's own on the caller's side). Prevents a
+connection from outliving either side: whatever ends one direction ends both.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The connection is the HTTP client's (checked address, TLS, timeouts, raw bytes after 101); the frames are wsproto's. No
 extension is offered: compressed messages could not be bounded before they are unpacked. What does not live here: who
-may open one, what it costs, and the caller's side (proxy/websocket.py).
+may open one, what it costs, and the caller's side (proxy/kinds/socket.py).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Killed at every step of the pipeline: after the restart the books balance, and the caller's retry gets one answer.
+"""Killed at every effect of a plain call's walk: after the restart the books balance, a retry gets one answer.
 
-A step is a named point of gateway/faults.py; this suite must know them all.
+An effect is a wait of the walk that has a name (gateway/faults.py). test_every_effect.py tries those of the other kinds
+and purses, and knows them all.
 """
 
 import asyncio
@@ -10,7 +11,6 @@ import httpx
 import pytest
 
 from gateway.database.pool import Connection
-from gateway.faults import POINTS
 from gateway.ledger import proof
 from tests.support.gateway import RunningGateway, start_gateway
 from tests.support.services import Services
@@ -21,35 +21,23 @@ pytestmark = [pytest.mark.usefixtures("sound_books"), pytest.mark.slow]
 
 # point: (path of the call, whether the first try reaches its upstream, whether the first try is stored)
 STEPS = {
+    "claim.before": ("/x", False, False),
     "claim.after": ("/x", False, False),
+    "admit.after": ("/x", False, False),
     "authorize.before": ("/x", False, False),
     "authorize.after": ("/x", False, False),
+    "forward.before": ("/x", False, False),
     "forward.after": ("/x", True, False),
+    "look.after": ("/x", True, False),
     "refund.after": ("/status/503", True, False),
     "store.before": ("/x", True, False),
     "store.after": ("/x", True, True),
     "head.after": ("/chunks?n=3&pause=30", True, False),
     "deliver.after": ("/x", True, True),
+    "settle.before": ("/x", True, True),
     "settle.after": ("/x", True, True),
 }
 PRICE = 10_000
-
-
-def test_every_point_is_in_the_suite() -> None:
-    # Others have suites of their own: test_query_points.py, test_archive.py in tests/ledger, and test_crashes.py in
-    # tests/payments/evm (and test_payout_crashes.py, for repayments too), onchain, buying and tests/webhooks.
-    elsewhere = (
-        "operation.",
-        "query.",
-        "chain.",
-        "x402.",
-        "payout.",
-        "repayment.",
-        "purchase.",
-        "archive.",
-        "webhook.",
-    )
-    assert set(STEPS) == {point for point in POINTS if not point.startswith(elsewhere)}
 
 
 async def retried(gateway: RunningGateway, path: str, headers: dict[str, str]) -> httpx.Response:
@@ -119,6 +107,6 @@ async def test_failing_at(
         assert status in (0, 200, 500)
         paid = 10 * PRICE - await world.balance(agent)
         assert paid == await world.earned(shop)
-        assert paid == (PRICE if point in ("store.after", "deliver.after", "settle.after") else 0)
+        assert paid == (PRICE if point in ("store.after", "deliver.after", "settle.before", "settle.after") else 0)
     finally:
         await failing.stop()

@@ -14,7 +14,6 @@ import pytest
 import pytest_asyncio
 
 from gateway.database.pool import Connection
-from gateway.faults import POINTS
 from gateway.ledger import proof
 from tests.journeys.test_queries import ask
 from tests.support.gateway import RunningGateway, start_gateway
@@ -30,19 +29,25 @@ LONG = "SELECT company_id, day, close, volume, open FROM prices"
 # What a caller without a key may have paid, by where its gateway died. Only a delivered answer may have cost anything, and
 # it cost nothing where its end was in the dead process's memory alone.
 STEPS: dict[str, tuple[str, set[int]]] = {
-    "query.held": (SHORT, {0}),
-    "query.ready": (SHORT, {0}),
-    "query.read": (SHORT, {0}),
-    "query.streamed": (LONG, {0}),
-    "query.ended": (SHORT, {0}),
-    "query.delivered": (SHORT, {0, COST}),
+    "plan.after": (SHORT, {0}),
+    "authorize.after": (SHORT, {0}),
+    "ready.after": (SHORT, {0}),
+    "query.after": (SHORT, {0}),
+    "piece.after": (LONG, {0}),
+    "capture.after": (SHORT, {0}),
+    "deliver.after": (SHORT, {0, COST}),
+    "settle.after": (SHORT, {0, COST}),
 }
 # Whether the first try of a call with a key was kept, and so is paid.
-KEYED = {"claim.after": False, "query.held": False, "query.read": False, "query.ended": True, "query.delivered": True}
-
-
-def test_every_point_is_in_the_suite() -> None:
-    assert set(STEPS) == {point for point in POINTS if point.startswith("query.")}
+KEYED = {
+    "claim.after": False,
+    "authorize.after": False,
+    "query.after": False,
+    "store.before": False,
+    "store.after": True,
+    "capture.after": True,
+    "deliver.after": True,
+}
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -92,7 +97,7 @@ async def test_killed_at(
     query, may_cost = STEPS[point]
     earned = await world.earned(shop)
     whole = await dies(services, database_url, point, shop, agent, query)
-    assert whole is False or point == "query.delivered"
+    assert whole is False or point in ("deliver.after", "settle.after")
     await all_ended(connection)
     paid = 100 * DOLLAR - await world.balance(agent)
     assert paid in may_cost

@@ -194,12 +194,8 @@ BUGS: dict[str, Bug] = {
     ),
     "the reconciler does nothing": Bug(in_code(Reconciler, "_end", lambda _end: _nothing), "deaths"),
     "what is owed is forgotten": Bug(in_code(GroupCommit, "owe", lambda _owe: lambda *_: None), "outages"),
-    "an answer is delivered though it could not be stored": Bug(
-        in_code(KeyedPurse, "keep", _forgetful_keep), "stores"
-    ),
-    "a key is given back though its call was charged": Bug(
-        in_code(ChargePurse, "end", _keyless_end), "hang-ups"
-    ),
+    "an answer is delivered though it could not be stored": Bug(in_code(KeyedPurse, "keep", _forgetful_keep), "stores"),
+    "a key is given back though its call was charged": Bug(in_code(ChargePurse, "end", _keyless_end), "hang-ups"),
     "a batch sells more places than a step has": Bug(
         in_database("count_together", "OR c.value + u.amount > u.most", ""), "tiers"
     ),

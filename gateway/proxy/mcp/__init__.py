@@ -1,9 +1,10 @@
 """The paid path of MCP publishers, after the caller is known and within its limits.
 
-    seller.py    the door: which operation a request is, and its way to the end
+    seller.py    the door: which operation a request is; what is free has its end here
     request.py   what is asked: paths, messages, session ids; strict
     reply.py     the pipeline's answers as JSON-RPC, for MCP clients
-    purchase.py  a tool call: price, payment, call, what is due, answer
+    line.py      how a tool call reaches its server; the call itself is kinds/tool.py
+    results.py   what a tool's answer means
     passage.py   what is free at the MCP endpoint and passes through
     listing.py   tools and resources by plain HTTP, and what tools cost
     upstream.py  requests to the publisher's server

@@ -1,7 +1,7 @@
 """All publishers' databases that are sold from: a pool and small caches for each, made at the first query.
 
 A publisher that changes gets a new market, and its old connections are closed. What does not live here: what a query
-costs and who pays (proxy/queries.py).
+costs and who pays (proxy/kinds/query.py).
 """
 
 from __future__ import annotations

@@ -27,11 +27,11 @@ pytestmark = pytest.mark.slow
 
 RELAYER = ["chain.planned", "chain.stored", "chain.sent", "chain.mined", "chain.booked"]
 STEPS = {
-    "settle_first": ["chain.submitted", "chain.sent", "chain.booked", "x402.settled", "forward.after", "x402.answered",
-                     "x402.kept", "deliver.after"],
-    "before_response": ["x402.claimed", "chain.reserved", "forward.after", "x402.answered", "x402.kept", *RELAYER,
-                        "x402.settled", "deliver.after", "settle.after"],
-    "deferred": ["chain.reserved", "forward.after", "x402.answered", "x402.kept", "chain.sent", "head.after",
+    "settle_first": ["submit.after", "chain.submitted", "chain.sent", "chain.booked", "settlement.after", "forward.after", "store.before",
+                     "store.after", "deliver.after"],
+    "before_response": ["claim.after", "examine.after", "reserve.after", "look.after", "chain.reserved", "forward.after", "store.before", "store.after", *RELAYER,
+                        "settlement.after", "deliver.after", "settle.after"],
+    "deferred": ["chain.reserved", "forward.after", "store.before", "store.after", "chain.sent", "head.after",
                  "deliver.after"],
 }  # fmt: skip
 CASES = [(policy, point) for policy, points in STEPS.items() for point in points]
@@ -44,7 +44,7 @@ def gateway() -> None:
 
 def test_every_point_of_a_payment_is_in_the_suite() -> None:
     tried = {point for points in STEPS.values() for point in points}
-    assert {point for point in POINTS if point.startswith(("x402.", "chain."))} <= tried
+    assert {point for point in POINTS if point.startswith("chain.")} <= tried
 
 
 async def told(buyer: Buyer, path: str, header: dict[str, str]) -> httpx.Response:

@@ -330,7 +330,7 @@ async def test_the_official_client_signs_for_the_maximum(
     assert (await buyer.balance(), await world.earned(base) - before) == (DOLLAR - 1_000, 900)
 
 
-@pytest.mark.parametrize("point", ["chain.reserved", "x402.answered", "x402.kept", "x402.settled"])
+@pytest.mark.parametrize("point", ["chain.reserved", "query.after", "store.before", "store.after", "settlement.after"])
 async def test_killed_at(
     point: str, services: Services, database_url: str, chain: Chain, gateway: RunningGateway, base: Shop, world: World,
     buying: Buying, connection: Connection,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import InvalidMessage, InvalidStatus
 from websockets.http11 import Response
 
 from gateway.database.pool import Connection
@@ -22,6 +22,9 @@ from tests.support.servers import EACH
 from tests.support.services import Services
 from tests.support.sockets import SocketUpstream
 from tests.support.world import SEPOLIA_USDC, Shop, World
+
+KILLED = ["forward.after", "ahead.after"]
+"""Where a gateway dies that has not accepted its caller: the publisher's server has, then the payment is settled."""
 
 
 @pytest_asyncio.fixture
@@ -154,26 +157,37 @@ async def test_a_payment_for_a_call_opens_no_connection(buying: Buying, shop: Sh
     assert (answer.status_code, answer.json()["error"]) == (402, "invalid_exact_evm_nonce_already_used")
 
 
+@pytest.mark.parametrize("point", ["while it lasts", *KILLED])
 async def test_a_connection_that_dies_with_its_gateway_is_given_back(
-    services: Services, database_url: str, chain: Chain, buying: Buying, shop: Shop, world: World,
+    point: str, services: Services, database_url: str, chain: Chain, buying: Buying, shop: Shop, world: World,
     gateway: RunningGateway, connection: Connection,
 ) -> None:  # fmt: skip
-    doomed = await start_gateway(services, database_url, **chained(chain))
+    armed = {"FAULT": f"{point}:kill"} if point in KILLED else {}
+    doomed = await start_gateway(services, database_url, **chained(chain, **armed))
     buyer = await buying(url=doomed.url)
     header = buyer.payment(await asked(buyer, shop))
-    socket = await opened(buyer, shop, header)
-    assert await buyer.balance() == 9 * PRICE
-    await doomed.kill()
-    await socket.close()
+    if armed:
+        with pytest.raises((OSError, InvalidMessage)):
+            await opened(buyer, shop, header)
+        await asyncio.to_thread(doomed.process.wait, 20)
+    else:
+        socket = await opened(buyer, shop, header)
+        assert await buyer.balance() == 9 * PRICE
+        await doomed.kill()
+        await socket.close()
 
     async def returned() -> bool:
         await chain.mine()
         return await buyer.balance() == 10 * PRICE
 
     await until(returned)
-    answer = await refused(await buying(url=gateway.url), shop, header)
-    assert (answer.status_code, json.loads(answer.body)["detail"].endswith("the money goes back: sign a new one")) == (
-        402, True,
-    )  # fmt: skip
-    await settled(connection)
+    again = await buying(url=gateway.url)
+    if point == "forward.after":  # the authorization was never sent, so it stays good
+        async with opened(again, shop, header):
+            pass
+        assert await world.earned(shop) == 9_000
+        return
+    answer = await refused(again, shop, header)
+    detail = json.loads(answer.body)["detail"]
+    assert (answer.status_code, detail.endswith("the money goes back: sign a new one")) == (402, True)
     assert await world.earned(shop) == 0
