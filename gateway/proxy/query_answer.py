@@ -25,6 +25,9 @@ TYPES: dict[Form, bytes] = {
     "arrow": b"application/vnd.apache.arrow.stream",
 }
 _QUOTED = re.compile(r'[",\r\n]')
+_SPACE = re.compile(r"[ \t\n\r]*")
+_PARTS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 # Numbers stay as they are written: they may have more digits than a float keeps, or than Python reads as an integer.
 _decoder = json.JSONDecoder(parse_int=str, parse_float=str)
 
@@ -77,7 +80,7 @@ class Writer:
         if self._arrow is not None:
             return self._arrow.rows([[raw for raw, _ in _fields(row)] for row in lot])
         if self.form == "ndjson":
-            return b"".join(row + b"\n" for row in lot)
+            return b"".join(_on_one_line(row) + b"\n" for row in lot)
         if self.form == "csv":
             first = b"" if self._begun else self._first()
             return first + b"".join(_csv_row(row) for row in lot)
@@ -119,11 +122,43 @@ def _csv_row(row: bytes) -> bytes:
 
 
 def _fields(row: bytes) -> Iterator[tuple[str | None, object]]:
-    """Yield the values of a JSON object as they are written, None for null, and as they are read."""
+    """Yield the values of a JSON object as they are written, None for null, and as they are read.
+
+    A value of type json stands there as its owner wrote it, with spaces and lines around its parts.
+    """
     text, at = row.decode(), 1
     while at < len(text) - 1:
         _, at = _decoder.raw_decode(text, at)
-        begin = at + 1  # behind the colon
-        value, at = _decoder.raw_decode(text, begin)
+        begin = _after_space(text, at + 1)  # behind the colon
+        value, at = _value(text, begin)
         yield None if value is None else text[begin:at], value
-        at += 1  # behind the comma
+        at = _after_space(text, at) + 1  # behind the comma
+
+
+def _value(text: str, begin: int) -> tuple[object, int]:
+    """Return a value and where it ends; a string that is no text, and what is nested too deeply, as their JSON."""
+    try:
+        value, end = _decoder.raw_decode(text, begin)
+    except RecursionError:
+        end = _end_of_nested(text, begin)
+        return text[begin:end], end
+    return (text[begin:end] if isinstance(value, str) and _SURROGATE.search(value) else value), end
+
+
+def _end_of_nested(text: str, begin: int) -> int:
+    depth = 0
+    for part in _PARTS.finditer(text, begin):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(part[0], 0)
+        if depth == 0:
+            return part.end()
+    raise ValueError("PostgreSQL wrote JSON that does not end")
+
+
+def _after_space(text: str, at: int) -> int:
+    space = _SPACE.match(text, at)
+    return space.end() if space else at
+
+
+def _on_one_line(row: bytes) -> bytes:
+    """Return a JSON object without the line breaks that a value of type json may have between its parts."""
+    return row.replace(b"\n", b" ").replace(b"\r", b" ") if b"\n" in row or b"\r" in row else row

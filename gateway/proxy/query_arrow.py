@@ -18,6 +18,7 @@ from nanoarrow import ipc
 
 na, streams = cast("Any", nanoarrow), cast("Any", ipc)  # it has no types of its own
 _DATE = re.compile(r"(\d{4,})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d):(\d\d)(?:\.(\d+))?)?(?:[+-]00:?(?:00)?)?( BC)?")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _EDGES = {"infinity": 1, "-infinity": -1}
 
 Read = Callable[[str], Any]
@@ -66,8 +67,11 @@ def _timed(kind: Any, values: Sequence[int | None]) -> Any:
 
 
 def _text(raw: str) -> str:
-    """Return a text as it is, and everything else as JSON writes it."""
-    return json.loads(raw) if raw.startswith('"') else raw
+    """Return a text as it is, and everything else as JSON writes it; so too what JSON can write and no text can be."""
+    if not raw.startswith('"'):
+        return raw
+    text: str = json.loads(raw)
+    return raw if _SURROGATE.search(text) else text
 
 
 def _number(raw: str) -> float:

@@ -259,6 +259,23 @@ async def test_rows_come_as_an_arrow_stream(gateway: RunningGateway, shop: Shop,
     assert [row["company_id"] for row in document["rows"]] == na.Array(table).child(0).to_pylist()
 
 
+@pytest.mark.parametrize(
+    ("query", "columns"),
+    [
+        ("SELECT * FROM ROWS FROM (generate_series(1, 2), unnest(ARRAY['x'])) AS t (n, w)", [[1, 2], ["x", None]]),
+        ("""SELECT json ' {"a": 1}' AS j, 1 AS n""", [['{"a": 1}'], [1]]),
+        ("SELECT 0x1F AS a, 'b' AS b LIMIT 1", [[31], ["b"]]),
+    ],
+)
+async def test_any_form_of_query_comes_as_an_arrow_stream(
+    gateway: RunningGateway, shop: Shop, agent: Agent, query: str, columns: list[list[Any]]
+) -> None:
+    answer = await ask(gateway, shop, agent, query, Accept="application/vnd.apache.arrow.stream")
+    assert answer.status_code == 200, answer.text
+    table = na.Array(na.ArrayStream(ipc.InputStream.from_readable(io.BytesIO(answer.content))).read_all())
+    assert [table.child(place).to_pylist() for place in range(table.n_children)] == columns
+
+
 async def test_no_key_and_no_funds_are_told_the_price(gateway: RunningGateway, world: World, shop: Shop) -> None:
     body = {"query": "SELECT ticker FROM companies LIMIT 500"}
     answer = await gateway.client.post(f"/publishers/{shop.slug}", json=body)

@@ -198,3 +198,26 @@ async def test_a_number_of_thousands_of_digits_arrives(pool: DatabasePool) -> No
         _, found = await forms(session, "SELECT repeat('9', 6000)::numeric AS v")
     assert found["csv"] == b"v\r\n" + b"9" * 6_000 + b"\r\n"
     assert stored(found["arrow"]) == [["9" * 6_000]]
+
+
+WRITTEN = {
+    # A value of type json as its owner wrote it -> its text in CSV and Arrow.
+    "' {\"a\": 1} '": '{"a": 1}',
+    "E' \\n[1,\\r\\n 2]\\t'": "[1,\r\n 2]",
+    "' \"x\" '": "x",
+    "' 12.50 '": "12.50",
+    "'\"\\ud800\"'": '"\\ud800"',
+    "repeat('[', 4000) || repeat(']', 4000)": "[" * 4_000 + "]" * 4_000,
+    "repeat('{\"]\": ', 3000) || '1' || repeat('}', 3000)": '{"]": ' * 3_000 + "1" + "}" * 3_000,
+}
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+async def test_json_arrives_in_every_form_however_it_is_written(pool: DatabasePool, written: str) -> None:
+    async with pool.lease() as session, queries.sandbox(session, (), BOUNDS):
+        rows, found = await forms(session, f"SELECT 1 AS a, ({written})::json AS b, 2 AS c, NULL::json AS d")
+    assert [len(row) > 30 for row in rows] == [True]
+    assert list(csv.reader(io.StringIO(found["csv"].decode(), newline="")))[1] == ["1", WRITTEN[written], "2", ""]
+    assert stored(found["arrow"]) == [[1], [WRITTEN[written]], [2], [None]]
+    lines = found["ndjson"].decode().split("\n")
+    assert (len(lines), lines[0].startswith('{"a":1,"b":'), "\r" in lines[0]) == (3, True, False)
