@@ -3,7 +3,8 @@
     most = max(rows that it can return x what each may weigh, 4 x rows that it folds, 32)
 
 The bound on returned rows is exact (a constant LIMIT, the gateway's cap); the weight of a row is the planner's, with
-room to be wrong. What is held is the price of `most`, and the query is stopped there; what is paid is what was metered.
+room to be wrong, or what repeat() and the like make by their constants where the text bounds the rows. What is held is
+the price of `most`, and the query is stopped there; what is paid is what was metered.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def budget(
     returned = bound(checked, cap)
     expected = min(estimated_rows(checked, planned, cap=cap), max(returned, 1))
     estimate = max(expected, _rows_of(expected * (names + width)), folded)
-    most = max(returned * _rows_of(names + WIDTH_ROOM * width), FOLD_ROOM * folded, LEAST)
+    widest = max(WIDTH_ROOM * width, checked.width if returned < cap else 0)
+    most = max(returned * _rows_of(names + widest), FOLD_ROOM * folded, LEAST)
     most = min(most, max(_rows_of(size), folded))
     return Budget(min(estimate, most), most, returned)
 

@@ -5,7 +5,7 @@ A planner guesses hundreds of groups for a CASE; its text has three.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from math import prod
 
 import postgast.pg_query_pb2 as pg
@@ -38,14 +38,14 @@ def is_one_row(query: pg.SelectStmt) -> bool:
     return folds and not _makes_rows(calls)
 
 
-def is_collecting(parts: Iterable[Message]) -> bool:
+def has_array(parts: Iterable[Message]) -> bool:
+    """Return whether there is an ARRAY(SELECT …) among the parts of a query."""
+    return any(isinstance(part, pg.SubLink) and part.sub_link_type == pg.ARRAY_SUBLINK for part in parts)
+
+
+def is_collecting(parts: Sequence[Message]) -> bool:
     """Return whether many rows are carried in one value somewhere among the parts of a query."""
-    return any(
-        function_of(part) in COLLECTING
-        if isinstance(part, pg.FuncCall)
-        else isinstance(part, pg.SubLink) and part.sub_link_type == pg.ARRAY_SUBLINK
-        for part in parts
-    )
+    return has_array(parts) or any(isinstance(part, pg.FuncCall) and function_of(part) in COLLECTING for part in parts)
 
 
 def most_groups(query: pg.SelectStmt) -> int | None:

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping
 import postgast.pg_query_pb2 as pg
 from google.protobuf.message import Message
 
+from pricing.sql.functions import BOUNDED
 from pricing.sql.guard import QueryRefused
-from pricing.sql.tree import children, function_of, held, inside, integer, place_of, strings
+from pricing.sql.tree import children, function_of, held, inside, integer, place_of, strings, walk
 
 MAX_MADE = 16_777_216
 COLUMN = 64
@@ -32,9 +33,21 @@ _EXPONENT = re.compile(r"[eE]\+?([0-9]+)")
 Sizes = Mapping[str, int]
 
 
-def check_growth(query: pg.SelectStmt) -> None:
-    """Raise QueryRefused when some value may become larger than MAX_MADE bytes."""
+def check_growth(query: pg.SelectStmt) -> int:
+    """Return the bytes of the outputs that the text makes longer than a planner knows, such as repeat()'s.
+
+    Raises QueryRefused when some value may become larger than MAX_MADE bytes.
+    """
     _query(query, {}, COLUMN)
+    targets = [inside(target.val) for target in held(query.target_list) if isinstance(target, pg.ResTarget)]
+    return sum(_size(value, {}, COLUMN) for value in targets if _lengthens(value))
+
+
+def _lengthens(value: Message | None) -> bool:
+    """Return whether an output is made by a function whose constant is the length, and not read from elsewhere."""
+    parts = list(walk(value)) if value is not None else []
+    calls = any(isinstance(part, pg.FuncCall) and function_of(part) in BOUNDED for part in parts)
+    return calls and not any(isinstance(part, pg.SelectStmt) for part in parts)
 
 
 def _query(query: pg.SelectStmt, known: Sizes, outer: int) -> int:

@@ -13,7 +13,7 @@ import postgast.pg_query_pb2 as pg
 
 from pricing.sql.catalogue import OnSale, Relation
 from pricing.sql.forms import check_forms
-from pricing.sql.groups import constant_limit, is_collecting, is_one_row, most_groups
+from pricing.sql.groups import constant_limit, has_array, is_collecting, is_one_row, most_groups
 from pricing.sql.growth import check_growth
 from pricing.sql.guard import QueryRefused, guard
 from pricing.sql.lexer import Kind, Token, tokens
@@ -42,6 +42,10 @@ class CheckedQuery:
     """At most so many rows, by GROUP BY or DISTINCT (groups.py)."""
     shape: bytes = b""
     """What queries that differ in constants only have in common (shape.py)."""
+    arrays: bool = True
+    """Has an ARRAY(SELECT …)."""
+    width: int = 0
+    """Bytes of a row that the text makes and no planner knows (growth.py)."""
 
 
 def check(query: str, on_sale: OnSale) -> CheckedQuery:
@@ -62,7 +66,7 @@ def _checked(query: str, on_sale: OnSale) -> CheckedQuery:
     names = Names(on_sale)
     if len(names.query(select, {}, None)) > MAX_OUTPUTS:
         raise QueryRefused("too_complex", f"A query may return {MAX_OUTPUTS} columns.")
-    check_growth(select)
+    width = check_growth(select)
     check_recursion(parts)
     text = write(tree)
     return CheckedQuery(
@@ -74,6 +78,8 @@ def _checked(query: str, on_sale: OnSale) -> CheckedQuery:
         is_collecting(parts),
         most_groups(select),
         shape_of(tokens(text)),
+        has_array(parts),
+        width,
     )
 
 

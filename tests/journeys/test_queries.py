@@ -103,6 +103,28 @@ async def test_an_answer_is_metered_by_what_it_carries(gateway: RunningGateway, 
 
 
 @pytest.mark.parametrize(
+    ("query", "rows", "metered"),
+    [
+        ("SELECT repeat('x', 300) AS x FROM companies LIMIT 50", 50, 121),
+        ("SELECT rpad(ticker, 400) || lpad('', 200) AS x FROM companies LIMIT 40", 40, 190),
+    ],
+)
+async def test_what_the_text_makes_long_is_not_cut_where_there_is_money(
+    gateway: RunningGateway, shop: Shop, agent: Agent, query: str, rows: int, metered: int
+) -> None:
+    answer = (await ask(gateway, shop, agent, query)).json()
+    assert (answer["row_count"], answer["metered_rows"], answer["truncated"]) == (rows, metered, None)
+
+
+async def test_a_predicate_is_not_charged_for_what_it_looks_up(
+    gateway: RunningGateway, shop: Shop, agent: Agent
+) -> None:
+    query = "SELECT count(*) AS n FROM filings WHERE company_id NOT IN (SELECT company_id FROM companies WHERE country = 'DE')"
+    answer = (await ask(gateway, shop, agent, query)).json()
+    assert (answer["row_count"], answer["metered_rows"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
     ("query", "rows"),
     [
         ("SELECT unnest(array_agg(sector_id)) AS x FROM sectors", "SELECT count(*) FROM demo.sectors"),

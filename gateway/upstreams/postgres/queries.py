@@ -44,13 +44,17 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A checked query as the server understands it: `text` is framed and typed, `inner` is what is planned."""
+    """A checked query as the server understands it: `text` is framed and typed, `inner` is what is planned.
+
+    `arrays` says whether it has an ARRAY(SELECT …).
+    """
 
     text: str
     inner: str
     columns: tuple[str, ...]
     types: tuple[str, ...]
     parameters: tuple[str, ...]
+    arrays: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,8 @@ async def describe(session: Session, checked: CheckedQuery, bounds: Bounds) -> D
         f"SELECT CASE WHEN octet_length(r.j) <= {bounds.row_size} THEN r.j END, octet_length(r.j) FROM "  # noqa: S608
         f"(SELECT row_to_json(q.*)::text AS j FROM ({inner}) AS q{names} OFFSET 0) AS r"
     )
-    return Described(text, inner, columns, tuple(attribute.type.name for attribute in attributes), parameters)
+    types = tuple(attribute.type.name for attribute in attributes)
+    return Described(text, inner, columns, types, parameters, checked.arrays)
 
 
 async def plan(session: Session, described: Described, values: Sequence[str | None], bounds: Bounds) -> Planned:
@@ -139,7 +144,7 @@ async def plan(session: Session, described: Described, values: Sequence[str | No
         text: str = await session.fetchval(f"EXPLAIN (VERBOSE, FORMAT JSON) {described.inner}", *values)
     node: dict[str, Any] = orjson.loads(text)[0]["Plan"]
     rows, source = planned_rows(node)
-    return Planned(rows, folded_rows(node), int(node.get("Plan Width", 0)), source)
+    return Planned(rows, folded_rows(node, arrays=described.arrays), int(node.get("Plan Width", 0)), source)
 
 
 async def rows(

@@ -20,6 +20,8 @@ TABLE = [
     ("SELECT ticker FROM companies LIMIT 0", 1, 0, 5, Budget(1, LEAST, 0)),
     ("SELECT body FROM filings LIMIT 10", 10, 0, 2_000, Budget(157, 630, 10)),
     ("SELECT json_agg(ticker) FROM companies", 1, 1_200, 32, Budget(1_200, 4_800, 1)),
+    ("SELECT repeat('x', 300) FROM companies LIMIT 50", 50, 0, 32, Budget(50, 150, 50)),
+    ("SELECT repeat('x', 300) FROM companies", 1_200, 0, 32, Budget(1_200, 2 * CAP, CAP)),
     ("SELECT ticker FROM companies LIMIT 99999999", 99_999_999, 0, 5, Budget(CAP, CAP, CAP)),
 ]
 

@@ -45,6 +45,11 @@ FOLDS = [
     "SELECT string_agg(ticker, ',') FROM companies WHERE company_id > 0 HAVING count(*) > 1",
     "SELECT string_agg(ticker, ',') FROM companies UNION ALL SELECT NULL WHERE false",
     "SELECT max(t) FROM (SELECT string_agg(ticker, ',') AS t FROM companies) x",
+    # With a predicate beside, and words in constants and names that plans use.
+    "SELECT ARRAY(SELECT ticker FROM companies) FROM filings WHERE company_id NOT IN (SELECT company_id FROM companies WHERE country = 'DE') LIMIT 1",
+    "SELECT 'hashed SubPlan 1', ARRAY(SELECT ticker FROM companies WHERE company_id <> f.filing_id) AS \"EXISTS(SubPlan 1)\" FROM filings f LIMIT 1",
+    'SELECT "hashed SubPlan 1".x, ARRAY(SELECT ticker FROM companies WHERE company_id <> x) FROM (SELECT 1 AS x OFFSET 0) AS "hashed SubPlan 1"',
+    "SELECT 'hashed InitPlan 1', ARRAY(SELECT ticker FROM companies)",
 ]
 # Refused by their text: whole rows are no values.
 REFUSED = [
@@ -70,6 +75,16 @@ PLAIN = [
     "SELECT (SELECT max(day) FROM prices)",
     "SELECT ARRAY[1, 2, 3], json_build_object('a', 1)",
     "SELECT ticker, tags FROM companies LIMIT 2",
+    # Predicates look up and carry nothing.
+    "SELECT count(*) FROM filings WHERE company_id NOT IN (SELECT company_id FROM companies WHERE country = 'DE')",
+    "SELECT CASE WHEN company_id IN (SELECT company_id FROM companies) THEN 1 END FROM filings LIMIT 20",
+    "SELECT company_id >= ALL (SELECT company_id FROM companies) FROM filings LIMIT 20",
+    "SELECT company_id = ANY (SELECT company_id + f.filing_id FROM companies) FROM filings f LIMIT 3",
+    "SELECT EXISTS (SELECT 1 FROM companies c WHERE c.company_id = f.company_id) FROM filings f LIMIT 20",
+    "SELECT EXISTS (SELECT 1 FROM prices p WHERE p.company_id > c.company_id) FROM companies c LIMIT 20",
+    "SELECT (company_id, 1) IN (SELECT company_id, 1 FROM companies) FROM filings LIMIT 20",
+    "SELECT 1 WHERE EXISTS (SELECT 1 FROM companies)",
+    "SELECT count(*) FROM filings WHERE form IN (SELECT string_agg(ticker, '') FROM companies GROUP BY country)",
 ]
 
 
