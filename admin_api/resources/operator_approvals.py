@@ -17,7 +17,7 @@ from admin_api.kit.once import Once
 from admin_api.kit.problems import refusals
 from admin_api.resources.operator import EXTENSION, Operator
 from gateway.operators import approvals
-from gateway.operators.approvals import Approval, Kind
+from gateway.operators.approvals import Approval, Detail, Kind
 from gateway.operators.approving import approve
 from gateway.request_body import RequestBody
 
@@ -27,7 +27,10 @@ ApprovalId = Annotated[UUID, Path(alias="id")]
 
 
 class MoneyApproval(Answer):
-    """A request to move money, and what became of it; `subject` is a wallet, a call by its request id, or a deposit."""
+    """A request to move money, and what became of it; `subject` is a wallet, a call by its request id, or a deposit.
+
+    `details` is all that would be done: whether a correction is a credit or a debit, and of which money, say.
+    """
 
     id: UUID
     kind: Kind
@@ -35,6 +38,7 @@ class MoneyApproval(Answer):
     reference: str
     amount_atomic: str
     reason: str
+    details: dict[str, Detail]
     asked_by: str
     asked_at: Moment
     expires_at: Moment
@@ -112,4 +116,6 @@ async def decline_request(
 
 def shown_approval(approval: Approval) -> MoneyApproval:
     """Return a request as operators see it."""
-    return MoneyApproval.model_validate({**asdict(approval), "amount_atomic": str(approval.amount)})
+    return MoneyApproval.model_validate(
+        {**asdict(approval), "amount_atomic": str(approval.amount), "details": approval.details}
+    )

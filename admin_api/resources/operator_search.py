@@ -244,7 +244,7 @@ async def get_call(request_id: UUID, _actor: Operator, services: ServicesDep) ->
     """Return one call by its X-Request-Id: who paid whom how much, how it ended, and what became of the money."""
     async with services.database.acquire() as connection:
         call = await find_call(connection, str(request_id))
-    return FoundCallResponse(data=_call(call))
+    return FoundCallResponse(data=shown_call(call))
 
 
 class RefundCallRequest(RequestBody):
@@ -336,7 +336,8 @@ def _payment(payment: Payment) -> CallPayment:
     return CallPayment.model_validate({**asdict(payment), "amount_atomic": str(payment.amount)})
 
 
-def _call(call: Call) -> FoundCall:
+def shown_call(call: Call) -> FoundCall:
+    """Return a call as operators see it."""
     payment = call.payment
     return FoundCall(
         request_id=call.request_id,

@@ -14,6 +14,10 @@ from gateway.operators import approvals as requests
 from gateway.operators.approvals import Approval, State
 from gateway.operators.approving import approve
 from gateway.settings import Settings
+from pricing.money import format_usd
+
+PREPAID_DECIMALS = 6
+"""Of the asset in which balances are kept, and in which TOLLWAY_MONEY_FOUR_EYES_ABOVE counts."""
 
 
 @click.group()
@@ -65,7 +69,7 @@ def decline_command(approval_id: UUID, note: str | None) -> None:
 def waiting(approval: Approval) -> str:
     """Return what to tell the operator whose request was stored."""
     return (
-        f"nothing moved yet: {approval.kind} of {approval.amount} (atomic) waits for another operator until"
+        f"nothing moved yet: {_what(approval)} waits for another operator until"
         f" {approval.expires_at:%FT%TZ}: tollway approvals approve {approval.id}"
     )
 
@@ -73,7 +77,25 @@ def waiting(approval: Approval) -> str:
 def _line(row: Approval) -> str:
     decided = f" by {row.decided_by}" if row.decided_by else ""
     note = f"  [{row.note}]" if row.note else ""
-    return (
-        f"{row.id}  {row.kind} of {row.amount} (atomic)  {row.subject}  asked by {row.asked_by}: {row.reason}"
-        f"  {row.state}{decided}{note}"
-    )
+    until = f" until {row.expires_at:%FT%TZ}" if row.state == "pending" else ""
+    reason = f": {row.reason}" if row.reason else ""
+    return f"{row.id}  {_what(row)}  {row.subject}  asked by {row.asked_by}{reason}  {row.state}{until}{decided}{note}"
+
+
+def _what(row: Approval) -> str:
+    """Return what would be done, so that whoever approves it knows; money of the gateway's own asset in dollars."""
+    told = row.details
+    amount = format_usd(row.amount, PREPAID_DECIMALS)
+    days = f", for {told['expires_in_days']} days" if told.get("expires_in_days") else ""
+    match row.kind:
+        case "correction":
+            return f"correction, {told['direction']} of {amount} ({told['money']}{days})"
+        case "grant":
+            return f"grant of {amount}{days}"
+        case "deposit_refund":
+            spent = ", also what was spent" if told["spent_too"] else ""
+            return f"refund to its card of {amount}{spent}"
+        case "refund":
+            return f"refund of a call, {row.amount} (atomic)"
+        case "resolution":
+            return f"{told['decision']} of an exchange without an end, {row.amount} (atomic)"

@@ -9,6 +9,7 @@ from typing import Any
 import click
 import orjson
 
+from admin_api.resources.operator_search import shown_call
 from gateway.cli.context import on_connection
 from gateway.database.pool import Connection
 from gateway.operators import search
@@ -56,13 +57,13 @@ def call_command(request_id: str) -> None:
     access log.
     """  # fmt: skip
 
-    async def run(connection: Connection) -> dict[str, object]:
-        call = await find_call(connection, request_id)
-        return {**asdict(call), "charged": call.charged, "refunded": call.refunded}
-
-    click.echo(orjson.dumps(on_connection(run), option=orjson.OPT_INDENT_2, default=str).decode())
+    call = on_connection(lambda connection: find_call(connection, request_id))
+    click.echo(shown_call(call).model_dump_json(indent=2))
 
 
 def _show(query: Callable[[Connection], Awaitable[Sequence[Any]]]) -> None:
-    for row in on_connection(query):
+    rows = on_connection(query)
+    if not rows:
+        click.echo("Nothing is found.", err=True)
+    for row in rows:
         click.echo(orjson.dumps(asdict(row), default=str).decode())

@@ -127,7 +127,8 @@ def _text(report: Report) -> str:
         f"{report.open_exchanges} open exchanges, {report.pending_holds} pending holds"
     ]
     lines += [
-        f"asset {totals.asset}: debits {totals.debits} = credits {totals.credits}; "
+        f"{totals.symbol} on {totals.network} (asset {totals.asset}), in atomic units: "
+        f"debits {totals.debits} = credits {totals.credits}; "
         f"customers hold {totals.customers}, publishers {totals.publishers}, fees {totals.fees}"
         for totals in report.assets
     ]

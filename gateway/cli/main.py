@@ -34,7 +34,7 @@ COMMANDS = {
     "publisher": ("gateway.cli.publisher:publisher", "List, show, create, test, verify and switch publishers."),
     "project": ("gateway.cli.project:project", "Show and empty IP allow-lists of projects."),
     "oauth": ("gateway.cli.oauth:oauth", "List OAuth providers, and make one the platform's."),
-    "exchanges": ("gateway.cli.exchanges:exchanges", "List and resolve exchanges whose end is unknown."),
+    "exchanges": ("gateway.cli.exchanges:exchanges", "Refund a call; list and resolve exchanges without an end."),
     "deposits": ("gateway.cli.deposits:deposits", "Show deposits by card, and give them back."),
     "payments": ("gateway.cli.payments:payments", "Show payments on a chain, and what became of them."),
     "payouts": ("gateway.cli.payouts:payouts", "Show payouts to publishers, and try or cancel what waits."),
@@ -45,7 +45,7 @@ COMMANDS = {
     "ledger": ("gateway.cli.ledger:ledger", "Prove that the books balance, and archive old months."),
     "analytics": ("gateway.cli.analytics:analytics", "Prove the sums by day against the ledger, or make them anew."),
     "invoices": ("gateway.cli.invoices:invoices", "Make, list, issue and void the invoices of a month."),
-    "audit": ("gateway.cli.audit:audit", "Prove that nobody changed the audit log."),
+    "audit": ("gateway.cli.audit:audit", "Read the audit logs, and prove that nobody changed them."),
 }
 
 

@@ -22,6 +22,8 @@ class AssetTotals:
     """All money of one asset: what was debited and credited, and what customers and publishers hold."""
 
     asset: str
+    symbol: str
+    network: str
     debits: int
     credits: int
     customers: int
@@ -78,12 +80,14 @@ COUNTS = Statement(
 )
 TOTALS = Statement(
     """
-    SELECT a.asset_id::text AS asset, sum(p.debit) AS debits, sum(p.credit) AS credits,
+    SELECT a.asset_id::text AS asset, max(s.symbol) AS symbol, max(s.network_id) AS network,
+           sum(p.debit) AS debits, sum(p.credit) AS credits,
            coalesce(sum(p.credit - p.debit) FILTER (WHERE a.wallet_id IS NOT NULL), 0) AS customers,
            coalesce(sum(p.credit - p.debit) FILTER (WHERE a.publisher_id IS NOT NULL AND a.wallet_id IS NULL), 0)
                AS publishers,
            coalesce(sum(p.credit - p.debit) FILTER (WHERE a.purpose = 'fees'), 0) AS fees
-      FROM ledger.posting p JOIN ledger.account a ON a.id = p.account_id GROUP BY a.asset_id ORDER BY 1
+      FROM ledger.posting p JOIN ledger.account a ON a.id = p.account_id
+      JOIN catalog.asset s ON s.id = a.asset_id GROUP BY a.asset_id ORDER BY 1
     """,
     AssetTotals,
 )

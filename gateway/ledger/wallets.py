@@ -119,7 +119,9 @@ GRANTED_TOTAL = Statement(
 # lots, as the other lines do, so what a dispute has frozen is gone. Newest first.
 HISTORY = Statement(
     """
-    SELECT t.cause_id AS id, 'credit' AS kind, a.source, a.granted AS amount,
+    SELECT t.cause_id AS id,
+           CASE WHEN a.source = 'correction' AND a.purpose = 'funded' THEN 'correction' ELSE 'credit' END AS kind,
+           a.source, a.granted AS amount,
            CASE WHEN a.expires_at <= now() THEN 0 ELSE a.balance END AS remaining,
            t.created_at, a.expires_at, a.description
       FROM ledger.transfer t JOIN ledger.account a ON a.id = t.credit_account

@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
+import orjson
+
 from gateway.database.pool import Connection
 from gateway.database.statement import Command, Statement
 from gateway.errors import Conflict, Forbidden, NotFound
@@ -19,6 +21,7 @@ from gateway.operators.trail import write_down
 from gateway.settings import MoneySettings
 
 Kind = Literal["correction", "refund", "grant", "resolution", "deposit_refund"]
+Detail = str | int | bool | None
 State = Literal["pending", "approved", "declined", "expired"]
 
 
@@ -71,6 +74,11 @@ class Approval:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "amount", int(self.amount))
+
+    @property
+    def details(self) -> dict[str, Detail]:
+        """Return all that would be done: the direction of a correction, the decision about an exchange."""
+        return orjson.loads(self.request)
 
 
 # One that is pending for too long is expired, whatever its row says.

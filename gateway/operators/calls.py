@@ -99,13 +99,13 @@ class Call:
 
     @property
     def charged(self) -> int:
-        """Return what was taken, in atomic units."""
-        return sum(one.amount for one in self.movements if one.kind in ("charge", "capture"))
+        """Return what was paid, from a balance or on a chain, in atomic units."""
+        return sum(one.amount for one in self.movements if one.kind in ("charge", "capture", "payment"))
 
     @property
     def refunded(self) -> int:
-        """Return what was given back."""
-        return sum(one.amount for one in self.movements if one.kind == "refund")
+        """Return what was given back, or what a chain took back."""
+        return sum(one.amount for one in self.movements if one.kind in ("refund", "repayment", "reversal"))
 
 
 @dataclass(frozen=True, slots=True)

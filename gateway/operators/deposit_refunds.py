@@ -37,10 +37,9 @@ async def refund_deposit(
         if unsent is not None and cents in (None, unsent.cents):
             return unsent
         cents = await _demand(connection, deposit, cents, unsent, spent_too=spent_too)
-        reason = "to its card, also what was spent" if spent_too else "to its card"
         body = orjson.dumps({"cents": cents, "spent_too": spent_too}).decode()
         amount = cents * (deposit.amount // deposit.cents)
-        wanted = Wanted("deposit_refund", str(deposit_id), str(deposit_id), amount, reason, body)
+        wanted = Wanted("deposit_refund", str(deposit_id), str(deposit_id), amount, "", body)
         waits = await alone_or_asked(connection, wanted, operator=operator, rule=rule)
         if waits is not None:
             return waits

@@ -131,6 +131,11 @@ async def test_the_owner_and_the_platform_read_it(desk: Desk, world: World) -> N
     statement = await read(desk, agent, f"/wallet/statement?from={yesterday}&format=csv")
     assert "correction" in statement.text
     assert "a reason to read" in statement.text
+    await correct(desk, agent, 201, amount_atomic="8", direction="credit")
+    await correct(desk, agent, 201, amount_atomic="7", direction="credit", money="promotional")
+    lines = (await read(desk, agent, "/wallet/transactions?limit=2")).json()["data"]["transactions"]
+    told = [(one["source"], one["amount_atomic"], one["bonus_amount_usd"]) for one in lines]
+    assert told == [("correction", 7, "$0.000007"), ("correction", 8, None)], "paid money is no bonus"
 
 
 async def test_the_command_does_the_same(desk: Desk, world: World) -> None:

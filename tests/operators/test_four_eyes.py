@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
@@ -84,6 +85,21 @@ async def test_what_is_above_the_bound_waits_for_another_operator(desk: Desk, wo
     repeated = await ask(desk, agent, BOUND + 1, expect=200, reference="big")
     assert (repeated["repeated"], repeated["correction"]["approved_by"]) == (True, "bob")
     assert await world.balance(agent) == 200_000 - BOUND - 1
+
+
+async def test_who_approves_reads_what_would_be_done(desk: Desk, world: World) -> None:
+    agent = await world.agent(funds=200_000)
+    debit = (await ask(desk, agent, BOUND + 1))["approval"]
+    assert {name: debit["details"][name] for name in ("direction", "money")} == {"direction": "debit", "money": "paid"}
+    credit = await ask(desk, agent, BOUND, direction="credit", money="promotional", expires_in_days=3, expect=201)
+    assert credit["approval"] is None
+    more = await ask(desk, agent, BOUND, direction="credit", money="promotional", expires_in_days=3)
+    _, said = await command(desk, "bob", "approvals", "list", "--state", "pending")
+    lines = {line.split()[0]: line for line in said.splitlines()}
+    assert f"correction, debit of $0.050001 (paid)  agent:{agent.id}" in lines[debit["id"]]
+    assert "asked by alice: too much" in lines[debit["id"]]
+    assert "correction, credit of $0.05 (promotional, for 3 days)" in lines[more["approval"]["id"]]
+    assert re.search(r"pending until \d{4}-", lines[debit["id"]])
 
 
 async def test_a_bound_is_not_passed_in_parts(desk: Desk, world: World) -> None:

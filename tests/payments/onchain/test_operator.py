@@ -119,3 +119,24 @@ async def test_an_operator_sees_and_ends_a_call_that_a_dead_gateway_left(
         await connection.execute("UPDATE ledger.worker SET stopped_at = now() WHERE stopped_at IS NULL")
     finally:
         await healed.stop()
+
+
+async def test_a_call_that_was_paid_on_the_chain_is_found_with_what_it_cost(
+    gateway: RunningGateway, buying: Buying, shop: Shop, chain: Chain
+) -> None:
+    buyer = await buying()
+    answer = await buyer.buy(f"/publishers/{shop.slug}/x")
+    path, token = f"/operator/calls/{answer.headers['x-request-id']}", {"Authorization": f"Bearer {TOKEN}"}
+
+    async def found() -> bool:
+        call = (await gateway.client.get(path, headers=token)).json().get("data", {})
+        return call.get("end") is not None and call["charged_atomic"] != "0"
+
+    await until(found)
+    call = (await gateway.client.get(path, headers=token)).json()["data"]
+    assert (call["state"], call["charged_atomic"], call["refunded_atomic"]) == ("settled", str(PRICE), "0")
+    payment = call["payment"]
+    assert (payment["network"], payment["payer"]) == (chain.network, buyer.address.lower())
+    assert (payment["amount_atomic"], payment["state"]) == (str(PRICE), "confirmed")
+    refused = await gateway.client.post(f"{path}/refund", headers=token, json={"reason": "the answer was empty"})
+    assert (refused.status_code, "paid on a chain" in refused.json()["detail"]) == (409, True)

@@ -81,7 +81,7 @@ async def test_above_the_bound_another_operator_approves_and_a_gateway_sends_it(
 ) -> None:
     agent, deposit, intent = await paid(stage, 3_000)
     said = await alice.tollway("deposits", "refund", deposit)
-    assert said.startswith("nothing moved yet: deposit_refund of 30000000"), said
+    assert said.startswith("nothing moved yet: refund to its card of $30.00 waits"), said
     assert await alice.tollway("deposits", "refund", deposit) == said  # the same request waits once
     approval = said.split()[-1]
     assert "another operator" in await alice.tollway("approvals", "approve", approval, expect=1)
