@@ -15,6 +15,7 @@ from gateway.database.pool import Connection
 from gateway.operators import search
 from gateway.operators.calls import find_call
 
+offset_option = click.option("--offset", type=click.IntRange(min=0), default=0, help="Newest first; skip so many.")
 limit_option = click.option("--limit", type=click.IntRange(1, 1_000), default=100, show_default=True)
 
 
@@ -24,28 +25,31 @@ def find() -> None:
 
 
 @find.command("accounts")
-@click.argument("text")
+@click.argument("text", required=False)
 @limit_option
-def accounts_command(text: str, limit: int) -> None:
-    """Find accounts by id, e-mail address, name, prepaid wallet or organization id."""
-    _show(lambda connection: search.accounts(connection, text, limit, 0))
+@offset_option
+def accounts_command(text: str | None, limit: int, offset: int) -> None:
+    """Find accounts by id, e-mail address, name, prepaid wallet or organization id; without TEXT list all."""
+    _show(lambda connection: search.accounts(connection, text, limit + 1, offset), limit, offset)
 
 
 @find.command("keys")
-@click.argument("text")
+@click.argument("text", required=False)
 @limit_option
-def keys_command(text: str, limit: int) -> None:
-    """Find keys by prefix, key id or id, or all of an account or organization."""
-    _show(lambda connection: search.keys(connection, text, limit, 0))
+@offset_option
+def keys_command(text: str | None, limit: int, offset: int) -> None:
+    """Find keys by prefix, key id or id, or those of an account or organization; without TEXT list all."""
+    _show(lambda connection: search.keys(connection, text, limit + 1, offset), limit, offset)
 
 
 @find.command("publishers")
-@click.argument("text")
+@click.argument("text", required=False)
 @click.option("--status", type=click.Choice(["active", "inactive", "suspended", "deleted"]))
 @limit_option
-def publishers_command(text: str, status: str | None, limit: int) -> None:
-    """Find publishers by slug, name or id, or all of an organization; deleted ones included."""
-    _show(lambda connection: search.publishers(connection, text, status, limit, 0))
+@offset_option
+def publishers_command(text: str | None, status: str | None, limit: int, offset: int) -> None:
+    """Find publishers by slug, name or id, or those of an organization, deleted ones too; without TEXT list all."""
+    _show(lambda connection: search.publishers(connection, text, status, limit + 1, offset), limit, offset)
 
 
 @find.command("call")
@@ -61,9 +65,12 @@ def call_command(request_id: str) -> None:
     click.echo(shown_call(call).model_dump_json(indent=2))
 
 
-def _show(query: Callable[[Connection], Awaitable[Sequence[Any]]]) -> None:
+def _show(query: Callable[[Connection], Awaitable[Sequence[Any]]], limit: int, offset: int) -> None:
+    """Print a page of what a query finds, which looks for one more than that."""
     rows = on_connection(query)
+    for row in rows[:limit]:
+        click.echo(orjson.dumps(asdict(row), default=str).decode())
     if not rows:
         click.echo("Nothing is found.", err=True)
-    for row in rows:
-        click.echo(orjson.dumps(asdict(row), default=str).decode())
+    elif len(rows) > limit:
+        click.echo(f"There are more; go on with --offset {offset + limit}.", err=True)

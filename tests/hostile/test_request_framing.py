@@ -121,6 +121,7 @@ CASES: dict[str, bytes] = {
 
 # Refused while its body is streamed: the upstream may have seen the head, never a complete body.
 WHILE_STREAMING = {case for case in CASES if case.startswith("chunk ")}
+TWO_LENGTHS = {"TE and CL", "CL and TE"}
 MARK = re.compile("/[0-9a-f]{32}")
 
 
@@ -169,7 +170,7 @@ async def test_a_request_with_two_readings_is_refused_and_ends_the_connection(
         assert difference.holds(status, seen, closed, whole), (status, seen, closed)
         await tills.expect(agent, difference.paid * PRICE)
         return
-    assert status in REFUSED | {CLOSED}, (status, seen)
+    assert status in ({400} if case in TWO_LENGTHS else REFUSED | {CLOSED}), (status, seen)
     assert whole == [] if case in WHILE_STREAMING else seen == []
     assert (behind, closed) == (b"", True)
     await tills.expect(agent, 0)

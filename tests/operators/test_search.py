@@ -143,6 +143,16 @@ async def test_pages_follow_one_another(desk: Desk, world: World) -> None:
     assert first["has_more"] is True
     shown = [row["id"] for row in (*first["data"], *second["data"])]
     assert shown[:3] == [str(agent.id) for agent in reversed(made)]
+    everybody = [row["id"] for row in (await desk.call("GET", "/accounts?limit=3", expect=200)).json()["data"]]
+    assert everybody == shown[:3]
+    for offset in range(2):
+        status, said = await desk.command("find", "accounts", "--limit", "1", "--offset", str(offset))
+        line, more = said.splitlines()
+        assert (status, json.loads(line)["id"]) == (0, everybody[offset])
+        assert more == f"There are more; go on with --offset {offset + 1}."
+    for what in ("keys", "publishers"):
+        assert (await desk.command("find", what, "--limit", "1"))[0] == 0
+    assert await desk.command("find", "publishers", "no-such-shop") == (0, "Nothing is found.\n")
 
 
 async def test_any_audit_log_and_its_proof_can_be_read(desk: Desk, world: World) -> None:
