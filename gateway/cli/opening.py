@@ -110,7 +110,7 @@ async def _database(settings: DatabaseSettings) -> str:
         await require_not_newer(connection)
     finally:
         connection.terminate()
-    schema = f"lacks {len(lacking)}: run `tollway migrate`" if lacking else "current"
+    schema = f"lacks {len(lacking)} migrations: run `tollway migrate`" if lacking else "current"
     return f"PostgreSQL {server.version}, schema {schema}"
 
 
