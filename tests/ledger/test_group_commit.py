@@ -230,6 +230,29 @@ async def test_18_decimals_move_exactly(ledger: GroupCommit, world: World, conne
     assert await world.balance(agent) == funds - price
 
 
+async def test_an_end_that_somebody_else_has_recorded_costs_its_batch_nothing_but_time(
+    ledger: GroupCommit, world: World, connection: Connection
+) -> None:
+    """The reconciler has refunded a call that this worker says was delivered; the end of another rides along too."""
+    agent, shop = await world.agent(1_000), await world.publisher()
+    refunded, delivered = charge_of(agent, shop, 100), charge_of(agent, shop, 10)
+    for charged in (refunded, delivered):
+        await ledger.charge(charged)
+    await refund(
+        connection, refunded.exchange_id, reason="worker_gone", status=None, grace=timedelta(days=7), only_open=True
+    )
+    for ended in (refunded, delivered, delivered):
+        ledger.settle(Settlement(ended.exchange_id, "delivered", 200, 0, 10))
+    verdicts = await asyncio.gather(*(ledger.charge(charge_of(agent, shop, 1)) for _ in range(3)))
+    assert [verdict.verdict for verdict in verdicts] == ["posted"] * 3
+    outcomes = await connection.fetch(
+        "SELECT outcome::text FROM ledger.settlement WHERE exchange_id = ANY ($1) ORDER BY exchange_id",
+        [refunded.exchange_id, delivered.exchange_id],
+    )
+    assert [row["outcome"] for row in outcomes] == ["refunded", "settled"]
+    assert (await world.balance(agent), await world.earned(shop)) == (987, 13)
+
+
 async def test_history_cannot_be_changed(world: World, connection: Connection) -> None:
     await world.agent(100)
     for statement in (
