@@ -5,6 +5,10 @@ freshly migrated database. The CPU time of the one backend that serves them is r
 It depends less than wall time on what else the machine does, but not little: 1.45 times as much was seen on a machine
 with six times as many processes as cores. Printed per size: CPU per batch and per charge, of the backend and of this
 process, and WAL bytes per charge; then the line `fixed + each * size` that fits them best.
+
+What a change would bring is measured with `--sql`: both databases take turns in one run, so that whatever else the
+machine does hits both, and ratios are taken within rounds. Many short rounds show a few percent: `--rounds 50
+--charges 60`.
 """
 
 from __future__ import annotations
@@ -13,9 +17,10 @@ import asyncio
 import itertools
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 import click
@@ -101,31 +106,75 @@ def fitted(points: Sequence[tuple[int, float]]) -> tuple[float, float]:
     return height - each * middle, each
 
 
-async def _measure(stores: Services, sizes: list[int], rounds: int, charges: int, fee: int, sql: Path | None) -> bool:
-    world = await prepare(stores.database_url, 1, 1000)
-    settings = DatabaseSettings(url=stores.database_url)
-    connection = await connect(DatabaseSettings(url=stores.database_url, command_timeout=3600))
-    if sql is not None:
-        await connection.execute(sql.read_text(encoding="utf-8"))
-    bench = Bench(world, settings, await START_WORKER.one(connection, floor_at(0), []), fee)
-    seen: dict[int, list[tuple[float, float, float]]] = {size: [] for size in sizes}
-    try:
-        for size in sizes:
-            await bench.measure(connection, size, 200)
-        for _ in range(rounds):
-            for size in sizes:
-                seen[size].append(await bench.measure(connection, size, charges))
-        print(HEAD)
-        for size, results in seen.items():
-            theirs, own, wal = min(r[0] for r in results), min(r[1] for r in results), mean(r[2] for r in results)
+@dataclass(frozen=True)
+class Variant:
+    """A database of its own, and what was measured on it: by size, for each round what `Bench.measure` returns."""
+
+    name: str
+    bench: Bench
+    connection: Connection
+    seen: dict[int, list[tuple[float, float, float]]]
+
+    def least(self, size: int, part: int) -> float:
+        """Return what the cheapest round of a size cost."""
+        return min(result[part] for result in self.seen[size])
+
+    def show(self) -> None:
+        """Print a line for each size, and the lines that fit them."""
+        print(f"\n{self.name}\n{HEAD}")
+        for size, results in self.seen.items():
+            theirs, own, wal = self.least(size, 0), self.least(size, 1), mean(result[2] for result in results)
             print(f"{size:>5}  {theirs:>13.0f}  {theirs / size:>14.1f}  {own / size:>18.1f}  {wal / size:>14.0f}")
         for name, part in (("PostgreSQL", 0), ("Python", 1)):
-            fixed, each = fitted([(size, min(r[part] for r in results)) for size, results in seen.items()])
+            fixed, each = fitted([(size, self.least(size, part)) for size in self.seen])
             print(f"{name}: {fixed:.0f} us a batch + {each:.1f} us a charge")
-        await bench.stop()
-        return await proven(connection)
-    finally:
-        await connection.close()
+
+    def compare(self, first: Variant) -> None:
+        """Print what the backend took, as the median over rounds of the ratio to another variant's same round."""
+        for size, results in self.seen.items():
+            pairs = [(own[0], other[0]) for own, other in zip(results, first.seen[size], strict=True)]
+            ratio, more = median(own / other for own, other in pairs), median(own - other for own, other in pairs)
+            print(f"PostgreSQL, batches of {size}: {ratio:.3f} of {first.name}, {more:+.0f} us a batch")
+
+
+async def _variant(
+    stores: Services, world: World, number: int, sql: Path | None, sizes: list[int], fee: int
+) -> Variant:
+    """Copy the database and change the copy by `sql`."""
+    name = f"variant_{number}"
+    admin = await connect(DatabaseSettings(url=stores.admin_url, command_timeout=3600))
+    await admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{stores.database_url.rpartition("/")[2]}"')
+    await admin.close()
+    url = stores.database(name).database_url
+    connection = await connect(DatabaseSettings(url=url, command_timeout=3600))
+    if sql is not None:
+        await connection.execute(sql.read_text(encoding="utf-8"))
+    worker_id = await START_WORKER.one(connection, floor_at(0), [])
+    bench = Bench(world, DatabaseSettings(url=url), worker_id, fee)
+    return Variant("as it is" if sql is None else sql.stem, bench, connection, {size: [] for size in sizes})
+
+
+async def _measure(
+    stores: Services, sizes: list[int], rounds: int, charges: int, fee: int, changes: Sequence[Path]
+) -> bool:
+    world = await prepare(stores.database_url, 1, 1000)
+    variants = [await _variant(stores, world, number, sql, sizes, fee) for number, sql in enumerate((None, *changes))]
+    for size, variant in itertools.product(sizes, variants):
+        await variant.bench.measure(variant.connection, size, 200)
+    for number in range(rounds):
+        begin = number % len(variants)
+        for size, variant in itertools.product(sizes, variants[begin:] + variants[:begin]):
+            variant.seen[size].append(await variant.bench.measure(variant.connection, size, charges))
+    for variant in variants:
+        variant.show()
+        if variant is not variants[0]:
+            variant.compare(variants[0])
+    sound: list[bool] = []
+    for variant in variants:
+        await variant.bench.stop()
+        sound.append(await proven(variant.connection))
+        await variant.connection.close()
+    return all(sound)
 
 
 @click.command()
@@ -136,9 +185,12 @@ async def _measure(stores: Services, sizes: list[int], rounds: int, charges: int
 @click.option("--charges", type=click.IntRange(1), default=3000, show_default=True, help="Per size and round.")
 @click.option("--fee", type=click.IntRange(0, PRICE), default=0, show_default=True)
 @click.option(
-    "--sql", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Run this SQL after migrating."
+    "--sql",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="Measure a copy of the database that this SQL has changed as well, in alternating rounds.",
 )
-def main(*, sizes: list[int], rounds: int, charges: int, fee: int, sql: Path | None) -> Any:
+def main(*, sizes: list[int], rounds: int, charges: int, fee: int, sql: tuple[Path, ...]) -> Any:
     """Measure what batches cost PostgreSQL, without HTTP."""
     with directory() as data, services(data) as stores:
         sound = uvloop.run(_measure(stores, sizes, rounds, charges, fee, sql))
