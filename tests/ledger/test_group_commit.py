@@ -246,7 +246,7 @@ async def test_an_end_that_somebody_else_has_recorded_costs_its_batch_nothing_bu
     verdicts = await asyncio.gather(*(ledger.charge(charge_of(agent, shop, 1)) for _ in range(3)))
     assert [verdict.verdict for verdict in verdicts] == ["posted"] * 3
     outcomes = await connection.fetch(
-        "SELECT outcome::text FROM ledger.settlement WHERE exchange_id = ANY ($1) ORDER BY exchange_id",
+        "SELECT outcome::text FROM ledger.settlement WHERE exchange_id = ANY ($1) ORDER BY array_position($1, exchange_id)",
         [refunded.exchange_id, delivered.exchange_id],
     )
     assert [row["outcome"] for row in outcomes] == ["refunded", "settled"]
