@@ -1,7 +1,7 @@
 """Two-phase transfers: hold, capture a part, release the rest, and every way to do that wrongly."""
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -47,6 +47,37 @@ async def test_the_rest_goes_back_to_the_lots_drawn_last(connection: Connection,
     undone = await refund(connection, exchange, reason="x", status=None, grace=GRACE, only_open=False)
     left = {row.source: row.balance for row in await wallets.BALANCES.all(connection, agent.wallet_id)}
     assert (undone.amount, left) == (120, {"signup_bonus": 100, "fiat_purchase": 100})
+
+
+async def test_holds_do_not_keep_expired_credit_alive(connection: Connection, world: World) -> None:
+    """What comes back lives until a week after its lot expired, however often it is held and released."""
+    agent, shop = await world.agent(), await world.publisher()
+    granted = await wallets.grant(
+        connection, agent.wallet_id, source="promo_code", reference="x", amount=100,
+        expires_at=datetime.now(UTC) + timedelta(days=3),
+    )  # fmt: skip
+    assert granted.verdict == "granted"
+
+    async def passes(days: int) -> None:
+        lot = await connection.fetchval(
+            "SELECT id FROM ledger.account WHERE wallet_id = $1 AND granted > 0", agent.wallet_id
+        )
+        for table, column in (("account", "expires_at"), ("account", "lapsed_at"), ("transfer", "created_at")):
+            which = "id" if table == "account" else "debit_account"
+            await connection.execute(f"ALTER TABLE ledger.{table} DISABLE TRIGGER USER")
+            await connection.execute(
+                f"UPDATE ledger.{table} SET {column} = {column} - $2::interval WHERE {which} = $1",
+                lot, timedelta(days=days),
+            )  # fmt: skip
+            await connection.execute(f"ALTER TABLE ledger.{table} ENABLE TRIGGER USER")
+
+    for days, left in ((4, 100), (5, 100), (2, 0)):  # it expires after 3 days, and for good after 10
+        exchange, held = await place(connection, agent, shop, 100)
+        assert held.verdict == "held"
+        await passes(days)
+        assert (await end(connection, exchange, 0)).verdict == "voided"
+        assert await world.balance(agent) == left, days
+    assert (await place(connection, agent, shop, 1))[1].verdict == "short"
 
 
 async def test_a_hold_that_does_not_fit_moves_nothing(connection: Connection, world: World) -> None:
