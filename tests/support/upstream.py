@@ -137,12 +137,12 @@ class RecordingUpstream:
             await asyncio.sleep(int(query.get("pause", "50")) / 1000)
             writer.transport.abort()
             return False
-        if word == "chunks":
+        if word == "chunks" and request.method != "HEAD":
             await self._chunks(writer, int(query.get("n", "3")), int(query.get("pause", "50")) / 1000, "held" in query)
             return True
         status = int(word) if "/status/" in url.path else 200
         body = b"" if request.method == "HEAD" else json.dumps({"target": request.target, "ok": True}).encode()
-        if "n" in query:
+        if "n" in query and request.method != "HEAD":
             body = b"x" * int(query["n"])
         await self._plain(request, writer, status, body)
         return True
