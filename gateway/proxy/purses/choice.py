@@ -8,11 +8,12 @@ from gateway.proxy.onchain.presented import presents
 from gateway.proxy.parts import Parts
 from gateway.proxy.purses.bought import BoughtPurse
 from gateway.proxy.purses.charge import ChargePurse
+from gateway.proxy.purses.free import FreePurse
 from gateway.proxy.purses.hold import HoldPurse
-from gateway.proxy.purses.keyed import KeyedPurse
 from gateway.proxy.purses.metered import MeteredPurse
 from gateway.proxy.purses.onchain import OnchainPurse
-from gateway.proxy.purses.purse import RELAYED, Purse
+from gateway.proxy.purses.purse import Purse
+from gateway.proxy.purses.relayed import RELAYED
 
 
 def pays_onchain(exchange: Exchange, parts: Parts) -> bool:
@@ -28,7 +29,7 @@ def choose(exchange: Exchange, parts: Parts) -> Purse:
             return RELAYED
         return BoughtPurse(parts, parts.buyer.price(exchange), parts.buyer)
     if price is None or exchange.quote.amount == 0:
-        return KeyedPurse(parts)
+        return FreePurse(parts)
     if parts.onchain is not None and presents(exchange):
         return OnchainPurse(parts, parts.onchain)
     return ChargePurse(parts, price) if exchange.meter is None else HoldPurse(parts, price)

@@ -1,4 +1,4 @@
-"""The purse of a free call, and what all purses of callers with a key do: claim it, and store the answer for it."""
+"""What all purses do for a call that has an Idempotency-Key: claim it, and store the answer for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class KeyedPurse(Purse):
-    """Pays nothing, and stores the answer of a call that has an Idempotency-Key."""
+    """Claims and stores. Those below it say how money moves with that."""
 
     __slots__ = ("_parts",)
 

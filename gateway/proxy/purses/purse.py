@@ -112,15 +112,3 @@ class Purse:
 
 
 UNPAID = Purse()
-
-
-class RelayedPurse(Purse):
-    """A server that sells by x402 itself: its callers pay it, and what a key or a payment means is its own."""
-
-    __slots__ = ()
-
-    relays = True
-    without_key = True
-
-
-RELAYED = RelayedPurse()
