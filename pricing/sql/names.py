@@ -137,22 +137,25 @@ class Names:
             listed = strings(join.alias.colnames)
             if listed and inner.is_partial():
                 raise _renames(join.alias.aliasname, None)
-            scope.add(join.alias.aliasname, Source(renamed(listed, columns), whole_row=False))
+            source = Source(renamed(listed, columns), whole_row=False, partial=inner.is_partial())
+            scope.add(join.alias.aliasname, source)
         else:
             self._joined(join, tables, scope)
 
     def _joined(self, join: pg.JoinExpr, tables: Tables, scope: Scope) -> None:
-        before = set(scope.sources)
+        sides: list[dict[str, Source]] = []
         for side in (join.larg, join.rarg):
+            before = set(scope.sources)
             self._item(inside(side) or side, tables, scope)
-        both = Scope(scope.outer, {name: source for name, source in scope.sources.items() if name not in before})
+            sides.append({name: source for name, source in scope.sources.items() if name not in before})
+        both = Scope(scope.outer, {**sides[0], **sides[1]})
         if join.is_natural and both.is_partial():
             # The server compares all columns of the same name, those that are not on sale included.
             raise QueryRefused("star", "Join with USING and name the columns: NATURAL would use some not on sale.")
         self._expressions(inside(join.quals), tables, both)
         using = strings(join.using_clause)
         for name in using:
-            if not any(name in source.columns for source in both.sources.values()):
+            if not all(any(name in source.columns for source in side.values()) for side in sides):
                 raise no_column(name, None)
         if join.HasField("join_using_alias"):
             scope.add(join.join_using_alias.aliasname, Source(using, whole_row=False))
@@ -177,7 +180,8 @@ class Names:
         if listed and not relation.whole:
             raise _renames(item.relname, place)
         columns = renamed(listed, relation.columns)
-        scope.add(item.alias.aliasname or item.relname, Source(columns, relation, whole_row=False))
+        source = Source(columns, relation, whole_row=False, partial=not relation.whole)
+        scope.add(item.alias.aliasname or item.relname, source)
 
     def _functions(self, item: pg.RangeFunction, tables: Tables, scope: Scope) -> None:
         """Functions in FROM: each gives the columns that are defined for it, its own, or one of its name."""
@@ -273,27 +277,34 @@ def _outputs(target: pg.ResTarget, scope: Scope) -> Iterator[str]:
 
 
 def _expand(query: pg.SelectStmt, scope: Scope) -> None:
-    """Write out the columns on sale where a star stands for a relation that has others."""
-    if not scope.is_partial():
-        return
+    """Write out the columns on sale where a star stands for a source that has others."""
     written: list[pg.Node] = []
+    expanded = False
     for node in query.target_list:
-        target = inside(node)
-        star = _star_of(target) if isinstance(target, pg.ResTarget) else None
-        if star is None:
+        names = _sources_to_write(inside(node), scope)
+        if names is None:
             written.append(node)
             continue
         if any(isinstance(item, pg.JoinExpr) and _merges(item) for item in held(query.from_clause)):
             raise QueryRefused("star", "Name the columns: with USING or NATURAL a star cannot be written out.")
-        if star:
-            _starred(star, scope, place_of(node))
-        for name in star[-1:] or list(scope.sources):
-            if name.startswith("("):
-                raise QueryRefused("star", "Give every part of FROM a name, so that the star can be written out.")
-            source = scope.find(name)
-            written += [_output(name, column) for column in (source.columns if source else ())]
-    del query.target_list[:]
-    query.target_list.extend(written)
+        if any(name.startswith("(") for name in names):
+            raise QueryRefused("star", "Give every part of FROM a name, so that the star can be written out.")
+        expanded = True
+        sources = [(name, source) for name in names if (source := scope.find(name)) is not None]
+        written += [_output(name, column) for name, source in sources for column in source.columns]
+    if expanded:
+        del query.target_list[:]
+        query.target_list.extend(written)
+
+
+def _sources_to_write(target: Message | None, scope: Scope) -> list[str] | None:
+    """Return the sources that a star stands for, where one of them has columns that are not on sale."""
+    star = _star_of(target) if isinstance(target, pg.ResTarget) else None
+    if star is None or target is None:
+        return None
+    if star:
+        return [star[-1]] if _starred(star, scope, place_of(target)).partial else None
+    return list(scope.sources) if scope.is_partial() else None
 
 
 def _merges(join: pg.JoinExpr) -> bool:

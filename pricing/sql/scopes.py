@@ -17,12 +17,14 @@ Tables = Mapping[str, Columns | None]
 class Source:
     """One item of FROM: its columns, and the relation when it is one on sale.
 
+    `partial` says that it has columns which are not on sale, so that a star is written out.
     `guessed` is a column that is not there where unnest() was given full-text words: `t.guessed` calls a function then.
     """
 
     columns: Columns
     relation: Relation | None = None
     whole_row: bool = True
+    partial: bool = False
     guessed: str = ""
 
 
@@ -60,7 +62,7 @@ class Scope:
 
     def is_partial(self) -> bool:
         """Return whether a source is a relation that has columns which are not on sale."""
-        return any(source.relation is not None and not source.relation.whole for source in self.sources.values())
+        return any(source.partial for source in self.sources.values())
 
     def whole_row(self, name: str) -> bool:
         """Return whether an unqualified name is a row of something that the query itself made."""

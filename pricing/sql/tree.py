@@ -7,6 +7,7 @@ bounded to far less. What does not live here: what a tree may be made of (forms.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import cast
@@ -25,6 +26,7 @@ PLACES = frozenset(
     {"location", "list_start", "list_end", "rexpr_list_start", "rexpr_list_end", "stmt_location", "stmt_len"}
 )
 """Fields that say where in its text a part stands."""
+_WHOLE = re.compile("-?[0-9]{1,18}")
 _SCALARS = frozenset({str, bytes, int, bool})
 CATALOG = "pg_catalog"
 
@@ -122,7 +124,7 @@ def integer(message: Message | None) -> int | None:
     if isinstance(message, pg.A_Const):
         if message.WhichOneof("val") == "ival":
             return message.ival.ival
-        if message.WhichOneof("val") == "fval" and message.fval.fval.isdigit() and len(message.fval.fval) < 19:
+        if message.WhichOneof("val") == "fval" and _WHOLE.fullmatch(message.fval.fval):
             return int(message.fval.fval)
     return None
 

@@ -141,6 +141,7 @@ REFUSED = (
     ("not_sold", "SELECT * FROM companies TABLESAMPLE peek (1)"),
     ("not_sold", "SELECT * FROM companies TABLESAMPLE demo.system (1)"),
     ("not_sold", "SELECT 1 OPERATOR(demo.+) 2"),
+    ("too_large", "SELECT generate_series(-2147483648, 2147483647)"),
     ("not_sold", "SELECT 1 OPERATOR(demo.+) ANY (ARRAY[1])"),
     ("not_sold", "SELECT 1 OPERATOR(demo.=) ANY (SELECT 1)"),
     ("not_sold", "SELECT ticker FROM companies ORDER BY ticker USING <"),

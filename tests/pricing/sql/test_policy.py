@@ -94,6 +94,25 @@ def test_quotes_and_comments_in_any_mixture_are_read_or_refused(text: str) -> No
 def test_columns_that_are_not_on_sale_are_not_in_a_star() -> None:
     assert check("SELECT * FROM partial", ON_SALE).text == "SELECT partial.a, partial.b FROM demo.partial"
     assert "p.a, p.b" in check("SELECT p.*, 1 FROM partial p", ON_SALE).text
+    for query in (
+        "SELECT x.* FROM partial, LATERAL (SELECT partial.*) AS x",
+        "SELECT (SELECT p.* LIMIT 1) FROM partial p",
+        "SELECT (SELECT p.b FROM (SELECT p.*) AS y) FROM partial p",
+        "SELECT p.*, (SELECT count(*) FROM companies) FROM partial p",
+        "SELECT x.* FROM (SELECT * FROM partial UNION TABLE partial) AS x",
+        "SELECT * FROM partial a, partial b, companies c",
+    ):
+        written = check(query, ON_SALE).text
+        assert "*" not in written.replace("x.*", "").replace("count(*)", ""), written
+    for query in (
+        "SELECT j.* FROM (partial p CROSS JOIN companies c) AS j",
+        "SELECT * FROM (partial p CROSS JOIN companies c) AS j",
+        "SELECT * FROM companies, LATERAL (SELECT 1), partial",
+        "SELECT 1 FROM partial JOIN companies USING (ticker)",
+        "SELECT 1 FROM companies JOIN (partial CROSS JOIN sectors) USING (ticker)",
+    ):
+        with pytest.raises(QueryRefused):
+            check(query, ON_SALE)
     for query in ("SELECT secret FROM partial", "SELECT * FROM partial JOIN companies c USING (a)"):
         with pytest.raises(QueryRefused):
             check(query, ON_SALE)
