@@ -181,10 +181,14 @@ class Exchange:
             self.body_hasher = hashlib.sha256(piece)
 
     @property
+    def bought(self) -> bool:
+        """Return whether the publisher's server was paid for the answer: then that money is gone."""
+        return self.meter is not None and self.meter.bought
+
+    @property
     def refunded_statuses(self) -> frozenset[int]:
-        """Return the statuses that its publisher gives back: none of what was bought, because the money is gone."""
-        bought = self.meter is not None and self.meter.bought
-        return NO_STATUSES if bought else self.refunds.statuses
+        """Return the statuses that its publisher gives back: none of what was bought."""
+        return NO_STATUSES if self.bought else self.refunds.statuses
 
     @property
     def refunds(self) -> Refunds:

@@ -164,7 +164,7 @@ class HoldPurse(KeyedPurse, MeteredPurse):
             decision = pay_per_use.settle(
                 ending,
                 exchange.status,
-                answered=exchange.head_sent or (meter is not None and meter.bought),  # what was bought is its caller's
+                answered=exchange.head_sent or exchange.bought,  # what was bought is its caller's
                 due=FREE if meter is None else meter.due,
                 refunded=exchange.refunded_statuses,
                 judged=exchange.judged,
