@@ -24,6 +24,7 @@ EXAMPLES = 400
 ROWS = "FROM companies c JOIN filings f USING (company_id) WHERE company_id < 4 LIMIT 20"
 # Of extensions that the server here lacks, and what the grammar makes of words.
 UNTRIED = {"unaccent", "similarity", "is_normalized", "like_escape", "similar_to_escape"}
+TOO_LONG = ("57014",)  # the state of a query that the statement timeout has ended
 VALUES: dict[int, list[Any]] = {0: [], 1: [5], 2: [date(2022, 1, 3), [1, 2, 3]]}
 
 
@@ -88,6 +89,9 @@ async def test_whatever_a_grammar_makes_and_is_sold_answers_as_its_original(mark
             original, sold = asyncio.run_coroutine_threadsafe(both(market.owner, query), loop).result(30)
         except QueryRefused as refusal:
             seen[refusal.code] += 1
+            return
+        if TOO_LONG in (original, sold):  # a product of large tables, which a busy machine ends at either of them
+            seen["too long"] += 1
             return
         assert sold == original, query
         seen["answered" if len(original) == 2 else "failed"] += 1
