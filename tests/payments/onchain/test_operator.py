@@ -126,6 +126,10 @@ async def test_a_call_that_was_paid_on_the_chain_is_found_with_what_it_cost(
 ) -> None:
     buyer = await buying()
     answer = await buyer.buy(f"/publishers/{shop.slug}/x")
+    while answer.status_code == 503:  # the test before has stopped its worker's entry; the next heartbeat makes another
+        await asyncio.sleep(0.5)
+        answer = await buyer.buy(f"/publishers/{shop.slug}/x")
+    assert answer.status_code == 200
     path, token = f"/operator/calls/{answer.headers['x-request-id']}", {"Authorization": f"Bearer {TOKEN}"}
 
     async def found() -> bool:
