@@ -79,6 +79,7 @@ async def test_an_operator_sees_and_ends_a_call_that_a_dead_gateway_left(
     upstream: RecordingUpstream, connection: Connection, world: World,
 ) -> None:  # fmt: skip
     settings = chained(chain, **PATIENT)
+    others = await connection.fetchval("SELECT coalesce(max(id), 0) FROM ledger.worker")
     doomed = await start_gateway(services, database_url, **settings)
     buyer = await buying(url=doomed.url)
     call = asyncio.create_task(buyer.buy(f"/publishers/{shop.slug}/hang"))
@@ -116,7 +117,9 @@ async def test_an_operator_sees_and_ends_a_call_that_a_dead_gateway_left(
 
         await until(ended)
         await connection.execute("DELETE FROM ledger.answer WHERE status IS NULL")  # its worker counts as alive here
-        await connection.execute("UPDATE ledger.worker SET stopped_at = now() WHERE stopped_at IS NULL")
+        await connection.execute(
+            "UPDATE ledger.worker SET stopped_at = now() WHERE stopped_at IS NULL AND id > $1", others
+        )
     finally:
         await healed.stop()
 
@@ -126,9 +129,6 @@ async def test_a_call_that_was_paid_on_the_chain_is_found_with_what_it_cost(
 ) -> None:
     buyer = await buying()
     answer = await buyer.buy(f"/publishers/{shop.slug}/x")
-    while answer.status_code == 503:  # the test before has stopped its worker's entry; the next heartbeat makes another
-        await asyncio.sleep(0.5)
-        answer = await buyer.buy(f"/publishers/{shop.slug}/x")
     assert answer.status_code == 200
     path, token = f"/operator/calls/{answer.headers['x-request-id']}", {"Authorization": f"Bearer {TOKEN}"}
 
