@@ -24,7 +24,7 @@ def judges(exchange: Exchange) -> bool:
 async def judge(exchange: Exchange, answer: UpstreamResponse) -> None:
     """Note why the answer of a paid call is given back, if it is. Raises UpstreamError when it breaks off meanwhile."""
     rules = exchange.refunds.rules
-    if rules is None or not exchange.purse.paid or exchange.bought or answer.status >= 500:
+    if rules is None or exchange.bought or answer.status >= 500:
         return
     exchange.judged = rules.of_time(_seconds(exchange))
     if (

@@ -7,30 +7,19 @@ from time import monotonic
 from gateway.billing.prepaid_credits import Ending, gives_back
 from gateway.proxy.deliver import deliver
 from gateway.proxy.effects import perform
-from gateway.proxy.exchange import Exchange, HeaderPairs
+from gateway.proxy.exchange import HeaderPairs
 from gateway.proxy.failures import unanswered
 from gateway.proxy.forward import NO_FIELDS, forward
 from gateway.proxy.judge import judge
-from gateway.proxy.kinds.kind import ServerCall
-from gateway.proxy.match import Candidates
-from gateway.proxy.parts import Parts
-from gateway.proxy.quote import quote
+from gateway.proxy.kinds.kind import PathCall
 from gateway.upstreams.http.errors import UpstreamError
 from gateway.upstreams.http.response import UpstreamResponse
 
 
-class HttpCall(ServerCall):
-    """`candidates` are the endpoints that the request may name."""
+class HttpCall(PathCall):
+    """A request that goes on to its publisher's server."""
 
-    __slots__ = ("_candidates",)
-
-    def __init__(self, exchange: Exchange, parts: Parts, candidates: Candidates) -> None:
-        super().__init__(exchange, parts)
-        self._candidates = candidates
-
-    def price(self) -> None:
-        """Set the quote: the dearest of what the request may name."""
-        quote(self.exchange, self._candidates)
+    __slots__ = ()
 
     async def sell(self) -> Ending:
         """Forward the call and deliver the answer."""

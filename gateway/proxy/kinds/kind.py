@@ -20,9 +20,11 @@ from gateway.proxy.destination import Destination
 from gateway.proxy.effects import perform
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.failures import admit
+from gateway.proxy.match import Candidates
 from gateway.proxy.parts import Parts
 from gateway.proxy.purses.choice import choose
 from gateway.proxy.purses.purse import Purse
+from gateway.proxy.quote import quote
 
 
 class Kind(ABC):
@@ -74,3 +76,17 @@ class ServerCall(Kind):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.to.breaker.abandon(self.exchange)
+
+
+class PathCall(ServerCall):
+    """A call that is priced by its path. `candidates` are the endpoints that the request may name."""
+
+    __slots__ = ("_candidates",)
+
+    def __init__(self, exchange: Exchange, parts: Parts, candidates: Candidates) -> None:
+        super().__init__(exchange, parts)
+        self._candidates = candidates
+
+    def price(self) -> None:
+        """Set the quote: the dearest of what the request may name."""
+        quote(self.exchange, self._candidates)

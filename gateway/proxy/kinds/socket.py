@@ -19,10 +19,7 @@ from gateway.proxy.exchange import Exchange, HeaderPairs
 from gateway.proxy.failures import unanswered
 from gateway.proxy.forward import let_in, request_headers, target
 from gateway.proxy.handshake import OWN_FIELDS, Caller
-from gateway.proxy.kinds.kind import ServerCall
-from gateway.proxy.match import Candidates
-from gateway.proxy.parts import Parts
-from gateway.proxy.quote import quote
+from gateway.proxy.kinds.kind import PathCall
 from gateway.proxy.relay import Bounds, Relay
 from gateway.upstreams.http.errors import UpstreamError
 from gateway.upstreams.http.timeouts import Timeouts
@@ -30,18 +27,10 @@ from gateway.upstreams.origin import Lane
 from gateway.upstreams.websocket import HandshakeRefused, UpstreamSocket, open_socket
 
 
-class SocketCall(ServerCall):
-    """A handshake. `candidates` are the endpoints that its path may name."""
+class SocketCall(PathCall):
+    """A handshake, and the connection that it opens."""
 
-    __slots__ = ("_candidates",)
-
-    def __init__(self, exchange: Exchange, parts: Parts, candidates: Candidates) -> None:
-        super().__init__(exchange, parts)
-        self._candidates = candidates
-
-    def price(self) -> None:
-        """Set the quote: the dearest of what the request may name."""
-        quote(self.exchange, self._candidates)
+    __slots__ = ()
 
     async def sell(self) -> Ending:
         """Open a connection to the upstream, accept the caller, and relay until one of them ends."""

@@ -205,7 +205,7 @@ class OnchainPurse(MeteredPurse):
 
     def interrupted(self, exchange: Exchange) -> None:
         """Keep the payment: the connection was opened."""
-        self._reserved.keep_later(exchange)
+        self.keep_later(exchange)
 
     def at_most(self, quote: Quote) -> Quote:
         """Return what is due: what was signed (`exact`), or what was metered and not more than that (`upto`)."""

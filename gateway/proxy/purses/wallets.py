@@ -44,11 +44,6 @@ class WalletNumbers:
             number = self._known[key] = wallet.id
         return number
 
-    @property
-    def size(self) -> int:
-        """Return how many are cached."""
-        return len(self._known)
-
 
 def payer_of(exchange: Exchange, price: AssetPrice) -> Principal:
     """Return whose balance pays. Raises Shortfall where there is nobody, or the publisher takes no balances."""
